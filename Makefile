@@ -1,0 +1,57 @@
+# Every target makes .venv by itself. Needed: make and Python >= 3.11 (PYTHON=… picks one).
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+UV := $(BIN)/uv --quiet
+COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench soak lock snapshot clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a summary, exit
+	@$(BIN)/churnguard demo $(if $(ONCE),--once)
+
+test: .venv/.dev ## every test; PYTEST='-k pump -x' narrows it
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST)
+
+lint: .venv/.dev ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe narrows it
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+soak: .venv/.dev ## the long form of the crash tests
+	CHURNGUARD_SOAK=1 $(BIN)/pytest -m slow $(PYTEST)
+
+snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
+	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
+
+lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
+	$(COMPILE) --extra build -o requirements.lock
+	$(COMPILE) --extra build --extra dev -o requirements-dev.lock
+
+clean: ## stops nothing; removes .venv, caches and the demo's data
+	rm -rf .venv .churnguard .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing (Debian: apt install python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.runtime: .venv/.uv requirements.lock pyproject.toml
+	@test -e .venv/.dev || echo "Installing pinned dependencies into .venv …"
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,73 @@
+"""Back-fill by creation time: windows whose pages are read in parallel, and split where the data is dense.
+
+A provider that lists newest first, filters by creation time and pages by "after this id" can be read by many
+connections at once. What is left to read is a list of open windows; it is the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+WINDOWS_PER_CONNECTION = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWindow:
+    """Creation times in epoch seconds, ``start <= created < end``; ``after``: the last id read in it, and
+    ``after_created`` its creation time."""
+
+    start: int
+    end: int
+    after: str | None = None
+    after_created: int | None = None
+
+    def to_json(self) -> list[Any]:
+        return [self.start, self.end, self.after, self.after_created]
+
+    def split(self) -> list[OpenWindow]:
+        """What is left, newest first, in two halves of equal time if there is time to halve."""
+        newest = self.end if self.after_created is None else self.after_created
+        middle = (self.start + newest) // 2
+        if not self.start < middle < newest:
+            return [self]
+        return [replace(self, start=middle), OpenWindow(self.start, middle)]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``records`` newest first; ``last``: id and creation time of the last one."""
+
+    records: Sequence[dict[str, Any]]
+    has_more: bool
+    version: int
+    last: tuple[str, int] | None
+
+
+def read_windows(
+    fetch: Callable[[OpenWindow], Page], windows: Sequence[OpenWindow], connections: int
+) -> Iterator[tuple[Page, list[OpenWindow]]]:
+    """Each page as it arrives, with the windows that are still open once it is stored.
+
+    At most ``connections`` pages are under way or waiting; a page that fails ends the reading with its error.
+    """
+    waiting = list(windows)
+    under_way: dict[Future[Page], OpenWindow] = {}
+    with ThreadPoolExecutor(connections, thread_name_prefix="page") as pool:
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < connections:
+                    window = waiting.pop(0)
+                    under_way[pool.submit(fetch, window)] = window
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    window = under_way.pop(future)
+                    page = future.result()
+                    if page.has_more and page.last is not None:
+                        rest = replace(window, after=page.last[0], after_created=page.last[1])
+                        dense = len(waiting) + len(under_way) < connections * WINDOWS_PER_CONNECTION
+                        waiting[:0] = rest.split() if dense else [rest]
+                    yield page, [*under_way.values(), *waiting]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

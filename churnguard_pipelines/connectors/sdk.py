@@ -1,0 +1,108 @@
+"""What a connector author needs: declare the objects, say who the account is, read an object as batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.engine.quota import Quota
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.records import Batch, Column, Position, Table, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A kind of record at a provider. ``path``: where the provider lists it."""
+
+    name: str
+    path: str
+    columns: tuple[Column, ...]
+    key: str = "id"
+    versioned: bool = False
+    options: Any = None
+    """What only this provider's reader knows about the object, e.g. its event types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One read of one object. ``position``: where it goes on, None to begin; ``started``: our clock, at its begin.
+
+    ``window``: only records created in it, to be read again; the position is then the window's own.
+    """
+
+    mode: DataSyncMode
+    position: Position | None
+    started: datetime
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAccess:
+    object: str
+    readable: bool
+    problem: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReport:
+    """``identity``: the account the credentials belong to; ``objects``: what they may read."""
+
+    integration_id: str
+    identity: str
+    objects: tuple[ObjectAccess, ...]
+
+    @property
+    def complete(self) -> bool:
+        return all(item.readable for item in self.objects)
+
+
+class Connector(ABC):
+    """One provider, opened for one integration. A subclass in a module of its own is all that a new provider needs."""
+
+    provider: ClassVar[str]
+    kind: ClassVar[IntegrationType]
+    title: ClassVar[str]
+    objects: ClassVar[tuple[Object, ...]]
+
+    def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
+        self.integration = integration
+        self.http = http
+
+    @classmethod
+    @abstractmethod
+    def quota(cls, integration: IntegrationConfiguration) -> Quota:
+        """The provider's published limit for this account, to start from."""
+
+    @classmethod
+    def table(cls, name: str) -> Table:
+        item = next(item for item in cls.objects if item.name == name)
+        return Table(cls.provider, item.name, item.key, item.columns, item.versioned)
+
+    @staticmethod
+    def should_retry(response: Response) -> bool | None:
+        """The provider's own hint in an answer whether to ask again; None for no hint."""
+        return None
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Which account this is; a checkpoint belongs to it."""
+
+    @abstractmethod
+    def check(self) -> ConnectionReport:
+        """Who am I, what may I read, what is missing. Raises ``AuthenticationFailed``."""
+
+    @abstractmethod
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        """The object's records from the reading's position on, until the source has no more for now."""
+
+    @abstractmethod
+    def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
+        """Keys of the records created in the window, as the provider lists them now, to compare with ours.
+
+        None if there are more than ``limit`` or the object cannot be listed by creation time.
+        """

@@ -1,0 +1,130 @@
+"""Stripe's API through the official library, with our HTTP client under it.
+
+The library builds and authorizes the requests; quota, retries, breaker, metrics and errors are the engine's. Answers
+are parsed once, by us: the library is given an empty object to look at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import stripe
+
+from churnguard_pipelines.engine.answers import common_description
+from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing, RequestRefused
+from churnguard_pipelines.model import IntegrationConfiguration
+
+API_VERSION = "2026-05-27.dahlia"
+BASE_URL = "https://api.stripe.com"
+PAGE = 100
+MISSING = "resource_missing"
+_REFUSALS = (400, 402, 404)
+_FORWARDED = ("authorization", "stripe-version", "stripe-account", "user-agent")
+
+stripe.enable_telemetry = False  # the library would report our customers' latencies to Stripe
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``version``: Stripe's clock when it answered, in milliseconds (its ``Date`` header has whole seconds)."""
+
+    body: dict[str, Any]
+    version: int
+    missing: str | None = None
+    """The parameter that names something that does not exist (any more); ``id`` for the object itself."""
+
+
+class StripeApi:
+    """One account, or one connected account (``custom_fields.stripe_account``). Thread safe."""
+
+    def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
+        credentials = integration.credentials
+        secret = credentials.api_key or credentials.access_token
+        if secret is None:
+            raise InvalidConfiguration(
+                "Stripe needs credentials.api_key.",
+                integration_id=integration.integration_id,
+                remedy="Give a restricted key (rk_live_…) with Read permissions.",
+            )
+        account = credentials.custom_fields.get("stripe_account")
+        self.integration_id = integration.integration_id
+        self._offset = 0.0  # Stripe's clock minus ours, by the latest answer
+        self._client = stripe.StripeClient(
+            secret.get_secret_value(),
+            stripe_version=integration.api_version or API_VERSION,
+            stripe_account=account.get_secret_value() if account else None,
+            base_addresses={"api": str(integration.base_url or BASE_URL).rstrip("/")},
+            http_client=_Transport(http),
+            max_network_retries=0,
+        )
+
+    def get(self, path: str, **parameters: Any) -> Answer:
+        """Raises ``RequestRefused`` for a 4xx other than 401, 403, 404, 429; those are the engine's errors, but for
+        a 404 (or Stripe's 400 for a vanished ``starting_after``), which is :attr:`Answer.missing`."""
+        headers = self._client.raw_request("get", path, **parameters).headers
+        assert isinstance(headers, _Headers)
+        response = headers.response
+        body = response.json()
+        version = int(parsedate_to_datetime(response.headers["date"]).timestamp()) * 1000
+        self._offset = version / 1000 - response.received_at
+        if response.status < 400:
+            return Answer(body, version)
+        error = body.get("error", {}) if isinstance(body, dict) else {}
+        if error.get("code") == MISSING:
+            return Answer({}, version, missing=error.get("param") or "id")
+        raise RequestRefused(
+            f"Stripe refused the request ({response.status} on GET {path}: {common_description(response)}).",
+            integration_id=self.integration_id,
+            remedy="Check the integration's settings; if they are right, this is our mistake.",
+            status=response.status,
+        )
+
+    def page(self, path: str, **parameters: Any) -> Answer:
+        return self.get(path, limit=PAGE, **parameters)
+
+    def now(self) -> int:
+        """Stripe's clock in epoch seconds, never ahead of it by more than ours is."""
+        return int(time.time() + self._offset)
+
+    def identity(self) -> str:
+        """The account's id; a restricted key that may not read the account is told apart by the key's own mode only."""
+        try:
+            return str(self.get("/v1/account").body["id"])
+        except PermissionMissing:
+            return "unknown account"
+
+
+def should_retry(response: Response) -> bool | None:
+    """Stripe's own hint, in a header that its libraries honour too."""
+    return {"true": True, "false": False}.get(response.headers.get("stripe-should-retry", ""))
+
+
+class _Headers(dict[str, str]):
+    """The answer's headers, which the library hands through, and with them the answer."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.headers)
+        self.response = response
+
+
+class _Transport(stripe.HTTPClient):
+    name = "churnguard"
+
+    def __init__(self, http: HttpClient) -> None:
+        super().__init__()
+        self._http = http
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_: Any
+    ) -> tuple[str, int, Mapping[str, str]]:
+        wanted = {name: value for name, value in (headers or {}).items() if name.lower() in _FORWARDED}
+        response = self._http.request(method.upper(), url, headers=wanted, allow=_REFUSALS, expect_json=True)
+        return "{}", 200, _Headers(response)
+
+    def close(self) -> None:
+        self._http.close()

@@ -1,0 +1,290 @@
+"""How Stripe is read: back-fill by windows of creation time, then what the events of the last 30 days say.
+
+A position is ``{"phase": "backfill", "started", "open", "absent_since"}`` until every window is read, then
+``{"phase": "incremental", "events_from", "listed_at"}``. All times are Stripe's clock in epoch seconds, but
+``absent_since``, which is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from churnguard_pipelines.connectors.paging import OpenWindow, Page, read_windows
+from churnguard_pipelines.connectors.sdk import Object, Reading
+from churnguard_pipelines.connectors.stripe_api import API_VERSION, Answer, StripeApi
+from churnguard_pipelines.errors import ProviderMisbehaved
+from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.records import Batch, DeleteKind, Deletion, Position, Record, Window
+
+DAY = 86_400
+STRIPE_FOUNDED = 1_262_304_000  # 2010-01-01: nothing is older
+TRAIL = 60  # the events list lags behind: what is younger than a minute may be incomplete
+EVENTS_KEPT = 29 * DAY  # 30 days, less one for the time a read takes
+LOOK_BACK = 600  # lists lag too
+RELIST_EVERY = DAY
+EVENTS_AT_ONCE = 2_000
+TYPES_PER_CALL = 20  # docs.stripe.com/api/events/list
+TICK = 1_000  # versions are milliseconds, Stripe's times seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StripeOptions:
+    """``events``: types that tell a change; ``nested``: (field, path, parameter) of an included list that may be cut;
+    ``list_new``: creations are not (all) told by events; ``relist``: changes are not either, so everything is listed
+    once a day; ``fades``: old ones vanish from the list without being deleted."""
+
+    events: tuple[str, ...] = ()
+    expand: tuple[str, ...] = ()
+    nested: tuple[str, str, str | None] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    created: str = "created"
+    list_new: bool = False
+    relist: bool = False
+    fades: bool = False
+
+
+class StripeReader:
+    """Reads objects of one account with at most ``connections`` requests at once."""
+
+    def __init__(self, api: StripeApi, connections: int) -> None:
+        self._api = api
+        self._connections = connections
+
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        position = reading.position
+        if reading.window is not None:
+            yield from self._history(item, reading.window, position)
+            return
+        now = self._api.now()
+        begin = reading.mode == DataSyncMode.FULL and (position is None or position["phase"] != "backfill")
+        if position is None or begin or self._too_old(item, position, now):
+            # A first read has nothing to miss; of a repeated one, what it does not meet is gone.
+            position = self._from_the_start(now, reading.started if position is not None else None)
+        if position["phase"] == "backfill":
+            yield from self._backfill(item, position)
+            return
+        yield from self._incremental(item, position, now)
+
+    def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
+        span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
+        keys: list[str] = []
+        for page, _ in read_windows(partial(self._page, item), [span], self._connections):
+            keys += [record[item.key] for record in page.records]
+            if len(keys) > limit:
+                return None
+        return keys
+
+    # --- back-fill
+
+    def _from_the_start(self, now: int, absent_since: datetime | None) -> Position:
+        return {
+            "phase": "backfill",
+            "started": now,
+            "open": [OpenWindow(STRIPE_FOUNDED, now + 1).to_json()],
+            "absent_since": absent_since.isoformat() if absent_since else None,
+        }
+
+    def _backfill(self, item: Object, position: Position) -> Generator[Batch]:
+        windows = [OpenWindow(*window) for window in position["open"]]
+        for page, still_open in self._pages(item, windows):
+            if still_open:
+                yield Batch({**position, "open": [window.to_json() for window in still_open]}, self._records(page))
+                continue
+            absent = position["absent_since"]
+            yield Batch(
+                self._done(position["started"]), self._records(page),
+                delete_absent_since=datetime.fromisoformat(absent) if absent and not item.options.fades else None,
+            )  # fmt: skip
+
+    @staticmethod
+    def _done(started: int) -> Position:
+        return {"phase": "incremental", "events_from": started - TRAIL, "listed_at": started}
+
+    def _history(self, item: Object, window: Window, position: Position | None) -> Generator[Batch]:
+        span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
+        windows = [OpenWindow(*saved) for saved in position["open"]] if position else [span]
+        for page, still_open in self._pages(item, windows):
+            yield Batch({"open": [saved.to_json() for saved in still_open]}, self._records(page))
+
+    def _pages(self, item: Object, windows: Sequence[OpenWindow]) -> Iterator[tuple[Page, list[OpenWindow]]]:
+        return read_windows(partial(self._page, item), windows, self._connections)
+
+    def _page(self, item: Object, window: OpenWindow) -> Page:
+        options: StripeOptions = item.options
+        span = {"gte": window.start, "lt": window.end}
+        cursor = {"starting_after": window.after} if window.after else {}
+        answer = self._list(item, span, cursor)
+        if answer.missing:  # the record after which to go on was deleted meanwhile: go on at its time
+            assert window.after_created is not None
+            answer = self._list(item, {"gte": window.start, "lte": window.after_created}, {})
+        records, has_more = self._checked(item, answer, window)
+        for record in records:
+            self._complete(item, record)
+        last = (records[-1][item.key], records[-1][options.created]) if has_more else None
+        return Page(records, has_more, answer.version, last)
+
+    def _list(self, item: Object, span: Mapping[str, int], cursor: Mapping[str, str]) -> Answer:
+        options: StripeOptions = item.options
+        expand = {"expand": [f"data.{name}" for name in options.expand]} if options.expand else {}
+        return self._api.page(item.path, created=dict(span), **cursor, **options.parameters, **expand)
+
+    def _checked(self, item: Object, answer: Answer, window: OpenWindow) -> tuple[list[dict[str, Any]], bool]:
+        """Raises ``ProviderMisbehaved`` for a list that says it goes on but does not move."""
+        records, has_more = answer.body.get("data"), answer.body.get("has_more")
+        if not isinstance(records, list):
+            raise self._misbehaved(item, "answered without a list of records")
+        if has_more and not records:
+            raise self._misbehaved(item, "says there is more but sends an empty page")
+        if has_more and records[-1].get(item.key) == window.after:
+            raise self._misbehaved(item, "sends the same page again and again")
+        if has_more and not isinstance(records[-1].get(item.options.created), int):
+            raise self._misbehaved(item, "sends a last record without a time to go on from")
+        return records, bool(has_more)
+
+    def _misbehaved(self, item: Object, what: str) -> ProviderMisbehaved:
+        return ProviderMisbehaved(
+            f"Stripe's list of {item.name} {what}; it was not followed further.",
+            integration_id=self._api.integration_id,
+            remedy="The next sync tries again; if it lasts, tell Stripe's support.",
+        )
+
+    @staticmethod
+    def _records(page: Page) -> list[Record]:
+        return [Record(record, page.version) for record in page.records]
+
+    # --- incremental
+
+    def _too_old(self, item: Object, position: Position, now: int) -> bool:
+        if position["phase"] != "incremental":
+            return False
+        options: StripeOptions = item.options
+        return bool(options.events and now - position["events_from"] > EVENTS_KEPT) or bool(
+            options.relist and now - position["listed_at"] >= RELIST_EVERY
+        )
+
+    def _incremental(self, item: Object, position: Position, now: int) -> Generator[Batch]:
+        options: StripeOptions = item.options
+        since, until = position["events_from"], now - TRAIL
+        if until <= since:
+            return
+        after = {**position, "events_from": until}
+        if options.list_new or options.relist:
+            window = OpenWindow(since - LOOK_BACK, now + 1)
+            for page, still_open in self._pages(item, [window]):
+                # Not moved while windows are open: a crash reads this little again.
+                yield Batch(position if still_open or options.events else after, self._records(page))
+        if options.events:
+            yield from self._events(item, position, since, until)
+
+    def _events(self, item: Object, position: Position, since: int, until: int) -> Generator[Batch]:
+        """Oldest stretch of time first, so that the position can move; a stretch is halved until its events fit."""
+        stretches = [(since, until)]
+        while stretches:
+            start, end = stretches.pop()
+            events = self._events_between(item, start, end)
+            if events is None:
+                middle = (start + end) // 2
+                stretches += [(middle, end), (start, middle)]
+                continue
+            records, deletions = self._changes(item, events)
+            yield Batch({**position, "events_from": end}, records, deletions)
+
+    def _events_between(self, item: Object, start: int, end: int) -> list[dict[str, Any]] | None:
+        """``start <= created < end``, oldest first; None if there are too many and the time can be halved."""
+        types: tuple[str, ...] = item.options.events
+        assert len(types) <= TYPES_PER_CALL
+        events: list[dict[str, Any]] = []
+        after: str | None = None
+        while True:
+            cursor = {"starting_after": after} if after else {}
+            answer = self._api.page("/v1/events", types=list(types), created={"gte": start, "lt": end}, **cursor)
+            page = answer.body.get("data")
+            if answer.missing or not isinstance(page, list) or not page:
+                break  # an event that aged out while we paged ends the list
+            if page[-1]["id"] == after:
+                raise self._misbehaved(item, "of events sends the same page again and again")
+            events += page
+            after = page[-1]["id"]
+            if not answer.body.get("has_more"):
+                break
+            if len(events) >= EVENTS_AT_ONCE and end - start > 1:
+                return None
+        events.reverse()
+        return events
+
+    def _changes(self, item: Object, events: Sequence[dict[str, Any]]) -> tuple[list[Record], list[Deletion]]:
+        """The newest state of each object that the events name; every state where versions are kept."""
+        told: dict[str, list[tuple[dict[str, Any], int]]] = {}
+        for ordinal, event in enumerate(events):
+            key = event["data"]["object"].get(item.key)
+            if key:
+                told.setdefault(key, []).append((event, event["created"] * TICK + ordinal % TICK))
+        records: list[Record] = []
+        deletions: list[Deletion] = []
+        again: list[str] = []
+        for key, states in told.items():
+            event, version = states[-1]
+            if _deletes(event):
+                deletions.append(Deletion(key, DeleteKind.HARD, version))
+                continue
+            complete = self._payload_is_complete(item, event)
+            usable = states if item.versioned else states[-1:]
+            records += [
+                Record(state["data"]["object"], moment)
+                for state, moment in usable
+                if _same_version(state) and (complete or item.versioned)
+            ]
+            if not complete:
+                again.append(key)
+        for key, answer in zip(again, self._fetch(item, again), strict=True):
+            if answer.missing or answer.body.get("deleted"):
+                deletions.append(Deletion(key, DeleteKind.HARD, answer.version))
+            else:
+                records.append(Record(answer.body, answer.version))
+        for record in records:
+            self._complete(item, record.payload)
+        return records, deletions
+
+    @staticmethod
+    def _payload_is_complete(item: Object, event: Mapping[str, Any]) -> bool:
+        return _same_version(event) and not item.options.expand
+
+    def _fetch(self, item: Object, keys: Sequence[str]) -> list[Answer]:
+        expand = {"expand": list(item.options.expand)} if item.options.expand else {}
+        with ThreadPoolExecutor(self._connections, thread_name_prefix="fetch") as pool:
+            return list(pool.map(lambda key: self._api.get(f"{item.path}/{key}", **expand), keys))
+
+    # --- both
+
+    def _complete(self, item: Object, record: Any) -> None:
+        """Fetch what an included list leaves out: it holds the first entries and says whether there are more."""
+        if item.options.nested is None or not isinstance(record, dict):
+            return
+        name, path, parameter = item.options.nested
+        included = record.get(name)
+        if not isinstance(included, dict) or not included.get("has_more"):
+            return
+        entries = list(included["data"])
+        while True:
+            owner = {parameter: record[item.key]} if parameter else {}
+            answer = self._api.page(path.format(id=record[item.key]), starting_after=entries[-1]["id"], **owner)
+            more = answer.body.get("data") or []
+            entries += more
+            if not more or not answer.body.get("has_more"):
+                break
+        record[name] = {**included, "data": entries, "has_more": False}
+
+
+def _same_version(event: Mapping[str, Any]) -> bool:
+    return bool(event.get("api_version") == API_VERSION)
+
+
+def _deletes(event: Mapping[str, Any]) -> bool:
+    """A subscription is never deleted, only canceled; its event is called so all the same."""
+    kind: str = event["type"]
+    return kind.endswith(".deleted") and kind != "customer.subscription.deleted"

@@ -1,0 +1,268 @@
+"""Sync one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors.sdk import ConnectionReport, Connector, Object, Reading
+from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.engine.http import HttpClient
+from churnguard_pipelines.engine.mapping import Mapper
+from churnguard_pipelines.engine.pump import Pump
+from churnguard_pipelines.engine.quota import QuotaGate
+from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    CircuitOpen,
+    InvalidConfiguration,
+    RateLimited,
+    SourceChanged,
+)
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
+from churnguard_pipelines.store import checkpoints, ledger, rejected
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.drift import record_drift
+from churnguard_pipelines.store.integrations import get_integration, set_status
+from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.warehouse import Warehouse
+
+_log = logging.getLogger(__name__)
+
+_RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedIntegration:
+    integration: IntegrationConfiguration
+    connector: Connector
+    http: HttpClient
+
+
+@contextmanager
+def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool = True) -> Iterator[OpenedIntegration]:
+    """The integration's connector with its HTTP client, closed again at the end.
+
+    ``guarded``: behind its circuit breaker and the account's shared quota, which need the integration to be stored.
+    """
+    kind = connector(integration.provider_name)
+    sync, name = integration.sync_config, integration.integration_id
+    gate = QuotaGate(
+        store,
+        integration.organization_id,
+        integration.provider_name,
+        _account(integration),
+        kind.quota(integration),
+        requests_per_minute=sync.requests_per_minute,
+        concurrent_requests=sync.concurrent_requests,
+        integration_id=name,
+    )
+    with HttpClient(
+        name,
+        provider_title=kind.title,
+        quota=gate if guarded else None,
+        breaker=Breaker(store, integration.organization_id, name) if guarded else None,
+        retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
+        should_retry=kind.should_retry,
+    ) as http:
+        yield OpenedIntegration(integration, kind(integration, http), http)
+
+
+def sync_integration(
+    store: Store,
+    integration_id: str,
+    *,
+    sync_id: str,
+    mode: DataSyncMode = DataSyncMode.INCREMENTAL,
+    objects: Sequence[str] | None = None,
+    window: Window | None = None,
+    trigger: str = "manual",
+    on_object: Callable[[str], None] = lambda name: None,
+) -> SyncReport:
+    """Sync the chosen objects (those of the configuration if None) and return the ledger's page of it.
+
+    ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
+    object's name when the ledger knows how it ended. An object that fails is in the report, and the others go on.
+    Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
+    """
+    integration = get_integration(store, integration_id)
+    chosen = _chosen(integration, objects)
+    with opened(store, integration) as use:
+        Breaker(store, integration.organization_id, integration_id).before_call()
+        names = [item.name for item in chosen]
+        ledger.start_sync(store, sync_id, integration, mode, names, ledger.HISTORY if window else trigger)
+        if integration.status not in _RESTING:
+            set_status(store, integration_id, IntegrationStatus.SYNCING)
+        with ledger.heartbeat(store, sync_id):
+            run = _Run(store, use, sync_id, mode, window)
+            failure = run.all(chosen, on_object)
+        return _finish(store, integration, sync_id, failure)
+
+
+def test_connection(store: Store, integration_id: str) -> ConnectionReport:
+    """Who the credentials belong to and what they may read, object by object. Raises ``AuthenticationFailed``, …"""
+    return test_configuration(store, get_integration(store, integration_id))
+
+
+def test_configuration(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
+    """The same for a configuration that is not stored (yet); neither quota nor breaker take notice."""
+    with opened(store, integration, guarded=False) as use:
+        return use.connector.check()
+
+
+def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None = None) -> Counts:
+    """Map and store rejected records again; what fits now is resolved, the rest stays with its new reason."""
+    integration = get_integration(store, integration_id)
+    kind, warehouse, total = connector(integration.provider_name), Warehouse(store), Counts()
+    waiting = rejected.list_rejected(store, integration_id, ids=ids)
+    for name in sorted({item.object for item in waiting}):
+        mapper = _mapper(integration, kind.table(name))
+        warehouse.ensure(mapper.table)
+        for item in (item for item in waiting if item.object == name):
+            # Its version is not known any more: the moment it came is the closest that is not too new.
+            mapped = mapper.rows([Record(item.payload, int(item.created_at.timestamp() * 1000))])
+            total.add(Counts(read=1, rejected=len(mapped.rejected), filtered=mapped.filtered))
+            if mapped.rejected:
+                continue
+            with warehouse.transaction(integration.organization_id) as transaction:
+                total.add(transaction.upsert(mapper.table, integration_id, mapped.rows))
+                rejected.mark_resolved(transaction.connection, [item.id])
+    return total
+
+
+class _Run:
+    """One sync under way."""
+
+    def __init__(
+        self, store: Store, use: OpenedIntegration, sync_id: str, mode: DataSyncMode, window: Window | None
+    ) -> None:
+        self._store = store
+        self._use = use
+        self._sync_id = sync_id
+        self._mode = mode
+        self._window = window
+        self._warehouse = Warehouse(store)
+        self._calls = 0
+
+    def all(self, objects: Sequence[Object], on_object: Callable[[str], None]) -> ChurnGuardError | None:
+        """Returns the failure that ended the whole sync, if one did."""
+        try:
+            identity = self._use.connector.identity()
+        except ChurnGuardError as error:
+            return error
+        for item in objects:
+            try:
+                ledger.set_object(self._store, self._sync_id, item.name, status="running")
+                self._one(item, identity)
+                ledger.set_object(self._store, self._sync_id, item.name, status="succeeded", calls=self._new_calls())
+            except ChurnGuardError as error:
+                ledger.set_object(
+                    self._store, self._sync_id, item.name, status="failed", error=_said(error), calls=self._new_calls()
+                )
+                if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
+                    return error
+            finally:
+                on_object(item.name)
+        return None
+
+    def _one(self, item: Object, identity: str) -> None:
+        integration = self._use.integration
+        mapper = _mapper(integration, self._use.connector.table(item.name))
+        drift = self._warehouse.ensure(mapper.table)
+        lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))
+        with self._store.organization(integration.organization_id) as connection:
+            checkpoint = checkpoints.load(connection, lane)
+            record_drift(connection, lane, item.name, drift)
+        _same_source(integration, checkpoint, identity)
+        before = checkpoint.position if checkpoint else None
+        reading = Reading(self._mode, before, self._store.now(), self._window)
+        pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
+        _, checkpoint = pump.run(
+            lane, identity, checkpoint, self._use.connector.read(item, reading), lambda counts: self._note_quota()
+        )
+        ledger.set_object(
+            self._store, self._sync_id, item.name, checkpoint_before=before,
+            checkpoint_after=checkpoint.position if checkpoint else None,
+        )  # fmt: skip
+        if self._window is not None:
+            with self._store.organization(integration.organization_id) as connection:
+                checkpoints.forget(connection, lane)
+
+    def _lane_name(self, item: Object) -> str:
+        return f"{item.name}@{self._window.start:%Y-%m-%d}" if self._window else item.name
+
+    def _new_calls(self) -> int:
+        before, self._calls = self._calls, self._use.http.metrics.calls
+        return self._calls - before
+
+    def _note_quota(self) -> None:
+        left = self._use.http.metrics.quota_left
+        if left is not None:
+            ledger.set_quota_left(self._store, self._sync_id, left)
+
+
+def _chosen(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> list[Object]:
+    known = {item.name: item for item in connector(integration.provider_name).objects}
+    wanted = objects if objects is not None else integration.sync_config.objects
+    if unknown := sorted(set(wanted or ()) - set(known)):
+        raise InvalidConfiguration(
+            f"{integration.provider_name} has no object {', '.join(unknown)}.",
+            integration_id=integration.integration_id,
+            remedy=f"It has: {', '.join(known)}.",
+        )
+    return [item for name, item in known.items() if wanted is None or name in wanted]
+
+
+def _mapper(integration: IntegrationConfiguration, table: Table) -> Mapper:
+    sync = integration.sync_config
+    filters = [rule for rule in sync.data_filters if rule.objects is None or table.object in rule.objects]
+    return Mapper(table, field_mappings=sync.field_mappings.get(table.object), filters=filters)
+
+
+def _account(integration: IntegrationConfiguration) -> str:
+    """Whose quota it is: everything that calls with the same credentials shares it."""
+    secrets = integration.credentials.model_dump_json(exclude={"access_token", "refresh_token"})
+    key = integration.credentials.api_key
+    return hashlib.sha256((key.get_secret_value() if key else secrets).encode()).hexdigest()[:16]
+
+
+def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str) -> None:
+    if checkpoint is not None and checkpoint.source != identity:
+        raise SourceChanged(
+            f"its checkpoint belongs to {checkpoint.source}, the credentials now to {identity}.",
+            integration_id=integration.integration_id,
+            remedy="Register the other account as an integration of its own, or give the old account's credentials.",
+        )
+
+
+def _finish(
+    store: Store, integration: IntegrationConfiguration, sync_id: str, failure: ChurnGuardError | None
+) -> SyncReport:
+    report = ledger.get_sync(store, sync_id)
+    failed = [name for name, item in report.objects.items() if item.status == "failed"]
+    succeeded = any(item.status == "succeeded" for item in report.objects.values())
+    error = _said(failure) if failure else f"failed: {', '.join(failed)}" if failed else None
+    status: Literal["succeeded", "partial", "failed"] = "succeeded" if error is None else "partial" if succeeded else "failed"
+    ledger.finish_sync(store, sync_id, status, error)
+    if get_integration(store, integration.integration_id).status not in _RESTING:
+        set_status(store, integration.integration_id, _status(failure, failed), error)
+    return ledger.get_sync(store, sync_id)
+
+
+def _status(failure: ChurnGuardError | None, failed: Sequence[str]) -> IntegrationStatus:
+    if isinstance(failure, AuthenticationFailed):
+        return IntegrationStatus.AUTHENTICATION_FAILED
+    if isinstance(failure, RateLimited):
+        return IntegrationStatus.RATE_LIMITED
+    return IntegrationStatus.ERROR if failure or failed else IntegrationStatus.ACTIVE
+
+
+def _said(error: ChurnGuardError) -> str:
+    return f"{error.message} {error.remedy}" if error.remedy else error.message

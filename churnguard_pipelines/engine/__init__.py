@@ -1,0 +1,1 @@
+"""What moves data and knows no provider: pump, HTTP client, quota, retry, circuit breaker, mapping."""

@@ -1,0 +1,249 @@
+"""The one HTTP client: quota, breaker, retries, limits and clear errors around a pooled ``httpx.Client``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Lock
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Transient
+from churnguard_pipelines.engine.auth import Credential
+from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.engine.clock import Clock
+from churnguard_pipelines.engine.quota import QuotaGate
+from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, ProviderMisbehaved, ProviderUnavailable
+
+__all__ = ["HttpClient", "Metrics", "Response"]
+
+MIB = 1 << 20
+MAX_REDIRECTS = 5
+
+# Both write whole URLs, and httpcore whole headers, into the log; a key may be part of either.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+@dataclass
+class Metrics:
+    """What a client did so far. ``calls`` counts every attempt, ``bytes_received`` bodies as they came over the wire
+    (compressed), ``waited_seconds`` time spent waiting for quota and between retries, over all threads."""
+
+    calls: int = 0
+    retries: int = 0
+    bytes_received: int = 0
+    waited_seconds: float = 0.0
+    quota_left: float | None = None  # calls the provider says are left in its current window
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def add(self, *, calls: int = 0, retries: int = 0, bytes_received: int = 0, waited: float = 0.0) -> None:
+        with self._lock:
+            self.calls += calls
+            self.retries += retries
+            self.bytes_received += bytes_received
+            self.waited_seconds += waited
+
+
+@dataclass(frozen=True)
+class _Call:
+    method: str
+    url: str
+    params: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None
+    content: bytes | None
+    allow: Collection[int]
+    expect_json: bool
+
+    def __str__(self) -> str:
+        return f"{self.method} {urlsplit(self.url).path}"  # never the query: it may carry a key
+
+
+class HttpClient:
+    """Thread-safe; many threads call :meth:`request` at once over one pool of connections.
+
+    ``timeout``: seconds for one attempt from connecting to the last byte. ``max_body``: bytes after decompression.
+    ``quota`` and ``breaker`` are left out only where nothing is stored yet, e.g. to test new credentials.
+    ``describe`` and ``should_retry``: see :class:`~churnguard_pipelines.engine.answers.Judge`. ``transport``: the seam
+    for tests.
+    """
+
+    def __init__(
+        self,
+        integration_id: str,
+        *,
+        provider_title: str = "The provider",
+        auth: Credential | None = None,
+        quota: QuotaGate | None = None,
+        breaker: Breaker | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float = 30.0,
+        max_body: int = 64 * MIB,
+        headers: Mapping[str, str] | None = None,
+        describe: Callable[[Response], str | None] | None = None,
+        should_retry: Callable[[Response], bool | None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.integration_id = integration_id
+        self.provider_title = provider_title
+        self.metrics = Metrics()
+        self._quota = quota
+        self._breaker = breaker
+        self._retry = retry or RetryPolicy()
+        self._timeout = timeout
+        self._max_body = max_body
+        self._clock = clock or Clock()
+        self._judge = Judge(
+            integration_id, provider_title, describe, should_retry, secrets=auth.secrets if auth else tuple
+        )
+        self._client = httpx.Client(
+            auth=auth,
+            # No brotli or zstd: their bombs unpack thousands of times larger in one chunk.
+            headers={"accept-encoding": "gzip, deflate", "user-agent": "churnguard-pipelines", **(headers or {})},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0),
+            transport=transport,
+        )
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        allow: Collection[int] = (),
+        expect_json: bool = False,
+    ) -> Response:
+        """One answer with a 2xx status or one of ``allow``; any other outcome is a ``ProviderError`` after the retries.
+
+        The request must be safe to repeat: a lost answer is asked for again. ``expect_json``: an empty, cut or
+        non-JSON 2xx body counts as no answer, and is asked for again too. Raises ``CircuitOpen`` without a call while
+        the integration's breaker is open, ``Stopped`` when the run is cancelled while waiting.
+        """
+        call = _Call(method, url, params, headers, content, allow, expect_json)
+        if self._breaker is None:
+            return self._with_retries(call)
+        self._breaker.before_call()
+        try:
+            response = self._with_retries(call)
+        except BaseException as error:
+            self._breaker.failure(error)
+            raise
+        self._breaker.success()
+        return response
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _with_retries(self, call: _Call) -> Response:
+        for retry in count(1):
+            try:
+                return self._attempt(call)
+            except Transient as failure:
+                wait = self._retry.wait(retry, failure.retry_after)
+                if wait is None:
+                    raise failure.error from None
+                self.metrics.add(retries=1, waited=wait)
+                self._clock.wait(wait)
+        raise AssertionError("unreachable")
+
+    def _attempt(self, call: _Call) -> Response:
+        began = self._clock.monotonic()
+        with self._place():
+            self.metrics.add(calls=1, waited=self._clock.monotonic() - began)
+            response = self._send(call)
+        if self._quota is not None:
+            self._quota.observe(response.status, response.headers)
+            self.metrics.quota_left = self._quota.left
+        self._judge.check(str(call), response, allow=call.allow, expect_json=call.expect_json)
+        return response
+
+    def _place(self) -> AbstractContextManager[None]:
+        return self._quota.acquire() if self._quota is not None else nullcontext()
+
+    def _send(self, call: _Call) -> Response:
+        deadline = self._clock.monotonic() + self._timeout
+        try:
+            request = self._client.build_request(
+                call.method, call.url, params=call.params, headers=call.headers, content=call.content
+            )
+            for _ in range(MAX_REDIRECTS + 1):
+                with closing(self._client.send(request, stream=True)) as answer:
+                    following = answer.next_request
+                    if following is None:
+                        return self._read(call, answer, deadline)
+                    self._same_origin(call, request.url, following.url, answer.status_code)
+                    request = following
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise InvalidConfiguration(
+                f"the request {call} cannot be sent: {self._judge.redact(str(error))}.",
+                integration_id=self.integration_id,
+                remedy="Correct the integration's `base_url` or credentials.",
+            ) from None
+        except httpx.TimeoutException:
+            raise self._no_answer(call, f"did not answer within {self._timeout:g} s") from None
+        except httpx.DecodingError:
+            raise self._no_answer(call, "sent a damaged compressed answer") from None
+        except httpx.TransportError as error:
+            raise self._no_answer(call, f"cannot be reached ({type(error).__name__}: {error})") from None
+        except ProviderUnavailable as error:  # from a token endpoint, within the auth flow
+            raise Transient(self._judge.error(type(error), error.message, TRY_LATER, error.status)) from None
+        except ProviderError as error:
+            raise self._judge.error(type(error), error.message, error.remedy, error.status) from None
+        raise self._judge.error(ProviderMisbehaved, f"{self.provider_title} redirects without end ({call}).")
+
+    def _read(self, call: _Call, answer: httpx.Response, deadline: float) -> Response:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            for chunk in answer.iter_bytes():
+                size += len(chunk)
+                if size > self._max_body:
+                    raise self._judge.error(
+                        ProviderMisbehaved,
+                        f"{self.provider_title} answered {call} with more than {self._max_body / MIB:g} MiB.",
+                        "Ask for fewer records at once: lower the integration's `batch_size`.",
+                        answer.status_code,
+                    )
+                if self._clock.monotonic() > deadline:
+                    raise self._no_answer(call, f"did not finish its answer within {self._timeout:g} s")
+                chunks.append(chunk)
+        finally:
+            self.metrics.add(bytes_received=answer.num_bytes_downloaded)
+        return Response(
+            answer.status_code,
+            answer.headers,
+            b"".join(chunks),
+            self._clock.now(),
+            self.integration_id,
+            self.provider_title,
+        )
+
+    def _no_answer(self, call: _Call, what: str) -> Transient:
+        message = f"{self.provider_title} {what} ({call})."
+        return Transient(self._judge.error(ProviderUnavailable, message, TRY_LATER))
+
+    def _same_origin(self, call: _Call, asked: httpx.URL, target: httpx.URL, status: int) -> None:
+        """Credentials and requests stay with the host they were meant for."""
+        if (asked.scheme, asked.host, asked.port) != (target.scheme, target.host, target.port):
+            raise self._judge.error(
+                ProviderMisbehaved,
+                f"{self.provider_title} redirects {call} to {target.scheme}://{target.host}, which was not followed.",
+                "Set `base_url` to the address the provider really answers at.",
+                status,
+            )

@@ -1,0 +1,134 @@
+"""The one loop that moves batches from a source into the warehouse.
+
+Rows, rejected records, deletions, counts and the checkpoint of a batch commit in one transaction; the checkpoint moves
+by compare-and-set. The source is read ahead in a thread of its own while the previous batch is written.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from churnguard_pipelines.engine.mapping import Mapper
+from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record
+from churnguard_pipelines.store.drift import record_drift
+from churnguard_pipelines.store.warehouse import Warehouse
+
+READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
+
+
+@dataclass(frozen=True, slots=True)
+class Pump:
+    """Where a lane's batches go. ``batch_size``: records that are gathered into one transaction if they are there."""
+
+    warehouse: Warehouse
+    mapper: Mapper
+    sync_id: str
+    batch_size: int = 1000
+
+    def run(
+        self,
+        lane: Lane,
+        source: str,
+        checkpoint: Checkpoint | None,
+        batches: Generator[Batch],
+        on_commit: Callable[[Counts], None] = lambda counts: None,
+    ) -> tuple[Counts, Checkpoint | None]:
+        """Drain ``batches`` into the warehouse; returns the counts and the checkpoint that holds now.
+
+        ``source``: the identity the new checkpoints belong to. Raises ``LaneTakenOver`` when another run moved the
+        lane, and whatever the source raises, after everything it gave before is stored.
+        """
+        total = Counts()
+        with closing(_ReadAhead(batches)) as ahead:
+            for gathered in ahead.gathered(self.batch_size):
+                counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
+                total.add(counts)
+                on_commit(counts)
+        return total, checkpoint
+
+    def _commit(
+        self, lane: Lane, source: str, checkpoint: Checkpoint | None, gathered: list[Batch]
+    ) -> tuple[Counts, Checkpoint]:
+        table, name = self.mapper.table, lane.integration_id
+        records: list[Record] = [record for batch in gathered for record in batch.records]
+        deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
+        mapped = self.mapper.rows(records)
+        counts = Counts(read=len(records), filtered=mapped.filtered, rejected=len(mapped.rejected))
+        with self.warehouse.transaction(lane.organization_id) as transaction:
+            if mapped.rows:
+                counts.add(transaction.upsert(table, name, mapped.rows))
+            if deletions:
+                counts.deleted += transaction.delete(table, name, deletions)
+            if mapped.rejected:
+                transaction.reject(lane, table.object, mapped.rejected, self.sync_id)
+            if mapped.drift:
+                record_drift(transaction.connection, lane, table.object, mapped.drift)
+            for batch in gathered:
+                if batch.delete_absent_since is not None:
+                    counts.deleted += transaction.delete_absent(table, name, batch.delete_absent_since)
+            moved = transaction.advance(lane, checkpoint, gathered[-1].position, source)
+            transaction.progress(self.sync_id, table.object, counts)
+        return counts, moved
+
+
+class _ReadAhead:
+    """Iterates a source in a thread, at most ``READ_AHEAD`` batches ahead; an error waits its turn behind them."""
+
+    def __init__(self, batches: Generator[Batch]) -> None:
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._stopped = threading.Event()
+        self._batches = batches
+        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def gathered(self, size: int) -> Iterator[list[Batch]]:
+        """Batches in order, several at once if they are there already and hold at most ``size`` records together."""
+        waiting: list[Batch] = []
+        while True:
+            try:
+                item = self._queue.get(block=not waiting)
+            except queue.Empty:
+                yield waiting
+                waiting = []
+                continue
+            if isinstance(item, Batch):
+                waiting.append(item)
+                if sum(len(batch.records) for batch in waiting) >= size:
+                    yield waiting
+                    waiting = []
+                continue
+            if waiting:
+                yield waiting
+            if item is not None:
+                raise item
+            return
+
+    def close(self) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._thread.join(0.05)
+
+    def _read(self) -> None:
+        try:
+            with closing(self._batches):  # ends the requests under way
+                for batch in self._batches:
+                    if not self._put(batch):
+                        return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Batch | BaseException | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False

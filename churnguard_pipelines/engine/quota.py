@@ -1,0 +1,228 @@
+"""The rate budget of one provider account, shared by all processes that call it.
+
+A token bucket in ``ingest.quotas`` paces everybody. A gate leases small blocks of *slots* (moments at which one call
+may go), so that a fast integration asks the database once for many calls. Refusals halve the shared rate, successes
+raise it slowly again (AIMD); the provider's own headers correct the guess it started from.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from math import inf
+from threading import BoundedSemaphore, Lock
+
+from churnguard_pipelines.engine.clock import Clock
+from churnguard_pipelines.engine.retry import parse_retry_after
+from churnguard_pipelines.errors import RateLimited
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.quotas import LockedQuota, QuotaRow, locked_quota
+
+BURST_SECONDS = 1.0
+"""A quiet account saves up at most this many seconds' worth of calls."""
+
+LEASE_SECONDS = 0.5
+"""A lease is worth this long, and a slot is void this long after its moment."""
+
+FLOOR = 0.02
+"""Refusals never lower the rate below this share of the ceiling."""
+
+RECOVERY = 0.02
+"""Each second's worth of successes adds this share of the ceiling."""
+
+UNTOLD_PAUSE = 1.0
+"""Seconds to stay away after a refusal that does not say for how long."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a provider allows one account. ``per_second``: the starting guess, corrected by answers' headers.
+    ``burst``: most calls at once where it is less than a second's worth. ``reserve``: the share left to the
+    customer's other tools."""
+
+    per_second: float
+    burst: int | None = None
+    reserve: float = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A provider's own figures from an answer's headers; None for what it does not say.
+
+    ``remaining``: calls left in its current window; ``limit``: calls per window; ``window`` and ``reset_after``:
+    the window's length and the time to its end, in seconds.
+    """
+
+    remaining: float | None = None
+    limit: float | None = None
+    window: float | None = None
+    reset_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """``rate``: calls a second; ``capacity``: most calls at once. In any window of w seconds at most
+    ``capacity + rate · (w + LEASE_SECONDS)`` calls go."""
+
+    rate: float
+    capacity: float
+
+    @property
+    def lease(self) -> int:
+        return max(1, int(self.rate * LEASE_SECONDS))
+
+
+def pace(quota: Quota, requests_per_minute: float) -> Pace:
+    """The pace within both ceilings; ``requests_per_minute`` holds strictly, in every minute, bursts included."""
+    provider = quota.per_second * (1 - quota.reserve)
+    wanted = min(provider, requests_per_minute / 60)
+    capacity = max(1.0, min(wanted * BURST_SECONDS, quota.burst or inf))
+    lingering = wanted * LEASE_SECONDS if int(wanted * LEASE_SECONDS) > 1 else 0.0
+    strict = (requests_per_minute - (capacity - 1) - lingering) / 60
+    return Pace(min(provider, strict), capacity)
+
+
+def take(row: QuotaRow, now: float, pace: Pace, count: int) -> tuple[QuotaRow, list[float]]:
+    """Promises ``count`` calls: the row after it, and when each may go (the database's clock, ascending)."""
+    start = max(now, row.blocked_until, row.refilled_at)
+    rate = min(pace.rate, row.rate)
+    tokens = min(pace.capacity, row.tokens + (start - row.refilled_at) * rate)
+    slots = [start + max(0.0, (number - tokens) / rate) for number in range(1, count + 1)]
+    return replace(row, capacity=pace.capacity, tokens=tokens - count, refilled_at=start), slots
+
+
+def refused(row: QuotaRow, now: float, pace: Pace, pause: float) -> QuotaRow:
+    """After a refusal: half the rate, once per pause however many calls were under way; nobody calls before its end."""
+    rate = row.rate
+    if now >= row.blocked_until:
+        rate = max(min(pace.rate, row.rate) / 2, pace.rate * FLOOR)
+    return blocked(replace(row, rate=rate), now + pause)
+
+
+def blocked(row: QuotaRow, until: float) -> QuotaRow:
+    """Nobody calls before ``until``, and nothing is saved up for then."""
+    if until <= row.blocked_until:
+        return row
+    return replace(row, tokens=min(row.tokens, 0.0), refilled_at=max(row.refilled_at, until), blocked_until=until)
+
+
+def recovered(row: QuotaRow, pace: Pace, successes: int) -> QuotaRow:
+    """After ``successes`` good answers."""
+    if row.rate == inf:
+        return row
+    rate = row.rate + successes / min(row.rate, pace.rate) * RECOVERY * pace.rate
+    return replace(row, rate=rate if rate < pace.rate else inf)
+
+
+class QuotaGate:
+    """One integration's way through its account's budget. Thread-safe.
+
+    ``account``: the provider's account, so that integrations of an organization that share one share its budget.
+    ``read_limits``: the connector's reader of the provider's rate-limit headers. ``max_wait``: seconds; if the
+    provider asks for a longer pause, :meth:`acquire` raises ``RateLimited`` instead of waiting.
+    ``left``: calls left in the provider's current window, None until it says.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        organization_id: str,
+        provider: str,
+        account: str,
+        quota: Quota,
+        *,
+        requests_per_minute: int,
+        concurrent_requests: int,
+        integration_id: str | None = None,
+        read_limits: Callable[[Mapping[str, str]], Limits | None] | None = None,
+        max_wait: float = 300.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.left: float | None = None
+        self._store = store
+        self._key = (organization_id, provider, account)
+        self._quota = quota
+        self._requests_per_minute = requests_per_minute
+        self._pace = pace(quota, requests_per_minute)
+        self._places = BoundedSemaphore(concurrent_requests)
+        self._integration_id = integration_id
+        self._read_limits = read_limits
+        self._max_wait = max_wait
+        self._clock = clock or Clock()
+        self._lock = Lock()
+        self._slots: deque[float] = deque()  # on our monotonic clock
+        self._blocked_until = 0.0  # the same clock; what this gate knows of it
+        self._successes = 0
+
+    @contextmanager
+    def acquire(self) -> Iterator[None]:
+        """Waits for a place and a slot, then holds the place. Raises ``RateLimited`` (``max_wait``) or ``Stopped``."""
+        with self._places:
+            while True:
+                slot = self._next_slot()
+                self._clock.wait(slot - self._clock.monotonic())
+                if slot >= self._blocked_until:  # no refusal came while this thread waited
+                    break
+            yield
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Learns from an answer. Never raises for what a provider sends."""
+        if status == 429:
+            pause = parse_retry_after(headers.get("retry-after"), self._clock.now())
+            self._close(UNTOLD_PAUSE if pause is None else pause, refusal=True)
+            return
+        if status < 400:
+            with self._lock:
+                self._successes += 1
+        limits = self._read_limits(headers) if self._read_limits else None
+        if limits is not None:
+            self._correct(limits)
+
+    def _correct(self, limits: Limits) -> None:
+        if limits.remaining is not None:
+            self.left = limits.remaining
+        if limits.limit and limits.window:
+            quota = replace(self._quota, per_second=limits.limit / limits.window)
+            self._pace = pace(quota, self._requests_per_minute)
+        if limits.remaining is None or limits.limit is None or limits.reset_after is None:
+            return
+        reached_reserve = limits.remaining <= limits.limit * self._quota.reserve
+        if reached_reserve and self._clock.monotonic() + limits.reset_after > self._blocked_until + 1.0:
+            self._close(limits.reset_after, refusal=False)
+
+    def _close(self, pause: float, *, refusal: bool) -> None:
+        with self._lock, self._locked() as shared:
+            now = shared.now
+            shared.row = refused(shared.row, now, self._pace, pause) if refusal else blocked(shared.row, now + pause)
+            self._blocked_until = self._clock.monotonic() + shared.row.blocked_until - now
+            self._slots.clear()
+
+    def _next_slot(self) -> float:
+        with self._lock:
+            while self._slots and self._slots[0] + LEASE_SECONDS < self._clock.monotonic():
+                self._slots.popleft()
+            if not self._slots:
+                self._lease()
+            return self._slots.popleft()
+
+    def _lease(self) -> None:
+        with self._locked() as shared:
+            row = recovered(shared.row, self._pace, self._successes)
+            self._successes = 0
+            if row.blocked_until - shared.now > self._max_wait:
+                until = datetime.fromtimestamp(row.blocked_until, UTC)
+                raise RateLimited(
+                    f"the provider's quota of this account is used up until {until:%Y-%m-%d %H:%M:%S} UTC.",
+                    integration_id=self._integration_id,
+                    remedy="The next scheduled sync after that goes on from here.",
+                )
+            rate = min(self._pace.rate, row.rate)
+            shared.row, slots = take(row, shared.now, self._pace, replace(self._pace, rate=rate).lease)
+        offset = self._clock.monotonic() - shared.now
+        self._slots.extend(slot + offset for slot in slots)
+
+    def _locked(self) -> AbstractContextManager[LockedQuota]:
+        return locked_quota(self._store, *self._key, capacity=self._pace.capacity)

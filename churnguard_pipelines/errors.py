@@ -1,0 +1,121 @@
+"""The errors a person meets. Each message says what happened, to which integration, and what to do.
+
+ChurnGuardError
+  InvalidConfiguration      a setting, a file or an argument is wrong; nothing was started
+  DatabaseUnavailable       PostgreSQL cannot be reached or used
+  SecretsUnreadable         the encryption key does not open what is stored
+  NotFound                  no such organization, integration, object or record
+  LaneTakenOver             another run moved this lane's checkpoint; ours wrote nothing
+  SourceChanged             the checkpoint belongs to another source (another account, another server)
+  Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
+  SyncFailed                some objects of a sync failed; the message lists each with its cause
+  ProviderError             the provider's side
+    AuthenticationFailed    the credentials are refused
+    PermissionMissing       the credentials are good but may not read this
+    RateLimited             the provider refused for its quota and the retries are used up
+    ProviderUnavailable     no usable answer after all retries (time-outs, 5xx, HTML, cut JSON)
+    ProviderMisbehaved      an answer that breaks the provider's own rules (paging that never ends, …)
+    RequestRefused          any other 4xx: our request was wrong for this account
+    CircuitOpen             skipped without a call: the integration failed too often, retry_at says until when
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class ChurnGuardError(Exception):
+    """Root of every error this product raises on purpose.
+
+    ``message``: what happened; ``integration_id``: to which integration, if to one; ``remedy``: what to do now.
+    """
+
+    def __init__(self, message: str, *, integration_id: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.integration_id = integration_id
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = f"{self.integration_id}: " if self.integration_id else ""
+        what_to_do = f" {self.remedy}" if self.remedy else ""
+        return f"{where}{self.message}{what_to_do}"
+
+
+class InvalidConfiguration(ChurnGuardError):
+    pass
+
+
+class DatabaseUnavailable(ChurnGuardError):
+    pass
+
+
+class SecretsUnreadable(ChurnGuardError):
+    pass
+
+
+class NotFound(ChurnGuardError):
+    pass
+
+
+class LaneTakenOver(ChurnGuardError):
+    pass
+
+
+class SourceChanged(ChurnGuardError):
+    pass
+
+
+class Stopped(ChurnGuardError):
+    pass
+
+
+class SyncFailed(ChurnGuardError):
+    pass
+
+
+class ProviderError(ChurnGuardError):
+    """Something on the provider's side. ``status``: the HTTP status where there was one."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        integration_id: str | None = None,
+        remedy: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, integration_id=integration_id, remedy=remedy)
+        self.status = status
+
+
+class AuthenticationFailed(ProviderError):
+    pass
+
+
+class PermissionMissing(ProviderError):
+    pass
+
+
+class RateLimited(ProviderError):
+    pass
+
+
+class ProviderUnavailable(ProviderError):
+    pass
+
+
+class ProviderMisbehaved(ProviderError):
+    pass
+
+
+class RequestRefused(ProviderError):
+    pass
+
+
+class CircuitOpen(ProviderError):
+    """``retry_at``: when the next attempt is allowed; None = not before a person changes something."""
+
+    def __init__(self, message: str, *, integration_id: str, retry_at: datetime | None, remedy: str) -> None:
+        super().__init__(message, integration_id=integration_id, remedy=remedy)
+        self.retry_at = retry_at

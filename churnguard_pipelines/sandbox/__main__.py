@@ -1,0 +1,46 @@
+"""`python -m churnguard_pipelines.sandbox --port 12111 --state FOLDER`: simulated providers for the demo."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from churnguard_pipelines.sandbox.serve import listen, run
+from churnguard_pipelines.sandbox.server import Application
+from churnguard_pipelines.sandbox.world import KEY, World
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m churnguard_pipelines.sandbox", description=__doc__)
+    parser.add_argument("--port", type=int, default=12111, help="loopback port (default %(default)s; 0 picks one)")
+    parser.add_argument("--state", type=Path, required=True, help="folder that keeps the simulated businesses")
+    parser.add_argument("--freeze", action="store_true", help="nothing new happens; the clock stands still")
+    parser.add_argument("--scale", type=float, help="size of the businesses (default 1.0)")
+    parser.add_argument("--seed", type=int, help="which history (default 1)")
+    parser.add_argument("--bulk", type=int, default=0, help="customers of the account `bulk`")
+    parser.add_argument("--rate", type=float, default=100, help="requests a second per key, 0 for any number")
+    parser.add_argument("--gzip", action="store_true", help="compress answers for clients that accept it")
+    options = parser.parse_args()
+    try:
+        listener = listen(options.port)
+    except OSError as problem:
+        print(f"sandbox: port {options.port} on 127.0.0.1: {problem.strerror}. Try --port", file=sys.stderr)  # noqa: T201
+        return 1
+    live = not options.freeze
+    try:
+        world = World(options.state, seed=options.seed, scale=options.scale, alive=live, bulk=options.bulk)
+    except (ValueError, OSError) as problem:
+        print(f"sandbox: {problem}", file=sys.stderr)  # noqa: T201
+        return 1
+    keys = ", ".join(KEY + name for name in world.businesses)
+    print(f"sandbox: http://127.0.0.1:{listener.getsockname()[1]}/v1 with keys {keys}", flush=True)  # noqa: T201
+    with contextlib.suppress(KeyboardInterrupt):
+        run(Application(world, rate=options.rate or None, compress=options.gzip), listener, live)
+    world.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The HTTP face: authentication, quota, faults and headers around `stripe_api`, and the business's own books.
+
+GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; GET /_health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from itertools import count
+from typing import Any
+
+import orjson
+
+from churnguard_pipelines.sandbox import faults, stripe_errors
+from churnguard_pipelines.sandbox.answers import Answer
+from churnguard_pipelines.sandbox.events import API_VERSION
+from churnguard_pipelines.sandbox.faults import Fault, Faults
+from churnguard_pipelines.sandbox.stripe_api import answer, key_in
+from churnguard_pipelines.sandbox.world import World
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+EVERY = 1.5  # seconds between two moments at which something happens
+GZIP_FROM = 1024  # bytes
+
+
+class TokenBucket:
+    """Requests a second, with a burst of one second's worth."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._tokens = rate
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        self._tokens = min(self.rate, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Application:
+    """An ASGI application over a world. `rate`: requests a second allowed per key, None for any number."""
+
+    def __init__(self, world: World, *, rate: float | None = 100, compress: bool = False) -> None:
+        self.world = world
+        self.faults = Faults()
+        self.revoked: set[str] = set()
+        self.requests = 0
+        self._rate = rate
+        self._compress = compress
+        self._buckets: dict[tuple[str, float], TokenBucket] = {}
+        self._numbers = count(1)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"]
+        if not path.startswith("/v1/"):
+            await self._send(send, await self._own(scope["method"], path, receive))
+            return
+        self.requests += 1
+        ill = self.faults.take(path, _key_or_none(headers))
+        wait = sum(fault.seconds for fault in ill.values() if fault.kind in ("slow", "latency"))
+        if wait:
+            await asyncio.sleep(wait)
+        if "hang" in ill:
+            await faults.hang(receive)
+            return
+        made = self._stripe(scope["method"], path, scope["query_string"].decode("latin-1"), headers, ill)
+        await self._send(send, made, headers, cut="cut" in ill)
+
+    def _stripe(self, method: str, path: str, query: str, headers: dict[str, str], ill: dict[str, Fault]) -> Answer:
+        try:
+            key = self.world.key(key_in(headers))
+            if "revoke" in ill:
+                self.revoked.add(key.value)
+            if key.value in self.revoked:
+                raise stripe_errors.expired_key(key.value)
+            with self.world.lock:
+                key = self.world.connected(key, headers.get("stripe-account"))
+                now = self.world.now(key.business)
+                self._spend(key.value, ill.get("rate_limit"))
+                broken = ill.get("status") or ill.get("html")
+                if broken:
+                    return self._sign(broken.failure(now), headers, now)
+                if method != "GET":
+                    raise stripe_errors.unknown_url(method, path)
+                lie = ill.get("has_more_lie")
+                if lie and lie.mode == "repeat":
+                    query = "&".join(part for part in query.split("&") if not part.startswith("starting_after"))
+                made = Answer(200, answer(key, path, query, now))
+            for distorting in (lie, ill.get("bad_record")):
+                if distorting:
+                    distorting.distort(made)
+        except stripe_errors.Refusal as refusal:
+            now = int(time.time())
+            made = Answer(refusal.status, refusal.body)
+            made.headers.update(refusal.headers)
+        return self._sign(made, headers, now)
+
+    def _spend(self, key: str, fault: Fault | None) -> None:
+        rate = fault.rate if fault else self._rate
+        if rate is None:
+            return
+        if not self._buckets.setdefault((key, rate), TokenBucket(rate)).take():
+            refusal = stripe_errors.too_many_requests()
+            if fault and fault.retry_after is not None:
+                refusal.headers["retry-after"] = f"{fault.retry_after:g}"
+            raise refusal
+
+    def _sign(self, made: Answer, headers: dict[str, str], now: int) -> Answer:
+        made.headers["request-id"] = f"req_{next(self._numbers):014d}"
+        made.headers["stripe-version"] = headers.get("stripe-version", API_VERSION)
+        made.headers["date"] = formatdate(now, usegmt=True)
+        return made
+
+    async def _own(self, method: str, path: str, receive: Receive) -> Answer:
+        """What Stripe does not have: the books, the faults."""
+        parts = path.strip("/").split("/")
+        if parts[0] == "_books" and len(parts) == 3 and parts[1] in self.world.businesses:
+            reader = {"mrr": self.world.movements, "counts": self.world.counts}.get(parts[2])
+            if reader is not None:
+                return Answer(200, orjson.dumps(reader(parts[1])))
+        if path == "/_faults" and method == "POST":
+            try:
+                self.faults.add(Fault.of(orjson.loads(await _body(receive))))
+            except (ValueError, TypeError) as problem:
+                return Answer(400, orjson.dumps({"error": str(problem)}))
+            return Answer(201, b"{}")
+        if path == "/_faults" and method == "DELETE":
+            self.clear_faults()
+            return Answer(200, b"{}")
+        if path == "/_health":
+            return Answer(200, orjson.dumps({"status": "ok", "accounts": list(self.world.businesses)}))
+        return Answer(404, orjson.dumps({"error": f"no {method} {path} here"}))
+
+    def clear_faults(self) -> None:
+        self.faults.clear()
+        self.revoked.clear()
+
+    async def _send(self, send: Send, made: Answer, headers: dict[str, str] | None = None, cut: bool = False) -> None:
+        body = made.body
+        if self._compress and len(body) >= GZIP_FROM and "gzip" in (headers or {}).get("accept-encoding", ""):
+            body = gzip.compress(body, 1)
+            made.headers["content-encoding"] = "gzip"
+        made.headers["content-length"] = str(len(body))
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in made.headers.items()]
+        await send({"type": "http.response.start", "status": made.status, "headers": raw})
+        # A body shorter than announced makes the server close the connection: what `cut` is for
+        await send({"type": "http.response.body", "body": body[: len(body) // 2] if cut else body})
+
+    async def live(self) -> None:
+        """Every so often something happens, as long as the world is alive."""
+        while True:
+            await asyncio.sleep(EVERY)
+            self.world.catch_up()
+            for name, business in self.world.businesses.items():
+                if name != "bulk":
+                    self.world.do(name, "tick", self.world.now(business))
+
+
+def _key_or_none(headers: dict[str, str]) -> str | None:
+    try:
+        return key_in(headers)
+    except stripe_errors.Refusal:
+        return None
+
+
+async def _body(receive: Receive) -> bytes:
+    body: bytes = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body

@@ -1,0 +1,183 @@
+"""Customers and the catalog as Stripe shows them in API version 2026-05-27.dahlia.
+
+Source of the shapes: Stripe's published OpenAPI description and sample objects. In this version a discount's coupon is
+in `source`, a promotion code's in `promotion`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from churnguard_pipelines.sandbox.entities import Coupon, Customer, Discount, Plan, Price, Product, PromotionCode
+
+Object = dict[str, Any]
+
+NO_ADDRESS = {"city": None, "country": None, "line1": None, "line2": None, "postal_code": None, "state": None}
+METER = "mtr_sandbox_api_calls"
+
+
+def customer(c: Customer) -> Object:
+    return {
+        "id": c.id,
+        "object": "customer",
+        "address": {**NO_ADDRESS, "country": c.country},
+        "balance": c.balance,
+        "created": c.created,
+        "currency": c.currency,
+        "customer_account": None,
+        "default_source": None,
+        "delinquent": c.delinquent,
+        "description": c.description,
+        "discount": None,
+        "email": c.email,
+        "invoice_prefix": f"{c.number:08X}",
+        "invoice_settings": {
+            "custom_fields": None,
+            "default_payment_method": f"pm_1S{c.id[4:]}",
+            "footer": None,
+            "rendering_options": None,
+        },
+        "livemode": False,
+        "metadata": {"crm_id": f"C-{c.number:05d}"},
+        "name": c.name,
+        "next_invoice_sequence": 1,
+        "phone": c.phone,
+        "preferred_locales": [],
+        "shipping": None,
+        "tax_exempt": "none",
+        "test_clock": None,
+    }
+
+
+def product(p: Product) -> Object:
+    return {
+        "id": p.id,
+        "object": "product",
+        "active": p.active,
+        "created": p.created,
+        "default_price": p.default_price,
+        "description": p.description,
+        "images": [],
+        "livemode": False,
+        "marketing_features": [],
+        "metadata": {},
+        "name": p.name,
+        "package_dimensions": None,
+        "shippable": None,
+        "statement_descriptor": None,
+        "tax_code": None,
+        "unit_label": None,
+        "updated": p.updated,
+        "url": None,
+    }
+
+
+def price(p: Price) -> Object:
+    recurring = p.interval and {
+        "interval": p.interval,
+        "interval_count": 1,
+        "meter": METER if p.metered else None,
+        "usage_type": "metered" if p.metered else "licensed",
+    }
+    return {
+        "id": p.id,
+        "object": "price",
+        "active": p.active,
+        "billing_scheme": "per_unit",
+        "created": p.created,
+        "currency": p.currency,
+        "custom_unit_amount": None,
+        "livemode": False,
+        "lookup_key": None,
+        "metadata": {},
+        "nickname": p.nickname,
+        "product": p.product.id,
+        "recurring": recurring,
+        "tax_behavior": "unspecified",
+        "tiers_mode": None,
+        "transform_quantity": None,
+        "type": "recurring" if recurring else "one_time",
+        "unit_amount": p.unit_amount,
+        "unit_amount_decimal": str(p.unit_amount),
+    }
+
+
+def plan(p: Plan) -> Object:
+    return {
+        "id": p.id,
+        "object": "plan",
+        "active": p.price.active,
+        "amount": p.price.unit_amount,
+        "amount_decimal": str(p.price.unit_amount),
+        "billing_scheme": "per_unit",
+        "created": p.created,
+        "currency": p.price.currency,
+        "interval": p.price.interval,
+        "interval_count": 1,
+        "livemode": False,
+        "metadata": {},
+        "meter": METER if p.price.metered else None,
+        "nickname": p.price.nickname,
+        "product": p.price.product.id,
+        "tiers_mode": None,
+        "transform_usage": None,
+        "trial_period_days": None,
+        "usage_type": "metered" if p.price.metered else "licensed",
+    }
+
+
+def coupon(c: Coupon) -> Object:
+    return {
+        "id": c.id,
+        "object": "coupon",
+        "amount_off": c.amount_off,
+        "created": c.created,
+        "currency": c.currency if c.amount_off is not None else None,
+        "duration": c.duration,
+        "duration_in_months": c.months,
+        "livemode": False,
+        "max_redemptions": None,
+        "metadata": {},
+        "name": c.name,
+        "percent_off": c.percent_off,
+        "redeem_by": None,
+        "times_redeemed": c.times_redeemed,
+        "valid": True,
+    }
+
+
+def promotion_code(p: PromotionCode) -> Object:
+    return {
+        "id": p.id,
+        "object": "promotion_code",
+        "active": p.active,
+        "code": p.code,
+        "created": p.created,
+        "customer": None,
+        "customer_account": None,
+        "expires_at": None,
+        "livemode": False,
+        "max_redemptions": None,
+        "metadata": {},
+        "promotion": {"coupon": p.coupon.id, "type": "coupon"},
+        "restrictions": {"first_time_transaction": False, "minimum_amount": None, "minimum_amount_currency": None},
+        "times_redeemed": p.times_redeemed,
+    }
+
+
+def discount(d: Discount) -> Object:
+    return {
+        "id": d.id,
+        "object": "discount",
+        "checkout_session": d.checkout_session,
+        "customer": d.customer,
+        "customer_account": None,
+        "end": d.end,
+        "invoice": None,
+        "invoice_item": None,
+        "promotion_code": d.promotion_code,
+        "source": {"coupon": d.coupon.id, "type": "coupon"},
+        "start": d.start,
+        "subscription": d.subscription,
+        "subscription_item": None,
+    }

@@ -1,0 +1,166 @@
+"""The simulated businesses of one sandbox, their keys, their clock, and what keeps them over a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import orjson
+
+from churnguard_pipelines.sandbox import live, lives, stripe_errors, subscriptions
+from churnguard_pipelines.sandbox.bulk import bulk_business
+from churnguard_pipelines.sandbox.business import PROFILES, Business
+from churnguard_pipelines.sandbox.entities import Event
+from churnguard_pipelines.sandbox.events import KEPT
+from churnguard_pipelines.sandbox.journal import Journal, Origin, remember
+from churnguard_pipelines.sandbox.render import render
+from churnguard_pipelines.sandbox.resources import BY_PATH, RESOURCES
+from churnguard_pipelines.sandbox.stripe_api import Key
+
+KEY = "rk_sandbox_"
+WITHOUT = {"payouts": ("payouts", "balance_transactions", "balance")}
+
+
+class World:
+    """Thread-safe: every reading and every change holds `lock`.
+
+    The clock: while alive, the wall clock's seconds; else it stands at the last thing that happened.
+    The keys: `rk_sandbox_{account}`, and `rk_sandbox_{account}_no_{list}` without the permission for a list
+    ("no_payouts" also loses balance transactions and the balance).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int | None = None,
+        anchor: int | None = None,
+        scale: float | None = None,
+        alive: bool = False,
+        bulk: int = 0,
+    ) -> None:
+        given = {
+            name: value for name, value in (("seed", seed), ("anchor", anchor), ("scale", scale)) if value is not None
+        }
+        default = Origin(
+            seed=1 if seed is None else seed,
+            anchor=int(time.time()) if anchor is None else anchor,
+            scale=1.0 if scale is None else scale,
+        )
+        self.origin = remember(folder, default, given)
+        self.alive = alive
+        self.lock = RLock()
+        self.businesses = {profile.name: self._history(profile) for profile in PROFILES}
+        if bulk:
+            self.businesses["bulk"] = bulk_business(bulk, self.origin.seed, self.origin.anchor)
+        self.journal = Journal(folder / "journal.jsonl")
+        for entry in self.journal:
+            self._apply(entry)
+        self.catch_up()
+
+    def _history(self, profile: Any) -> Business:
+        business = Business(profile, self.origin.seed, self.origin.anchor, self.origin.scale)
+        lives.start(business)
+        business.run_until(self.origin.anchor)
+        return business
+
+    # The clock
+
+    def now(self, business: Business) -> int:
+        return max(int(time.time()), business.now) if self.alive else business.now
+
+    def catch_up(self) -> None:
+        """What fell due since the last time happens, each thing at its own instant."""
+        with self.lock:
+            for name, business in self.businesses.items():
+                if name != "bulk":
+                    business.run_until(self.now(business))
+
+    # Changes: each is a command in the journal
+
+    def do(self, account: str, command: str, at: int, **arguments: Any) -> Any:
+        """Lets something happen in an account at `at`, and remembers it."""
+        with self.lock:
+            entry = {"account": account, "do": command, "at": at, **arguments}
+            self.journal.write(entry)
+            return self._apply(entry)
+
+    def _apply(self, entry: dict[str, Any]) -> Any:
+        arguments = dict(entry)
+        business = self.businesses[arguments.pop("account")]
+        command = COMMANDS[arguments.pop("do")]
+        business.run_until(arguments.pop("at"))
+        return command(business, **arguments)
+
+    # Reading
+
+    def key(self, value: str) -> Key:
+        """Refusal where there is no such key."""
+        name, _, without = value.removeprefix(KEY).partition("_no_")
+        if not value.startswith(KEY) or name not in self.businesses:
+            raise stripe_errors.unknown_key(value)
+        if not without:
+            return Key(value, self.businesses[name])
+        if without not in BY_PATH:
+            raise stripe_errors.unknown_key(value)
+        return Key(value, self.businesses[name], frozenset(WITHOUT.get(without, (without,))))
+
+    def connected(self, key: Key, account: str | None) -> Key:
+        """The key as it acts for a connected account. Every key's platform has acme connected."""
+        if account is None or account == key.business.profile.account:
+            return key
+        connected = self.businesses["acme"]
+        if account != connected.profile.account:
+            raise stripe_errors.unknown_account(key.value, account)
+        return Key(key.value, connected, key.forbidden)
+
+    def counts(self, account: str) -> dict[str, int]:
+        """Objects that a list shows now to a key with every permission; subscriptions of every status."""
+        with self.lock:
+            business = self.businesses[account]
+            counts = {resource.path.replace("/", "_"): len(resource.shelf(business)) for resource in RESOURCES}
+            low, high = business.events.places(self.now(business) - KEPT, None)
+            counts["events"] = high - low
+            return counts
+
+    def movements(self, account: str) -> list[dict[str, Any]]:
+        with self.lock:
+            business = self.businesses[account]
+            return business.books.movements(self.now(business))
+
+    def objects(self, account: str, path: str) -> list[dict[str, Any]]:
+        """All objects of a list, newest first, as the API shows them."""
+        with self.lock:
+            business = self.businesses[account]
+            shelf = BY_PATH[path].shelf(business)
+            now = self.now(business)
+            shown = [orjson.loads(r.body) if isinstance(r, Event) else render(r, now) for r in shelf]
+            return shown[::-1]
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+def _insert_customer(business: Business, currency: str | None, name: str | None, email: str | None) -> str:
+    return lives.add_customer(business, currency, name, email).id
+
+
+def _delete_customer(business: Business, id: str) -> None:
+    customer = business.customers.get(id)
+    assert customer is not None, f"no customer {id}"
+    subscriptions.delete_customer(business, customer)
+
+
+def _nothing(business: Business) -> None:
+    """Time passes."""
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "tick": live.happen,
+    "pass": _nothing,
+    "insert_customer": _insert_customer,
+    "delete_customer": _delete_customer,
+}

@@ -1,0 +1,99 @@
+"""Environment variables -> ``Settings``. The names and defaults here are promised; a bad value stops the start."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from churnguard_pipelines.errors import InvalidConfiguration
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Read once at start by :func:`load_settings`. ``.env`` in the working folder counts too; the environment wins."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_DATABASE_URL"))
+    home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
+    )
+    default_retry_attempts: Annotated[int, Field(ge=0, le=20)] = Field(
+        3, validation_alias=AliasChoices("INTEGRATION_DEFAULT_RETRY_ATTEMPTS")
+    )
+    default_batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1000, validation_alias=AliasChoices("INTEGRATION_DEFAULT_BATCH_SIZE")
+    )
+    encryption_key: SecretStr | None = Field(None, validation_alias=AliasChoices("INTEGRATION_ENCRYPTION_KEY"))
+    webhook_host: str = Field("127.0.0.1", validation_alias=AliasChoices("WEBHOOK_SERVER_HOST"))
+    webhook_port: Port = Field(8080, validation_alias=AliasChoices("WEBHOOK_SERVER_PORT"))
+    webhook_rate_limit_per_minute: Annotated[int, Field(ge=1)] = Field(
+        1000, validation_alias=AliasChoices("WEBHOOK_RATE_LIMIT_PER_MINUTE")
+    )
+    webhook_max_payload_size: Annotated[int, Field(ge=1)] = Field(
+        1_048_576, validation_alias=AliasChoices("WEBHOOK_MAX_PAYLOAD_SIZE")
+    )
+    webhook_signature_validation: bool = Field(True, validation_alias=AliasChoices("WEBHOOK_SIGNATURE_VALIDATION"))
+    dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
+    dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
+    dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(
+        60, validation_alias=AliasChoices("DASHBOARD_UPDATE_INTERVAL")
+    )
+    api_rate_limiting_enabled: bool = Field(True, validation_alias=AliasChoices("API_RATE_LIMITING_ENABLED"))
+    redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
+    kafka_bootstrap_servers: str | None = Field(None, validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS"))
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must be a postgresql:// URL")
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @cached_property
+    def embedded(self) -> bool:
+        """True when no database is given and a private PostgreSQL runs under ``home``."""
+        return self.database_url is None
+
+
+def load_settings() -> Settings:
+    """Raises ``InvalidConfiguration`` naming every bad variable and what it must be; never repeats its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{item['loc'][0]} {_plain(item['msg'])}" for item in error.errors(include_input=False))
+        raise InvalidConfiguration(
+            f"invalid environment: {problems}.", remedy="Correct it in the environment or in .env and start again."
+        ) from None
+
+
+def _plain(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def environment(settings: Settings, *, database_url: str) -> dict[str, str]:
+    """The variables a child process (a Dagster daemon, a run) needs to see what this process sees."""
+    variables = dict(os.environ)
+    variables["CHURNGUARD_HOME"] = str(settings.home)
+    variables["CHURNGUARD_DATABASE_URL"] = database_url
+    if settings.encryption_key is not None:
+        variables["INTEGRATION_ENCRYPTION_KEY"] = settings.encryption_key.get_secret_value()
+    return variables

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, tables, migrations, the warehouse writer, checkpoints, secrets, the ledger of syncs."""

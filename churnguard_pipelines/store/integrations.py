@@ -1,0 +1,280 @@
+"""Integrations: configuration, sealed credentials, status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus
+from churnguard_pipelines.store import audit
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.raw_tables import quoted
+from churnguard_pipelines.store.secrets import Vault
+from churnguard_pipelines.store.tables import breakers, checkpoints, integrations, rejected_records, schema_drift
+
+_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
+
+
+def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
+    """Raises ``InvalidConfiguration`` if the id is taken (ids are unique over the installation) or the
+    organization is unknown."""
+    with store.operator() as connection:
+        statement = (
+            insert(integrations)
+            .values(_row(store.vault, integration, actor))
+            .on_conflict_do_nothing()
+            .returning(integrations.c.integration_id)
+        )
+        try:
+            added = connection.scalar(statement)
+        except sa.exc.IntegrityError:
+            raise InvalidConfiguration(
+                f"there is no organization {integration.organization_id!r}.",
+                integration_id=integration.integration_id,
+                remedy="Add the organization first.",
+            ) from None
+        if added is None:
+            raise InvalidConfiguration(
+                "an integration with this id exists already.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id, or replace it.",
+            )
+        _note(connection, actor, "integration.add", integration.integration_id, integration.organization_id)
+
+
+def replace_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
+    """Store the configuration and credentials anew; add the integration if its id is unknown.
+
+    Its checkpoints stay. Raises ``InvalidConfiguration`` if the id belongs to another organization or provider,
+    whose rows and checkpoints would not fit.
+    """
+    if (known := find_integration(store, integration.integration_id)) is None:
+        return add_integration(store, integration, actor)
+    for name in ("organization_id", "provider_name"):
+        if getattr(known, name) != getattr(integration, name):
+            raise InvalidConfiguration(
+                f"its {name} is {getattr(known, name)} and cannot be changed.",
+                integration_id=integration.integration_id,
+                remedy="Use another integration_id.",
+            )
+    row = _row(store.vault, integration, actor)
+    changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
+    with store.operator() as connection:
+        connection.execute(
+            sa.update(integrations).where(integrations.c.integration_id == integration.integration_id).values(changed)
+        )
+        _note(connection, actor, "integration.replace", integration.integration_id, integration.organization_id)
+    return None
+
+
+def find_integration(store: Store, integration_id: str) -> IntegrationConfiguration | None:
+    """With its credentials opened. Raises ``SecretsUnreadable`` if the key does not open them."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id)
+    return _opened(store.vault, row) if row else None
+
+
+def get_integration(store: Store, integration_id: str) -> IntegrationConfiguration:
+    """With its credentials opened. Raises ``NotFound``, or ``SecretsUnreadable`` if the key does not open them."""
+    if (integration := find_integration(store, integration_id)) is None:
+        raise _unknown(integration_id)
+    return integration
+
+
+def list_integrations(
+    store: Store, organization_id: str | None = None, provider: str | None = None
+) -> list[IntegrationConfiguration]:
+    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    if organization_id is not None:
+        statement = statement.where(integrations.c.organization_id == organization_id)
+    if provider is not None:
+        statement = statement.where(integrations.c.provider == provider)
+    with store.operator() as connection:
+        rows = connection.execute(statement).all()
+    return [_opened(store.vault, row) for row in rows]
+
+
+def list_integration_ids(store: Store, provider: str) -> list[str]:
+    """Without opening any secret, so it is cheap and works without the key."""
+    statement = sa.select(integrations.c.integration_id).where(integrations.c.provider == provider)
+    with store.operator() as connection:
+        return list(connection.scalars(statement.order_by(integrations.c.integration_id)))
+
+
+def set_status(
+    store: Store,
+    integration_id: str,
+    status: IntegrationStatus,
+    reason: str | None = None,
+    *,
+    actor: str = "system",
+) -> None:
+    """Raises ``NotFound``. Writes to the audit log if the status changes."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        connection.execute(
+            sa.update(integrations)
+            .where(integrations.c.integration_id == integration_id)
+            .values(status=status.value, status_reason=reason)
+        )
+        if row.status != status:
+            detail = {"status": status.value, "reason": reason}
+            _note(connection, actor, "integration.status", integration_id, row.organization_id, detail)
+
+
+class LockedCredentials:
+    """One integration's credentials while nobody else can change them."""
+
+    def __init__(self, connection: Connection, vault: Vault, row: Row[Any]) -> None:
+        self._connection = connection
+        self._vault = vault
+        self._integration_id = row.integration_id
+        self.credentials = _opened(vault, row).credentials
+
+    def save(self, credentials: IntegrationCredentials) -> None:
+        """They are stored when the lock is released."""
+        _store_credentials(self._connection, self._vault, self._integration_id, credentials)
+        self.credentials = credentials
+
+
+@contextmanager
+def locked_credentials(store: Store, integration_id: str) -> Iterator[LockedCredentials]:
+    """Hold the integration's row, over processes, e.g. while a token is refreshed. Raises ``NotFound``."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        yield LockedCredentials(connection, store.vault, row)
+
+
+def update_credentials(store: Store, integration_id: str, credentials: IntegrationCredentials) -> None:
+    """Raises ``NotFound``."""
+    with store.operator() as connection:
+        if not _store_credentials(connection, store.vault, integration_id, credentials):
+            raise _unknown(integration_id)
+
+
+def reseal_credentials(store: Store) -> int:
+    """Seal all credentials anew under the first key; returns how many. All or none."""
+    columns = integrations.c.integration_id, integrations.c.credentials_sealed
+    with store.operator() as connection:
+        rows = connection.execute(sa.select(*columns).with_for_update(key_share=True)).all()
+        for row in rows:
+            try:
+                resealed = store.vault.rotate(row.credentials_sealed)
+            except SecretsUnreadable as error:
+                raise SecretsUnreadable(error.message, integration_id=row.integration_id, remedy=error.remedy) from None
+            connection.execute(
+                sa.update(integrations)
+                .where(integrations.c.integration_id == row.integration_id)
+                .values(credentials_sealed=resealed)
+            )
+        audit.record(connection, "operator", "keys.rotate", "credentials", {"count": len(rows)})
+    return len(rows)
+
+
+def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
+    """Remove configuration, credentials, checkpoints, rejected records and breaker, in one transaction.
+
+    The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises ``NotFound``.
+    """
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        for table in (checkpoints, rejected_records, breakers, schema_drift, integrations):
+            connection.execute(sa.delete(table).where(table.c.integration_id == integration_id))
+        _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
+    if purge:
+        _purge_rows(store, row.organization_id, integration_id)
+
+
+def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
+    tables = sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'raw' ORDER BY tablename")
+    with store.organization(organization_id) as connection:
+        for name in connection.scalars(tables).all():
+            statement = f"DELETE FROM {quoted(name)} WHERE integration_id = %(id)s"
+            connection.exec_driver_sql(statement, {"id": integration_id})
+
+
+def _row(vault: Vault, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    return {
+        "integration_id": integration.integration_id,
+        "organization_id": integration.organization_id,
+        "provider": integration.provider_name,
+        "config": integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"}),
+        "credentials_sealed": _sealed(vault, integration.credentials),
+        "status": integration.status.value,
+        "created_by": integration.created_by or actor,
+    }
+
+
+def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
+    try:
+        credentials = IntegrationCredentials.model_validate_json(vault.open(row.credentials_sealed))
+    except SecretsUnreadable as error:
+        raise SecretsUnreadable(error.message, integration_id=row.integration_id, remedy=error.remedy) from None
+    return IntegrationConfiguration(
+        **row.config,
+        integration_id=row.integration_id,
+        organization_id=row.organization_id,
+        provider_name=row.provider,
+        status=row.status,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        credentials=credentials,
+    )
+
+
+def _sealed(vault: Vault, credentials: IntegrationCredentials) -> str:
+    def reveal(value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return value.get_secret_value()
+        return {name: reveal(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+    return vault.seal(json.dumps(reveal(credentials.model_dump())))
+
+
+def _store_credentials(
+    connection: Connection, vault: Vault, integration_id: str, credentials: IntegrationCredentials
+) -> bool:
+    return (
+        connection.execute(
+            sa.update(integrations)
+            .where(integrations.c.integration_id == integration_id)
+            .values(credentials_sealed=_sealed(vault, credentials))
+        ).rowcount
+        == 1
+    )
+
+
+def _find(connection: Connection, integration_id: str, *, lock: bool = False) -> Row[Any] | None:
+    statement = sa.select(integrations).where(integrations.c.integration_id == integration_id)
+    return connection.execute(statement.with_for_update(key_share=True) if lock else statement).one_or_none()
+
+
+def _note(
+    connection: Connection,
+    actor: str,
+    action: str,
+    integration_id: str,
+    organization_id: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    audit.record(connection, actor, action, integration_id, detail, organization_id=organization_id)
+
+
+def _unknown(integration_id: str) -> NotFound:
+    return NotFound(
+        f"there is no integration {integration_id!r}.", remedy="`churnguard integrations list` shows those there are."
+    )

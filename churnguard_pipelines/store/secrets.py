@@ -1,0 +1,100 @@
+"""Sealing of secrets with Fernet (AES-128-CBC + HMAC-SHA256) under one or more keys; the key itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
+from churnguard_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.database import Store
+
+_REMEDY = "Make one with `churnguard keys create`, or set INTEGRATION_ENCRYPTION_KEY."
+
+
+class Vault:
+    """``keys``: a comma-separated list of Fernet keys (32 bytes, URL-safe base64). The first seals, all open."""
+
+    def __init__(self, keys: str) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
+        except ValueError:
+            raise InvalidConfiguration(
+                "the encryption key is malformed: each must be 32 bytes in URL-safe base64, separated by commas.",
+                remedy=_REMEDY,
+            ) from None
+
+    def __repr__(self) -> str:
+        return "Vault(…)"
+
+    def seal(self, secret: str) -> str:
+        return self._fernet.encrypt(secret.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Raises ``SecretsUnreadable`` if none of the keys opens it."""
+        try:
+            return self._fernet.decrypt(sealed.encode()).decode()
+        except InvalidToken:
+            raise _unreadable() from None
+
+    def rotate(self, sealed: str) -> str:
+        """The same secret sealed anew under the first key."""
+        try:
+            return self._fernet.rotate(sealed.encode()).decode()
+        except InvalidToken:
+            raise _unreadable() from None
+
+
+def key_file(settings: Settings) -> Path:
+    return settings.home / "encryption.key"
+
+
+def load_vault(settings: Settings, create: bool = False) -> Vault:
+    """The vault under ``INTEGRATION_ENCRYPTION_KEY`` or, without it, under the key in ``<home>/encryption.key``.
+
+    ``create``: make the file (mode 0600) if there is neither. Raises ``InvalidConfiguration`` otherwise.
+    """
+    if settings.encryption_key is not None:
+        return Vault(settings.encryption_key.get_secret_value())
+    path = key_file(settings)
+    if create and not path.exists():
+        _create(path)
+    try:
+        return Vault(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        raise InvalidConfiguration("there is no encryption key, so secrets cannot be kept.", remedy=_REMEDY) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"the encryption key in {path} cannot be read: {error}.", remedy=_REMEDY) from None
+
+
+def rotate_all(store: Store) -> int:
+    """Seal every stored secret anew under the first key; returns how many. All or none."""
+    from churnguard_pipelines.store.integrations import reseal_credentials
+
+    return reseal_credentials(store)
+
+
+def _create(path: Path) -> None:
+    """Of two processes at once both end up with the same key: ``link`` refuses to replace a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.touch(mode=0o600, exist_ok=False)
+    draft.write_bytes(Fernet.generate_key())
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _unreadable() -> SecretsUnreadable:
+    return SecretsUnreadable(
+        "a stored secret does not open with the encryption key.",
+        remedy="Set INTEGRATION_ENCRYPTION_KEY to the key it was sealed with (several: comma-separated, newest first).",
+    )

@@ -1,0 +1,169 @@
+"""The tables of ``control`` and ``ingest`` for queries. The migrations make them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Double, ForeignKey, Identity, Integer, MetaData, Table, Text, func
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+metadata = MetaData()
+_MOMENT = DateTime(timezone=True)
+
+
+def _text(name: str, *, key: bool = False, null: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=key, nullable=null)
+
+
+def _moment(name: str) -> Column[object]:
+    return Column(name, _MOMENT, nullable=False, server_default=func.clock_timestamp())
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _text("organization_id", key=True),
+    _text("name"),
+    _text("reporting_currency"),
+    Column("created_at", _MOMENT, nullable=False, server_default=func.now()),
+    schema="control",
+)
+
+integrations = Table(
+    "integrations",
+    metadata,
+    _text("integration_id", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+    _text("provider"),
+    Column("config", JSONB, nullable=False),
+    _text("credentials_sealed"),
+    _text("status"),
+    _text("status_reason", null=True),
+    Column("created_at", _MOMENT, nullable=False, server_default=func.now()),
+    _text("created_by", null=True),
+    schema="control",
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("organization_id", null=True),
+    _moment("at"),
+    _text("actor"),
+    _text("action"),
+    _text("subject"),
+    Column("detail", JSONB, nullable=False),
+    schema="control",
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    _text("lane", key=True),
+    Column("position", JSONB, nullable=False),
+    _text("source"),
+    Column("version", BigInteger, nullable=False),
+    _moment("updated_at"),
+    schema="ingest",
+)
+
+rejected_records = Table(
+    "rejected_records",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("organization_id"),
+    _text("integration_id"),
+    _text("lane"),
+    _text("object"),
+    _text("key", null=True),
+    _text("reason"),
+    Column("payload", JSON, nullable=False),  # json, not jsonb: it keeps even what jsonb refuses
+    _text("fingerprint"),
+    _text("sync_id", null=True),
+    _moment("created_at"),
+    _moment("seen_at"),
+    Column("resolved_at", _MOMENT),
+    schema="ingest",
+)
+
+syncs = Table(
+    "syncs",
+    metadata,
+    _text("sync_id", key=True),
+    _text("organization_id"),
+    _text("integration_id"),
+    _text("mode"),
+    _text("trigger"),
+    _text("status"),
+    _text("error", null=True),
+    Column("quota_left", Double),
+    _moment("started_at"),
+    _moment("heartbeat_at"),
+    Column("finished_at", _MOMENT),
+    schema="ingest",
+)
+
+sync_objects = Table(
+    "sync_objects",
+    metadata,
+    _text("organization_id"),
+    Column("sync_id", Text, ForeignKey(syncs.c.sync_id, ondelete="CASCADE"), primary_key=True),
+    _text("object", key=True),
+    Column("status", Text, nullable=False, server_default="pending"),
+    *(_count(name) for name in ("read", "written", "stale", "rejected", "deleted", "filtered")),
+    Column("expected", BigInteger),
+    _count("calls"),
+    _text("error", null=True),
+    Column("checkpoint_before", JSONB),
+    Column("checkpoint_after", JSONB),
+    schema="ingest",
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    _text("organization_id", key=True),
+    _text("provider", key=True),
+    _text("account", key=True),
+    Column("rate", Double, nullable=False),
+    Column("capacity", Double, nullable=False),
+    Column("tokens", Double, nullable=False),
+    Column("refilled_at", _MOMENT, nullable=False),
+    Column("blocked_until", _MOMENT),
+    _moment("updated_at"),
+    schema="ingest",
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    _text("state"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    _text("reason", null=True),
+    _text("remedy", null=True),
+    Column("opened_at", _MOMENT),
+    Column("retry_at", _MOMENT),
+    schema="ingest",
+)
+
+schema_drift = Table(
+    "schema_drift",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    _text("object", key=True),
+    _text("column", key=True),
+    _text("kind", key=True),
+    _text("detail"),
+    Column("examples", JSONB, nullable=False),
+    _moment("first_seen_at"),
+    _moment("last_seen_at"),
+    schema="ingest",
+)

@@ -1,0 +1,130 @@
+"""A real PostgreSQL for every test that wants one: one server per test process, one database per test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from psycopg.sql import SQL, Identifier
+
+from churnguard_pipelines.model import (
+    CredentialType,
+    IntegrationConfiguration,
+    IntegrationCredentials,
+    IntegrationType,
+    Organization,
+)
+from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.organizations import add_organization
+
+_TEMPLATE = "churnguard_template"
+_numbers = itertools.count(1)
+
+
+def settings_for(home: Path, database_url: str | None = None, encryption_key: str | None = None) -> Settings:
+    """Settings as the environment would give them, and nothing of the environment of whoever runs the tests."""
+    values = {
+        "CHURNGUARD_HOME": home,
+        "CHURNGUARD_DATABASE_URL": database_url,
+        "INTEGRATION_ENCRYPTION_KEY": encryption_key or Fernet.generate_key().decode(),
+    }
+    return Settings(_env_file=None, **values)
+
+
+def on_database(url: str, name: str) -> str:
+    """The same server, another database."""
+    return url.replace("/churnguard?", f"/{name}?", 1)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A new folder that every user of the machine may enter, unlike ``tmp_path``, and short enough for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="churnguard-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server of this test process; the URL of an empty database on it, as its superuser."""
+    home = Path(tempfile.mkdtemp(prefix="churnguard-tests-"))
+    home.chmod(0o755)
+    server = EmbeddedPostgres(home)
+    url = server.start()
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:  # nothing here outlives the tests
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                connection.execute(SQL("ALTER SYSTEM SET {} = off").format(Identifier(setting)))
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _template(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a migrated database, to be copied."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
+    url = on_database(server_url, _TEMPLATE)
+    Store.open(settings_for(tmp_path_factory.mktemp("template"), url)).close()
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(server_url: str, _template: str) -> Iterator[str]:
+    """A database of one's own, migrated and empty; the URL is its owner's."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(_template)))
+    yield on_database(server_url, name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@pytest.fixture
+def store(database_url: str, tmp_path: Path) -> Iterator[Store]:
+    """An open store on a database of its own, with an encryption key and an empty home."""
+    opened = Store.open(settings_for(tmp_path, database_url))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def organization(store: Store) -> Organization:
+    added = Organization(organization_id="acme", name="Acme Inc.", reporting_currency="usd")
+    add_organization(store, added, actor="test")
+    return added
+
+
+def configuration(integration_id: str = "acme-stripe", **fields: object) -> IntegrationConfiguration:
+    """A Stripe integration of the organization ``acme``; ``fields`` overrule."""
+    defaults: dict[str, object] = {
+        "integration_id": integration_id,
+        "organization_id": "acme",
+        "integration_name": "Acme's Stripe",
+        "integration_type": IntegrationType.PAYMENT,
+        "provider_name": "stripe",
+        "credentials": IntegrationCredentials.model_validate(
+            {"credential_type": CredentialType.API_KEY, "api_key": "rk_test_canary"}
+        ),
+    }
+    return IntegrationConfiguration.model_validate(defaults | fields)
+
+
+@pytest.fixture
+def integration(store: Store, organization: Organization) -> IntegrationConfiguration:
+    added = configuration()
+    add_integration(store, added, actor="test")
+    return added

@@ -1,0 +1,64 @@
+"""What the mapper lets through, PostgreSQL takes, and gives back."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from churnguard_pipelines.engine.mapping import Mapper
+from churnguard_pipelines.records import Record
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.warehouse import Warehouse
+from tests.engine.test_mapping import CUSTOMERS, plausible
+
+MAPPER = Mapper(CUSTOMERS)
+
+
+@pytest.fixture
+def warehouse(store: Store) -> Warehouse:
+    found = Warehouse(store)
+    found.ensure(MAPPER.table)
+    return found
+
+
+# One database for all examples: each writes as an organization of its own.
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(plausible, min_size=5, max_size=40, unique_by=lambda payload: json.dumps(payload.get("id"))))
+def test_any_json_that_is_not_rejected_is_stored_and_given_back(
+    warehouse: Warehouse, payloads: list[dict[str, Any]]
+) -> None:
+    organization_id = uuid4().hex
+    mapped = MAPPER.rows([Record(payload, 1) for payload in payloads])
+    rows = {row[0]: row for row in mapped.rows}
+    with warehouse.transaction(organization_id) as transaction:
+        transaction.upsert(MAPPER.table, "acme-stripe", list(rows.values()))
+        stored = transaction.connection.execute(
+            sa.text("select id, email, balance, score, delinquent, metadata::text, plan, extra::text "
+                    "from raw.stripe_customers where organization_id = :organization_id"),
+            {"organization_id": organization_id},
+        ).all()  # fmt: skip
+    assert {found.id for found in stored} == set(rows)
+    for found in stored:
+        _, _, email, balance, _, score, delinquent, _, _, metadata, plan, extra = rows[found.id]
+        assert tuple(found)[1:5] == (email, balance, score, delinquent)
+        assert found.plan == plan
+        assert_same_json(found.metadata, metadata)
+        assert_same_json(found.extra, extra)
+
+
+def assert_same_json(stored: str | None, sent: str | None) -> None:
+    assert (stored is None) == (sent is None)
+    if stored is not None and sent is not None:
+        assert exact(stored) == exact(sent)
+
+
+def exact(text: str) -> Any:
+    """With numbers as they are written: jsonb writes 1e16 as 10000000000000000."""
+    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
