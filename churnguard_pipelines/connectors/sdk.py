@@ -25,6 +25,8 @@ class Object:
     versioned: bool = False
     options: Any = None
     """What only this provider's reader knows about the object, e.g. its event types."""
+    created_column: str = "created"
+    """When the provider says the record came to be; windows of time go by it."""
 
 
 @dataclass(frozen=True, slots=True)

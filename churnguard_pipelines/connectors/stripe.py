@@ -30,7 +30,7 @@ def columns(**kinds: str) -> tuple[Column, ...]:
 
 
 def obj(name: str, path: str, options: StripeOptions, *, versioned: bool = False, **kinds: str) -> Object:
-    return Object(name, path, columns(**kinds), versioned=versioned, options=options)
+    return Object(name, path, columns(**kinds), versioned=versioned, options=options, created_column=options.created)
 
 
 def changed_by(*events: str, **options: object) -> StripeOptions:

@@ -249,7 +249,9 @@ def _finish(
     failed = [name for name, item in report.objects.items() if item.status == "failed"]
     succeeded = any(item.status == "succeeded" for item in report.objects.values())
     error = _said(failure) if failure else f"failed: {', '.join(failed)}" if failed else None
-    status: Literal["succeeded", "partial", "failed"] = "succeeded" if error is None else "partial" if succeeded else "failed"
+    status: Literal["succeeded", "partial", "failed"] = (
+        "succeeded" if error is None else "partial" if succeeded else "failed"
+    )
     ledger.finish_sync(store, sync_id, status, error)
     if get_integration(store, integration.integration_id).status not in _RESTING:
         set_status(store, integration.integration_id, _status(failure, failed), error)

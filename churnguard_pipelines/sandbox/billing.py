@@ -11,20 +11,31 @@ from churnguard_pipelines.sandbox.instants import text
 
 
 def draw_up(
-    business: Business, customer: Customer, subscription: Subscription | None, reason: str, lines: list[Line]
+    business: Business,
+    customer: Customer,
+    subscription: Subscription | None,
+    reason: str,
+    lines: list[Line],
+    *,
+    since: int | None = None,
+    finalizes_at: int | None = None,
 ) -> Invoice:
-    """A draft of `lines` plus the subscription's pending invoice items, with its discounts taken off."""
+    """A draft of `lines` plus the subscription's pending invoice items, with its discounts taken off.
+
+    An invoice's own period is not what its lines bill but looks back: from `since` (the last renewal) until now.
+    """
     id = business.new_id("in_1S")
-    start = end = business.now
+    now = business.now
     discounts: list[Discount] = []
     if subscription is not None:
         lines += [_line_of(business, item, id) for item in subscription.pending]
         subscription.pending = []
         discounts = list(subscription.discounts)
-        if reason in ("subscription_create", "subscription_cycle"):
-            start, end = subscription.period_start, subscription.period_end
-    invoice = Invoice(id, business.now, customer, subscription, customer.currency, reason, lines, start, end)
+    invoice = Invoice(
+        id, now, customer, subscription, customer.currency, reason, lines, now if since is None else since, now
+    )
     invoice.discounts = discounts
+    invoice.finalizes_at = finalizes_at
     _take_off([line for line in lines if not line.proration], discounts)
     invoice.subtotal = sum(line.amount for line in lines)
     invoice.total = invoice.subtotal - sum(amount for line in lines for _, amount in line.discount_amounts)

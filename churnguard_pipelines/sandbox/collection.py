@@ -5,17 +5,12 @@ from __future__ import annotations
 from churnguard_pipelines.sandbox import billing, payments
 from churnguard_pipelines.sandbox.business import Business
 from churnguard_pipelines.sandbox.entities import Invoice, Subscription
-from churnguard_pipelines.sandbox.instants import DAY, HOUR
+from churnguard_pipelines.sandbox.instants import DAY
 
 RETRY_AFTER = (3 * DAY, 5 * DAY, 7 * DAY)  # then the subscription is canceled
 DECLINED = 0.035  # of first attempts
 DECLINED_SHAKY = 0.3
 DECLINED_AGAIN = 0.45
-
-
-def finalize_in_an_hour(business: Business, invoice: Invoice) -> None:
-    invoice.finalizes_at = business.now + HOUR
-    business.at(invoice.finalizes_at, finalize, business, invoice)
 
 
 def finalize(business: Business, invoice: Invoice) -> None:

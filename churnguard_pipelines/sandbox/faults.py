@@ -78,7 +78,7 @@ class Fault:
         return self.times >= 0
 
     def failure(self, now: int) -> Answer:
-        """The answer of kinds `status` and `html`."""
+        """The answer of kinds `status` and `html`; its dates count from `now`."""
         if self.kind == "html":
             return Answer(200, HTML, {"content-type": "text/html"})
         bodies = {"json": orjson.dumps(JSON_ERROR), "html": HTML, "empty": b""}

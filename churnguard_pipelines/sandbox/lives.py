@@ -319,9 +319,8 @@ def _one_off(business: Business, subscription: Subscription) -> None:
     invoice = billing.one_off(business, subscription.customer)
     if business.rng.random() < 0.3:
         business.at(business.now + 3 * HOUR, billing.delete_draft, business, invoice)
-        invoice.auto_advance = False
     else:
-        collection.finalize_in_an_hour(business, invoice)
+        business.at(business.now + HOUR, collection.finalize, business, invoice)
 
 
 def give_back(business: Business, subscription: Subscription) -> None:

@@ -21,7 +21,7 @@ _PLAIN: dict[type, Callable[..., Object]] = {
     entities.Refund: stripe_payments.refund,
     entities.CreditNote: stripe_payments.credit_note,
     entities.Payout: stripe_payments.payout,
-    entities.CheckoutSession: stripe_payments.checkout_session,
+    entities.CheckoutSession: stripe_objects.checkout_session,
 }
 _AT_AN_INSTANT: dict[type, Callable[..., Object]] = {
     entities.Schedule: stripe_billing.schedule,

@@ -81,6 +81,7 @@ class Application:
         await self._send(send, made, headers, cut="cut" in ill)
 
     def _stripe(self, method: str, path: str, query: str, headers: dict[str, str], ill: dict[str, Fault]) -> Answer:
+        """An answer of the API. Its Date is the business's present; a refusal's or a failure's is the wall clock's."""
         try:
             key = self.world.key(key_in(headers))
             if "revoke" in ill:
@@ -93,7 +94,7 @@ class Application:
                 self._spend(key.value, ill.get("rate_limit"))
                 broken = ill.get("status") or ill.get("html")
                 if broken:
-                    return self._sign(broken.failure(now), headers, now)
+                    return self._sign(broken.failure(int(time.time())), headers, int(time.time()))
                 if method != "GET":
                     raise stripe_errors.unknown_url(method, path)
                 lie = ill.get("has_more_lie")

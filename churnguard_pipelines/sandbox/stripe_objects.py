@@ -1,4 +1,4 @@
-"""Customers and the catalog as Stripe shows them in API version 2026-05-27.dahlia.
+"""Customers, checkout and the catalog as Stripe shows them in API version 2026-05-27.dahlia.
 
 Source of the shapes: Stripe's published OpenAPI description and sample objects. In this version a discount's coupon is
 in `source`, a promotion code's in `promotion`.
@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from churnguard_pipelines.sandbox.entities import Coupon, Customer, Discount, Plan, Price, Product, PromotionCode
+from churnguard_pipelines.sandbox.entities import (
+    CheckoutSession,
+    Coupon,
+    Customer,
+    Discount,
+    Plan,
+    Price,
+    Product,
+    PromotionCode,
+)
 
 Object = dict[str, Any]
 
@@ -180,4 +189,80 @@ def discount(d: Discount) -> Object:
         "start": d.start,
         "subscription": d.subscription,
         "subscription_item": None,
+    }
+
+
+def checkout_session(s: CheckoutSession) -> Object:
+    return {
+        "id": s.id,
+        "object": "checkout.session",
+        "adaptive_pricing": {"enabled": False},
+        "after_expiration": None,
+        "allow_promotion_codes": True,
+        "amount_subtotal": s.amount,
+        "amount_total": s.amount,
+        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "billing_address_collection": None,
+        "cancel_url": "https://example.com/cancel",
+        "client_reference_id": None,
+        "client_secret": None,
+        "collected_information": None,
+        "consent": None,
+        "consent_collection": None,
+        "created": s.created,
+        "currency": s.currency,
+        "currency_conversion": None,
+        "custom_fields": [],
+        "custom_text": {
+            "after_submit": None,
+            "shipping_address": None,
+            "submit": None,
+            "terms_of_service_acceptance": None,
+        },
+        "customer": s.customer,
+        "customer_account": None,
+        "customer_creation": "always",
+        "customer_details": {
+            "address": NO_ADDRESS,
+            "business_name": None,
+            "email": s.email,
+            "individual_name": None,
+            "name": s.name,
+            "phone": None,
+            "tax_exempt": "none",
+            "tax_ids": [],
+        },
+        "customer_email": None,
+        "discounts": [],
+        "excluded_payment_method_types": [],
+        "expires_at": s.expires,
+        "invoice": s.invoice,
+        "invoice_creation": None,
+        "livemode": False,
+        "locale": None,
+        "metadata": {},
+        "mode": "subscription",
+        "payment_intent": None,
+        "payment_link": None,
+        "payment_method_collection": "always",
+        "payment_method_configuration_details": None,
+        "payment_method_options": {},
+        "payment_method_types": ["card"],
+        "payment_status": "paid" if s.status == "complete" else "unpaid",
+        "permissions": None,
+        "phone_number_collection": {"enabled": False},
+        "recovered_from": None,
+        "saved_payment_method_options": None,
+        "setup_intent": None,
+        "shipping_address_collection": None,
+        "shipping_cost": None,
+        "shipping_options": [],
+        "status": s.status,
+        "submit_type": None,
+        "subscription": s.subscription,
+        "success_url": "https://example.com/success",
+        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+        "ui_mode": "hosted_page",
+        "url": f"https://checkout.example.com/c/{s.id}" if s.status == "open" else None,
+        "wallet_options": None,
     }

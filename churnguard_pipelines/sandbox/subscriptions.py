@@ -12,14 +12,15 @@ Stripe shows what is, not what was. Of the past, these traces exist:
   subscriptions and changes in the first two days of a period are invoiced at once;
 - a change at a renewal (by a schedule): the next period's line simply has the new price and quantity;
 - a pause: in the history pauses begin and end at period boundaries, so the paused periods are exactly those whose
-  `subscription_cycle` invoice is void (an hour after its creation). While somebody watches (after the anchor) pauses
-  come and go at any instant; `customer.subscription.updated` events and the subscription tell;
+  `subscription_cycle` invoice is void (an hour after its creation). The period billed is that of its lines that begin
+  when it was created: an invoice's own period looks back, and so do lines of metered prices. While somebody watches
+  (after the anchor) pauses come and go at any instant: `customer.subscription.updated` events tell;
 - a discount: begins with the subscription or at a renewal; on every invoice from then on, with start and end;
 - failed first payments: the subscription is `incomplete_expired` and never counted;
 - the end: `ended_at`. A canceled subscription keeps its last items.
 
 What changes without any event, as at Stripe: `invoiceitem.invoice`, `times_redeemed` of coupons and promotion codes,
-and the status of balance transactions.
+and the status of balance transactions (those inside disputes too).
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def begin(
     licensed = [item for item in items if item.quantity is not None]
     lines = [billing.item_line(business, subscription, item, trial=bool(trial_end)) for item in licensed]
     subscription.status = subscription.status if trial_end else "incomplete"
-    business.emit("customer.subscription.created", subscription)
     invoice = billing.draw_up(business, customer, subscription, "subscription_create", lines)
+    business.emit("customer.subscription.created", subscription)
     _pay_first(business, subscription, invoice)
     business.at(end, renew, business, subscription, end)
     return subscription
@@ -159,10 +160,18 @@ def renew(business: Business, subscription: Subscription, due: int) -> None:
         for item in subscription.items
     ]
     latest = subscription.latest_invoice
-    invoice = billing.draw_up(business, subscription.customer, subscription, "subscription_cycle", lines)
+    invoice = billing.draw_up(
+        business,
+        subscription.customer,
+        subscription,
+        "subscription_cycle",
+        lines,
+        since=before_start,
+        finalizes_at=due + HOUR,
+    )
+    business.at(due + HOUR, collection.finalize, business, invoice)
     previous["latest_invoice"] = latest.id if latest else None
     business.emit("customer.subscription.updated", subscription, previous)
-    collection.finalize_in_an_hour(business, invoice)
     business.at(subscription.period_end, renew, business, subscription, subscription.period_end)
 
 

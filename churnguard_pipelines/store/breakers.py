@@ -78,3 +78,16 @@ def _key(organization_id: str, integration_id: str) -> dict[str, str]:
 def _read(connection: Connection, statement: str, key: dict[str, str]) -> BreakerRow | None:
     row = connection.execute(text(statement), key).one_or_none()
     return None if row is None else BreakerRow(*row)
+
+
+def open_breakers(store: Store, provider: str) -> dict[str, str]:
+    """Integrations of the provider that may not be called now -> why."""
+    statement = """
+        select b.integration_id, b.reason from ingest.breakers b
+          join control.integrations i using (organization_id, integration_id)
+         where i.provider = :provider and b.state = 'open' order by b.integration_id
+    """
+    with store.operator() as connection:
+        return {
+            row.integration_id: row.reason or "" for row in connection.execute(text(statement), {"provider": provider})
+        }

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -218,10 +218,14 @@ class EmbeddedPostgres:
             raise self._failed("did not start")
 
     def _shut_down(self) -> None:
+        placed = self._placed
         for mode in ("fast", "immediate"):
             command = ["stop", "--wait", f"--timeout={_STOP_SECONDS}", "--silent", f"--mode={mode}"]
-            if self._run("pg_ctl", *command, "--pgdata", str(self._placed.data), check=False) == 0:
-                return
+            if self._run("pg_ctl", *command, "--pgdata", str(placed.data), check=False) == 0:
+                break
+        if not placed.socket_folder.is_relative_to(placed.folder):
+            with suppress(OSError):  # not empty: it did not stop
+                placed.socket_folder.rmdir()
 
     def _answers(self) -> bool:
         try:

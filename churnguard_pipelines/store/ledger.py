@@ -186,6 +186,23 @@ def latest_sync(store: Store, integration_id: str) -> SyncReport | None:
     return _report(store, statement.order_by(syncs.c.started_at.desc()).limit(1))
 
 
+def last_success(store: Store, integration_id: str, object: str) -> datetime | None:
+    """When a sync that read this object to its end began; what the provider had then is here."""
+    statement = (
+        sa.select(sa.func.max(syncs.c.started_at))
+        .join(sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
+        .where(
+            syncs.c.integration_id == integration_id,
+            syncs.c.trigger != HISTORY,
+            sync_objects.c.object == object,
+            sync_objects.c.status == "succeeded",
+        )
+    )
+    with store.operator() as connection:
+        latest: datetime | None = connection.scalar(statement)
+    return latest
+
+
 def _report(store: Store, statement: sa.Select[Any]) -> SyncReport | None:
     with store.operator() as connection:
         row = connection.execute(statement).one_or_none()

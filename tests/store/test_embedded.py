@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 import psycopg
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.slow
 USER = """
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
 print(server.start(), flush=True)
@@ -176,8 +178,11 @@ def test_a_failed_start_shows_the_end_of_the_servers_log(home: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 120, "a space, a 'quote', a \"$HOME\" and a %"])
 def test_any_folder_will_do(short_path: Path, name: str) -> None:
     ours = EmbeddedPostgres(short_path / name)
-    remember(ours.start(), "works")
+    url = ours.start()
+    remember(url, "works")
     ours.stop()
+    socket_folder = Path(unquote(url.partition("host=")[2].partition("&")[0]))
+    assert not socket_folder.exists() or socket_folder.is_relative_to(short_path), "nothing stays behind elsewhere"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for the server")

@@ -42,7 +42,7 @@ def test_the_first_key_seals_and_all_open() -> None:
         Vault(NEW).open(sealed)
 
 
-@pytest.mark.parametrize("keys", ["", " , ", "short", f"{NEW},x"])
+@pytest.mark.parametrize("keys", ["", " , ", "short", f"{NEW},x"], ids=["none", "commas", "short", "second"])
 def test_a_malformed_key_is_refused_without_repeating_it(keys: str) -> None:
     with pytest.raises(InvalidConfiguration, match="malformed") as caught:
         Vault(keys)

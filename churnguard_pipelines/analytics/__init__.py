@@ -1,0 +1,1 @@
+"""Warehouse rows -> churn facts."""

@@ -1,0 +1,42 @@
+"""`churnguard`, the command line. Heavy libraries are imported inside the commands: ``--help`` must be instant."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from churnguard_pipelines.cli import integrations, operations, rejected, services, sync
+from churnguard_pipelines.cli.terminal import fail
+from churnguard_pipelines.errors import ChurnGuardError
+
+app = typer.Typer(
+    help="Customer data of SaaS companies, per tenant, exactly once, in one PostgreSQL warehouse.\n\n"
+    "First steps: `churnguard demo`, or with your own account `churnguard keys create`, "
+    "`churnguard integrations add FILE.yaml`, `churnguard up`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(services.up)
+app.command("demo")(services.demo)
+app.command("sync")(sync.sync)
+app.add_typer(integrations.app, name="integrations")
+app.add_typer(rejected.app, name="rejected")
+app.add_typer(operations.keys, name="keys")
+app.add_typer(operations.db, name="db")
+app.add_typer(operations.rates, name="rates")
+app.command("doctor")(operations.doctor)
+app.command("env")(operations.env)
+
+
+def main() -> None:
+    """A known error is one clear message and exit code 1; anything else is a bug and keeps its traceback."""
+    try:
+        app()
+    except ChurnGuardError as error:
+        fail(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

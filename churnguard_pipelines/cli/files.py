@@ -1,0 +1,92 @@
+"""Integration files: YAML with ``${ENV_VAR}`` for secrets -> an organization and its integration."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.model import IntegrationConfiguration, Organization
+
+M = TypeVar("M", bound=BaseModel)
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationFile:
+    organization: Organization
+    integration: IntegrationConfiguration
+
+
+def read_integration_file(path: Path) -> IntegrationFile:
+    """Raises ``InvalidConfiguration`` naming the file and the line or field, and what to write there."""
+    document = _substitute(_parse(path), str(path), "")
+    organization = document.pop("organization", {})
+    if not isinstance(organization, dict):
+        raise InvalidConfiguration(f"{path}: organization must be a mapping with name and reporting_currency.")
+    provider = document.get("provider_name")
+    if not isinstance(provider, str):
+        raise InvalidConfiguration(f"{path}: provider_name is missing.", remedy="Write e.g. `provider_name: stripe`.")
+    known = connector(provider)  # refuses an unknown provider by naming the known ones
+    document.setdefault("integration_type", known.kind)
+    document.setdefault("integration_name", known.title)
+    organization_id = document.get("organization_id", "")
+    return IntegrationFile(
+        organization=_validated(
+            Organization, {"organization_id": organization_id, "name": organization_id, **organization}, path
+        ),
+        integration=_validated(IntegrationConfiguration, document, path),
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} cannot be read: {error}.") from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InvalidConfiguration(f"{path}{where}: {problem}.", remedy="Correct the YAML and try again.") from None
+    if not isinstance(document, dict):
+        raise InvalidConfiguration(f"{path}: expected a mapping of fields, e.g. `integration_id: acme`.")
+    return document
+
+
+def _substitute(value: Any, file: str, field: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _substitute(item, file, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, file, field) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def resolve(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if not os.environ.get(name):
+            raise InvalidConfiguration(
+                f"{file}: {field} refers to ${{{name}}}, which is not set.", remedy=f"export {name}=… and try again."
+            )
+        return os.environ[name]
+
+    return _REFERENCE.sub(resolve, value)
+
+
+def _validated(model: type[M], fields: dict[str, Any], path: Path) -> M:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+        )
+        raise InvalidConfiguration(f"{path}: {problems}.", remedy="Correct the file and try again.") from None

@@ -1,0 +1,160 @@
+"""`churnguard integrations …`: register, look at, test, pause and remove integrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from churnguard_pipelines.cli.terminal import err, opened_store, out
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.connectors.sdk import ConnectionReport
+
+app = typer.Typer(help="Register, look at, test, pause and remove integrations.", no_args_is_help=True)
+
+IntegrationId = Annotated[str, typer.Argument(metavar="INTEGRATION", help="The integration's id.")]
+ACTOR = "cli"
+
+
+@app.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Integration file; ${ENV_VAR} stands for secrets.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the integration of the same id.")] = False,
+    check: Annotated[bool, typer.Option(help="Test the connection before storing anything.")] = True,
+) -> None:
+    """Register an integration from a YAML file.
+
+    Example file::
+
+        organization_id: acme
+        organization: {name: Acme Inc., reporting_currency: usd}
+        integration_id: acme
+        provider_name: stripe
+        credentials: {credential_type: api_key, api_key: "${STRIPE_API_KEY}"}
+        sync_config: {sync_frequency: 3600, requests_per_minute: 1200}
+
+    Example: `STRIPE_API_KEY=rk_live_… churnguard integrations add acme.yaml`
+    """
+    from churnguard_pipelines.cli.files import read_integration_file
+    from churnguard_pipelines.connectors.sync import test_configuration
+    from churnguard_pipelines.store.integrations import add_integration, replace_integration
+    from churnguard_pipelines.store.organizations import add_organization
+
+    described = read_integration_file(file)
+    integration = described.integration
+    with opened_store() as store:
+        if check:
+            _print_report(test_configuration(store, integration))
+        add_organization(store, described.organization, actor=ACTOR)
+        (replace_integration if replace else add_integration)(store, integration, actor=ACTOR)
+    out.print(
+        f"[green]✓[/green] {integration.integration_id} is registered and will sync by itself while "
+        f"`churnguard up` runs. First sync now: [bold]churnguard sync {integration.integration_id}[/bold]"
+    )
+
+
+@app.command("list")
+def list_() -> None:
+    """List the integrations of every organization."""
+    from churnguard_pipelines.store.integrations import list_integrations
+    from churnguard_pipelines.store.ledger import latest_sync
+
+    table = Table("integration", "organization", "provider", "status", "every", "last sync", box=None, pad_edge=False)
+    with opened_store() as store:
+        integrations = list_integrations(store)
+        for integration in integrations:
+            last = latest_sync(store, integration.integration_id)
+            table.add_row(
+                integration.integration_id,
+                integration.organization_id,
+                integration.provider_name,
+                integration.status,
+                f"{integration.sync_config.sync_frequency} s",
+                f"{last.status} {last.started_at:%Y-%m-%d %H:%M:%S %Z}" if last else "never",
+            )
+    if integrations:
+        out.print(table)
+    else:
+        out.print("No integrations yet. Add one: [bold]churnguard integrations add FILE.yaml[/bold] (see its --help).")
+
+
+@app.command("show")
+def show(integration_id: IntegrationId) -> None:
+    """Show one integration's configuration (without its secrets) and its last sync, object by object."""
+    from churnguard_pipelines.cli.sync import report_table
+    from churnguard_pipelines.store.integrations import get_integration
+    from churnguard_pipelines.store.ledger import latest_sync
+
+    with opened_store() as store:
+        integration = get_integration(store, integration_id)
+        last = latest_sync(store, integration_id)
+    out.print_json(integration.model_dump_json(exclude={"credentials"}, exclude_none=True))
+    if last:
+        out.print(report_table(last))
+
+
+@app.command("test")
+def test(integration_id: IntegrationId) -> None:
+    """Call the provider: who are we, what may the key read, what is missing. Exit code 1 if anything is."""
+    from churnguard_pipelines.connectors.sync import test_connection
+
+    with opened_store() as store:
+        complete = _print_report(test_connection(store, integration_id))
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command("pause")
+def pause(integration_id: IntegrationId) -> None:
+    """Stop scheduling this integration; a running sync finishes."""
+    from churnguard_pipelines.model import IntegrationStatus
+    from churnguard_pipelines.store.integrations import set_status
+
+    with opened_store() as store:
+        set_status(store, integration_id, IntegrationStatus.PAUSED, actor=ACTOR)
+    out.print(f"{integration_id} is paused. Go on with: [bold]churnguard integrations resume {integration_id}[/bold]")
+
+
+@app.command("resume")
+def resume(integration_id: IntegrationId) -> None:
+    """Schedule this integration again and close its circuit breaker."""
+    from churnguard_pipelines.model import IntegrationStatus
+    from churnguard_pipelines.store.breakers import close_breaker
+    from churnguard_pipelines.store.integrations import get_integration, set_status
+
+    with opened_store() as store:
+        integration = get_integration(store, integration_id)
+        close_breaker(store, integration.organization_id, integration_id)
+        set_status(store, integration_id, IntegrationStatus.ACTIVE, actor=ACTOR)
+    out.print(f"{integration_id} is active.")
+
+
+@app.command("remove")
+def remove(
+    integration_id: IntegrationId,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete its rows in the warehouse too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove an integration: its configuration, secrets and checkpoints. Its rows stay unless --purge."""
+    from churnguard_pipelines.store.integrations import remove_integration
+
+    if not yes:
+        rows = "and every row it brought" if purge else "(its rows stay in the warehouse)"
+        typer.confirm(f"Remove {integration_id} {rows}?", abort=True)
+    with opened_store() as store:
+        remove_integration(store, integration_id, actor=ACTOR, purge=purge)
+    out.print(f"{integration_id} is removed.")
+
+
+def _print_report(report: ConnectionReport) -> bool:
+    """Say who the credentials belong to and, object by object, what they may not read; returns whether all is well."""
+    readable = [item.object for item in report.objects if item.readable]
+    out.print(f"[green]✓[/green] Connected to {escape(report.identity)}; readable: {', '.join(readable) or 'nothing'}")
+    for item in report.objects:
+        if not item.readable:
+            err.print(f"[red]✗[/red] {item.object}: {escape(item.problem or '')}")
+            err.print(f"  [yellow]→[/yellow] {escape(item.remedy or '')}")
+    return report.complete

@@ -1,0 +1,105 @@
+"""`churnguard keys|db|rates|doctor|env`: what an operator needs now and then."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from churnguard_pipelines.cli.terminal import err, opened_store, out
+from churnguard_pipelines.errors import InvalidConfiguration
+
+keys = typer.Typer(help="The key that seals stored secrets.", no_args_is_help=True)
+db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+rates = typer.Typer(help="Exchange rates used for churn facts.", no_args_is_help=True)
+
+
+@keys.command("create")
+def create_key() -> None:
+    """Make an encryption key for this installation (a file of mode 0600 under CHURNGUARD_HOME)."""
+    from churnguard_pipelines.settings import load_settings
+    from churnguard_pipelines.store.secrets import key_file, load_vault
+
+    settings = load_settings()
+    load_vault(settings, create=True)
+    if settings.encryption_key is not None:
+        out.print("INTEGRATION_ENCRYPTION_KEY is set and valid; no file is needed.")
+    else:
+        out.print(f"The key is in {key_file(settings)} (mode 0600). Back it up: without it stored secrets are lost.")
+
+
+@keys.command("rotate")
+def rotate_keys() -> None:
+    """Re-seal every stored secret under the first key of INTEGRATION_ENCRYPTION_KEY.
+
+    Example: `INTEGRATION_ENCRYPTION_KEY=new,old churnguard keys rotate`, then drop the old key.
+    """
+    from churnguard_pipelines.store.integrations import reseal_credentials
+
+    with opened_store() as store:
+        count = reseal_credentials(store)
+    out.print(f"{count} secret(s) re-sealed under the first key. Older keys may be dropped now.")
+
+
+@db.command("migrate")
+def migrate() -> None:
+    """Bring the database's schema up to date (every start does this too)."""
+    with opened_store() as store:
+        out.print(f"The schema of {store.described} is up to date.")
+
+
+@rates.command("set")
+def set_rate(
+    day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="From this day on, until a later rate.")],
+    currency: Annotated[str, typer.Argument(help="ISO 4217, e.g. ars.")],
+    per_euro: Annotated[str, typer.Argument(help="Units of the currency for one euro.")],
+) -> None:
+    """Add a rate that the European Central Bank does not publish, or overrule one that it does.
+
+    Example: `churnguard rates set 2026-01-31 ars 1712.5`
+    """
+    from churnguard_pipelines.analytics.exchange import set_operator_rate
+
+    try:
+        rate = Decimal(per_euro)
+    except InvalidOperation:
+        raise InvalidConfiguration(f"{per_euro!r} is not a number.", remedy="Write e.g. 1712.5.") from None
+    with opened_store() as store:
+        set_operator_rate(store, day.date(), currency.lower(), rate)
+    out.print(f"1 eur = {rate} {currency.lower()} from {day:%Y-%m-%d} on.")
+
+
+def doctor() -> None:
+    """Check versions, settings, key, database, ports and Dagster's daemon; say the fix for what is wrong."""
+    from churnguard_pipelines.cli.checkup import examine
+
+    healthy = True
+    for finding in examine():
+        mark = "[green]✓[/green]" if finding.good else "[red]✗[/red]"
+        out.print(f"{mark} [bold]{finding.what:<10}[/bold] {finding.found}")
+        if not finding.good:
+            out.print(f"             [yellow]→[/yellow] {finding.fix}")
+            healthy = False
+    raise typer.Exit(0 if healthy else 1)
+
+
+def env() -> None:
+    """Print the exports that make the plain `dagster` command work against this installation.
+
+    Example: `eval "$(churnguard env)"`, then
+    `dagster job backfill -w workspace.yaml -j stripe_sync --partitions acme --noprompt`
+    """
+    from churnguard_pipelines.orchestration.environment import DAGSTER_VARIABLES, dagster_environment
+
+    with opened_store() as store:
+        variables = dagster_environment(store)
+        if store.settings.embedded and store.last_user:
+            err.print(
+                "[yellow]The private PostgreSQL runs only while ChurnGuard does: start `churnguard up` first.[/yellow]"
+            )
+    for name in DAGSTER_VARIABLES:
+        if name in variables:
+            typer.echo(f"export {name}={shlex.quote(variables[name])}")

@@ -1,0 +1,68 @@
+"""`churnguard sync`: run one integration's sync here, with progress, and see it in Dagster too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from churnguard_pipelines.cli.progress import run_with_progress
+from churnguard_pipelines.cli.terminal import err, opened_store, out
+from churnguard_pipelines.model import DataSyncMode
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.ledger import SyncReport
+
+
+def sync(
+    integration_id: Annotated[str, typer.Argument(metavar="INTEGRATION", help="The integration's id.")],
+    mode: Annotated[
+        DataSyncMode, typer.Option(help="full re-reads everything and finds deletions; incremental reads what changed.")
+    ] = DataSyncMode.INCREMENTAL,
+    objects: Annotated[str | None, typer.Option(help="Comma-separated; every object if omitted.")] = None,
+) -> None:
+    """Sync one integration now, with live progress. Exit code 1 if any object failed.
+
+    Examples: `churnguard sync acme`, `churnguard sync acme --mode full --objects customers,invoices`
+    """
+    from churnguard_pipelines.orchestration.process import SyncRequest
+
+    chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
+    with opened_store() as store:
+        report = run_with_progress(store, [SyncRequest(integration_id, mode, chosen)])[0]
+    out.print(report_table(report))
+    for name, item in report.objects.items():
+        if item.error:
+            err.print(f"[red]✗[/red] {name}: {escape(item.error)}")
+    if report.status != "succeeded":
+        if report.error and not any(item.error for item in report.objects.values()):
+            err.print(f"[red]✗[/red] {escape(report.error)}")
+        raise typer.Exit(1)
+
+
+def report_table(report: SyncReport) -> Table:
+    """One line per object: what was read, written, rejected, deleted."""
+    table = Table(
+        "object",
+        "status",
+        box=None,
+        pad_edge=False,
+        title=f"{report.integration_id}: {report.status}",
+        title_justify="left",
+    )
+    for name in ("read", "written", "rejected", "deleted"):
+        table.add_column(name, justify="right")
+    for name, item in report.objects.items():
+        colour = {"succeeded": "green", "failed": "red"}.get(item.status, "yellow")
+        counts = item.counts
+        table.add_row(
+            name,
+            f"[{colour}]{item.status}[/{colour}]",
+            f"{counts.read:,}",
+            f"{counts.written:,}",
+            f"{counts.rejected:,}",
+            f"{counts.deleted:,}",
+        )
+    return table

@@ -1,0 +1,41 @@
+"""What every command shares: the consoles, the opened store, how an error looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from churnguard_pipelines.errors import ChurnGuardError
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.database import Store
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def fail(error: ChurnGuardError) -> None:
+    where = f"[bold]{escape(error.integration_id)}[/bold]: " if error.integration_id else ""
+    err.print(f"[red]✗[/red] {where}{escape(error.message)}")
+    if error.remedy:
+        err.print(f"  [yellow]→[/yellow] {escape(error.remedy)}")
+
+
+@contextmanager
+def opened_store(*, create_key: bool = False) -> Iterator[Store]:
+    """The store of this installation, migrated; the private PostgreSQL stops again if we were its last user."""
+    from churnguard_pipelines.settings import load_settings
+    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.secrets import load_vault
+
+    settings = load_settings()
+    load_vault(settings, create=create_key)
+    store = Store.open(settings)
+    try:
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,1 @@
+"""Dagster: assets, jobs, schedules, sensors, checks. The only package that imports it."""

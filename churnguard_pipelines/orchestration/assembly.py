@@ -1,0 +1,62 @@
+"""Everything Dagster gets to know, assembled from the registry of connectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from churnguard_pipelines.connectors import connectors
+from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.orchestration import alerts, mrr, retention
+from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
+from churnguard_pipelines.orchestration.partitions import partition_keeper
+from churnguard_pipelines.orchestration.schedules import due_schedule
+from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
+
+
+def assemble() -> dg.Definitions:
+    parts = [_of(connector) for connector in connectors()]
+    return dg.Definitions.merge(*parts, _common())
+
+
+def _of(connector: type[Connector]) -> dg.Definitions:
+    """What each connector gets, whichever it is."""
+    assets, health, parity = sync_assets(connector), cheap_checks(connector), parity_checks(connector)
+    job = sync_job(connector, assets)
+    return dg.Definitions(
+        assets=[assets],
+        asset_checks=[health, parity],
+        jobs=[job, history_job(connector)],
+        schedules=[
+            due_schedule(connector, job),
+            _checking(f"{connector.provider}_health", "7 * * * *", health),
+            _checking(f"{connector.provider}_parity", "41 4 * * *", parity),
+        ],
+    )
+
+
+def _checking(name: str, cron: str, checks: dg.AssetChecksDefinition) -> dg.ScheduleDefinition:
+    job = dg.define_asset_job(
+        f"{name}_checks", selection=dg.AssetSelection.checks(checks), executor_def=dg.in_process_executor
+    )
+    return dg.ScheduleDefinition(
+        name=f"{name}_checks_schedule", job=job, cron_schedule=cron, default_status=dg.DefaultScheduleStatus.RUNNING
+    )
+
+
+def _common() -> dg.Definitions:
+    automation: Sequence[dg.SensorDefinition] = [
+        dg.AutomationConditionSensorDefinition(
+            "automation",
+            target=dg.AssetSelection.assets(mrr.mrr_movements),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=15,
+        )
+    ]
+    return dg.Definitions(
+        assets=[mrr.mrr_movements],
+        jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention],
+        schedules=[retention.retention_daily],
+        sensors=[partition_keeper, alerts.failure_alert, *automation],
+    )

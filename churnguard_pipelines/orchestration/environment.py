@@ -1,0 +1,44 @@
+"""What Dagster's processes need to know, and where its home is. Imports no Dagster: the command line uses it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.settings import Settings
+    from churnguard_pipelines.store.database import Store
+
+LOCATION = "churnguard"
+DAGSTER_VARIABLES = (
+    "DAGSTER_HOME",
+    "CHURNGUARD_HOME",
+    "CHURNGUARD_DATABASE_URL",
+    "CHURNGUARD_DAGSTER_DATABASE_URL",
+)
+
+
+def dagster_home(settings: Settings) -> Path:
+    """``<home>/dagster``, with the ``dagster.yaml`` of this version of the product in it."""
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    packaged = Path(__file__).with_name("dagster.yaml")  # in an installed wheel; else the project's own
+    source = packaged if packaged.exists() else Path(__file__).parents[2] / "dagster.yaml"
+    shutil.copyfile(source, folder / "dagster.yaml")
+    return folder
+
+
+def dagster_environment(store: Store) -> dict[str, str]:
+    """The whole environment of a Dagster process of this installation. Holds the database's password: never log it."""
+    settings = store.settings
+    variables = os.environ | {
+        "DAGSTER_HOME": str(dagster_home(settings)),
+        "CHURNGUARD_HOME": str(settings.home),
+        "CHURNGUARD_DATABASE_URL": store.database_url,
+        "CHURNGUARD_DAGSTER_DATABASE_URL": store.dagster_database_url,
+    }
+    if settings.encryption_key is not None:
+        variables["INTEGRATION_ENCRYPTION_KEY"] = settings.encryption_key.get_secret_value()
+    return dict(variables)

@@ -1,0 +1,16 @@
+"""Signs of life of Dagster's daemon, read from its database. Imports no Dagster: the command line uses it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+
+def daemon_age_seconds(dagster_database_url: str) -> float | None:
+    """Seconds since the daemon's latest heartbeat; None if there never was one."""
+    engine = sa.create_engine(dagster_database_url, poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        if connection.scalar(sa.text("SELECT to_regclass('daemon_heartbeats')")) is None:
+            return None
+        latest = sa.text("SELECT extract(epoch FROM now() AT TIME ZONE 'UTC' - max(timestamp)) FROM daemon_heartbeats")
+        age = connection.scalar(latest)
+    return None if age is None else max(float(age), 0.0)

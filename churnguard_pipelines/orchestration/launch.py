@@ -1,0 +1,64 @@
+"""`python -m churnguard_pipelines.orchestration.launch sync|mrr …`: one Dagster run in this process.
+
+The run is on record like any other, its id is the sync's. Everything it prints goes to whoever started the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from churnguard_pipelines.orchestration.assembly import assemble
+from churnguard_pipelines.orchestration.mrr import BILLING
+from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store.integrations import get_integration
+
+
+def run_sync(sync_id: str, integration_id: str, mode: str, objects: Sequence[str] | None) -> bool:
+    """Returns whether the run succeeded; the ledger's page of ``sync_id`` says what happened."""
+    provider = get_integration(current_store(), integration_id).provider_name
+    return _run(
+        provider,
+        f"{provider}_sync",
+        integration_id,
+        run_id=sync_id,
+        run_config={"ops": {f"{provider}_objects": {"config": {"mode": mode}}}},
+        asset_selection=[dg.AssetKey([provider, name]) for name in objects] if objects else None,
+    )
+
+
+def run_mrr(integration_ids: Sequence[str]) -> bool:
+    outcomes = [_run(BILLING, "mrr", integration_id) for integration_id in integration_ids]
+    return all(outcomes)
+
+
+def _run(provider: str, job: str, integration_id: str, **arguments: Any) -> bool:
+    with dg.DagsterInstance.get() as instance:
+        reconcile(instance, provider)
+        result = (
+            assemble()
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=instance,
+                partition_key=integration_id,
+                tags=tags_of(integration_id),
+                raise_on_error=False,
+                **arguments,
+            )
+        )
+        return result.success
+
+
+def main(arguments: Sequence[str]) -> int:
+    what, *rest = arguments
+    succeeded = run_sync(**json.loads(rest[0])) if what == "sync" else run_mrr(rest)
+    return 0 if succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

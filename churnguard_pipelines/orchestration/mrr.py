@@ -1,0 +1,80 @@
+"""The churn fact `analytics/mrr_movements`: computed by itself after a sync, and by month in a back-fill."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from churnguard_pipelines.analytics.mrr import MrrReport, compute_mrr, mrr_table
+from churnguard_pipelines.analytics.waterfall import waterfall_png
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.partitions import integrations_of, months_of, split_month, tags_of
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store.integrations import get_integration
+
+KEY = dg.AssetKey(["analytics", "mrr_movements"])
+SOURCES = ("subscriptions", "invoices", "invoice_items", "prices", "coupons")
+BILLING = "stripe"
+
+
+@dg.asset(
+    key=KEY,
+    deps=[dg.AssetKey([BILLING, name]) for name in SOURCES],
+    partitions_def=integrations_of(BILLING),
+    group_name="analytics",
+    kinds={"postgres", "matplotlib"},
+    automation_condition=dg.AutomationCondition.eager(),
+    description="Monthly MRR movements of the integration's organization: analytics.mrr_movements",
+)
+def mrr_movements(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(metadata=_metadata(_compute(context.partition_key)))
+
+
+@dg.op(name="mrr_month")
+def mrr_month(context: dg.OpExecutionContext) -> None:
+    integration_id, window = split_month(context.partition_key)
+    first = window.start.date()
+    report = _compute(integration_id, (first, first))
+    context.log_event(dg.AssetMaterialization(KEY, partition=integration_id, metadata=_metadata(report)))
+
+
+@dg.job(
+    partitions_def=months_of(BILLING),
+    config=dg.PartitionedConfig(
+        months_of(BILLING), run_config_for_partition_key_fn=lambda key: {}, tags_for_partition_key_fn=tags_of
+    ),
+    executor_def=dg.in_process_executor,
+    description="Compute one month of an organization's MRR movements again.",
+)
+def mrr_history() -> None:
+    mrr_month()
+
+
+mrr_job = dg.define_asset_job(
+    "mrr", selection=dg.AssetSelection.assets(mrr_movements), executor_def=dg.in_process_executor,
+    description="Compute the MRR movements of an integration's organization.",
+)  # fmt: skip
+
+
+def _compute(integration_id: str, months: Any = None) -> MrrReport:
+    store = current_store()
+    organization_id = get_integration(store, integration_id).organization_id
+    try:
+        return compute_mrr(store, organization_id, now=datetime.now(UTC), months=months)
+    except ChurnGuardError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+def _metadata(report: MrrReport) -> dict[str, Any]:
+    picture = base64.b64encode(waterfall_png(report)).decode()
+    latest = report.movements[-1] if report.movements else None
+    return {
+        "waterfall": dg.MetadataValue.md(f"![MRR movements](data:image/png;base64,{picture})"),
+        "movements": dg.MetadataValue.md(mrr_table(report)),
+        "currency": report.currency,
+        "months": len(report.movements),
+        **({"ending_mrr": latest.ending, "churned_mrr": -latest.churn} if latest else {}),
+    }

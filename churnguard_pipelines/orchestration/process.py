@@ -1,0 +1,102 @@
+"""Work as child processes: each is a Dagster run of its own; of a sync the ledger tells how far it is.
+
+Nothing here imports Dagster, so that a command line or a service can start syncs without paying for the import.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
+from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.orchestration.environment import dagster_environment
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.ledger import SyncReport
+
+
+LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """``objects``: None for every object of the connector. ``sync_id`` is the Dagster run id too."""
+
+    integration_id: str
+    mode: DataSyncMode = DataSyncMode.INCREMENTAL
+    objects: Sequence[str] | None = None
+    sync_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class SyncProcess:
+    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``."""
+
+    def __init__(self, store: Store, request: SyncRequest) -> None:
+        self.request = request
+        self._store = store
+        self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [*LAUNCH, "sync", request.to_json()],
+                env=dagster_environment(store),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def progress(self) -> SyncReport | None:
+        """The ledger's word so far; None before the sync has begun."""
+        from churnguard_pipelines.store.ledger import find_sync
+
+        return find_sync(self._store, self.request.sync_id)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.wait(timeout)
+
+    def stop(self) -> None:
+        """End the process; the next sync goes on from the last committed checkpoint."""
+        if self.running:
+            self._process.terminate()
+            self._process.wait()
+
+    def report(self) -> SyncReport:
+        """The final report. Raises ``SyncFailed`` with the process's last words if it ended before it began."""
+        report = self.progress()
+        if report is None:
+            last_words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+            raise SyncFailed(
+                f"the sync ended before it began: {last_words}",
+                integration_id=self.request.integration_id,
+                remedy=f"The whole output is in {self._log}.",
+            )
+        return report
+
+
+def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
+    """Materialize ``analytics/mrr_movements`` for these integrations and wait. Raises ``ChurnGuardError``."""
+    log = store.settings.home / "logs" / "mrr.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        ended = subprocess.run(
+            [*LAUNCH, "mrr", *integration_ids],
+            env=dagster_environment(store), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            check=False,
+        )  # fmt: skip
+    if ended.returncode:
+        raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")

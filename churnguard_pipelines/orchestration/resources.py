@@ -1,0 +1,14 @@
+"""The store that assets, schedules and sensors of one process share."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.store.database import Store
+
+
+@cache
+def current_store() -> Store:
+    """Opened on first use, from the environment; its pool serves every run and tick of the process."""
+    return Store.open(load_settings())

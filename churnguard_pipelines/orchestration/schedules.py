@@ -1,0 +1,55 @@
+"""Who syncs when: every minute each provider's schedule asks the store which integrations are due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
+from churnguard_pipelines.store.due import due_integrations
+
+ASK_AGAIN_SECONDS = 900
+"""A run key is good for one run for ever; one whose run was lost must not strand the integration."""
+
+
+def due_schedule(connector: type[Connector], job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{connector.provider}_due",
+        job=job,
+        cron_schedule="* * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Requests a sync of every {connector.title} integration whose sync_frequency has passed.",
+    )
+    def due(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        now = context.scheduled_execution_time
+        present = set(context.instance.get_dynamic_partitions(connector.provider))
+        found = due_integrations(current_store(), connector.provider, now)
+        for item in found:
+            if item.integration_id in present:
+                waited = max(int((now - item.due_at).total_seconds()), 0)
+                yield dg.RunRequest(
+                    run_key=f"{item.integration_id}@{item.due_at.timestamp():.0f}#{waited // ASK_AGAIN_SECONDS}",
+                    partition_key=item.integration_id,
+                    tags={
+                        INTEGRATION_TAG: item.integration_id,
+                        ORGANIZATION_TAG: item.organization_id,
+                        TRIGGER_TAG: "schedule",
+                    },
+                )
+        if not found:
+            yield dg.SkipReason(_why_nothing(connector))
+
+    return due
+
+
+def _why_nothing(connector: type[Connector]) -> str:
+    from churnguard_pipelines.store.breakers import open_breakers
+
+    broken = open_breakers(current_store(), connector.provider)
+    if not broken:
+        return "Nothing is due."
+    return "Nothing is due. Resting: " + "; ".join(f"{name}: {reason}" for name, reason in broken.items())

@@ -1,0 +1,181 @@
+"""Dagster's processes: code server, daemon, web server, started and stopped together. Imports no Dagster itself."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import yaml
+
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
+from churnguard_pipelines.orchestration.environment import LOCATION, dagster_environment
+from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
+from churnguard_pipelines.store.database import Store
+
+START_TIMEOUT_SECONDS = 120
+STOP_TIMEOUT_SECONDS = 20
+PATH = "/dashboard"
+
+
+class DagsterServices:
+    """One installation's Dagster, its output in ``<home>/logs``. The processes do not outlive this one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        settings = store.settings
+        self._host, self._port = settings.dashboard_host, settings.dashboard_port
+        self._logs = settings.home / "logs"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def url(self) -> str:
+        host = "localhost" if self._host in ("127.0.0.1", "0.0.0.0") else self._host
+        return f"http://{host}:{self._port}{PATH}"
+
+    def start(self) -> None:
+        """Returns when the web server answers and the daemon has given a sign of life.
+
+        Raises ``InvalidConfiguration`` if the port is taken, ``ChurnGuardError`` if a process ends instead.
+        """
+        self._port_is_free()
+        self._logs.mkdir(parents=True, exist_ok=True)
+        environment = dagster_environment(self._store)
+        code_port = _free_port()
+        workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
+        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+        workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+        module = ("-m", "churnguard_pipelines.definitions")
+        try:
+            self._spawn(
+                "code-server",
+                (
+                    "dagster",
+                    "code-server",
+                    "start",
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    str(code_port),
+                    *module,
+                    "--location-name",
+                    LOCATION,
+                ),
+                environment,
+            )
+            self._wait("code-server", lambda: _listens("127.0.0.1", code_port))
+            started = time.time()
+            self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
+            self._spawn(
+                "webserver",
+                (
+                    "dagster-webserver",
+                    "-h",
+                    self._host,
+                    "-p",
+                    str(self._port),
+                    "--path-prefix",
+                    PATH,
+                    "-w",
+                    str(workspace),
+                ),
+                environment,
+            )
+            self._wait("webserver", self._answers)
+            self._wait("daemon", lambda: self._heartbeat_since(started))
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Returns never; raises ``ChurnGuardError`` when one of the processes ends by itself."""
+        while True:
+            for name in self._processes:
+                self._must_run(name)
+            time.sleep(1)
+
+    def stop(self) -> None:
+        """Ask all to end, wait, then insist."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        for process in self._processes.values():
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+
+    def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        program = Path(sys.executable).with_name(command[0])
+        with (self._logs / f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [str(program), *command[1:]],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,  # Ctrl-C is for us: we stop them in order
+            )
+
+    def _wait(self, name: str, ready: object) -> None:
+        assert callable(ready)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not ready():
+            self._must_run(name)
+            if time.monotonic() > deadline:
+                raise ChurnGuardError(f"{name} is not ready after {START_TIMEOUT_SECONDS} s.", remedy=self._see(name))
+            time.sleep(0.2)
+
+    def _must_run(self, name: str) -> None:
+        code = self._processes[name].poll()
+        if code is not None:
+            raise ChurnGuardError(f"Dagster's {name} ended with code {code}.", remedy=self._see(name))
+
+    def _see(self, name: str) -> str:
+        return f"See {self._logs / f'{name}.log'}."
+
+    def _port_is_free(self) -> None:
+        if _listens(self._host, self._port):
+            raise InvalidConfiguration(
+                f"port {self._port} on {self._host} is in use by another program.",
+                remedy="Stop it, or choose another port with DASHBOARD_PORT.",
+            )
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"http://{self._host}:{self._port}{PATH}/server_info", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def _heartbeat_since(self, started: float) -> bool:
+        age = daemon_age_seconds(self._store.dagster_database_url)
+        return age is not None and age <= time.time() - started
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _die_with_parent() -> None:
+    """Linux: the child gets SIGTERM when we are killed, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

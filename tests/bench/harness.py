@@ -1,0 +1,71 @@
+"""How every benchmark is run: a warm-up, then rounds that alternate between ours and the reference; medians."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``ours`` and ``reference`` in ``unit``; ``ratio`` = ours / reference, more is better."""
+
+    area: str
+    name: str
+    unit: str
+    ours: float
+    reference: float | None
+    reference_is: str | None
+    ratio: float | None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    peak_mib: float | None = None
+
+
+def compare(
+    area: str,
+    name: str,
+    unit: str,
+    amount: int,
+    ours: Callable[[], float],
+    reference: Callable[[], float],
+    reference_is: str,
+) -> Row:
+    """``ours`` and ``reference`` do ``amount`` units of work and return the seconds it took."""
+    ours(), reference()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        seconds[0].append(ours())
+        seconds[1].append(reference())
+    our_rate, reference_rate = (amount / statistics.median(side) for side in seconds)
+    return Row(area, name, unit, our_rate, reference_rate, reference_is, our_rate / reference_rate)
+
+
+def report(rows: list[Row], target: Path) -> None:
+    """Print the table and write it as JSON."""
+    table = Table("area", "name", "unit", box=None, pad_edge=False)
+    for column in ("ours", "reference", "ratio", "peak MiB"):
+        table.add_column(column, justify="right")
+    table.add_column("reference is")
+    for row in rows:
+        table.add_row(
+            row.area,
+            row.name,
+            row.unit,
+            f"{row.ours:,.0f}",
+            "–" if row.reference is None else f"{row.reference:,.0f}",
+            "–" if row.ratio is None else f"{row.ratio:.2f}",
+            "–" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
+            row.reference_is or "–",
+        )
+    Console(width=160).print(table)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -1,0 +1,56 @@
+"""The simulated Stripe in a process of its own, so that it does not share our interpreter's lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socket import socket
+
+import httpx
+
+
+@contextmanager
+def sandbox(*, bulk: int, latency_ms: int) -> Iterator[str]:
+    """Its URL; every answer takes ``latency_ms`` longer."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as state:
+        command = [
+            "--port",
+            str(port),
+            "--state",
+            state,
+            "--freeze",
+            "--scale",
+            "0",
+            "--bulk",
+            str(bulk),
+            "--rate",
+            "0",
+        ]
+        process = subprocess.Popen([sys.executable, "-m", "churnguard_pipelines.sandbox", *command])
+        try:
+            _wait_for(url)
+            if latency_ms:
+                fault = {"path": "/v1/*", "kind": "latency", "seconds": latency_ms / 1000}
+                httpx.post(f"{url}/_faults", json=fault).raise_for_status()
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(300):
+        try:
+            if httpx.get(f"{url}/_health", timeout=30).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError("the simulated Stripe did not start")
