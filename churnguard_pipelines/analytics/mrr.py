@@ -50,9 +50,10 @@ def compute_mrr(
     return report
 
 
-def read_movements(store: Store, organization_id: str) -> list[Movements]:
-    """The stored movements in the reporting currency, oldest month first."""
-    statement = sa.text(f"SELECT {', '.join(_COLUMNS)} FROM analytics.mrr_movements ORDER BY month")
+def read_movements(store: Store, organization_id: str, *, by_currency: bool = False) -> list[Movements]:
+    """The stored movements, oldest month first: in the reporting currency, or in each billing currency."""
+    table = "mrr_movements_by_currency" if by_currency else "mrr_movements"
+    statement = sa.text(f"SELECT {', '.join(_COLUMNS)} FROM analytics.{table} ORDER BY month, currency")
     with store.organization(organization_id) as connection:
         return [Movements(*row) for row in connection.execute(statement)]
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from churnguard_pipelines.model import (
 )
 
 if TYPE_CHECKING:
+    from churnguard_pipelines.analytics.movements import Movements
     from churnguard_pipelines.store.database import Store
 
 ACTOR = "demo"
@@ -35,6 +37,7 @@ ORGANIZATIONS = (
 )
 MOVEMENTS = ("starting", "new", "expansion", "contraction", "churn", "reactivation", "ending")
 START_TIMEOUT_SECONDS = 120
+WIDE = 100  # columns of a terminal that the whole table fits
 
 
 class Demo:
@@ -189,36 +192,52 @@ class Demo:
         from churnguard_pipelines.analytics.money import format_money
         from churnguard_pipelines.analytics.mrr import read_movements
 
-        currency = organization.reporting_currency
-        ours = read_movements(self._store, organization.organization_id)
-        theirs = {
-            date.fromisoformat(row["month"]): row
-            for row in self._books(f"{organization.organization_id}/mrr")["reporting"]
+        name, currency = organization.organization_id, organization.reporting_currency
+        ours = {row.month: _values(row) for row in read_movements(self._store, name)}
+        in_books = self._books(f"{name}/mrr")
+        theirs = _summed(in_books)
+        by_currency = {
+            (row.month, row.currency): _values(row) for row in read_movements(self._store, name, by_currency=True)
         }
-        table = Table(
-            "month",
-            box=None,
-            pad_edge=False,
-            title=f"\n{organization.name}: MRR movements in {currency.upper()}",
-            title_justify="left",
+        agreeing = {month for month, values in ours.items() if theirs.get(month) == values}
+        agrees = agreeing == set(ours) | set(theirs) and all(
+            by_currency[date.fromisoformat(row["month"]), row["currency"]] == [row[each] for each in MOVEMENTS]
+            for row in in_books
         )
-        for name in MOVEMENTS:
-            table.add_column(name, justify="right")
+        title = f"\n{organization.name}: MRR movements in {currency.upper()}"
+        table = Table("month", box=None, pad_edge=False, title=title, title_justify="left")
+        shown = MOVEMENTS if out.width >= WIDE else MOVEMENTS[1:]  # a month starts as the one before ended
+        for column in shown:
+            table.add_column(column, justify="right", no_wrap=True)
         if not self._living:
-            table.add_column("books", justify="right")
-        differing = 0
-        for row in ours:
-            values = [getattr(row, name) for name in MOVEMENTS]
-            same = row.month in theirs and values == [theirs[row.month][name] for name in MOVEMENTS]
-            differing += not same
-            cells = [format_money(value, currency) for value in values]
-            table.add_row(
-                f"{row.month:%Y-%m}",
-                *cells,
-                *([] if self._living else ["[green]=[/green]" if same else "[red]≠[/red]"]),
-            )
+            table.add_column("books")
+        for month, values in ours.items():
+            mark = "[green]=[/green]" if month in agreeing else "[red]≠[/red]"
+            cells = [format_money(value, currency) for value in values[-len(shown) :]]
+            table.add_row(f"{month:%Y-%m}", *cells, *([] if self._living else [mark]))
         out.print(table)
-        return self._living or (differing == 0 and {row.month for row in ours} == set(theirs))
+        if not self._living:
+            currencies = ", ".join(sorted({row["currency"].upper() for row in in_books}))
+            out.print(
+                f"[green]✓[/green] Agrees with the business's own books, every month, in {currencies}"
+                if agrees
+                else "[red]✗[/red] Differs from the business's own books"
+            )
+        return self._living or agrees
 
     def _books(self, path: str) -> Any:
         return httpx.get(f"{self._url}/_books/{path}", timeout=60).raise_for_status().json()
+
+
+def _values(row: Movements) -> list[int]:
+    return [getattr(row, name) for name in MOVEMENTS]
+
+
+def _summed(books: Sequence[dict[str, Any]]) -> dict[date, list[int]]:
+    """The books have a row per month and currency; their reporting currency's figures, per month."""
+    months: dict[date, list[int]] = {}
+    for row in books:
+        figures = [row["reporting"][name] for name in MOVEMENTS]
+        month = date.fromisoformat(row["month"])
+        months[month] = [mine + more for mine, more in zip(months.get(month, [0] * 7), figures, strict=True)]
+    return months

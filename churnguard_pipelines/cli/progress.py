@@ -41,12 +41,12 @@ def run_with_progress(store: Store, requests: Sequence[SyncRequest]) -> list[Syn
 
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[rows]:>9} rows  {task.fields[rate]:>7}/s  {task.fields[quota]}  {task.fields[doing]}"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[rows]:>8} rows {task.fields[rate]:>6}/s{task.fields[quota]}  {task.fields[doing]}"),
         TimeElapsedColumn(),
         TextColumn("ETA"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(),
         console=out,
         refresh_per_second=4,
     )
@@ -70,6 +70,6 @@ def _update(progress: Progress, task: TaskID, report: SyncReport | None) -> None
         total=max(expected, rows) if expected else len(report.objects) or None,
         rows=f"{rows:,}",
         rate=f"{rows / elapsed:,.0f}" if elapsed > 1 else "–",
-        quota=f"quota left {report.quota_left:,.0f}" if report.quota_left is not None else "",
-        doing=(", ".join(active) or report.status) + f" ({len(finished)}/{len(report.objects)} objects)",
+        quota=f"  quota left {report.quota_left:,.0f}" if report.quota_left is not None else "",
+        doing=(", ".join(active) or report.status) + f" {len(finished)}/{len(report.objects)}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from churnguard_pipelines.errors import ChurnGuardError
 if TYPE_CHECKING:
     from churnguard_pipelines.store.database import Store
 
-out = Console(highlight=False)
+PIPED_WIDTH = 120  # a file or a log has no width of its own
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 

@@ -1,7 +1,5 @@
 """A failed run is one clear log line; where it goes from there is the operator's logging."""
 
-from __future__ import annotations
-
 import logging
 
 import dagster as dg

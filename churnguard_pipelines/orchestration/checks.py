@@ -3,8 +3,6 @@
 Checks are not partitioned, so each speaks for every integration and names those that are not well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 

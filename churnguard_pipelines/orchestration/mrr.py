@@ -1,7 +1,5 @@
 """The churn fact `analytics/mrr_movements`: computed by itself after a sync, and by month in a back-fill."""
 
-from __future__ import annotations
-
 import base64
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Tenants are partitions: one dynamic set per provider, whose keys are the integrations' ids."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """Dagster's event log grows without bound: once a day runs that are older than a month are deleted."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg

@@ -1,8 +1,7 @@
 """Who syncs when: every minute each provider's schedule asks the store which integrations are due."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,11 +11,14 @@ from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
 from churnguard_pipelines.store.due import due_integrations
 
+if TYPE_CHECKING:  # Dagster gives the type no public name
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 ASK_AGAIN_SECONDS = 900
 """A run key is good for one run for ever; one whose run was lost must not strand the integration."""
 
 
-def due_schedule(connector: type[Connector], job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def due_schedule(connector: type[Connector], job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{connector.provider}_due",
         job=job,

@@ -1,10 +1,9 @@
 """Syncs as Dagster sees them: per connector one multi-asset, its sync job, and the job that re-reads a month."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -17,6 +16,9 @@ from churnguard_pipelines.orchestration.partitions import integrations_of, month
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.store.ledger import SyncReport, get_sync
+
+if TYPE_CHECKING:  # Dagster gives the type no public name
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 TRIGGER_TAG = "churnguard/trigger"
 
@@ -77,7 +79,7 @@ def sync_assets(connector: type[Connector]) -> dg.AssetsDefinition:
     return objects
 
 
-def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> dg.UnresolvedAssetJobDefinition:
+def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         f"{connector.provider}_sync",
         selection=dg.AssetSelection.assets(assets),
