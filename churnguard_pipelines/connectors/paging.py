@@ -11,8 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-WINDOWS_PER_CONNECTION = 4
-
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
@@ -66,8 +64,9 @@ def read_windows(
                     page = future.result()
                     if page.has_more and page.last is not None:
                         rest = replace(window, after=page.last[0], after_created=page.last[1])
-                        dense = len(waiting) + len(under_way) < connections * WINDOWS_PER_CONNECTION
-                        waiting[:0] = rest.split() if dense else [rest]
+                        # Only for a connection with nothing to do: every window ends with a page that is not full.
+                        idle = len(waiting) + len(under_way) < connections
+                        waiting[:0] = rest.split() if idle else [rest]
                     yield page, [*under_way.values(), *waiting]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -18,6 +18,7 @@ from churnguard_pipelines.records import Batch, Column, ColumnType, Window
 
 LIVE_PER_SECOND, TEST_PER_SECOND = 100, 25
 """Read requests a second that Stripe allows an account: docs.stripe.com/rate-limits."""
+RESERVE = 0.1  # share of it that is left to the customer's other tools
 
 
 def columns(**kinds: str) -> tuple[Column, ...]:
@@ -235,7 +236,7 @@ class Stripe(Connector):
     def quota(cls, integration: IntegrationConfiguration) -> Quota:
         secret = integration.credentials.api_key or integration.credentials.access_token
         test = secret is not None and "_test_" in secret.get_secret_value()
-        return Quota(per_second=TEST_PER_SECOND if test else LIVE_PER_SECOND)
+        return Quota(per_second=TEST_PER_SECOND if test else LIVE_PER_SECOND, reserve=RESERVE)
 
     def identity(self) -> str:
         return self._api.identity()
