@@ -113,7 +113,7 @@ class IntegrationEngine:
             raise InvalidConfiguration(
                 "a sync is running already.", integration_id=integration_id, remedy="Wait for it with wait_for_sync()."
             )
-        request = SyncRequest(integration_id, mode or integration.sync_config.sync_mode, objects)
+        request = SyncRequest(integration_id, mode, objects)
         self._syncs[integration_id] = SyncProcess(self.store, request)
         return request.sync_id
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,16 +84,12 @@ def load_settings() -> Settings:
         ) from None
 
 
+def start_logging(settings: Settings) -> None:
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+
+
 def _plain(message: str) -> str:
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
-
-
-def environment(settings: Settings, *, database_url: str) -> dict[str, str]:
-    """The variables a child process (a Dagster daemon, a run) needs to see what this process sees."""
-    variables = dict(os.environ)
-    variables["CHURNGUARD_HOME"] = str(settings.home)
-    variables["CHURNGUARD_DATABASE_URL"] = database_url
-    if settings.encryption_key is not None:
-        variables["INTEGRATION_ENCRYPTION_KEY"] = settings.encryption_key.get_secret_value()
-    return variables

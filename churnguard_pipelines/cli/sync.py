@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def sync(
     integration_id: Annotated[str, typer.Argument(metavar="INTEGRATION", help="The integration's id.")],
     mode: Annotated[
-        DataSyncMode, typer.Option(help="full re-reads everything and finds deletions; incremental reads what changed.")
-    ] = DataSyncMode.INCREMENTAL,
+        DataSyncMode | None,
+        typer.Option(help="full re-reads everything and finds deletions; incremental reads what changed."),
+    ] = None,
     objects: Annotated[str | None, typer.Option(help="Comma-separated; every object if omitted.")] = None,
 ) -> None:
     """Sync one integration now, with live progress. Exit code 1 if any object failed.

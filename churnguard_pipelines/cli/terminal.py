@@ -30,11 +30,12 @@ def fail(error: ChurnGuardError) -> None:
 @contextmanager
 def opened_store(*, create_key: bool = False) -> Iterator[Store]:
     """The store of this installation, migrated; the private PostgreSQL stops again if we were its last user."""
-    from churnguard_pipelines.settings import load_settings
+    from churnguard_pipelines.settings import load_settings, start_logging
     from churnguard_pipelines.store.database import Store
     from churnguard_pipelines.store.secrets import load_vault
 
     settings = load_settings()
+    start_logging(settings)
     load_vault(settings, create=create_key)
     store = Store.open(settings)
     try:

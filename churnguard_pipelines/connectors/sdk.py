@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
+from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
@@ -74,6 +75,11 @@ class Connector(ABC):
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         self.integration = integration
         self.http = http
+
+    @classmethod
+    @abstractmethod
+    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+        """What proves who we are. Raises ``InvalidConfiguration`` saying which field is missing."""
 
     @classmethod
     @abstractmethod

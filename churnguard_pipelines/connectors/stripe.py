@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport, Connector, Object, ObjectAccess, Reading
-from churnguard_pipelines.connectors.stripe_api import StripeApi, should_retry
+from churnguard_pipelines.connectors.stripe_api import StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe_reading import StripeOptions, StripeReader
+from churnguard_pipelines.engine.auth import Bearer, Credential
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
@@ -233,9 +234,12 @@ class Stripe(Connector):
         self._reader = StripeReader(self._api, integration.sync_config.concurrent_requests)
 
     @classmethod
+    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+        return Bearer(secret_key(integration))
+
+    @classmethod
     def quota(cls, integration: IntegrationConfiguration) -> Quota:
-        secret = integration.credentials.api_key or integration.credentials.access_token
-        test = secret is not None and "_test_" in secret.get_secret_value()
+        test = "_test_" in secret_key(integration)
         return Quota(per_second=TEST_PER_SECOND if test else LIVE_PER_SECOND, reserve=RESERVE)
 
     def identity(self) -> str:

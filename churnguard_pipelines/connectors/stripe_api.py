@@ -1,6 +1,6 @@
 """Stripe's API through the official library, with our HTTP client under it.
 
-The library builds and authorizes the requests; quota, retries, breaker, metrics and errors are the engine's. Answers
+The library builds the requests; authorization, quota, retries, breaker, metrics and errors are the engine's. Answers
 are parsed once, by us: the library is given an empty object to look at.
 """
 
@@ -24,7 +24,7 @@ BASE_URL = "https://api.stripe.com"
 PAGE = 100
 MISSING = "resource_missing"
 _REFUSALS = (400, 402, 404)
-_FORWARDED = ("authorization", "stripe-version", "stripe-account", "user-agent")
+_FORWARDED = ("stripe-version", "stripe-account", "user-agent")
 
 stripe.enable_telemetry = False  # the library would report our customers' latencies to Stripe
 
@@ -43,19 +43,11 @@ class StripeApi:
     """One account, or one connected account (``custom_fields.stripe_account``). Thread safe."""
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
-        credentials = integration.credentials
-        secret = credentials.api_key or credentials.access_token
-        if secret is None:
-            raise InvalidConfiguration(
-                "Stripe needs credentials.api_key.",
-                integration_id=integration.integration_id,
-                remedy="Give a restricted key (rk_live_…) with Read permissions.",
-            )
-        account = credentials.custom_fields.get("stripe_account")
+        account = integration.credentials.custom_fields.get("stripe_account")
         self.integration_id = integration.integration_id
         self._offset = 0.0  # Stripe's clock minus ours, by the latest answer
         self._client = stripe.StripeClient(
-            secret.get_secret_value(),
+            secret_key(integration),
             stripe_version=integration.api_version or API_VERSION,
             stripe_account=account.get_secret_value() if account else None,
             base_addresses={"api": str(integration.base_url or BASE_URL).rstrip("/")},
@@ -97,6 +89,18 @@ class StripeApi:
             return str(self.get("/v1/account").body["id"])
         except PermissionMissing:
             return "unknown account"
+
+
+def secret_key(integration: IntegrationConfiguration) -> str:
+    """Raises ``InvalidConfiguration`` if there is none."""
+    secret = integration.credentials.api_key or integration.credentials.access_token
+    if secret is None:
+        raise InvalidConfiguration(
+            "Stripe needs credentials.api_key.",
+            integration_id=integration.integration_id,
+            remedy="Give a restricted key (rk_live_…) with Read permissions.",
+        )
+    return secret.get_secret_value()
 
 
 def should_retry(response: Response) -> bool | None:

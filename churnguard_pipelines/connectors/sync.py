@@ -67,6 +67,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
     with HttpClient(
         name,
         provider_title=kind.title,
+        auth=kind.credential(integration),
         quota=gate if guarded else None,
         breaker=Breaker(store, integration.organization_id, name) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
@@ -80,13 +81,13 @@ def sync_integration(
     integration_id: str,
     *,
     sync_id: str,
-    mode: DataSyncMode = DataSyncMode.INCREMENTAL,
+    mode: DataSyncMode | None = None,
     objects: Sequence[str] | None = None,
     window: Window | None = None,
     trigger: str = "manual",
     on_object: Callable[[str], None] = lambda name: None,
 ) -> SyncReport:
-    """Sync the chosen objects (those of the configuration if None) and return the ledger's page of it.
+    """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
     object's name when the ledger knows how it ended. An object that fails is in the report, and the others go on.
@@ -94,6 +95,7 @@ def sync_integration(
     """
     integration = get_integration(store, integration_id)
     chosen = _chosen(integration, objects)
+    mode = mode or integration.sync_config.sync_mode
     with opened(store, integration) as use:
         Breaker(store, integration.organization_id, integration_id).before_call()
         names = [item.name for item in chosen]
@@ -182,6 +184,9 @@ class _Run:
             record_drift(connection, lane, item.name, drift)
         _same_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
+        if self._mode == DataSyncMode.FULL and self._window is None:
+            ours = self._warehouse.count(mapper.table.provider, item.name, lane.organization_id, lane.integration_id)
+            ledger.set_object(self._store, self._sync_id, item.name, expected_records=ours)
         reading = Reading(self._mode, before, self._store.now(), self._window)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
         _, checkpoint = pump.run(

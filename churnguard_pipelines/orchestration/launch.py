@@ -19,7 +19,7 @@ from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.store.integrations import get_integration
 
 
-def run_sync(sync_id: str, integration_id: str, mode: str, objects: Sequence[str] | None) -> bool:
+def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
     """Returns whether the run succeeded; the ledger's page of ``sync_id`` says what happened."""
     provider = get_integration(current_store(), integration_id).provider_name
     return _run(
@@ -27,7 +27,7 @@ def run_sync(sync_id: str, integration_id: str, mode: str, objects: Sequence[str
         f"{provider}_sync",
         integration_id,
         run_id=sync_id,
-        run_config={"ops": {f"{provider}_objects": {"config": {"mode": mode}}}},
+        run_config={"ops": {f"{provider}_objects": {"config": {"mode": mode or ""}}}},
         asset_selection=[dg.AssetKey([provider, name]) for name in objects] if objects else None,
     )
 

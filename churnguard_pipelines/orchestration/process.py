@@ -28,10 +28,10 @@ LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """``objects``: None for every object of the connector. ``sync_id`` is the Dagster run id too."""
+    """``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster run id too."""
 
     integration_id: str
-    mode: DataSyncMode = DataSyncMode.INCREMENTAL
+    mode: DataSyncMode | None = None
     objects: Sequence[str] | None = None
     sync_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 

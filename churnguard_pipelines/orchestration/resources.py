@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 
-from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.database import Store
 
 
 @cache
 def current_store() -> Store:
     """Opened on first use, from the environment; its pool serves every run and tick of the process."""
-    return Store.open(load_settings())
+    settings = load_settings()
+    start_logging(settings)
+    return Store.open(settings)

@@ -24,9 +24,10 @@ TRIGGER_TAG = "churnguard/trigger"
 
 
 class SyncConfig(dg.Config):
-    """``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and finds deletions."""
+    """``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and finds deletions; the integration's
+    own ``sync_mode`` if empty."""
 
-    mode: str = DataSyncMode.INCREMENTAL.value
+    mode: str = ""
 
 
 class HistoryConfig(dg.Config):
@@ -60,11 +61,12 @@ def sync_assets(connector: type[Connector]) -> dg.AssetsDefinition:
     def objects(context: dg.AssetExecutionContext, config: SyncConfig) -> Iterator[dg.MaterializeResult[None]]:
         selected = {key.path[-1] for key in context.selected_asset_keys}
         names = [item.name for item in connector.objects if item.name in selected]
+        every = len(names) == len(connector.objects)  # then the integration's own choice of objects holds
         run = _Sync(
             context.run_id,
             context.partition_key,
-            DataSyncMode(config.mode),
-            names,
+            DataSyncMode(config.mode) if config.mode else None,
+            None if every else names,
             trigger=context.run.tags.get(TRIGGER_TAG, "manual"),
         )
         for name in run.finished_objects():
@@ -100,8 +102,7 @@ def history_job(connector: type[Connector]) -> dg.JobDefinition:
     @dg.op(name=f"{connector.provider}_month")
     def month(context: dg.OpExecutionContext, config: HistoryConfig) -> None:
         integration_id, window = split_month(context.partition_key)
-        names = config.objects or [item.name for item in connector.objects]
-        run = _Sync(context.run_id, integration_id, DataSyncMode.INCREMENTAL, names, window=window)
+        run = _Sync(context.run_id, integration_id, None, config.objects or None, window=window)
         for name in run.finished_objects():
             report = get_sync(current_store(), context.run_id)
             if report.objects[name].status == "succeeded":
@@ -139,8 +140,8 @@ class _Sync:
         self,
         sync_id: str,
         integration_id: str,
-        mode: DataSyncMode,
-        objects: Sequence[str],
+        mode: DataSyncMode | None,
+        objects: Sequence[str] | None,
         *,
         window: Window | None = None,
         trigger: str = "manual",

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus
+from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.raw_tables import quoted
@@ -29,7 +30,7 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
     with store.operator() as connection:
         statement = (
             insert(integrations)
-            .values(_row(store.vault, integration, actor))
+            .values(_row(store, integration, actor))
             .on_conflict_do_nothing()
             .returning(integrations.c.integration_id)
         )
@@ -65,9 +66,11 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
                 integration_id=integration.integration_id,
                 remedy="Use another integration_id.",
             )
-    row = _row(store.vault, integration, actor)
+    row = _row(store, integration, actor)
     changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
     with store.operator() as connection:
+        # What the old credentials were refused for says nothing about the new ones.
+        connection.execute(sa.delete(breakers).where(breakers.c.integration_id == integration.integration_id))
         connection.execute(
             sa.update(integrations).where(integrations.c.integration_id == integration.integration_id).values(changed)
         )
@@ -207,16 +210,25 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
             connection.exec_driver_sql(statement, {"id": integration_id})
 
 
-def _row(vault: Vault, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    integration = _with_defaults(store.settings, integration)
     return {
         "integration_id": integration.integration_id,
         "organization_id": integration.organization_id,
         "provider": integration.provider_name,
         "config": integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"}),
-        "credentials_sealed": _sealed(vault, integration.credentials),
+        "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,
     }
+
+
+def _with_defaults(settings: Settings, integration: IntegrationConfiguration) -> IntegrationConfiguration:
+    """What nobody set is what the environment sets for all: INTEGRATION_DEFAULT_RETRY_ATTEMPTS, …_BATCH_SIZE."""
+    sync = integration.sync_config
+    defaults = {"retry_attempts": settings.default_retry_attempts, "batch_size": settings.default_batch_size}
+    unset = {name: value for name, value in defaults.items() if name not in sync.model_fields_set}
+    return integration.model_copy(update={"sync_config": sync.model_copy(update=unset)})
 
 
 def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
