@@ -40,7 +40,7 @@ def add(
     Example: `STRIPE_API_KEY=rk_live_… churnguard integrations add acme.yaml`
     """
     from churnguard_pipelines.cli.files import read_integration_file
-    from churnguard_pipelines.connectors.sync import test_configuration
+    from churnguard_pipelines.connectors.sync import check_configuration
     from churnguard_pipelines.store.integrations import add_integration, replace_integration
     from churnguard_pipelines.store.organizations import add_organization
 
@@ -48,7 +48,7 @@ def add(
     integration = described.integration
     with opened_store() as store:
         if check:
-            _print_report(test_configuration(store, integration))
+            _print_report(check_configuration(store, integration))
         add_organization(store, described.organization, actor=ACTOR)
         (replace_integration if replace else add_integration)(store, integration, actor=ACTOR)
     out.print(
@@ -100,10 +100,10 @@ def show(integration_id: IntegrationId) -> None:
 @app.command("test")
 def test(integration_id: IntegrationId) -> None:
     """Call the provider: who are we, what may the key read, what is missing. Exit code 1 if anything is."""
-    from churnguard_pipelines.connectors.sync import test_connection
+    from churnguard_pipelines.connectors.sync import check_connection
 
     with opened_store() as store:
-        complete = _print_report(test_connection(store, integration_id))
+        complete = _print_report(check_connection(store, integration_id))
     raise typer.Exit(0 if complete else 1)
 
 
@@ -152,7 +152,8 @@ def remove(
 def _print_report(report: ConnectionReport) -> bool:
     """Say who the credentials belong to and, object by object, what they may not read; returns whether all is well."""
     readable = [item.object for item in report.objects if item.readable]
-    out.print(f"[green]✓[/green] Connected to {escape(report.identity)}; readable: {', '.join(readable) or 'nothing'}")
+    account = escape(report.identity or "an account that the key may not name")
+    out.print(f"[green]✓[/green] Connected to {account}; readable: {', '.join(readable) or 'nothing'}")
     for item in report.objects:
         if not item.readable:
             err.print(f"[red]✗[/red] {item.object}: {escape(item.problem or '')}")

@@ -56,7 +56,7 @@ class ConnectionReport:
     """``identity``: the account the credentials belong to; ``objects``: what they may read."""
 
     integration_id: str
-    identity: str
+    identity: str | None
     objects: tuple[ObjectAccess, ...]
 
     @property
@@ -97,8 +97,8 @@ class Connector(ABC):
         return None
 
     @abstractmethod
-    def identity(self) -> str:
-        """Which account this is; a checkpoint belongs to it."""
+    def identity(self) -> str | None:
+        """Which account this is; a checkpoint belongs to it. None where the credentials may not know."""
 
     @abstractmethod
     def check(self) -> ConnectionReport:

@@ -242,7 +242,7 @@ class Stripe(Connector):
         test = "_test_" in secret_key(integration)
         return Quota(per_second=TEST_PER_SECOND if test else LIVE_PER_SECOND, reserve=RESERVE)
 
-    def identity(self) -> str:
+    def identity(self) -> str | None:
         return self._api.identity()
 
     def check(self) -> ConnectionReport:

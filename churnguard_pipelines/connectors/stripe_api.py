@@ -45,6 +45,7 @@ class StripeApi:
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         account = integration.credentials.custom_fields.get("stripe_account")
         self.integration_id = integration.integration_id
+        self._connected = account is not None
         self._offset = 0.0  # Stripe's clock minus ours, by the latest answer
         self._client = stripe.StripeClient(
             secret_key(integration),
@@ -83,12 +84,17 @@ class StripeApi:
         """Stripe's clock in epoch seconds, never ahead of it by more than ours is."""
         return int(time.time() + self._offset)
 
-    def identity(self) -> str:
-        """The account's id; a restricted key that may not read the account is told apart by the key's own mode only."""
+    def identity(self) -> str | None:
+        """The account's id; None for a restricted key that may not read it.
+
+        Raises ``PermissionMissing`` for a connected account that the key has nothing to do with.
+        """
         try:
             return str(self.get("/v1/account").body["id"])
         except PermissionMissing:
-            return "unknown account"
+            if self._connected:
+                raise
+            return None
 
 
 def secret_key(integration: IntegrationConfiguration) -> str:

@@ -36,6 +36,8 @@ from churnguard_pipelines.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
+UNKNOWN = "unknown"
+"""The source of a checkpoint made with credentials that may not know whose they are."""
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
 
@@ -108,12 +110,12 @@ def sync_integration(
         return _finish(store, integration, sync_id, failure)
 
 
-def test_connection(store: Store, integration_id: str) -> ConnectionReport:
+def check_connection(store: Store, integration_id: str) -> ConnectionReport:
     """Who the credentials belong to and what they may read, object by object. Raises ``AuthenticationFailed``, …"""
-    return test_configuration(store, get_integration(store, integration_id))
+    return check_configuration(store, get_integration(store, integration_id))
 
 
-def test_configuration(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
+def check_configuration(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
     """The same for a configuration that is not stored (yet); neither quota nor breaker take notice."""
     with opened(store, integration, guarded=False) as use:
         return use.connector.check()
@@ -174,7 +176,7 @@ class _Run:
                 on_object(item.name)
         return None
 
-    def _one(self, item: Object, identity: str) -> None:
+    def _one(self, item: Object, identity: str | None) -> None:
         integration = self._use.integration
         mapper = _mapper(integration, self._use.connector.table(item.name))
         drift = self._warehouse.ensure(mapper.table)
@@ -190,7 +192,11 @@ class _Run:
         reading = Reading(self._mode, before, self._store.now(), self._window)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
         _, checkpoint = pump.run(
-            lane, identity, checkpoint, self._use.connector.read(item, reading), lambda counts: self._note_quota()
+            lane,
+            identity or UNKNOWN,
+            checkpoint,
+            self._use.connector.read(item, reading),
+            lambda counts: self._note_quota(),
         )
         ledger.set_object(
             self._store, self._sync_id, item.name, checkpoint_before=before,
@@ -238,8 +244,8 @@ def _account(integration: IntegrationConfiguration) -> str:
     return hashlib.sha256((key.get_secret_value() if key else secrets).encode()).hexdigest()[:16]
 
 
-def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str) -> None:
-    if checkpoint is not None and checkpoint.source != identity:
+def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:
+    if checkpoint is not None and identity is not None and checkpoint.source not in (identity, UNKNOWN):
         raise SourceChanged(
             f"its checkpoint belongs to {checkpoint.source}, the credentials now to {identity}.",
             integration_id=integration.integration_id,
