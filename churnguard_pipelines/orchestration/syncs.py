@@ -85,7 +85,6 @@ def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "Unreso
     return dg.define_asset_job(
         f"{connector.provider}_sync",
         selection=dg.AssetSelection.assets(assets),
-        partitions_def=integrations_of(connector.provider),
         executor_def=dg.in_process_executor,
         config=dg.PartitionedConfig(
             integrations_of(connector.provider),

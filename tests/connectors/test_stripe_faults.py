@@ -79,7 +79,7 @@ def test_a_connection_test_says_what_the_key_may_read(store: Store, world: Sandb
         ("html", {}, "text/html instead of JSON, beginning “Bad gateway”"),
         ("cut", {}, "cannot be reached"),
         ("has_more_lie", {"mode": "empty"}, "says there is more but sends an empty page"),
-        ("has_more_lie", {"mode": "repeat"}, "sends the same page again and again"),
+        ("has_more_lie", {"mode": "repeat"}, "it was not followed further"),
     ],
 )
 def test_one_object_that_cannot_be_read_does_not_stop_the_others(
