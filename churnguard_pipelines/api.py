@@ -101,14 +101,6 @@ class IntegrationEngine:
         return configuration.integration_id
 
     def _start(self, integration_id: str, mode: DataSyncMode | None, objects: Sequence[str] | None) -> str:
-        integration = get_integration(self.store, integration_id)
-        known = {item.name for item in connector(integration.provider_name).objects}
-        if unknown := sorted(set(objects or ()) - known):
-            raise InvalidConfiguration(
-                f"{integration.provider_name} has no object {', '.join(unknown)}.",
-                integration_id=integration_id,
-                remedy=f"It has: {', '.join(sorted(known))}.",
-            )
         if (running := self._syncs.get(integration_id)) and running.running:
             raise InvalidConfiguration(
                 "a sync is running already.", integration_id=integration_id, remedy="Wait for it with wait_for_sync()."
@@ -119,20 +111,25 @@ class IntegrationEngine:
 
     def _status(self, integration_id: str) -> SyncStatus:
         integration = get_integration(self.store, integration_id)
-        process = self._syncs.get(integration_id)
         report = latest_sync(self.store, integration_id)
-        if process and process.running and (report is None or report.sync_id != process.request.sync_id):
-            report = None  # ours has not written its first line yet
-        starting = process is not None and process.running
+        error = report.error if report else None
+        process = self._syncs.get(integration_id)
+        running = process is not None and process.running  # asked before its page is read: then None means never begun
+        if process is not None:
+            ours = process.progress()
+            if running or ours is None:
+                report, error = ours, ours.error if ours else None
+            if not running and ours is None:
+                error = process.last_words()
         progress, remaining = _estimate(report)
         return SyncStatus(
             integration_id=integration_id,
-            sync_id=process.request.sync_id if process else report.sync_id if report else None,
-            status=IntegrationStatus.SYNCING if starting else integration.status,
+            sync_id=report.sync_id if report else process.request.sync_id if process else None,
+            status=IntegrationStatus.SYNCING if running else integration.status,
             progress=progress,
             records_processed=sum(item.counts.read for item in report.objects.values()) if report else 0,
             estimated_remaining=remaining,
-            error=report.error if report else None,
+            error=error,
         )
 
     def _close(self) -> None:

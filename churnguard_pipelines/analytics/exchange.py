@@ -60,7 +60,13 @@ class Rates:
 
 
 def load_rates(store: Store, currencies: Iterable[str]) -> Rates:
-    """The rates of these currencies; the published history is brought into the table first if it is not there yet."""
+    """The rates of these currencies; the published history is brought into the table first if it is not there yet.
+
+    One currency alone needs none.
+    """
+    wanted = sorted(set(currencies))
+    if len(wanted) < 2:
+        return Rates({})
     with store.operator() as connection:
         latest = connection.scalar(sa.text("SELECT max(day) FROM analytics.exchange_rates WHERE source = 'ecb'"))
         if latest is None or latest < _published_until():
@@ -70,7 +76,7 @@ def load_rates(store: Store, currencies: Iterable[str]) -> Rates:
                 "SELECT DISTINCT ON (currency, day) currency, day, per_euro FROM analytics.exchange_rates "
                 "WHERE currency = ANY(:currencies) ORDER BY currency, day, source DESC"  # operator before ecb
             ),
-            {"currencies": sorted(currencies)},
+            {"currencies": wanted},
         ).all()
     found: dict[str, tuple[list[date], list[Fraction]]] = {}
     for currency, day, per_euro in rows:
@@ -88,6 +94,15 @@ def set_operator_rate(store: Store, day: date, currency: str, per_euro: Decimal)
         raise InvalidConfiguration(f"a rate of {per_euro} is not possible.", remedy="Write a positive number.")
     with store.operator() as connection:
         _insert(connection, "operator", [(day, currency, per_euro)])
+
+
+def operator_rates(store: Store) -> list[tuple[date, str, Decimal]]:
+    """What operators set: day, currency, units of it for one euro; in the order of currencies and days."""
+    statement = sa.text(
+        "SELECT day, currency, per_euro FROM analytics.exchange_rates WHERE source = 'operator' ORDER BY currency, day"
+    )
+    with store.operator() as connection:
+        return [(day, currency, per_euro) for day, currency, per_euro in connection.execute(statement)]
 
 
 def _insert(connection: sa.Connection, source: str, rows: Iterable[tuple[date, str, Decimal]]) -> None:

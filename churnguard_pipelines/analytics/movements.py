@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
+from typing import NamedTuple
 
 from churnguard_pipelines.analytics.money import half_up
 
@@ -32,20 +33,58 @@ class Movements:
         if kind is not None:
             setattr(self, kind, getattr(self, kind) + after - before)
 
-    def add_all(self, other: Movements) -> None:
-        for name in ("starting", *KINDS, "ending"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
+class CustomerMonth(NamedTuple):
+    """``mrr`` in minor units of ``currency`` at the month's end, ``carried`` in the reporting currency's."""
 
-@dataclass(frozen=True, slots=True)
-class CustomerMonth:
-    """``mrr`` in minor units of the customer's currency at the month's end, ``carried`` in the reporting currency's."""
-
-    customer: tuple[str, str]
-    currency: str
     month: date
+    currency: str
     mrr: int
     carried: int
+
+
+class Totals:
+    """Adds up an organization's movements, customer by customer.
+
+    ``rate``: minor units of the reporting ``currency`` for one of another in a month; asked only where MRR moved.
+    """
+
+    def __init__(
+        self, months: Sequence[date], currency: str, currencies: Iterable[str], rate: Callable[[str, date], Fraction]
+    ) -> None:
+        self._months, self._rate = months, rate
+        local = sorted(set(currencies))
+        self._local = {(month, each): Movements(month, each) for month in months for each in local}
+        self._total = {month: Movements(month, currency) for month in months}
+
+    @property
+    def movements(self) -> list[Movements]:
+        """In the reporting currency, oldest month first."""
+        return list(self._total.values())
+
+    @property
+    def by_currency(self) -> list[Movements]:
+        """In each billing currency, oldest month first."""
+        return list(self._local.values())
+
+    def add(self, mrr: Mapping[str, Sequence[int]]) -> Iterator[CustomerMonth]:
+        """Walk a customer through the months, given its MRR at their ends by currency (some of it positive).
+
+        Yields the months that ended with MRR; the customer is added once all of them were taken.
+        """
+        first = min(next(place for place, value in enumerate(values) if value) for values in mrr.values())
+        for currency, values in mrr.items():
+            before, carried = 0, 0
+            for place, (month, after) in enumerate(zip(self._months, values, strict=True)):
+                if not before and not after:
+                    continue
+                kind = kind_of(before, after, known=place > first)
+                value = carry(kind, before, after, carried, self._rate(currency, month)) if kind else carried
+                self._local[month, currency].add(kind, before, after)
+                self._total[month].add(kind, carried, value)
+                before, carried = after, value
+                if after:
+                    yield CustomerMonth(month, currency, after, value)
 
 
 def kind_of(before: int, after: int, known: bool) -> str | None:
@@ -59,10 +98,8 @@ def kind_of(before: int, after: int, known: bool) -> str | None:
     return "expansion" if after > before else "contraction"
 
 
-def carry(kind: str | None, before: int, after: int, carried: int, rate: Fraction) -> int:
+def carry(kind: str, before: int, after: int, carried: int, rate: Fraction) -> int:
     """The customer's new value in the reporting currency: won and grown at the month's rate, shrunk in proportion."""
-    if kind is None:
-        return carried
     if kind in ("new", "reactivation"):
         return half_up(after * rate)
     if kind == "churn":
@@ -70,26 +107,3 @@ def carry(kind: str | None, before: int, after: int, carried: int, rate: Fractio
     if kind == "expansion":
         return half_up(carried + (after - before) * rate)
     return half_up(Fraction(carried * after, before))
-
-
-def follow(
-    customer: tuple[str, str],
-    currency: str,
-    months: Sequence[date],
-    mrr: Iterable[int],
-    rate: Callable[[str, date], Fraction],
-    add: Callable[[date, str, str | None, int, int, int, int], None],
-) -> list[CustomerMonth]:
-    """Walk one customer through the months: tell ``add(month, currency, kind, before, after, carried before, after)``
-    each month's movement, and return the months in which there was MRR."""
-    kept: list[CustomerMonth] = []
-    before, carried, known = 0, 0, False
-    for month, after in zip(months, mrr, strict=True):
-        if before or after:
-            kind = kind_of(before, after, known)
-            value = carry(kind, before, after, carried, rate(currency, month)) if kind else carried
-            add(month, currency, kind, before, after, carried, value)
-            if after:
-                kept.append(CustomerMonth(customer, currency, month, after, value))
-            before, carried, known = after, value, known or after > 0
-    return kept

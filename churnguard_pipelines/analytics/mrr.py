@@ -1,37 +1,56 @@
-"""`analytics.mrr_movements`: computed for one organization, all months or some, in one transaction."""
+"""`analytics.mrr_movements` and what it is made of: computed for one organization, in one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.analytics.evidence import Evidence, Key, collect
+from churnguard_pipelines.analytics.evidence import Key, collect
 from churnguard_pipelines.analytics.exchange import load_rates
+from churnguard_pipelines.analytics.facts import Fact, replace
 from churnguard_pipelines.analytics.money import format_money
-from churnguard_pipelines.analytics.movements import CustomerMonth, Movements, follow
-from churnguard_pipelines.analytics.subscriptions import mrr_at
+from churnguard_pipelines.analytics.months import Calendar, instant, moment
+from churnguard_pipelines.analytics.movements import Movements, Totals
+from churnguard_pipelines.analytics.subscriptions import Segment, mrr_before, timeline
+from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import get_organization
 from churnguard_pipelines.store.warehouse import Warehouse
 
 SHOWN_MONTHS = 12
+SOURCES = ("subscriptions", "invoices", "invoice_items", "prices", "coupons")
+
 _COLUMNS = tuple(field.name for field in fields(Movements))
+_MOVEMENTS = Fact("mrr_movements", ("month",), _COLUMNS[1:], dated=True)
+_BY_CURRENCY = Fact("mrr_movements_by_currency", ("month", "currency"), _COLUMNS[2:], dated=True)
+_CUSTOMERS = Fact("customer_mrr", ("month", "integration_id", "customer", "currency"), ("mrr", "carried"))
+_TIMELINE = Fact(
+    "subscription_timeline",
+    ("integration_id", "subscription", "valid_from"),
+    ("valid_to", "customer", "currency", "mrr", "evidence"),
+)
+
+
+class _Life(NamedTuple):
+    subscription: Key
+    customer: Key
+    currency: str
+    segments: Sequence[Segment]
 
 
 @dataclass(frozen=True, slots=True)
 class MrrReport:
     """``movements``: every month, oldest first, in the organization's reporting ``currency``; ``by_currency``: the same
-    in each billing currency; ``customers``: who had MRR at which month's end."""
+    in each billing currency."""
 
     organization_id: str
     currency: str
     movements: list[Movements]
     by_currency: list[Movements]
-    customers: list[CustomerMonth]
 
 
 def compute_mrr(
@@ -39,15 +58,18 @@ def compute_mrr(
 ) -> MrrReport:
     """Compute every month until ``now`` and store them, or only those from ``months[0]`` to ``months[1]``.
 
-    Raises ``InvalidConfiguration`` for a currency without an exchange rate; nothing is stored then.
+    `analytics.subscription_timeline` is always stored whole. Raises ``InvalidConfiguration`` for a currency without an
+    exchange rate; nothing is stored then.
     """
     reporting = get_organization(store, organization_id).reporting_currency
-    _ensure_sources(store)
+    warehouse, stripe = Warehouse(store), connector("stripe")
+    for name in SOURCES:  # empty where nothing was synced yet
+        warehouse.ensure(stripe.table(name))
     with store.organization(organization_id) as connection:
-        subscriptions = collect(connection, organization_id)
-    report = _movements(store, organization_id, reporting, subscriptions, now)
-    _store(store, report, months)
-    return report
+        # Two computations of one organization at once: the second waits, reads what is there then, and its rows stand.
+        lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('mrr ' || :organization_id, 0))")
+        connection.execute(lock, {"organization_id": organization_id})
+        return _compute(store, connection, organization_id, reporting, now, months or (date.min, date.max))
 
 
 def read_movements(store: Store, organization_id: str, *, by_currency: bool = False) -> list[Movements]:
@@ -67,105 +89,54 @@ def mrr_table(report: MrrReport) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _ensure_sources(store: Store) -> None:
-    """The tables the facts are made of, empty where nothing was synced yet."""
-    from churnguard_pipelines.connectors import connector
-
-    warehouse, stripe = Warehouse(store), connector("stripe")
-    for name in ("subscriptions", "invoices", "invoice_items", "prices", "coupons"):
-        warehouse.ensure(stripe.table(name))
-
-
-def _movements(
-    store: Store, organization_id: str, reporting: str, subscriptions: Sequence[Evidence], now: datetime
+def _compute(
+    store: Store,
+    connection: sa.Connection,
+    organization_id: str,
+    reporting: str,
+    now: datetime,
+    months: tuple[date, date],
 ) -> MrrReport:
-    months, instants = _calendar((item.started for item in subscriptions if not item.never), now)
-    customers = _per_customer(subscriptions, instants)
-    currencies = sorted({currency for _, currency in customers})
-    rates = load_rates(store, {*currencies, reporting})
-    total = {month: Movements(month, reporting) for month in months}
-    local = {(month, currency): Movements(month, currency) for month in months for currency in currencies}
-
-    def add(month: date, currency: str, kind: str | None, before: int, after: int, carried: int, value: int) -> None:
-        local[month, currency].add(kind, before, after)
-        total[month].add(kind, carried, value)
-
-    def rate(currency: str, month: date) -> Any:
-        return rates.rate(currency, reporting, min(_next(month) - timedelta(days=1), now.date()))
-
-    kept: list[CustomerMonth] = []
-    for (customer, currency), mrr in sorted(customers.items()):
-        kept += follow(customer, currency, months, mrr, rate, add)
-    by_currency = [row for _, row in sorted(local.items())]
-    return MrrReport(organization_id, reporting, list(total.values()), by_currency, kept)
-
-
-def _per_customer(subscriptions: Sequence[Evidence], instants: Sequence[int]) -> dict[tuple[Key, str], list[int]]:
-    """MRR of each customer and currency just before each instant."""
-    customers: dict[tuple[Key, str], list[int]] = {}
-    for item in subscriptions:
-        mrr = list(mrr_at(item, instants))
-        if any(mrr):
-            known = customers.get((item.customer, item.currency))
-            customers[item.customer, item.currency] = (
-                mrr if known is None else [*map(sum, zip(known, mrr, strict=True))]
-            )
-    return customers
-
-
-def _calendar(started: Iterable[int], now: datetime) -> tuple[list[date], list[int]]:
-    """Months from the first subscription's to the running one, and the instants at which they end, in milliseconds."""
-    earliest = min(started, default=None)
-    if earliest is None:
-        return [], []
-    month = datetime.fromtimestamp(earliest / 1000, UTC).date().replace(day=1)
-    months, ends = [], []
-    while month <= now.date():
-        months.append(month)
-        month = _next(month)
-        ends.append(int(datetime(month.year, month.month, 1, tzinfo=UTC).timestamp()) * 1000)
-    ends[-1] = int(now.timestamp() * 1000) + 1000
-    return months, ends
-
-
-def _next(month: date) -> date:
-    return (month + timedelta(days=32)).replace(day=1)
-
-
-def _store(store: Store, report: MrrReport, months: tuple[date, date] | None) -> None:
-    first, last = months or (date.min, date.max)
-    chosen = {"first": first, "last": last}
-    with store.organization(report.organization_id) as connection:
-        # Two computations of one organization at once: the second waits, and its rows stand.
-        lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('mrr ' || :organization_id, 0))")
-        connection.execute(lock, {"organization_id": report.organization_id})
-        for table, rows in (
-            ("mrr_movements", report.movements),
-            ("mrr_movements_by_currency", report.by_currency),
-            ("customer_mrr", report.customers),
-        ):
-            connection.execute(sa.text(f"DELETE FROM analytics.{table} WHERE month BETWEEN :first AND :last"), chosen)
-            values = [_values(row) for row in rows if first <= row.month <= last]
-            _insert(connection, table, report.organization_id, values)
-
-
-def _values(row: Movements | CustomerMonth) -> dict[str, Any]:
-    values = {field.name: getattr(row, field.name) for field in fields(row)}
-    if isinstance(row, CustomerMonth):
-        values["integration_id"], values["customer"] = row.customer
-    return values
-
-
-def _insert(connection: sa.Connection, table: str, organization_id: str, rows: Sequence[dict[str, Any]]) -> None:
-    """One statement for all rows: a column of each goes over as one array."""
-    if not rows:
-        return
-    types = {"month": "date", "currency": "text", "customer": "text", "integration_id": "text"}
-    names = list(rows[0])
-    arrays = ", ".join(f"CAST(:{name} AS {types.get(name, 'bigint')}[])" for name in names)
-    connection.execute(
-        sa.text(
-            f"INSERT INTO analytics.{table} (organization_id, {', '.join(names)}) SELECT :own, * FROM unnest({arrays})"
-        ),
-        {"own": organization_id, **{name: [row[name] for row in rows] for name in names}},
+    lives = [
+        _Life(each.key, each.customer, each.currency, segments)
+        for each in collect(connection, organization_id)
+        if (segments := timeline(each, until=int(now.timestamp()) * 1000 + 999))
+    ]
+    calendar = Calendar.since(min((life.segments[0].start for life in lives), default=instant(date.max)), now)
+    rates = load_rates(store, {reporting, *(life.currency for life in lives)})
+    totals = Totals(
+        calendar.months,
+        reporting,
+        (life.currency for life in lives),
+        lambda currency, month: rates.rate(currency, reporting, calendar.last_day(month)),
     )
+    first, last = months
+    scope, parameters = "month BETWEEN %(first)s AND %(last)s", {"first": first, "last": last}
+    customers = (row for row in _customer_rows(lives, calendar, totals) if first <= row[0] <= last)
+    replace(connection, organization_id, _TIMELINE, _timeline_rows(lives))
+    replace(connection, organization_id, _CUSTOMERS, customers, scope=scope, parameters=parameters)
+    for fact, movements in ((_MOVEMENTS, totals.movements), (_BY_CURRENCY, totals.by_currency)):
+        rows = [tuple(getattr(each, name) for name in _COLUMNS) for each in movements if first <= each.month <= last]
+        replace(connection, organization_id, fact, rows, scope=scope, parameters=parameters)
+    return MrrReport(organization_id, reporting, totals.movements, totals.by_currency)
+
+
+def _timeline_rows(lives: Iterable[_Life]) -> Iterator[tuple[Any, ...]]:
+    for (integration_id, subscription), (_, customer), currency, segments in lives:
+        ends = [*(moment(segment.start) for segment in segments[1:]), None]
+        for (start, mrr, evidence), end in zip(segments, ends, strict=True):
+            yield integration_id, subscription, moment(start), end, customer, currency, mrr, evidence
+
+
+def _customer_rows(lives: Iterable[_Life], calendar: Calendar, totals: Totals) -> Iterator[tuple[Any, ...]]:
+    """Who had MRR at which month's end; every customer goes into the totals."""
+    customers: dict[Key, dict[str, list[int]]] = {}
+    for life in lives:
+        mrr = list(mrr_before(life.segments, calendar.ends))
+        if any(mrr):
+            known = customers.setdefault(life.customer, {})
+            other = known.get(life.currency)
+            known[life.currency] = mrr if other is None else [*map(sum, zip(other, mrr, strict=True))]
+    for (integration_id, customer), by_currency in customers.items():
+        for month, currency, mrr_then, carried in totals.add(by_currency):
+            yield month, integration_id, customer, currency, mrr_then, carried

@@ -1,15 +1,25 @@
-"""A subscription's MRR at any instant, from the evidence. The definition is in docs/mrr.md.
-
-An instant T asks for the state just before it: what changes at T itself belongs to what comes after.
-"""
+"""What a subscription is worth over time, from the evidence. The definition is in docs/mrr.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import groupby
+from typing import NamedTuple
 
-from churnguard_pipelines.analytics.evidence import Discount, Evidence, Item
+from churnguard_pipelines.analytics.evidence import Billed, Discount, Evidence, Item
 from churnguard_pipelines.analytics.money import half_up
+
+VERSION, INVOICE = "version", "invoice"
+
+
+class Segment(NamedTuple):
+    """From ``start`` (epoch milliseconds) until the next segment's the subscription is worth ``mrr`` minor units a
+    month. ``evidence``: ``version`` where a kept version says so, ``invoice`` where it was rebuilt."""
+
+    start: int
+    mrr: int
+    evidence: str
 
 
 def monthly(items: Sequence[Item], discounts: Sequence[Discount]) -> int:
@@ -26,76 +36,148 @@ def monthly(items: Sequence[Item], discounts: Sequence[Discount]) -> int:
     return half_up(total)
 
 
-def mrr_at(evidence: Evidence, instants: Sequence[int]) -> Iterator[int]:
-    """MRR just before each of the rising instants, in epoch milliseconds."""
-    past = _Past(evidence)
-    position = -1
+def timeline(evidence: Evidence, until: int) -> list[Segment]:
+    """The subscription's life from its start, as far as it was known to be by ``until`` (inclusive)."""
+    segments: list[Segment] = []
+    if evidence.never:
+        return segments
+    lasting = _lasting(evidence)
+    instants = sorted({at for at in _turns(evidence, lasting) if evidence.started <= at <= until})
+    for state in _states(evidence, lasting, instants):
+        if not segments or segments[-1][1:] != state[1:]:
+            segments.append(state)
+    return segments
+
+
+def mrr_before(segments: Sequence[Segment], instants: Iterable[int]) -> Iterator[int]:
+    """MRR just before each of the rising instants: what changes at one of them belongs to what comes after."""
+    position, mrr = 0, 0
     for instant in instants:
-        while position + 1 < len(evidence.versions) and evidence.versions[position + 1].valid_from < instant:
+        while position < len(segments) and segments[position].start < instant:
+            mrr = segments[position].mrr
             position += 1
-        if evidence.never or instant <= evidence.started:
-            yield 0
-        elif position >= 0:
-            version = evidence.versions[position]
-            over = version.ended is not None and version.ended < instant
-            active = [each for each in version.discounts if _holds(each, instant)]
-            yield monthly(version.items, active) if version.counts and not over else 0
+        yield mrr
+
+
+def _turns(evidence: Evidence, lasting: Sequence[Discount]) -> Iterator[int]:
+    """Every instant at which anything may change."""
+    yield evidence.started
+    for instant in (evidence.trial_start, evidence.trial_end, evidence.ended):
+        if instant is not None:
+            yield instant
+    for version in evidence.versions:
+        yield version.valid_from
+        if version.counts_from:
+            yield version.counts_from
+    for line in evidence.billed:
+        yield line.starts
+    for discounts in (*(each.discounts for each in evidence.versions), lasting):
+        for discount in discounts:
+            yield discount.start
+            if discount.end is not None:
+                yield discount.end
+
+
+def _states(evidence: Evidence, lasting: Sequence[Discount], instants: Sequence[int]) -> Iterator[Segment]:
+    """The subscription as it is from each of the rising instants on."""
+    billing, versions = _Billing(evidence.billed), evidence.versions
+    position = -1
+    worth: tuple[object, int] = (None, 0)
+    discounts: Sequence[Discount]
+    for instant in instants:
+        billing.advance(instant)
+        while position + 1 < len(versions) and versions[position + 1].valid_from <= instant:
+            position += 1
+        # A renewal or a change makes a version. A line without one tells of a time in which nobody looked.
+        rebuilt = position < 0 or billing.latest > versions[position].valid_from
+        if rebuilt:
+            trialing = evidence.trial_end is not None and (evidence.trial_start or 0) <= instant < evidence.trial_end
+            counts = not billing.void and not trialing
+            # Where nothing was billed (yet), it stood as it was first seen.
+            items = billing.items() if billing.latest else versions[0].items
+            discounts = lasting
         else:
-            yield past.mrr(instant)
+            version = versions[position]
+            counts = version.counts_from is not None and version.counts_from <= instant
+            items = version.items
+            # Versions do not have what the customer has, and what the subscription has goes before it.
+            discounts = version.discounts or [each for each in lasting if not each.own]
+        if not counts or (evidence.ended is not None and evidence.ended <= instant):
+            items = ()
+        terms = items, tuple(each for each in discounts if _holds(each, instant))
+        if terms != worth[0]:
+            worth = terms, monthly(*terms)
+        yield Segment(instant, worth[1], INVOICE if rebuilt else VERSION)
 
 
-class _Past:
-    """The time before the first kept version, rebuilt from what was billed."""
+class _Billing:
+    """The items as the lines tell them, moved along through time."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        self._evidence = evidence
-        # At one instant credits come first, then prorated terms, then a whole new period, which replaces everything.
-        self._billed = sorted(evidence.billed, key=lambda line: (line.starts, not line.proration, not line.credit))
+    def __init__(self, billed: Sequence[Billed]) -> None:
+        # At one instant prorations come first: a whole new period says all anew. Of two invoices for one period the
+        # one that was not voided counts.
+        self._lines = sorted(billed, key=lambda line: (line.starts, not line.proration, not line.void))
         self._position = 0
-        self._items: dict[str, Item] = {}
-        self._paused = False
-        self._period = (-1, "")
-        self._discounts = _lasting(evidence)
+        self._held: dict[str, tuple[Item, int]] = {}  # by item: its terms, and the end of what was billed
+        self.void = False
 
-    def mrr(self, instant: int) -> int:
-        evidence = self._evidence
-        self._advance(instant)
-        trialing = evidence.trial_end is not None and (evidence.trial_start or 0) < instant <= evidence.trial_end
-        over = evidence.ended is not None and evidence.ended < instant
-        if trialing or over or self._paused:
-            return 0
-        active = [each for each in self._discounts if _holds(each, instant)]
-        if not self._position and evidence.versions:
-            return monthly(evidence.versions[0].items, active)  # nothing was billed: it stood as it was first seen
-        return monthly(list(self._items.values()), active)
+    @property
+    def latest(self) -> int:
+        """When the latest line taken in starts; 0 before the first."""
+        return self._lines[self._position - 1].starts if self._position else 0
 
-    def _advance(self, instant: int) -> None:
-        while self._position < len(self._billed) and self._billed[self._position].starts < instant:
-            line = self._billed[self._position]
+    def items(self) -> tuple[Item, ...]:
+        return tuple(terms for terms, _ in self._held.values())
+
+    def advance(self, instant: int) -> None:
+        """Take in all lines that start by ``instant``, which never goes back."""
+        begin = self._position
+        while self._position < len(self._lines) and self._lines[self._position].starts <= instant:
             self._position += 1
-            if line.proration and line.credit:
-                self._items.pop(line.item, None)
-            elif line.proration:
-                self._items[line.item] = line.terms
-            else:
-                if (line.starts, line.invoice) != self._period:
-                    self._period = (line.starts, line.invoice or "")
-                    self._items.clear()
-                    self._paused = line.void
-                self._items[line.item] = line.terms
+        for _, lines in groupby(self._lines[begin : self._position], key=lambda line: line.starts):
+            self._at_one_instant(list(lines))
+
+    def _at_one_instant(self, lines: Sequence[Billed]) -> None:
+        changes: dict[str, list[Billed]] = {}
+        for line in lines:
+            if line.proration:
+                changes.setdefault(line.item, []).append(line)
+        for item, prorations in changes.items():
+            self._change(item, prorations)
+        periods = [line for line in lines if not line.proration]
+        if periods:
+            # What was billed until now and is not billed again was removed at the renewal.
+            self._held = {item: held for item, held in self._held.items() if held[1] > periods[0].starts}
+        for line in periods:
+            self._held[line.item] = line.terms, line.ends
+            self.void = line.void
+
+    def _change(self, item: str, prorations: Sequence[Billed]) -> None:
+        """Several changes at one instant leave all their lines: what is billed and not given back again remains."""
+        held = self._held.pop(item, None)
+        remaining = ([held] if held is not None else []) + [
+            (line.terms, line.ends) for line in prorations if not line.credit
+        ]
+        for line in prorations:
+            if line.credit and remaining:
+                remaining.remove(next((each for each in remaining if each[0] == line.terms), remaining[0]))
+        # Giving back nothing (for a free plan) may look like billing nothing: what is new goes before what was.
+        new = [each for each in remaining if held is None or each[0] != held[0]]
+        if new or remaining:
+            self._held[item] = (new or remaining)[-1]
 
 
 def _holds(discount: Discount, instant: int) -> bool:
-    return discount.start < instant and (discount.end is None or discount.end >= instant)
+    return discount.start <= instant and (discount.end is None or discount.end > instant)
 
 
 def _lasting(evidence: Evidence) -> list[Discount]:
     """Each discount that an invoice or the first version shows, until it ends or an invoice no longer shows it."""
     found: dict[str, Discount] = {}
-    for created, discounts in evidence.invoiced_discounts:
-        present = {each.id for each in discounts}
+    for created, discounts in evidence.invoiced:
         for each in discounts:
             found.setdefault(each.id, each)
+        present = {each.id for each in discounts}
         for each in list(found.values()):
             if each.id not in present and (each.end is None or each.end > created):
                 found[each.id] = each._replace(end=created)

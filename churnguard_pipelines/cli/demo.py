@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from rich.markup import escape
 from rich.table import Table
 
 from churnguard_pipelines.cli.progress import run_with_progress
@@ -74,7 +75,7 @@ class Demo:
         for report in reports:
             for name, item in report.objects.items():
                 if item.error:
-                    err.print(f"[red]✗[/red] {report.integration_id} {name}: {item.error}")
+                    err.print(f"[red]✗[/red] {report.integration_id} {name}: {escape(item.error)}")
         with out.status("Computing MRR movements …"):
             compute_mrr_now(self._store, [item.organization_id for item in ORGANIZATIONS])
         agrees = [self._print_rows(), *(self._print_mrr(item) for item in ORGANIZATIONS)]

@@ -56,11 +56,19 @@ def _parse(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
+        problem = _without_quotes(getattr(error, "problem", None) or "not YAML")
         raise InvalidConfiguration(f"{path}{where}: {problem}.", remedy="Correct the YAML and try again.") from None
+    except ValueError as error:  # of a value that looks like a date and is none
+        problem = _without_quotes(str(error))
+        raise InvalidConfiguration(f"{path}: {problem}.", remedy="Correct the YAML and try again.") from None
     if not isinstance(document, dict):
         raise InvalidConfiguration(f"{path}: expected a mapping of fields, e.g. `integration_id: acme`.")
     return document
+
+
+def _without_quotes(problem: str) -> str:
+    """YAML's message without what it quotes: a secret without quotation marks can look like an alias or a tag."""
+    return re.sub(r"'[^'<]{2,}'", "…", problem)
 
 
 def _substitute(value: Any, file: str, field: str) -> Any:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from churnguard_pipelines.cli.terminal import err, opened_store, out
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -79,9 +80,9 @@ def doctor() -> None:
     healthy = True
     for finding in examine():
         mark = "[green]✓[/green]" if finding.good else "[red]✗[/red]"
-        out.print(f"{mark} [bold]{finding.what:<10}[/bold] {finding.found}")
+        out.print(f"{mark} [bold]{finding.what:<10}[/bold] {escape(finding.found)}")
         if not finding.good:
-            out.print(f"             [yellow]→[/yellow] {finding.fix}")
+            out.print(f"             [yellow]→[/yellow] {escape(finding.fix)}")
             healthy = False
     raise typer.Exit(0 if healthy else 1)
 

@@ -25,10 +25,12 @@ def list_(
 
     Example: `churnguard rejected list acme --object invoices`
     """
+    from churnguard_pipelines.store.integrations import get_integration
     from churnguard_pipelines.store.rejected import list_rejected
 
     table = Table("id", "object", "key", "since", "reason", box=None, pad_edge=False)
     with opened_store() as store:
+        get_integration(store, integration_id)  # refuses an unknown one
         records = list_rejected(store, integration_id, object=object_, limit=limit)
     for record in records:
         table.add_row(

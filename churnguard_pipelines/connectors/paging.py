@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """Creation times in epoch seconds, ``start <= created < end``; ``after``: the last id read in it, and
-    ``after_created`` its creation time."""
+    """Creation times in epoch seconds, ``start <= created < end``; ``after``: the last id read in it;
+    ``after_created``: the latest known creation time of one read in it."""
 
     start: int
     end: int
@@ -36,12 +36,12 @@ class OpenWindow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``records`` newest first; ``last``: id and creation time of the last one."""
+    """``records`` newest first; ``last``: id and creation time (if it is known) of the last one."""
 
     records: Sequence[dict[str, Any]]
     has_more: bool
     version: int
-    last: tuple[str, int] | None
+    last: tuple[str, int | None] | None
 
 
 def read_windows(
@@ -65,7 +65,7 @@ def read_windows(
                     if page.has_more and page.last is not None:
                         rest = replace(window, after=page.last[0], after_created=page.last[1])
                         # Only for a connection with nothing to do: every window ends with a page that is not full.
-                        idle = len(waiting) + len(under_way) < connections
+                        idle = connections > 1 and len(waiting) + len(under_way) < connections
                         waiting[:0] = rest.split() if idle else [rest]
                     yield page, [*under_way.values(), *waiting]
         finally:

@@ -183,7 +183,10 @@ class Stripe(Connector):
         ),
         obj(
             "credit_notes", "/v1/credit_notes",
-            changed_by("credit_note.created", "credit_note.updated", "credit_note.voided"),
+            changed_by(
+                "credit_note.created", "credit_note.updated", "credit_note.voided",
+                nested=("lines", "/v1/credit_notes/{id}/lines", None),
+            ),
             TEXT="customer invoice number status type reason currency memo",
             BIGINT="amount subtotal total discount_amount out_of_band_amount pre_payment_amount post_payment_amount",
             BOOLEAN="livemode", TIMESTAMP="created effective_at voided_at", JSON="lines=lines.data metadata",

@@ -31,7 +31,8 @@ stripe.enable_telemetry = False  # the library would report our customers' laten
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``version``: Stripe's clock when it answered, in milliseconds (its ``Date`` header has whole seconds)."""
+    """``body``: empty for anything but a JSON object. ``version``: Stripe's clock when it answered, in milliseconds
+    (its ``Date`` header has whole seconds)."""
 
     body: dict[str, Any]
     version: int
@@ -45,11 +46,12 @@ class StripeApi:
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         account = integration.credentials.custom_fields.get("stripe_account")
         self.integration_id = integration.integration_id
+        self.version = integration.api_version or API_VERSION
         self._connected = account is not None
         self._offset = 0.0  # Stripe's clock minus ours, by the latest answer
         self._client = stripe.StripeClient(
             secret_key(integration),
-            stripe_version=integration.api_version or API_VERSION,
+            stripe_version=self.version,
             stripe_account=account.get_secret_value() if account else None,
             base_addresses={"api": str(integration.base_url or BASE_URL).rstrip("/")},
             http_client=_Transport(http),
@@ -62,13 +64,15 @@ class StripeApi:
         headers = self._client.raw_request("get", path, **parameters).headers
         assert isinstance(headers, _Headers)
         response = headers.response
-        body = response.json()
-        version = int(parsedate_to_datetime(response.headers["date"]).timestamp()) * 1000
-        self._offset = version / 1000 - response.received_at
+        parsed = response.json()
+        body = parsed if isinstance(parsed, dict) else {}
+        answered = _answered_at(response)
+        version = int(answered) * 1000
+        self._offset = answered - response.received_at
         if response.status < 400:
             return Answer(body, version)
-        error = body.get("error", {}) if isinstance(body, dict) else {}
-        if error.get("code") == MISSING:
+        error = body.get("error")
+        if isinstance(error, dict) and error.get("code") == MISSING:
             return Answer({}, version, missing=error.get("param") or "id")
         raise RequestRefused(
             f"Stripe refused the request ({response.status} on GET {path}: {common_description(response)}).",
@@ -112,6 +116,14 @@ def secret_key(integration: IntegrationConfiguration) -> str:
 def should_retry(response: Response) -> bool | None:
     """Stripe's own hint, in a header that its libraries honour too."""
     return {"true": True, "false": False}.get(response.headers.get("stripe-should-retry", ""))
+
+
+def _answered_at(response: Response) -> float:
+    """By Stripe's clock, or by ours if it does not say, in epoch seconds."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return response.received_at
 
 
 class _Headers(dict[str, str]):

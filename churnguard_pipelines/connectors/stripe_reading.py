@@ -16,7 +16,7 @@ from typing import Any
 
 from churnguard_pipelines.connectors.paging import OpenWindow, Page, read_windows
 from churnguard_pipelines.connectors.sdk import Object, Reading
-from churnguard_pipelines.connectors.stripe_api import API_VERSION, Answer, StripeApi
+from churnguard_pipelines.connectors.stripe_api import Answer, StripeApi
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, DeleteKind, Deletion, Position, Record, Window
@@ -30,6 +30,7 @@ RELIST_EVERY = DAY
 EVENTS_AT_ONCE = 2_000
 TYPES_PER_CALL = 20  # docs.stripe.com/api/events/list
 TICK = 1_000  # versions are milliseconds, Stripe's times seconds
+AGAIN = "sends the same page again and again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class StripeReader:
             return
         now = self._api.now()
         begin = reading.mode == DataSyncMode.FULL and (position is None or position["phase"] != "backfill")
+        if begin and item.versioned and position is not None and not self._too_old(item, position, now):
+            yield from self._incremental(item, position, now)  # the lists tell of the present only
         if position is None or begin or self._too_old(item, position, now):
             # A first read has nothing to miss; of a repeated one, what it does not meet is gone.
             position = self._from_the_start(now, reading.started if position is not None else None)
@@ -74,7 +77,7 @@ class StripeReader:
         span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
         keys: list[str] = []
         for page, _ in read_windows(partial(self._page, item), [span], self._connections):
-            keys += [record[item.key] for record in page.records]
+            keys += [record[item.key] for record in page.records if isinstance(record, dict) and item.key in record]
             if len(keys) > limit:
                 return None
         return keys
@@ -107,7 +110,7 @@ class StripeReader:
 
     def _history(self, item: Object, window: Window, position: Position | None) -> Generator[Batch]:
         span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
-        windows = [OpenWindow(*saved) for saved in position["open"]] if position else [span]
+        windows = [OpenWindow(*saved) for saved in position["open"]] if position and position["open"] else [span]
         for page, still_open in self._pages(item, windows):
             yield Batch({"open": [saved.to_json() for saved in still_open]}, self._records(page))
 
@@ -115,40 +118,51 @@ class StripeReader:
         return read_windows(partial(self._page, item), windows, self._connections)
 
     def _page(self, item: Object, window: OpenWindow) -> Page:
-        options: StripeOptions = item.options
         span = {"gte": window.start, "lt": window.end}
         cursor = {"starting_after": window.after} if window.after else {}
         answer = self._list(item, span, cursor)
         if answer.missing:  # the record after which to go on was deleted meanwhile: go on at its time
-            assert window.after_created is not None
-            answer = self._list(item, {"gte": window.start, "lte": window.after_created}, {})
-        records, has_more = self._checked(item, answer, window)
+            newest = {} if window.after_created is None else {"lte": window.after_created}
+            answer = self._list(item, {**span, **newest}, {})
+        records, has_more = self._entries(item.name, answer)
         for record in records:
             self._complete(item, record)
-        last = (records[-1][item.key], records[-1][options.created]) if has_more else None
-        return Page(records, has_more, answer.version, last)
+        return Page(records, has_more, answer.version, self._last(item, records[-1], window) if has_more else None)
+
+    def _last(self, item: Object, record: Any, window: OpenWindow) -> tuple[str, int | None]:
+        """The record's id, from which to go on, and its time if it has one. Raises ``ProviderMisbehaved`` for a record
+        that is not further on in the list than the one before."""
+        key = self._key(item.name, record, item.key)
+        created = record.get(item.options.created)
+        if not isinstance(created, int):
+            created = window.after_created
+        went_back = created is not None and window.after_created is not None and created > window.after_created
+        if key == window.after or went_back:
+            raise self._misbehaved(item.name, AGAIN)
+        return key, created
 
     def _list(self, item: Object, span: Mapping[str, int], cursor: Mapping[str, str]) -> Answer:
         options: StripeOptions = item.options
         expand = {"expand": [f"data.{name}" for name in options.expand]} if options.expand else {}
         return self._api.page(item.path, created=dict(span), **cursor, **options.parameters, **expand)
 
-    def _checked(self, item: Object, answer: Answer, window: OpenWindow) -> tuple[list[dict[str, Any]], bool]:
-        """Raises ``ProviderMisbehaved`` for a list that says it goes on but does not move."""
-        records, has_more = answer.body.get("data"), answer.body.get("has_more")
-        if not isinstance(records, list):
-            raise self._misbehaved(item, "answered without a list of records")
-        if has_more and not records:
-            raise self._misbehaved(item, "says there is more but sends an empty page")
-        if has_more and records[-1].get(item.key) == window.after:
-            raise self._misbehaved(item, "sends the same page again and again")
-        if has_more and not isinstance(records[-1].get(item.options.created), int):
-            raise self._misbehaved(item, "sends a last record without a time to go on from")
-        return records, bool(has_more)
+    def _entries(self, what: str, answer: Answer) -> tuple[list[Any], bool]:
+        """A list's entries, and whether there are more. Raises ``ProviderMisbehaved`` if it is none."""
+        entries, has_more = answer.body.get("data"), bool(answer.body.get("has_more"))
+        if not isinstance(entries, list):
+            raise self._misbehaved(what, "came without a list of records")
+        if has_more and not entries:
+            raise self._misbehaved(what, "says there is more but sends an empty page")
+        return entries, has_more
 
-    def _misbehaved(self, item: Object, what: str) -> ProviderMisbehaved:
+    def _key(self, what: str, entry: Any, name: str = "id") -> str:
+        if not isinstance(entry, dict) or not isinstance(entry.get(name), str):
+            raise self._misbehaved(what, "ends a page with a record without an id: there is nothing to go on from")
+        return str(entry[name])
+
+    def _misbehaved(self, what: str, how: str) -> ProviderMisbehaved:
         return ProviderMisbehaved(
-            f"Stripe's list of {item.name} {what}; it was not followed further.",
+            f"Stripe's list of {what} {how}; it was not followed further.",
             integration_id=self._api.integration_id,
             remedy="The next sync tries again; if it lasts, tell Stripe's support.",
         )
@@ -203,15 +217,15 @@ class StripeReader:
         while True:
             cursor = {"starting_after": after} if after else {}
             answer = self._api.page("/v1/events", types=list(types), created={"gte": start, "lt": end}, **cursor)
-            page = answer.body.get("data")
-            if answer.missing or not isinstance(page, list) or not page:
-                break  # an event that aged out while we paged ends the list
-            if page[-1]["id"] == after:
-                raise self._misbehaved(item, "of events sends the same page again and again")
+            if answer.missing:
+                break  # an event that aged out while we paged: so did those after it
+            page, has_more = self._entries("events", answer)
             events += page
-            after = page[-1]["id"]
-            if not answer.body.get("has_more"):
+            if not has_more:
                 break
+            before, after = after, self._key("events", page[-1])
+            if after == before:
+                raise self._misbehaved("events", AGAIN)
             if len(events) >= EVENTS_AT_ONCE and end - start > 1:
                 return None
         events.reverse()
@@ -220,10 +234,12 @@ class StripeReader:
     def _changes(self, item: Object, events: Sequence[dict[str, Any]]) -> tuple[list[Record], list[Deletion]]:
         """The newest state of each object that the events name; every state where versions are kept."""
         told: dict[str, list[tuple[dict[str, Any], int]]] = {}
-        for ordinal, event in enumerate(events):
-            key = event["data"]["object"].get(item.key)
-            if key:
-                told.setdefault(key, []).append((event, event["created"] * TICK + ordinal % TICK))
+        for event in events:
+            states = told.setdefault(self._told_of(item, event), [])
+            begin = event["created"] * TICK
+            # In the order of the list within a second, which is never read in parts.
+            place = states[-1][1] - begin + 1 if states else 0
+            states.append((event, begin + min(max(place, 0), TICK - 1)))
         records: list[Record] = []
         deletions: list[Deletion] = []
         again: list[str] = []
@@ -237,7 +253,7 @@ class StripeReader:
             records += [
                 Record(state["data"]["object"], moment)
                 for state, moment in usable
-                if _same_version(state) and (complete or item.versioned)
+                if self._same_version(state) and (complete or item.versioned)
             ]
             if not complete:
                 again.append(key)
@@ -250,9 +266,18 @@ class StripeReader:
             self._complete(item, record.payload)
         return records, deletions
 
-    @staticmethod
-    def _payload_is_complete(item: Object, event: Mapping[str, Any]) -> bool:
-        return _same_version(event) and not item.options.expand
+    def _told_of(self, item: Object, event: Any) -> str:
+        try:
+            event["created"] + len(event["type"])  # both are needed, too
+            return str(event["data"]["object"][item.key])
+        except (KeyError, TypeError):
+            raise self._misbehaved("events", "has an event that does not say what it tells of") from None
+
+    def _payload_is_complete(self, item: Object, event: Mapping[str, Any]) -> bool:
+        return self._same_version(event) and not item.options.expand
+
+    def _same_version(self, event: Mapping[str, Any]) -> bool:
+        return bool(event.get("api_version") == self._api.version)
 
     def _fetch(self, item: Object, keys: Sequence[str]) -> list[Answer]:
         expand = {"expand": list(item.options.expand)} if item.options.expand else {}
@@ -269,19 +294,16 @@ class StripeReader:
         included = record.get(name)
         if not isinstance(included, dict) or not included.get("has_more"):
             return
-        entries = list(included["data"])
-        while True:
-            owner = {parameter: record[item.key]} if parameter else {}
-            answer = self._api.page(path.format(id=record[item.key]), starting_after=entries[-1]["id"], **owner)
-            more = answer.body.get("data") or []
+        what, owner = f"{item.name}' {name}", {parameter: record[item.key]} if parameter else {}
+        entries, has_more = list(included.get("data") or []), True
+        while has_more:
+            after = self._key(what, entries[-1]) if entries else None
+            cursor = {"starting_after": after} if after else {}
+            more, has_more = self._entries(what, self._api.page(path.format(id=record[item.key]), **cursor, **owner))
+            if has_more and self._key(what, more[-1]) == after:
+                raise self._misbehaved(what, AGAIN)
             entries += more
-            if not more or not answer.body.get("has_more"):
-                break
         record[name] = {**included, "data": entries, "has_more": False}
-
-
-def _same_version(event: Mapping[str, Any]) -> bool:
-    return bool(event.get("api_version") == API_VERSION)
 
 
 def _deletes(event: Mapping[str, Any]) -> bool:

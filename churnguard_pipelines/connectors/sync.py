@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,17 +96,22 @@ def sync_integration(
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
     integration = get_integration(store, integration_id)
-    chosen = _chosen(integration, objects)
+    chosen = chosen_objects(integration, objects)
     mode = mode or integration.sync_config.sync_mode
     with opened(store, integration) as use:
-        Breaker(store, integration.organization_id, integration_id).before_call()
+        identity, failure = _identified(use)
         names = [item.name for item in chosen]
         ledger.start_sync(store, sync_id, integration, mode, names, ledger.HISTORY if window else trigger)
         if integration.status not in _RESTING:
             set_status(store, integration_id, IntegrationStatus.SYNCING)
-        with ledger.heartbeat(store, sync_id):
-            run = _Run(store, use, sync_id, mode, window)
-            failure = run.all(chosen, on_object)
+        try:
+            with ledger.heartbeat(store, sync_id):
+                if failure is None:
+                    failure = _Run(store, use, sync_id, mode, window, identity).all(chosen, on_object)
+        except BaseException as error:
+            with suppress(ChurnGuardError):  # if the database is what failed, the ledger will know by the heartbeat
+                _abandon(store, integration, sync_id, error)
+            raise
         return _finish(store, integration, sync_id, failure)
 
 
@@ -145,26 +150,29 @@ class _Run:
     """One sync under way."""
 
     def __init__(
-        self, store: Store, use: OpenedIntegration, sync_id: str, mode: DataSyncMode, window: Window | None
+        self,
+        store: Store,
+        use: OpenedIntegration,
+        sync_id: str,
+        mode: DataSyncMode,
+        window: Window | None,
+        identity: str | None,
     ) -> None:
         self._store = store
         self._use = use
         self._sync_id = sync_id
         self._mode = mode
         self._window = window
+        self._identity = identity
         self._warehouse = Warehouse(store)
         self._calls = 0
 
     def all(self, objects: Sequence[Object], on_object: Callable[[str], None]) -> ChurnGuardError | None:
         """Returns the failure that ended the whole sync, if one did."""
-        try:
-            identity = self._use.connector.identity()
-        except ChurnGuardError as error:
-            return error
         for item in objects:
             try:
                 ledger.set_object(self._store, self._sync_id, item.name, status="running")
-                self._one(item, identity)
+                self._one(item)
                 ledger.set_object(self._store, self._sync_id, item.name, status="succeeded", calls=self._new_calls())
             except ChurnGuardError as error:
                 ledger.set_object(
@@ -176,8 +184,8 @@ class _Run:
                 on_object(item.name)
         return None
 
-    def _one(self, item: Object, identity: str | None) -> None:
-        integration = self._use.integration
+    def _one(self, item: Object) -> None:
+        integration, identity = self._use.integration, self._identity
         mapper = _mapper(integration, self._use.connector.table(item.name))
         drift = self._warehouse.ensure(mapper.table)
         lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))
@@ -207,7 +215,9 @@ class _Run:
                 checkpoints.forget(connection, lane)
 
     def _lane_name(self, item: Object) -> str:
-        return f"{item.name}@{self._window.start:%Y-%m-%d}" if self._window else item.name
+        if self._window is None:
+            return item.name
+        return f"{item.name}@{self._window.start.isoformat()}/{self._window.end.isoformat()}"
 
     def _new_calls(self) -> int:
         before, self._calls = self._calls, self._use.http.metrics.calls
@@ -219,7 +229,8 @@ class _Run:
             ledger.set_quota_left(self._store, self._sync_id, left)
 
 
-def _chosen(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> list[Object]:
+def chosen_objects(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> list[Object]:
+    """These objects, or those that the configuration chooses. Raises ``InvalidConfiguration`` for an unknown one."""
     known = {item.name: item for item in connector(integration.provider_name).objects}
     wanted = objects if objects is not None else integration.sync_config.objects
     if unknown := sorted(set(wanted or ()) - set(known)):
@@ -251,6 +262,25 @@ def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint |
             integration_id=integration.integration_id,
             remedy="Register the other account as an integration of its own, or give the old account's credentials.",
         )
+
+
+def _identified(use: OpenedIntegration) -> tuple[str | None, ChurnGuardError | None]:
+    """Whose the credentials are, or why that is not to be known. Being the first call it also asks the breaker."""
+    try:
+        return use.connector.identity(), None
+    except CircuitOpen:
+        raise
+    except ChurnGuardError as error:
+        return None, error
+
+
+def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
+    """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
+    failure = ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
+    for name, item in ledger.get_sync(store, sync_id).objects.items():
+        if item.status == "running":
+            ledger.set_object(store, sync_id, name, status="failed", error=_said(failure))
+    _finish(store, integration, sync_id, failure)
 
 
 def _finish(

@@ -11,4 +11,15 @@ _log = logging.getLogger("churnguard.alerts")
 def failure_alert(context: dg.RunFailureSensorContext) -> None:
     run = context.dagster_run
     partition = run.tags.get("dagster/partition", "no partition")
-    _log.error("run %s of %s (%s) failed: %s", run.run_id, run.job_name, partition, context.failure_event.message)
+    _log.error("run %s of %s (%s) failed: %s", run.run_id, run.job_name, partition, " ".join(_cause(context).split()))
+
+
+def _cause(context: dg.RunFailureSensorContext) -> str:
+    """What the failing step says of itself; Dagster's word on the run where no step failed."""
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            return data.user_failure_data.description
+        if data.error is not None:
+            return data.error.message
+    return context.failure_event.message or "for an unknown reason"

@@ -10,6 +10,7 @@ from churnguard_pipelines.connectors import connectors
 from churnguard_pipelines.connectors.sdk import Connector
 from churnguard_pipelines.orchestration import alerts, mrr, retention
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
+from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
 from churnguard_pipelines.orchestration.partitions import partition_keeper
 from churnguard_pipelines.orchestration.schedules import due_schedule
 from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
@@ -38,7 +39,10 @@ def _of(connector: type[Connector]) -> dg.Definitions:
 
 def _checking(name: str, cron: str, checks: dg.AssetChecksDefinition) -> dg.ScheduleDefinition:
     job = dg.define_asset_job(
-        f"{name}_checks", selection=dg.AssetSelection.checks(checks), executor_def=dg.in_process_executor
+        f"{name}_checks",
+        selection=dg.AssetSelection.checks(checks),
+        executor_def=dg.in_process_executor,
+        tags=MAX_RUNTIME,
     )
     return dg.ScheduleDefinition(
         name=f"{name}_checks_schedule", job=job, cron_schedule=cron, default_status=dg.DefaultScheduleStatus.RUNNING
@@ -52,11 +56,13 @@ def _common() -> dg.Definitions:
             target=dg.AssetSelection.assets(mrr.mrr_movements),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=15,
+            run_tags=MAX_RUNTIME,
         )
     ]
     return dg.Definitions(
         assets=[mrr.mrr_movements],
         jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention],
         schedules=[retention.retention_daily],
-        sensors=[partition_keeper, alerts.failure_alert, *automation],
+        sensors=[partition_keeper, dead_runs, alerts.failure_alert, *automation],
+        executor=dg.in_process_executor,  # of what the web UI starts, too: half the start-up of Dagster's own choice
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,12 @@ def dagster_home(settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     packaged = Path(__file__).with_name("dagster.yaml")  # in an installed wheel; else the project's own
     source = packaged if packaged.exists() else Path(__file__).parents[2] / "dagster.yaml"
-    shutil.copyfile(source, folder / "dagster.yaml")
+    wanted, target = source.read_bytes(), folder / "dagster.yaml"
+    if not target.exists() or target.read_bytes() != wanted:
+        # In one step: another process that finds half a file would make Dagster's own SQLite database instead.
+        unfinished = target.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(wanted)
+        unfinished.replace(target)
     return folder
 
 

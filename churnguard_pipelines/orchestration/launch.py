@@ -6,7 +6,9 @@ The run is on record like any other, its id is the sync's. Everything it prints 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,13 +18,15 @@ from churnguard_pipelines.orchestration.assembly import assemble
 from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.running import STOPPED
 from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.ledger import find_sync, finish_sync
 
 
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
     """Returns whether the run succeeded; the ledger's page of ``sync_id`` says what happened."""
     provider = get_integration(current_store(), integration_id).provider_name
-    return _run(
+    succeeded = _run(
         provider,
         f"{provider}_sync",
         integration_id,
@@ -30,6 +34,10 @@ def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Seque
         run_config={"ops": {f"{provider}_objects": {"config": {"mode": mode or ""}}}},
         asset_selection=[dg.AssetKey([provider, name]) for name in objects] if objects else None,
     )
+    page = find_sync(current_store(), sync_id)
+    if page is not None and page.status == "running":  # we were told to end
+        finish_sync(current_store(), sync_id, "failed", STOPPED)
+    return succeeded
 
 
 def run_mrr(integration_ids: Sequence[str]) -> bool:
@@ -61,4 +69,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = 1
+    try:
+        code = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is on record; a request still under way must not keep a stopped sync from ending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -14,8 +14,8 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors.sdk import Connector
 from churnguard_pipelines.records import ColumnType, Position
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import list_drift
-from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.ledger import HISTORY, SyncReport
+from churnguard_pipelines.store.tables import schema_drift, sync_objects, syncs
 
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 7
@@ -23,30 +23,75 @@ _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email",
 
 
 def object_metadata(
-    store: Store, connector: type[Connector], report: SyncReport, name: str
+    store: Store, connector: type[Connector], report: SyncReport, name: str, seconds: float
 ) -> Mapping[str, dg.MetadataValue[Any]]:
+    """``seconds``: spent on this object. Of an object without changes no rows are shown: Dagster keeps all of it."""
     item = report.objects[name]
-    seconds = max((datetime.now(UTC) - report.started_at).total_seconds(), 0.001)
-    drift = list_drift(store, report.integration_id, name).get(name, [])
+    counts = item.counts
     metadata: dict[str, dg.MetadataValue[Any]] = {
-        "rows_read": dg.MetadataValue.int(item.counts.read),
-        "rows_written": dg.MetadataValue.int(item.counts.written),
-        "rows_stale": dg.MetadataValue.int(item.counts.stale),
-        "rows_rejected": dg.MetadataValue.int(item.counts.rejected),
-        "rows_deleted": dg.MetadataValue.int(item.counts.deleted),
+        "rows_read": dg.MetadataValue.int(counts.read),
+        "rows_written": dg.MetadataValue.int(counts.written),
+        "rows_stale": dg.MetadataValue.int(counts.stale),
+        "rows_rejected": dg.MetadataValue.int(counts.rejected),
+        "rows_deleted": dg.MetadataValue.int(counts.deleted),
         "api_calls": dg.MetadataValue.int(item.calls),
-        "sync_seconds_so_far": dg.MetadataValue.float(round(seconds, 3)),
+        "seconds": dg.MetadataValue.float(round(seconds, 3)),
+        "rows_per_second": dg.MetadataValue.float(round(counts.read / max(seconds, 0.001), 1)),
         "checkpoint_before": _position(item.checkpoint_before),
         "checkpoint_after": _position(item.checkpoint_after),
-        "preview": dg.MetadataValue.md(_preview(store, connector, report, name)),
     }
     if report.quota_left is not None:
         metadata["quota_left"] = dg.MetadataValue.float(report.quota_left)
-    if drift:
-        metadata["schema_drift"] = dg.MetadataValue.md(
-            "\n".join(f"- `{found.column}`: {found.kind} {found.detail}" for found in drift)
-        )
+    if (lag := _lag_seconds(store, report, name)) is not None:
+        metadata["lag_seconds"] = dg.MetadataValue.float(round(lag, 1))
+    if drift := _drift_seen_first(store, report, name):
+        metadata["schema_drift"] = dg.MetadataValue.md(drift)
+    if counts.written:
+        metadata["preview"] = dg.MetadataValue.md(_preview(store, connector, report, name))
     return metadata
+
+
+def data_version(store: Store, report: SyncReport, name: str) -> dg.DataVersion:
+    """Which sync changed the object's rows last: what follows from them needs no computing while this stays."""
+    changing = sync_objects.c.written + sync_objects.c.deleted > 0
+    statement = (
+        _syncs_of(sa.select(syncs.c.sync_id), report, name).where(changing).order_by(syncs.c.started_at.desc()).limit(1)
+    )
+    with store.operator() as connection:
+        return dg.DataVersion(connection.scalar(statement) or "empty")
+
+
+def _lag_seconds(store: Store, report: SyncReport, name: str) -> float | None:
+    """How old our picture of the provider was when this sync began: since its last complete reading."""
+    if report.trigger == HISTORY:
+        return None
+    statement = _syncs_of(sa.select(sa.func.max(syncs.c.started_at)), report, name).where(
+        sync_objects.c.status == "succeeded", syncs.c.trigger != HISTORY, syncs.c.started_at < report.started_at
+    )
+    with store.operator() as connection:
+        before: datetime | None = connection.scalar(statement)
+    return (report.started_at - before).total_seconds() if before else None
+
+
+def _syncs_of(selection: sa.Select[Any], report: SyncReport, name: str) -> sa.Select[Any]:
+    joined = selection.select_from(syncs.join(sync_objects, sync_objects.c.sync_id == syncs.c.sync_id))
+    return joined.where(syncs.c.integration_id == report.integration_id, sync_objects.c.object == name)
+
+
+def _drift_seen_first(store: Store, report: SyncReport, name: str) -> str:
+    """What this sync found that the declaration does not say and no sync before it had found, as a list."""
+    statement = (
+        sa.select(schema_drift.c.column, schema_drift.c.kind, schema_drift.c.detail)
+        .where(
+            schema_drift.c.integration_id == report.integration_id,
+            schema_drift.c.object == name,
+            schema_drift.c.first_seen_at >= report.started_at,
+        )
+        .order_by(schema_drift.c.kind, schema_drift.c.column)
+    )
+    with store.operator() as connection:
+        rows = connection.execute(statement).all()
+    return "\n".join(f"- `{row.column}`: {row.kind.replace('_', ' ')}, {row.detail}" for row in rows)
 
 
 def _position(position: Position | None) -> dg.MetadataValue[Any]:

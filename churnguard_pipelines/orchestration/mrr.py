@@ -9,13 +9,31 @@ import dagster as dg
 from churnguard_pipelines.analytics.mrr import MrrReport, compute_mrr, mrr_table
 from churnguard_pipelines.analytics.waterfall import waterfall_png
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.orchestration.partitions import integrations_of, months_of, split_month, tags_of
+from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
+from churnguard_pipelines.orchestration.partitions import (
+    integrations_of,
+    months_of,
+    organization_of,
+    split_month,
+    tags_of,
+)
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.integrations import get_integration
 
 KEY = dg.AssetKey(["analytics", "mrr_movements"])
 SOURCES = ("subscriptions", "invoices", "invoice_items", "prices", "coupons")
 BILLING = "stripe"
+
+WHEN_SOMETHING_CHANGED = (
+    dg.AutomationCondition.eager()
+    .replace(
+        "any_deps_updated",
+        dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+        | dg.AutomationCondition.cron_tick_passed("11 0 * * *"),
+    )
+    # Dagster's own also counts what is missing at the daemon's first look as handled: synced first, started later.
+    .replace("handled", dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated())
+)
+"""A sync that brought nothing new changes no fact; but every day may begin a month, end a trial, move a rate."""
 
 
 @dg.asset(
@@ -24,7 +42,7 @@ BILLING = "stripe"
     partitions_def=integrations_of(BILLING),
     group_name="analytics",
     kinds={"postgres", "matplotlib"},
-    automation_condition=dg.AutomationCondition.eager(),
+    automation_condition=WHEN_SOMETHING_CHANGED,
     description="Monthly MRR movements of the integration's organization: analytics.mrr_movements",
 )
 def mrr_movements(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -40,11 +58,11 @@ def mrr_month(context: dg.OpExecutionContext) -> None:
 
 
 @dg.job(
-    partitions_def=months_of(BILLING),
     config=dg.PartitionedConfig(
         months_of(BILLING), run_config_for_partition_key_fn=lambda key: {}, tags_for_partition_key_fn=tags_of
     ),
     executor_def=dg.in_process_executor,
+    tags=MAX_RUNTIME,
     description="Compute one month of an organization's MRR movements again.",
 )
 def mrr_history() -> None:
@@ -52,16 +70,15 @@ def mrr_history() -> None:
 
 
 mrr_job = dg.define_asset_job(
-    "mrr", selection=dg.AssetSelection.assets(mrr_movements), executor_def=dg.in_process_executor,
+    "mrr", selection=dg.AssetSelection.assets(mrr_movements), executor_def=dg.in_process_executor, tags=MAX_RUNTIME,
     description="Compute the MRR movements of an integration's organization.",
 )  # fmt: skip
 
 
 def _compute(integration_id: str, months: Any = None) -> MrrReport:
-    store = current_store()
-    organization_id = get_integration(store, integration_id).organization_id
     try:
-        return compute_mrr(store, organization_id, now=datetime.now(UTC), months=months)
+        organization_id = organization_of(integration_id)
+        return compute_mrr(current_store(), organization_id, now=datetime.now(UTC), months=months)
     except ChurnGuardError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 

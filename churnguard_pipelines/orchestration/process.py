@@ -40,9 +40,13 @@ class SyncRequest:
 
 
 class SyncProcess:
-    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``."""
+    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``.
+
+    Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object.
+    """
 
     def __init__(self, store: Store, request: SyncRequest) -> None:
+        _refuse_unknown(store, request)
         self.request = request
         self._store = store
         self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
@@ -79,13 +83,17 @@ class SyncProcess:
         """The final report. Raises ``SyncFailed`` with the process's last words if it ended before it began."""
         report = self.progress()
         if report is None:
-            last_words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
             raise SyncFailed(
-                f"the sync ended before it began: {last_words}",
+                self.last_words(),
                 integration_id=self.request.integration_id,
                 remedy=f"The whole output is in {self._log}.",
             )
         return report
+
+    def last_words(self) -> str:
+        """Why a sync that ended before the ledger knew of it may have done so."""
+        words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+        return f"the sync ended before it began: {words}"
 
 
 def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
@@ -100,3 +108,10 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
         )  # fmt: skip
     if ended.returncode:
         raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")
+
+
+def _refuse_unknown(store: Store, request: SyncRequest) -> None:
+    from churnguard_pipelines.connectors.sync import chosen_objects
+    from churnguard_pipelines.store.integrations import get_integration
+
+    chosen_objects(get_integration(store, request.integration_id), request.objects)

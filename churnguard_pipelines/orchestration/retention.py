@@ -1,26 +1,52 @@
-"""Dagster's event log grows without bound: once a day runs that are older than a month are deleted."""
+"""Dagster's event log and our ledger grow without bound: once a day what is older than a month is deleted."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import sqlalchemy as sa
+
+from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store.database import Store
 
 KEEP_DAYS = 30
 BATCH = 100
+PARTITION_NAME_TAG = "dagster/partition"  # Dagster gives it no public name
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+_FORGET = sa.text("""
+DELETE FROM ingest.syncs old
+ WHERE old.started_at < clock_timestamp() - make_interval(days => :days) AND old.status <> 'running'
+   AND EXISTS (SELECT FROM ingest.syncs newer
+                WHERE newer.integration_id = old.integration_id AND newer.started_at > old.started_at
+                  AND newer.trigger <> 'history')
+   AND NOT EXISTS (
+       SELECT FROM ingest.sync_objects mine
+        WHERE mine.sync_id = old.sync_id AND mine.status = 'succeeded'
+          AND NOT EXISTS (SELECT FROM ingest.syncs newer JOIN ingest.sync_objects theirs USING (sync_id)
+                           WHERE newer.integration_id = old.integration_id AND newer.started_at > old.started_at
+                             AND newer.trigger <> 'history'
+                             AND theirs.object = mine.object AND theirs.status = 'succeeded'))
+""")
+
+
+class RetentionConfig(dg.Config):
+    """``days``: how long runs and the ledger of syncs are kept."""
+
+    days: int = KEEP_DAYS
 
 
 @dg.op
-def delete_old_runs(context: dg.OpExecutionContext) -> None:
-    limit = dg.RunsFilter(statuses=FINISHED, created_before=datetime.now(UTC) - timedelta(days=KEEP_DAYS))
-    deleted = 0
-    while records := context.instance.get_run_records(limit, limit=BATCH):
-        for record in records:
-            context.instance.delete_run(record.dagster_run.run_id)
-        deleted += len(records)
-    context.log.info(f"Deleted {deleted} runs older than {KEEP_DAYS} days with their events.")
+def delete_old_runs(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+    doomed = list(_doomed(context.instance, config.days))
+    for run_id in doomed:
+        context.instance.delete_run(run_id)
+    forgotten = forget_syncs(current_store(), config.days)
+    context.log.info(f"Older than {config.days} days: deleted {len(doomed)} runs, {forgotten} syncs of the ledger.")
 
 
-@dg.job(executor_def=dg.in_process_executor, description=f"Delete Dagster runs older than {KEEP_DAYS} days.")
+@dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME, description="Delete old runs, events and ledger pages.")
 def retention() -> None:
     delete_old_runs()
 
@@ -28,3 +54,40 @@ def retention() -> None:
 retention_daily = dg.ScheduleDefinition(
     name="retention_daily", job=retention, cron_schedule="23 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
 )
+
+
+def forget_syncs(store: Store, days: int) -> int:
+    """Delete the ledger's old pages but the latest of each integration and the latest success of each object."""
+    with store.operator() as connection:
+        return connection.execute(_FORGET, {"days": days}).rowcount
+
+
+def _doomed(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
+    """All that finished before, but the newest success of each job and partition: no asset forgets that it was made."""
+    limit = datetime.now(UTC) - timedelta(days=days)
+    known: set[tuple[str, str | None]] = set()
+    for run in _finished(instance, dg.RunsFilter(statuses=FINISHED, created_before=limit)):
+        of = (run.job_name, run.tags.get(PARTITION_NAME_TAG))
+        last_word = (
+            run.status == dg.DagsterRunStatus.SUCCESS and of not in known and not _succeeded(instance, *of, limit)
+        )
+        if last_word:
+            known.add(of)
+        else:
+            yield run.run_id
+
+
+def _finished(instance: dg.DagsterInstance, those: dg.RunsFilter) -> Iterator[dg.DagsterRun]:
+    """Newest first."""
+    cursor = None
+    while runs := instance.get_runs(those, cursor=cursor, limit=BATCH):
+        yield from runs
+        cursor = runs[-1].run_id
+
+
+def _succeeded(instance: dg.DagsterInstance, job: str, partition: str | None, since: datetime) -> bool:
+    tags = {PARTITION_NAME_TAG: partition} if partition else {}
+    success = [dg.DagsterRunStatus.SUCCESS]
+    return bool(
+        instance.get_runs(dg.RunsFilter(job_name=job, statuses=success, tags=tags, created_after=since), limit=1)
+    )

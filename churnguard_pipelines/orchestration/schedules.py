@@ -9,6 +9,7 @@ from churnguard_pipelines.connectors.sdk import Connector
 from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
+from churnguard_pipelines.store.breakers import open_breakers
 from churnguard_pipelines.store.due import due_integrations
 
 if TYPE_CHECKING:  # Dagster gives the type no public name
@@ -42,16 +43,15 @@ def due_schedule(connector: type[Connector], job: "UnresolvedAssetJobDefinition"
                         TRIGGER_TAG: "schedule",
                     },
                 )
-        if not found:
-            yield dg.SkipReason(_why_nothing(connector))
+        waiting = [item.integration_id for item in found if item.integration_id not in present]
+        if len(waiting) == len(found):
+            yield dg.SkipReason(_why_nothing(connector, waiting))
 
     return due
 
 
-def _why_nothing(connector: type[Connector]) -> str:
-    from churnguard_pipelines.store.breakers import open_breakers
-
-    broken = open_breakers(current_store(), connector.provider)
-    if not broken:
-        return "Nothing is due."
-    return "Nothing is due. Resting: " + "; ".join(f"{name}: {reason}" for name, reason in broken.items())
+def _why_nothing(connector: type[Connector], waiting: list[str]) -> str:
+    reasons = [f"Due, but not a partition yet: {', '.join(waiting)}." if waiting else "Nothing is due."]
+    if broken := open_breakers(current_store(), connector.provider):
+        reasons.append("Not called: " + "; ".join(f"{name}: {reason}" for name, reason in broken.items()))
+    return " ".join(reasons)

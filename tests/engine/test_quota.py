@@ -34,7 +34,7 @@ from churnguard_pipelines.engine.quota import (
     take,
 )
 from churnguard_pipelines.errors import RateLimited, Stopped
-from churnguard_pipelines.settings import environment
+from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.quotas import QuotaRow, locked_quota
 from tests.engine.conftest import FakeClock
@@ -348,7 +348,7 @@ store.close()
 
 @contextmanager
 def callers(store: Store, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    variables = environment(store.settings, database_url=store.database_url)
+    variables = dagster_environment(store)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", CALLER, ACCOUNT],

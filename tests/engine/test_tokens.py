@@ -21,7 +21,7 @@ from churnguard_pipelines.model import (
     IntegrationType,
     Organization,
 )
-from churnguard_pipelines.settings import environment
+from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration, get_integration
 from churnguard_pipelines.store.organizations import add_organization
@@ -98,7 +98,7 @@ store.close()
 
 def test_processes_that_notice_together_renew_once(store: Store, integration_id: str, api: Api) -> None:
     provider = Provider(api)
-    variables = environment(store.settings, database_url=store.database_url)
+    variables = dagster_environment(store)
     arguments = [sys.executable, "-c", CALLER, integration_id, api.url]
     processes = [
         subprocess.Popen(arguments, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -62,7 +62,7 @@ def plant(connection: psycopg.Connection, table: Guarded, organization_id: str) 
     """A row of this organization, with whatever else the table insists on."""
     values = {"organization_id": organization_id}
     for column, kind in connection.execute(REQUIRED, [table.identifier.as_string(connection)]):
-        values[column] = SAMPLES.get(kind, "1")
+        values[column] = SAMPLES.get(kind, "0")
         if (table.name, column) == ("breakers", "state"):
             values[column] = "open"
         elif column in ("integration_id", "sync_id"):

@@ -1,33 +1,51 @@
--- What was billed for subscription items: lines of invoices, and prorations that wait for their invoice.
--- A line without an invoice has no status. Prices that are not in the warehouse leave interval and usage null.
+-- What was billed for subscription items, oldest first within a subscription: lines of invoices, and prorations that
+-- wait for their invoice. Prices come from their own table, or from the items that still have them; one that is in
+-- neither leaves interval null. `void`: nobody had to pay; while collection is paused invoices are voided, or stay
+-- drafts that do not advance (docs.stripe.com/billing/subscriptions/pause-payment).
 WITH lines AS (
-    SELECT integration_id, id AS invoice, status, billing_reason, line,
-           line #>> '{parent,subscription_item_details,subscription}' AS subscription,
-           line #>> '{parent,subscription_item_details,subscription_item}' AS item,
-           coalesce((line #>> '{parent,subscription_item_details,proration}')::boolean, false) AS proration
+    SELECT integration_id,
+           line #> '{parent,subscription_item_details}' AS details,
+           line, line -> 'pricing' AS pricing, line -> 'period' AS period,
+           status = 'void' OR (status = 'draft' AND auto_advance IS FALSE) AS void
       FROM raw.stripe_invoices, jsonb_array_elements(lines) AS listed (line)
      WHERE organization_id = :organization_id AND deleted_at IS NULL AND jsonb_typeof(lines) = 'array'
     UNION ALL
-    SELECT integration_id, NULL, NULL, NULL,
-           jsonb_build_object('amount', amount, 'quantity', quantity, 'period', period, 'pricing', pricing),
-           parent #>> '{subscription_details,subscription}',
-           parent #>> '{subscription_details,subscription_item}',
-           true
+    SELECT integration_id,
+           jsonb_build_object('proration', true, 'proration_details', proration_details) || (parent -> 'subscription_details'),
+           jsonb_build_object('amount', amount, 'quantity', quantity), pricing, period,
+           false
       FROM raw.stripe_invoice_items
      WHERE organization_id = :organization_id AND deleted_at IS NULL AND proration AND invoice IS NULL
+), prices AS (
+    SELECT integration_id, id, unit_amount_decimal::text AS unit_amount, recurring
+      FROM raw.stripe_prices
+     WHERE organization_id = :organization_id AND recurring IS NOT NULL
+    UNION
+    SELECT integration_id, item #>> '{price,id}', item #>> '{price,unit_amount_decimal}', item #> '{price,recurring}'
+      FROM raw.stripe_subscriptions AS subscription, jsonb_array_elements(items) AS listed (item)
+     WHERE organization_id = :organization_id AND jsonb_typeof(items) = 'array'
+       AND NOT EXISTS (SELECT FROM raw.stripe_prices AS price
+                        WHERE price.organization_id = :organization_id
+                          AND price.integration_id = subscription.integration_id
+                          AND price.id = item #>> '{price,id}' AND price.recurring IS NOT NULL)
 )
-SELECT lines.integration_id, subscription, item, invoice, lines.status, lines.billing_reason, proration,
-       (line ->> 'amount')::bigint < 0 AS credit,
+SELECT lines.integration_id,
+       details ->> 'subscription' AS subscription,
+       details ->> 'subscription_item' AS item,
+       (period ->> 'start')::bigint * 1000 AS starts,
+       (period ->> 'end')::bigint * 1000 AS ends,
+       coalesce((details ->> 'proration')::boolean, false) AS proration,
+       (line ->> 'amount')::bigint < 0
+           OR coalesce(jsonb_typeof(details #> '{proration_details,credited_items}') = 'object', false) AS credit,
        coalesce((line ->> 'quantity')::bigint, 0) AS quantity,
-       (line #>> '{period,start}')::bigint * 1000 AS starts,
-       (line #>> '{period,end}')::bigint * 1000 AS ends,
-       coalesce(price.unit_amount_decimal::text, line #>> '{pricing,unit_amount_decimal}') AS unit_amount,
-       price.recurring ->> 'interval' AS interval,
-       (price.recurring ->> 'interval_count')::int AS interval_count,
-       price.recurring ->> 'usage_type' AS usage_type
+       pricing #>> '{price_details,price}' AS price,
+       -- null for tiers: only flat prices count
+       CASE WHEN prices.id IS NULL THEN pricing ->> 'unit_amount_decimal' ELSE prices.unit_amount END AS unit_amount,
+       recurring ->> 'interval' AS interval,
+       (recurring ->> 'interval_count')::int AS interval_count,
+       coalesce(void, false) AS void
   FROM lines
-  LEFT JOIN raw.stripe_prices AS price
-    ON price.organization_id = :organization_id AND price.integration_id = lines.integration_id
-   AND price.id = line #>> '{pricing,price_details,price}'
- WHERE subscription IS NOT NULL AND item IS NOT NULL
- ORDER BY lines.integration_id, subscription, starts
+  LEFT JOIN prices ON prices.integration_id = lines.integration_id AND prices.id = pricing #>> '{price_details,price}'
+ WHERE details ->> 'subscription' IS NOT NULL AND details ->> 'subscription_item' IS NOT NULL
+   AND recurring ->> 'usage_type' IS DISTINCT FROM 'metered'
+ ORDER BY lines.integration_id COLLATE "C", (details ->> 'subscription') COLLATE "C", starts

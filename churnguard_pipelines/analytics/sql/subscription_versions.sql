@@ -6,6 +6,7 @@ SELECT integration_id,
        currency,
        status,
        (extract(epoch FROM valid_from) * 1000)::bigint AS valid_from,
+       (extract(epoch FROM valid_to) * 1000)::bigint AS vanished,  -- of the newest: nothing came after it
        (extract(epoch FROM coalesce(start_date, created)) * 1000)::bigint AS started,
        (extract(epoch FROM trial_start) * 1000)::bigint AS trial_start,
        (extract(epoch FROM trial_end) * 1000)::bigint AS trial_end,
@@ -16,8 +17,9 @@ SELECT integration_id,
                                            item #>> '{price,recurring,interval}',
                                            (item #>> '{price,recurring,interval_count}')::int,
                                            item #>> '{price,recurring,usage_type}') ORDER BY position)
-          FROM jsonb_array_elements(items) WITH ORDINALITY AS listed (item, position)) AS items,
+          FROM jsonb_array_elements(CASE WHEN jsonb_typeof(items) = 'array' THEN items END)
+               WITH ORDINALITY AS listed (item, position)) AS items,
        discounts
   FROM raw.stripe_subscriptions_versions
  WHERE organization_id = :organization_id AND customer IS NOT NULL
- ORDER BY integration_id, id, valid_from
+ ORDER BY integration_id COLLATE "C", id COLLATE "C", stripe_subscriptions_versions.valid_from

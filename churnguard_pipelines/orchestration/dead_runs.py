@@ -1,0 +1,55 @@
+"""Runs whose process is gone: killed, or its machine went down.
+
+Dagster's default launcher cannot tell, and would count such a run as running for ever: its integration, limited to
+one run at a time, would never sync again. The ledger's signs of life can tell.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from churnguard_pipelines.connectors import providers
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store.ledger import find_sync
+
+MAX_RUNTIME = {"dagster/max_runtime": "3600"}
+"""Tags of runs that are no syncs and give no signs of life: Dagster ends them after so many seconds."""
+
+WINDING_UP = timedelta(minutes=2)
+"""A run may still say something when its sync has ended."""
+BEGINNING = timedelta(minutes=10)
+"""In which a sync's run must have made its page in the ledger."""
+
+
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends the runs of syncs whose process was killed, so that their integrations can sync again.",
+)
+def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    buried = list(_buried(context.instance))
+    return dg.SkipReason("; ".join(buried) or "Every run that is running lives.")
+
+
+def _buried(instance: dg.DagsterInstance) -> Iterator[str]:
+    now = current_store().now()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        run = record.dagster_run
+        if (cause := _cause_of_death(record, now)) is not None:
+            instance.report_run_failed(run, cause)
+            yield f"{run.job_name} {run.run_id}: {cause}"
+
+
+def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
+    run = record.dagster_run
+    page = find_sync(current_store(), run.run_id)
+    if page is not None:
+        ended = page.finished_at is not None and page.finished_at < now - WINDING_UP
+        return (page.error or "its process ended after the sync.") if ended else None
+    if run.job_name not in {f"{name}_{what}" for name in providers() for what in ("sync", "history")}:
+        return None
+    began = record.start_time
+    late = began is not None and began < (now - BEGINNING).timestamp()
+    return "its process ended before the sync began." if late else None

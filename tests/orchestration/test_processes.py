@@ -1,0 +1,103 @@
+"""Syncs as processes of their own, and what a command line needs of Dagster without importing it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from churnguard_pipelines.orchestration.dead_runs import dead_runs
+from churnguard_pipelines.orchestration.environment import dagster_environment, dagster_home
+from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
+from churnguard_pipelines.sandbox.serve import Sandbox
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.tables import syncs
+from tests.orchestration.conftest import Register
+from tests.orchestration.runs import run, sandbox_of_one_s_own
+
+
+@pytest.fixture
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with sandbox_of_one_s_own(tmp_path_factory.mktemp("sandbox")) as served:
+        yield served
+
+
+def test_a_sync_that_is_stopped_is_over_in_dagster_and_in_the_ledger(
+    instance: dg.DagsterInstance, store: Store, register: Register, sandbox: Sandbox
+) -> None:
+    """Also while the provider does not answer: a run that seemed to go on would block its integration's queue."""
+    register()
+    sandbox.fault("hang", "/v1/prices")
+    sync = SyncProcess(store, SyncRequest("acme"))
+    while sync.running and not _reading(sync, "prices"):
+        time.sleep(0.05)
+    sync.stop()
+
+    report = sync.report()
+    assert (report.status, report.objects["products"].status) == ("failed", "succeeded")
+    assert _status(instance, sync) in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def test_a_sync_that_was_killed_is_ended_in_dagster_once_it_gives_no_sign_of_life(
+    instance: dg.DagsterInstance, store: Store, register: Register, sandbox: Sandbox
+) -> None:
+    register()
+    sandbox.fault("hang", "/v1/prices")
+    sync = SyncProcess(store, SyncRequest("acme"))
+    while sync.running and not _reading(sync, "prices"):
+        time.sleep(0.05)
+    (process,) = (each for each in psutil.Process().children() if sync.request.sync_id in " ".join(each.cmdline()))
+    process.kill()
+    sync.wait()
+
+    assert _status(instance, sync) == dg.DagsterRunStatus.STARTED, "Dagster cannot tell"
+    with store.operator() as connection:
+        connection.execute(sa.update(syncs).values(heartbeat_at=syncs.c.heartbeat_at - timedelta(minutes=5)))
+    dead_runs(dg.build_sensor_context(instance=instance))
+    assert _status(instance, sync) == dg.DagsterRunStatus.FAILURE
+    sandbox.clear_faults()
+    assert run(instance, "stripe_sync", "acme").success, "the next sync goes on from the last checkpoint"
+
+
+def _status(instance: dg.DagsterInstance, sync: SyncProcess) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(sync.request.sync_id)
+    assert found is not None
+    return found.status
+
+
+def _reading(sync: SyncProcess, name: str) -> bool:
+    report = sync.progress()
+    return report is not None and report.objects[name].status == "running"
+
+
+def test_dagster_s_home_holds_this_version_s_configuration_and_is_not_written_without_need(store: Store) -> None:
+    written = dagster_home(store.settings) / "dagster.yaml"
+    before = written.stat().st_mtime_ns
+    assert "QueuedRunCoordinator" in written.read_text()
+    dagster_home(store.settings)
+    assert written.stat().st_mtime_ns == before
+    written.write_text("of an older version")
+    dagster_home(store.settings)
+    assert "QueuedRunCoordinator" in written.read_text()
+    assert [path.name for path in written.parent.iterdir()] == ["dagster.yaml"]
+
+
+def test_the_environment_of_dagster_s_processes_says_where_everything_is(store: Store) -> None:
+    variables = dagster_environment(store)
+    assert variables["CHURNGUARD_DATABASE_URL"] == store.database_url
+    assert variables["CHURNGUARD_DAGSTER_DATABASE_URL"].startswith("postgresql+psycopg2://")
+    assert variables["DAGSTER_HOME"] == str(store.settings.home / "dagster")
+
+
+def test_what_a_command_line_needs_does_not_import_dagster() -> None:
+    modules = ("environment", "heartbeats", "process", "services")
+    imports = ", ".join(f"churnguard_pipelines.orchestration.{name}" for name in modules)
+    program = f"import sys, {imports}; sys.exit('dagster' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
