@@ -23,10 +23,11 @@ VALIDITY = ("valid_from", "valid_to")
 _LONGEST_NAME = 63
 _LOCK = 0x6368_7572_6E02
 
+# By a join: to_regclass() answers from a cache that does not see what another process created since the first look.
 _COLUMNS = sa.text("""
 SELECT a.attname, format_type(a.atttypid, NULL)
-  FROM pg_attribute a
- WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'raw' AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped
 """)
 # format_type's word for a type, where it differs from the declarations'.
 _SPELLING = {"timestamp with time zone": "timestamptz"}
@@ -109,8 +110,7 @@ def _creation(table: Table, name: str) -> Composed:
 
 
 def _existing(connection: Connection, name: str) -> dict[str, str]:
-    quoted = Identifier("raw", name).as_string(None)
-    rows = connection.execute(_COLUMNS, {"name": quoted}).all()
+    rows = connection.execute(_COLUMNS, {"name": name}).all()
     return {column: _SPELLING.get(type_name, type_name) for column, type_name in rows}
 
 

@@ -223,6 +223,29 @@ def test_processes_may_ensure_the_same_table_at_once(store: Store) -> None:
     assert Warehouse(store).ensure(tables[-1]) == []
 
 
+def test_first_syncs_that_make_one_table_after_the_other_together_do_not_collide(store: Store) -> None:
+    """In long-lived connections, whose statements are prepared: what another one just made must be seen."""
+    tables = [Table("test", f"together_{n}", "id", (Column("a", TEXT),), versioned=n % 2 == 0) for n in range(60)]
+    together = threading.Barrier(2)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        warehouse = Warehouse(store)
+        for table in tables:
+            together.wait()
+            try:
+                warehouse.ensure(table)
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
 @pytest.mark.parametrize("columns", [["extra"], ["id"], ["twice", "twice"], ["x" * 64], ["valid_to"]])
 def test_names_that_collide_or_are_too_long_are_refused(warehouse: Warehouse, columns: list[str]) -> None:
     with pytest.raises(InvalidConfiguration, match=columns[0]):
