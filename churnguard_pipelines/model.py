@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, StringConstraints
 
+from churnguard_pipelines.records import DataSyncMode as DataSyncMode
+
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Organization, integration and stream ids. They become Dagster partition keys, so the alphabet is narrow."""
 
@@ -42,13 +44,6 @@ class CredentialType(StrEnum):
     OAUTH2 = "oauth2"
     CLIENT_CREDENTIALS = "client_credentials"
     JWT_BEARER = "jwt_bearer"
-
-
-class DataSyncMode(StrEnum):
-    FULL = "full"
-    INCREMENTAL = "incremental"
-    REAL_TIME = "real_time"
-    SCHEDULED = "scheduled"
 
 
 class StreamType(StrEnum):

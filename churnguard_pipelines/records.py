@@ -9,6 +9,15 @@ from enum import StrEnum
 from typing import Any
 
 
+class DataSyncMode(StrEnum):
+    """How an integration is read. ``real_time`` and ``scheduled`` say when; they read as ``incremental`` does."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    REAL_TIME = "real_time"
+    SCHEDULED = "scheduled"
+
+
 class ColumnType(StrEnum):
     """The PostgreSQL type of a raw column. TIMESTAMP takes epoch seconds or ISO 8601 and is stored with time zone."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, opened_store, out
-from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.records import DataSyncMode
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.ledger import SyncReport
