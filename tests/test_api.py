@@ -104,20 +104,21 @@ def test_a_failed_sync_says_so(settings: Settings, sandbox: Sandbox) -> None:
 
 
 def test_a_sync_that_never_began_is_not_mistaken_for_the_one_before(
-    settings: Settings, store: Store, sandbox: Sandbox
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
         async with IntegrationEngine(settings) as engine:
             await engine.register_integration(stripe(sandbox))
             first = await engine.start_sync("acme")
             await engine.wait_for_sync("acme")
+            monkeypatch.setenv("DASHBOARD_PORT", "nonsense")  # its process ends before it has written anything
             second = await engine.start_sync("acme")
-            await engine.close()  # ends its process before it has written anything
-            ended = await engine.get_sync_status("acme")
+            ended = await engine.wait_for_sync("acme")
             assert second != first
             assert (ended.sync_id, ended.records_processed, ended.progress) == (second, 0, None)
             assert ended.error is not None
             assert ended.error.startswith("the sync ended before it began")
+            assert "DASHBOARD_PORT" in ended.error
 
     asyncio.run(story())
 

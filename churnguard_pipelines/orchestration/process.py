@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
+STOP_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,11 @@ class SyncProcess:
         """End the process; the next sync goes on from the last committed checkpoint."""
         if self.running:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def report(self) -> SyncReport:
         """The final report. Raises ``SyncFailed`` with the process's last words if it ended before it began."""
