@@ -41,6 +41,8 @@ class Settings(BaseSettings):
         1_048_576, validation_alias=AliasChoices("WEBHOOK_MAX_PAYLOAD_SIZE")
     )
     webhook_signature_validation: bool = Field(True, validation_alias=AliasChoices("WEBHOOK_SIGNATURE_VALIDATION"))
+    webhook_public_url: str | None = Field(None, validation_alias=AliasChoices("WEBHOOK_PUBLIC_URL"))
+    """Scheme and host as providers see them, where a proxy stands before us; HubSpot and Mandrill sign it."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(

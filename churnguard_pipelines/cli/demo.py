@@ -55,6 +55,8 @@ class Demo:
         with out.status("Simulating 24 months of two SaaS businesses …"):
             self._start_sandbox()
         self._register()
+        if self._living:
+            self._subscribe()
         return self
 
     def __exit__(
@@ -155,6 +157,23 @@ class Demo:
                 add_integration(self._store, wanted, actor=ACTOR)
             elif known.base_url != wanted.base_url:
                 replace_integration(self._store, wanted, actor=ACTOR)
+
+    def _subscribe(self) -> None:
+        """Have the simulated Stripe deliver its events to the webhook gateway, signed."""
+        from secrets import token_hex
+
+        from churnguard_pipelines.store.webhook_endpoints import add_endpoint, list_endpoints
+
+        settings = self._store.settings
+        for organization in ORGANIZATIONS:
+            name = organization.organization_id
+            known = list_endpoints(self._store, name)
+            endpoint = known[0] if known else add_endpoint(
+                self._store, organization_id=name, provider="stripe", secret=f"whsec_{token_hex(32)}", actor=ACTOR
+            )  # fmt: skip
+            url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/stripe/{name}"
+            subscription = {"account": name, "url": url, "secret": endpoint.secrets[0][0]}
+            httpx.post(f"{self._url}/_webhooks", json=subscription, timeout=10).raise_for_status()
 
     def _print_rows(self) -> bool:
         from churnguard_pipelines.connectors import connector

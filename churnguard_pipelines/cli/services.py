@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def up() -> None:
-    """Start everything: database, Dagster's web UI, daemon and code server. Ctrl-C stops it.
+    """Start everything: database, webhook gateway, Dagster's web UI, daemon and code server. Ctrl-C stops it.
 
     Example: `churnguard keys create && churnguard up`
     """
@@ -35,14 +36,18 @@ def demo(
 
 
 def serve(store: Store) -> None:
-    """Run Dagster's services until Ctrl-C; returns when all of them are stopped."""
-    from churnguard_pipelines.orchestration.services import DagsterServices
+    """Run all processes until Ctrl-C; returns when all of them are stopped."""
+    from churnguard_pipelines.orchestration.services import Services
 
-    services = DagsterServices(store)
-    with out.status("Starting Dagster …"):
+    services = Services(store)
+    with out.status("Starting the webhook gateway and Dagster …"):
         services.start()
+    key = _first_key(store)
     try:
         out.print(f"\n[green]✓[/green] Dashboard: [bold]{services.url}[/bold]")
+        if key:
+            out.print(f"  API key, to sign in (kept in {first_key_file(store)}): [bold]{key}[/bold]", highlight=False)
+        out.print(f"  Webhooks:  {services.webhooks_url}/PROVIDER/ORGANIZATION", highlight=False)
         out.print(f'  Logs: {store.settings.home / "logs"}   Plain dagster CLI: [bold]eval "$(churnguard env)"[/bold]')
         out.print("  Ctrl-C stops everything.")
         services.watch()
@@ -50,3 +55,23 @@ def serve(store: Store) -> None:
         out.print("Stopping …")
     finally:
         services.stop()
+
+
+def first_key_file(store: Store) -> Path:
+    return store.settings.home / "api-key"
+
+
+def _first_key(store: Store) -> str | None:
+    """An operator's key where there is none yet, in a file that only its owner reads; None once others were made."""
+    from churnguard_pipelines.store.api_keys import authenticate, create_key, list_keys
+
+    path = first_key_file(store)
+    if path.exists():
+        key = path.read_text().strip()
+        return key if authenticate(store, key) else None
+    if list_keys(store):
+        return None
+    path.touch(mode=0o600)
+    key = create_key(store, "first key", actor="cli")
+    path.write_text(f"{key}\n")
+    return key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Column, Position, Table, Window
+from churnguard_pipelines.records import Batch, Column, Deletion, Position, Record, Table, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class ConnectionReport:
         return all(item.readable for item in self.objects)
 
 
+StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
+"""The versions that we have of these keys' records."""
+
+
 class Connector(ABC):
     """One provider, opened for one integration. A subclass in a module of its own is all that a new provider needs."""
 
@@ -71,6 +75,8 @@ class Connector(ABC):
     kind: ClassVar[IntegrationType]
     title: ClassVar[str]
     objects: ClassVar[tuple[Object, ...]]
+    ignored_events: ClassVar[frozenset[str]] = frozenset()
+    """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         self.integration = integration
@@ -107,6 +113,21 @@ class Connector(ABC):
     @abstractmethod
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         """The object's records from the reading's position on, until the source has no more for now."""
+
+    @classmethod
+    def object_of(cls, event: Mapping[str, Any]) -> str | None:
+        """The object whose records a webhook event changes; None if there is none."""
+        return None
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        """What these webhook events of one object, in the order in which they came, make of its records.
+
+        A connector that takes webhooks overrides this and :meth:`object_of`. Raises ``ProviderMisbehaved`` for an event
+        that cannot be understood.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:

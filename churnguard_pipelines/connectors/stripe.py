@@ -5,9 +5,18 @@ Facts are the API reference's of version 2026-05-27.dahlia. Money is in minor un
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from functools import cache
+from typing import Any
 
-from churnguard_pipelines.connectors.sdk import ConnectionReport, Connector, Object, ObjectAccess, Reading
+from churnguard_pipelines.connectors.sdk import (
+    ConnectionReport,
+    Connector,
+    Object,
+    ObjectAccess,
+    Reading,
+    StoredVersions,
+)
 from churnguard_pipelines.connectors.stripe_api import StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe_reading import StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential
@@ -15,11 +24,34 @@ from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Column, ColumnType, Window
+from churnguard_pipelines.records import Batch, Column, ColumnType, Deletion, Record, Window
 
 LIVE_PER_SECOND, TEST_PER_SECOND = 100, 25
 """Read requests a second that Stripe allows an account: docs.stripe.com/rate-limits."""
 RESERVE = 0.1  # share of it that is left to the customer's other tools
+
+
+IGNORED_EVENTS = frozenset(
+    {
+        # of Connect platforms and of money on its way: neither is synced
+        *("account.application.authorized", "account.application.deauthorized", "account.updated"),
+        *(f"account.external_account.{what}" for what in ("created", "updated", "deleted")),
+        *(f"transfer.{what}" for what in ("created", "updated", "paid", "failed", "reversed")),
+        "balance.available",
+        # come together with an update of the customer or the subscription
+        *(f"customer.discount.{what}" for what in ("created", "updated", "deleted")),
+        # how customers pay, and what is not yet a sale
+        *(f"customer.source.{what}" for what in ("created", "updated", "deleted", "expiring")),
+        *(f"payment_method.{what}" for what in ("attached", "detached", "updated", "automatically_updated")),
+        *(f"setup_intent.{what}" for what in ("created", "succeeded", "setup_failed", "canceled", "requires_action")),
+        *(f"quote.{what}" for what in ("created", "finalized", "accepted", "canceled")),
+        *(f"payment_link.{what}" for what in ("created", "updated")),
+        *(f"tax_rate.{what}" for what in ("created", "updated")),
+        "mandate.updated",
+        # a forecast of an invoice that does not exist yet, so it has no id
+        "invoice.upcoming",
+    }
+)
 
 
 def columns(**kinds: str) -> tuple[Column, ...]:
@@ -42,6 +74,7 @@ def changed_by(*events: str, **options: object) -> StripeOptions:
 class Stripe(Connector):
     provider, kind, title = "stripe", IntegrationType.PAYMENT, "Stripe"
     should_retry = staticmethod(should_retry)
+    ignored_events = IGNORED_EVENTS
     objects = (
         obj(
             "products", "/v1/products",
@@ -256,6 +289,15 @@ class Stripe(Connector):
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         return self._reader.read(item, reading)
 
+    @classmethod
+    def object_of(cls, event: Mapping[str, Any]) -> str | None:
+        return _object_of_type().get(event["type"])
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        return self._reader.changes(item, events, stored)
+
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         return self._reader.keys(item, window, limit)
 
@@ -265,3 +307,9 @@ class Stripe(Connector):
         except PermissionMissing as error:
             return ObjectAccess(item.name, readable=False, problem=error.message, remedy=error.remedy)
         return ObjectAccess(item.name, readable=True)
+
+
+@cache
+def _object_of_type() -> Mapping[str, str]:
+    listed = {type_: item.name for item in Stripe.objects for type_ in item.options.events}
+    return {"invoiceitem.updated": "invoice_items", **listed}  # old API versions tell that, too

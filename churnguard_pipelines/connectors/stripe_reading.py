@@ -7,15 +7,16 @@ A position is ``{"phase": "backfill", "started", "open", "absent_since"}`` until
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from churnguard_pipelines.connectors.paging import OpenWindow, Page, read_windows
-from churnguard_pipelines.connectors.sdk import Object, Reading
+from churnguard_pipelines.connectors.sdk import Object, Reading, StoredVersions
 from churnguard_pipelines.connectors.stripe_api import Answer, StripeApi
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.model import DataSyncMode
@@ -72,6 +73,22 @@ class StripeReader:
             yield from self._backfill(item, position)
             return
         yield from self._incremental(item, position, now)
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[list[Record], list[Deletion]]:
+        """What webhook events, which come in any order, make of the object's records. Where the order of two states
+        within a second is not known, the object itself is asked for. docs.stripe.com/webhooks#event-ordering"""
+        seconds: dict[str, list[int]] = {}
+        for event in events:
+            seconds.setdefault(self._told_of(item, event), []).append(event["created"])
+        ours = stored(seconds.keys())
+        unsure = {
+            key
+            for key, created in seconds.items()
+            if created.count(max(created)) > 1 or ours.get(key, 0) // TICK == max(created)
+        }
+        return self._changes(item, sorted(events, key=lambda event: event["created"]), ours, unsure)
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
@@ -231,9 +248,18 @@ class StripeReader:
         events.reverse()
         return events
 
-    def _changes(self, item: Object, events: Sequence[dict[str, Any]]) -> tuple[list[Record], list[Deletion]]:
-        """The newest state of each object that the events name; every state where versions are kept."""
-        told: dict[str, list[tuple[dict[str, Any], int]]] = {}
+    def _changes(
+        self,
+        item: Object,
+        events: Sequence[Mapping[str, Any]],
+        stored: Mapping[str, int] = MappingProxyType({}),
+        unsure: Collection[str] = (),
+    ) -> tuple[list[Record], list[Deletion]]:
+        """The newest state of each object that the events, oldest first, name; every state where versions are kept.
+
+        What is ``unsure`` or not complete is asked for, unless what is ``stored`` is newer than all of it.
+        """
+        told: dict[str, list[tuple[Mapping[str, Any], int]]] = {}
         for event in events:
             states = told.setdefault(self._told_of(item, event), [])
             begin = event["created"] * TICK
@@ -245,17 +271,17 @@ class StripeReader:
         again: list[str] = []
         for key, states in told.items():
             event, version = states[-1]
-            if _deletes(event):
+            if _deletes(event) and key not in unsure:
                 deletions.append(Deletion(key, DeleteKind.HARD, version))
                 continue
-            complete = self._payload_is_complete(item, event)
+            complete = key not in unsure and self._payload_is_complete(item, event)
             usable = states if item.versioned else states[-1:]
             records += [
                 Record(state["data"]["object"], moment)
                 for state, moment in usable
                 if self._same_version(state) and (complete or item.versioned)
             ]
-            if not complete:
+            if not complete and stored.get(key, 0) // TICK <= event["created"]:
                 again.append(key)
         for key, answer in zip(again, self._fetch(item, again), strict=True):
             if answer.missing or answer.body.get("deleted"):
@@ -274,7 +300,8 @@ class StripeReader:
             raise self._misbehaved("events", "has an event that does not say what it tells of") from None
 
     def _payload_is_complete(self, item: Object, event: Mapping[str, Any]) -> bool:
-        return self._same_version(event) and not item.options.expand
+        record = event["data"]["object"]
+        return self._same_version(event) and not any(record.get(name) for name in item.options.expand)
 
     def _same_version(self, event: Mapping[str, Any]) -> bool:
         return bool(event.get("api_version") == self._api.version)

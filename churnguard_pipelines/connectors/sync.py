@@ -27,7 +27,7 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
-from churnguard_pipelines.store import checkpoints, ledger, rejected
+from churnguard_pipelines.store import checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import record_drift
 from churnguard_pipelines.store.integrations import get_integration, set_status
@@ -36,6 +36,8 @@ from churnguard_pipelines.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
+REJECTED_EVENTS = "webhooks"
+"""The object under which whole webhook events are rejected."""
 UNKNOWN = "unknown"
 """The source of a checkpoint made with credentials that may not know whose they are."""
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
@@ -131,8 +133,14 @@ def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None
     integration = get_integration(store, integration_id)
     kind, warehouse, total = connector(integration.provider_name), Warehouse(store), Counts()
     waiting = rejected.list_rejected(store, integration_id, ids=ids)
+    events = {item.id: str(item.key) for item in waiting if item.object == REJECTED_EVENTS}
+    if events:  # whole webhook events, which are worked off once more
+        inbox.replay(store, integration_id, actor="replay", event_ids=sorted(events.values()))
+        with store.organization(integration.organization_id) as connection:
+            rejected.mark_resolved(connection, events)
+        waiting = [item for item in waiting if item.id not in events]
     for name in sorted({item.object for item in waiting}):
-        mapper = _mapper(integration, kind.table(name))
+        mapper = mapper_of(integration, kind.table(name))
         warehouse.ensure(mapper.table)
         for item in (item for item in waiting if item.object == name):
             # Its version is not known any more: the moment it came is the closest that is not too new.
@@ -186,7 +194,7 @@ class _Run:
 
     def _one(self, item: Object) -> None:
         integration, identity = self._use.integration, self._identity
-        mapper = _mapper(integration, self._use.connector.table(item.name))
+        mapper = mapper_of(integration, self._use.connector.table(item.name))
         drift = self._warehouse.ensure(mapper.table)
         lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))
         with self._store.organization(integration.organization_id) as connection:
@@ -242,7 +250,8 @@ def chosen_objects(integration: IntegrationConfiguration, objects: Sequence[str]
     return [item for name, item in known.items() if wanted is None or name in wanted]
 
 
-def _mapper(integration: IntegrationConfiguration, table: Table) -> Mapper:
+def mapper_of(integration: IntegrationConfiguration, table: Table) -> Mapper:
+    """With the integration's own field mappings and filters. Raises ``InvalidConfiguration``."""
     sync = integration.sync_config
     filters = [rule for rule in sync.data_filters if rule.objects is None or table.object in rule.objects]
     return Mapper(table, field_mappings=sync.field_mappings.get(table.object), filters=filters)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from churnguard_pipelines.engine.mapping import Mapper
-from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record
+from churnguard_pipelines.engine.mapping import Mapped, Mapper
+from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record, Table
 from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
 
@@ -53,26 +53,41 @@ class Pump:
     def _commit(
         self, lane: Lane, source: str, checkpoint: Checkpoint | None, gathered: list[Batch]
     ) -> tuple[Counts, Checkpoint]:
-        table, name = self.mapper.table, lane.integration_id
+        table = self.mapper.table
         records: list[Record] = [record for batch in gathered for record in batch.records]
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
         mapped = self.mapper.rows(records)
-        counts = Counts(read=len(records), filtered=mapped.filtered, rejected=len(mapped.rejected))
         with self.warehouse.transaction(lane.organization_id) as transaction:
-            if mapped.rows:
-                counts.add(transaction.upsert(table, name, mapped.rows))
-            if deletions:
-                counts.deleted += transaction.delete(table, name, deletions)
-            if mapped.rejected:
-                transaction.reject(lane, table.object, mapped.rejected, self.sync_id)
-            if mapped.drift:
-                record_drift(transaction.connection, lane, table.object, mapped.drift)
+            counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:
                 if batch.delete_absent_since is not None:
-                    counts.deleted += transaction.delete_absent(table, name, batch.delete_absent_since)
+                    absent = transaction.delete_absent(table, lane.integration_id, batch.delete_absent_since)
+                    counts.deleted += absent
             moved = transaction.advance(lane, checkpoint, gathered[-1].position, source)
             transaction.progress(self.sync_id, table.object, counts)
         return counts, moved
+
+
+def store_changes(
+    transaction: WarehouseTransaction,
+    lane: Lane,
+    table: Table,
+    mapped: Mapped,
+    deletions: Sequence[Deletion],
+    sync_id: str | None,
+) -> Counts:
+    """One table's part of a batch: its rows, deletions, rejected records and drift."""
+    read = len(mapped.rows) + len(mapped.rejected) + mapped.filtered
+    counts = Counts(read=read, filtered=mapped.filtered, rejected=len(mapped.rejected))
+    if mapped.rows:
+        counts.add(transaction.upsert(table, lane.integration_id, mapped.rows))
+    if deletions:
+        counts.deleted += transaction.delete(table, lane.integration_id, deletions)
+    if mapped.rejected:
+        transaction.reject(lane, table.object, mapped.rejected, sync_id)
+    if mapped.drift:
+        record_drift(transaction.connection, lane, table.object, mapped.drift)
+    return counts
 
 
 class _ReadAhead:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from churnguard_pipelines.connectors import connectors
 from churnguard_pipelines.connectors.sdk import Connector
-from churnguard_pipelines.orchestration import alerts, mrr, retention
+from churnguard_pipelines.orchestration import alerts, mrr, retention, webhooks
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
 from churnguard_pipelines.orchestration.partitions import partition_keeper
@@ -61,8 +61,8 @@ def _common() -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=[mrr.mrr_movements],
-        jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention],
+        jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention, webhooks.webhook_session],
         schedules=[retention.retention_daily],
-        sensors=[partition_keeper, dead_runs, alerts.failure_alert, *automation],
+        sensors=[partition_keeper, webhooks.webhooks_waiting, dead_runs, alerts.failure_alert, *automation],
         executor=dg.in_process_executor,  # of what the web UI starts, too: half the start-up of Dagster's own choice
     )

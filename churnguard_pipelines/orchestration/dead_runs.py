@@ -10,7 +10,10 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from churnguard_pipelines.connectors import providers
+from churnguard_pipelines.connectors.webhook_session import KIND
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.webhooks import JOB as SESSION_JOB
+from churnguard_pipelines.store import sessions
 from churnguard_pipelines.store.ledger import find_sync
 
 MAX_RUNTIME = {"dagster/max_runtime": "3600"}
@@ -26,7 +29,7 @@ BEGINNING = timedelta(minutes=10)
     name="dead_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends the runs of syncs whose process was killed, so that their integrations can sync again.",
+    description="Ends the runs of syncs and sessions whose process was killed, so that others can take their place.",
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     buried = list(_buried(context.instance))
@@ -44,12 +47,16 @@ def _buried(instance: dg.DagsterInstance) -> Iterator[str]:
 
 def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
     run = record.dagster_run
+    began = record.start_time
+    late = began is not None and began < (now - BEGINNING).timestamp()
+    if run.job_name == SESSION_JOB:
+        if sessions.known(current_store(), run.run_id):
+            return None if run.run_id in sessions.ages(current_store(), KIND) else "its process ended."
+        return "its process ended before the session began." if late else None
     page = find_sync(current_store(), run.run_id)
     if page is not None:
         ended = page.finished_at is not None and page.finished_at < now - WINDING_UP
         return (page.error or "its process ended after the sync.") if ended else None
     if run.job_name not in {f"{name}_{what}" for name in providers() for what in ("sync", "history")}:
         return None
-    began = record.start_time
-    late = began is not None and began < (now - BEGINNING).timestamp()
     return "its process ended before the sync began." if late else None

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
 
 KEEP_DAYS = 30
@@ -43,12 +44,24 @@ def delete_old_runs(context: dg.OpExecutionContext, config: RetentionConfig) -> 
     for run_id in doomed:
         context.instance.delete_run(run_id)
     forgotten = forget_syncs(current_store(), config.days)
+    sessions.forget(current_store(), config.days)
     context.log.info(f"Older than {config.days} days: deleted {len(doomed)} runs, {forgotten} syncs of the ledger.")
 
 
-@dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME, description="Delete old runs, events and ledger pages.")
+@dg.op
+def drop_old_webhooks(context: dg.OpExecutionContext) -> None:
+    dropped = inbox.forget(current_store())
+    context.log.info(f"Dropped {dropped} days of webhook events that were worked off.")
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags=MAX_RUNTIME,
+    description="Delete old runs, events, ledger pages and webhooks.",
+)
 def retention() -> None:
     delete_old_runs()
+    drop_old_webhooks()
 
 
 retention_daily = dg.ScheduleDefinition(

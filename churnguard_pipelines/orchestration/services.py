@@ -1,4 +1,5 @@
-"""Dagster's processes: code server, daemon, web server, started and stopped together. Imports no Dagster itself."""
+"""The processes of an installation: the webhook gateway and Dagster's code server, daemon and web server, started and
+stopped together. Imports no Dagster itself."""
 
 from __future__ import annotations
 
@@ -24,29 +25,47 @@ STOP_TIMEOUT_SECONDS = 20
 PATH = "/dashboard"
 
 
-class DagsterServices:
-    """One installation's Dagster, its output in ``<home>/logs``. The processes do not outlive this one."""
+class Services:
+    """Their output goes to ``<home>/logs``. The processes do not outlive this one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         settings = store.settings
         self._host, self._port = settings.dashboard_host, settings.dashboard_port
+        self._webhooks = settings.webhook_host, settings.webhook_port
         self._logs = settings.home / "logs"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
+    def _addresses(self) -> dict[str, str]:
+        """Those that were found free; whatever else the environment says."""
+        (host, port), (webhook_host, webhook_port) = (self._host, self._port), self._webhooks
+        return {
+            "DASHBOARD_HOST": host,
+            "DASHBOARD_PORT": str(port),
+            "WEBHOOK_SERVER_HOST": webhook_host,
+            "WEBHOOK_SERVER_PORT": str(webhook_port),
+        }
+
+    @property
     def url(self) -> str:
-        host = "localhost" if self._host in ("127.0.0.1", "0.0.0.0") else self._host
-        return f"http://{host}:{self._port}{PATH}"
+        return f"http://{_shown(self._host)}:{self._port}{PATH}"
+
+    @property
+    def webhooks_url(self) -> str:
+        """Before ``/{provider}/{organization_id}``."""
+        host, port = self._webhooks
+        return f"http://{_shown(host)}:{port}/webhooks"
 
     def start(self) -> None:
-        """Returns when the web server answers and the daemon has given a sign of life.
+        """Returns when the gateway and the web server answer and the daemon has given a sign of life.
 
-        Raises ``InvalidConfiguration`` if the port is taken, ``ChurnGuardError`` if a process ends instead.
+        Raises ``InvalidConfiguration`` if a port is taken, ``ChurnGuardError`` if a process ends instead.
         """
-        self._port_is_free()
+        _refuse_taken(self._host, self._port, "DASHBOARD_PORT")
+        _refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
         self._logs.mkdir(parents=True, exist_ok=True)
-        environment = dagster_environment(self._store)
+        environment = dagster_environment(self._store) | self._addresses
         code_port = _free_port()
         workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
@@ -69,25 +88,13 @@ class DagsterServices:
                 ),
                 environment,
             )
+            self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: _listens("127.0.0.1", code_port))
             started = time.time()
             self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
-            self._spawn(
-                "webserver",
-                (
-                    "dagster-webserver",
-                    "-h",
-                    self._host,
-                    "-p",
-                    str(self._port),
-                    "--path-prefix",
-                    PATH,
-                    "-w",
-                    str(workspace),
-                ),
-                environment,
-            )
-            self._wait("webserver", self._answers)
+            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
+            self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
+            self._wait("dashboard", lambda: _answers(f"http://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))
         except BaseException:
             self.stop()
@@ -139,27 +146,37 @@ class DagsterServices:
     def _must_run(self, name: str) -> None:
         code = self._processes[name].poll()
         if code is not None:
-            raise ChurnGuardError(f"Dagster's {name} ended with code {code}.", remedy=self._see(name))
+            raise ChurnGuardError(f"the {name} ended with code {code}.", remedy=self._see(name))
 
     def _see(self, name: str) -> str:
         return f"See {self._logs / f'{name}.log'}."
 
-    def _port_is_free(self) -> None:
-        if _listens(self._host, self._port):
-            raise InvalidConfiguration(
-                f"port {self._port} on {self._host} is in use by another program.",
-                remedy="Stop it, or choose another port with DASHBOARD_PORT.",
-            )
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"http://{self._host}:{self._port}{PATH}/server_info", timeout=5).is_success
-        except httpx.TransportError:
-            return False
-
     def _heartbeat_since(self, started: float) -> bool:
         age = daemon_age_seconds(self._store.dagster_database_url)
         return age is not None and age <= time.time() - started
+
+
+def _refuse_taken(host: str, port: int, variable: str) -> None:
+    if _listens(host, port):
+        raise InvalidConfiguration(
+            f"port {port} on {host} is in use by another program.",
+            remedy=f"Stop it, or choose another port with {variable}.",
+        )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _shown(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+
+
+def _reached(host: str, port: int) -> str:
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
 
 
 def _listens(host: str, port: int) -> bool:

@@ -90,6 +90,10 @@ class Sandbox:
     def clear_faults(self) -> None:
         self._application.clear_faults()
 
+    def webhooks(self, account: str, url: str, secret: str) -> None:
+        """As POST /_webhooks: the account's events from now on go to `url`, signed."""
+        self._application.deliveries.subscribe(account, url, secret)
+
 
 @contextmanager
 def serve(
@@ -160,12 +164,14 @@ def make_server(application: Application) -> uvicorn.Server:
 
 
 async def _serve(server: uvicorn.Server, application: Application, listener: socket.socket, live: bool) -> None:
-    living = asyncio.create_task(application.live()) if live else None
+    tasks = [asyncio.create_task(application.deliveries.run())]
+    if live:
+        tasks.append(asyncio.create_task(application.live()))
     try:
         await server.serve(sockets=[listener])
     finally:
-        if living is not None:
-            living.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 def run(application: Application, listener: socket.socket, live: bool) -> None:

@@ -1,6 +1,6 @@
 """The HTTP face: authentication, quota, faults and headers around `stripe_api`, and the business's own books.
 
-GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; GET /_health.
+GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.events import API_VERSION
 from churnguard_pipelines.sandbox.faults import Fault, Faults
 from churnguard_pipelines.sandbox.stripe_api import answer, key_in
+from churnguard_pipelines.sandbox.webhooks import Deliveries
 from churnguard_pipelines.sandbox.world import World
 
 Message = MutableMapping[str, Any]
@@ -54,6 +55,7 @@ class Application:
     def __init__(self, world: World, *, rate: float | None = 100, compress: bool = False) -> None:
         self.world = world
         self.faults = Faults()
+        self.deliveries = Deliveries(world)
         self.revoked: set[str] = set()
         self.requests = 0
         self._rate = rate
@@ -127,7 +129,7 @@ class Application:
         return made
 
     async def _own(self, method: str, path: str, receive: Receive) -> Answer:
-        """What Stripe does not have: the books, the faults."""
+        """What Stripe does not have: the books, the faults, where webhooks go."""
         parts = path.strip("/").split("/")
         if parts[0] == "_books" and len(parts) == 3 and parts[1] in self.world.businesses:
             reader = {"mrr": self.world.movements, "counts": self.world.counts}.get(parts[2])
@@ -142,6 +144,12 @@ class Application:
         if path == "/_faults" and method == "DELETE":
             self.clear_faults()
             return Answer(200, b"{}")
+        if path == "/_webhooks" and method == "POST":
+            try:
+                self.deliveries.subscribe(**orjson.loads(await _body(receive)))
+            except (ValueError, TypeError, KeyError) as problem:
+                return Answer(400, orjson.dumps({"error": str(problem)}))
+            return Answer(201, b"{}")
         if path == "/_health":
             return Answer(200, orjson.dumps({"status": "ok", "accounts": list(self.world.businesses)}))
         return Answer(404, orjson.dumps({"error": f"no {method} {path} here"}))

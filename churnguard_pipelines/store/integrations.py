@@ -20,6 +20,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import breakers, checkpoints, integrations, rejected_records, schema_drift
+from churnguard_pipelines.store.webhook_endpoints import reseal_endpoints
 
 _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
 
@@ -168,7 +169,7 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
 
 
 def reseal_credentials(store: Store) -> int:
-    """Seal all credentials anew under the first key; returns how many. All or none."""
+    """Seal all secrets anew under the first key, those of webhook endpoints too; returns how many. All or none."""
     columns = integrations.c.integration_id, integrations.c.credentials_sealed
     with store.operator() as connection:
         rows = connection.execute(sa.select(*columns).with_for_update(key_share=True)).all()
@@ -182,8 +183,10 @@ def reseal_credentials(store: Store) -> int:
                 .where(integrations.c.integration_id == row.integration_id)
                 .values(credentials_sealed=resealed)
             )
-        audit.record(connection, "operator", "keys.rotate", "credentials", {"count": len(rows)})
-    return len(rows)
+        resealed_endpoints = reseal_endpoints(connection, store.vault)
+        count = len(rows) + resealed_endpoints
+        audit.record(connection, "operator", "keys.rotate", "credentials", {"count": count})
+    return count
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:

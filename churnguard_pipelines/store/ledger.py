@@ -203,6 +203,18 @@ def last_success(store: Store, integration_id: str, object: str) -> datetime | N
     return latest
 
 
+def usual_seconds(store: Store, integration_id: str) -> float | None:
+    """What the latest successful syncs took, in the median; None before the first."""
+    statement = sa.text(
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) FROM ("
+        "SELECT started_at, finished_at FROM ingest.syncs WHERE integration_id = :id AND status = 'succeeded' "
+        "AND trigger <> :history ORDER BY started_at DESC LIMIT 5) AS latest"
+    )
+    with store.operator() as connection:
+        seconds = connection.scalar(statement, {"id": integration_id, "history": HISTORY})
+    return None if seconds is None else float(seconds)
+
+
 def _report(store: Store, statement: sa.Select[Any]) -> SyncReport | None:
     with store.operator() as connection:
         row = connection.execute(statement).one_or_none()

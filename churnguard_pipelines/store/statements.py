@@ -27,6 +27,7 @@ class Statements:
     text_columns: frozenset[int]
     upsert: str
     touch_stale: str
+    versions_of: str
     lock_deleted: str
     delete: str
     delete_absent: str
@@ -66,6 +67,8 @@ class _Writer:
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
             touch_stale=self.touch_stale(),
+            versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
+            f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
             lock_deleted=self.lock_deleted(),
             delete=self.delete(),
             delete_absent=self.delete_absent(),

@@ -46,6 +46,37 @@ integrations = Table(
     schema="control",
 )
 
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    _text("endpoint_id", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+    _text("provider"),
+    Column("integration_id", Text, ForeignKey(integrations.c.integration_id, ondelete="CASCADE"), nullable=True),
+    _text("secrets_sealed"),
+    Column("options", JSONB, nullable=False, server_default="{}"),
+    Column("allowed_events", JSONB(none_as_null=True), nullable=True),
+    _moment("created_at"),
+    _text("created_by", null=True),
+    schema="control",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _text("key_id", key=True),
+    _text("name"),
+    _text("secret_hash"),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=True),
+    _text("role"),
+    _moment("created_at"),
+    _text("created_by", null=True),
+    Column("expires_at", _MOMENT, nullable=True),
+    Column("revoked_at", _MOMENT, nullable=True),
+    Column("last_used_at", _MOMENT, nullable=True),
+    schema="control",
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

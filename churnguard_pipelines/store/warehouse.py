@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from operator import itemgetter
@@ -94,6 +94,13 @@ class WarehouseTransaction:
                     cursor.execute(statements.touch_stale, values)
                 written += stored
         return Counts(written=written, stale=len(rows) - written)
+
+    def versions(self, table: Table, integration_id: str, keys: Collection[str]) -> dict[str, int]:
+        """The stored version of each of these keys that is there, deleted ones too."""
+        statement = statements_for(table).versions_of
+        values = self._values(table, integration_id) | {"keys": list(keys)}
+        with self._driver.cursor() as cursor:
+            return dict(cursor.execute(statement, values).fetchall())
 
     def delete(self, table: Table, integration_id: str, deletions: Sequence[Deletion]) -> int:
         """Mark as deleted unless a newer version stands; returns how many rows that were not, now are."""

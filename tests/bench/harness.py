@@ -52,7 +52,7 @@ def compare(
 def report(rows: list[Row], target: Path) -> None:
     """Print the table and write it as JSON."""
     table = Table("area", "name", "unit", box=None, pad_edge=False)
-    for column in ("ours", "reference", "ratio", "peak MiB"):
+    for column in ("ours", "reference", "ratio", "p50 ms", "p99 ms", "peak MiB"):
         table.add_column(column, justify="right")
     table.add_column("reference is")
     for row in rows:
@@ -63,6 +63,8 @@ def report(rows: list[Row], target: Path) -> None:
             f"{row.ours:,.0f}",
             "–" if row.reference is None else f"{row.reference:,.0f}",
             "–" if row.ratio is None else f"{row.ratio:.2f}",
+            "–" if row.p50_ms is None else f"{row.p50_ms:,.1f}",
+            "–" if row.p99_ms is None else f"{row.p99_ms:,.1f}",
             "–" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
             row.reference_is or "–",
         )

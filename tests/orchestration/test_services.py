@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -16,23 +17,35 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+import websockets
+import websockets.sync.client
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.services import DagsterServices
+from churnguard_pipelines.orchestration.services import Services
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from churnguard_pipelines.store.api_keys import Role, create_key
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import configuration, settings_for
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180
-CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field")
+SIGNING_SECRET = "whsec_canary_of_the_endpoint"
+CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET)
+LAUNCH = """
+mutation Launch($selector: JobOrPipelineSelector!) {
+  launchRun(executionParams: {selector: $selector, mode: "default", runConfigData: {}}) { __typename }
+}"""
+SELECTOR = {
+    "repositoryName": "__repository__", "repositoryLocationName": "churnguard", "pipelineName": "retention",
+}  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("services")]
 
@@ -40,7 +53,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 @dataclass
 class Installation:
     store: Store
-    services: DagsterServices
+    services: Services
     sandbox: Sandbox
 
     def dagster(self, *arguments: str) -> str:
@@ -85,7 +98,7 @@ def free_port() -> int:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     home = Path(tempfile.mkdtemp(prefix="churnguard-services-"))
     home.chmod(0o755)
-    settings = settings_for(home).model_copy(update={"dashboard_port": free_port()})
+    settings = settings_for(home).model_copy(update={"dashboard_port": free_port(), "webhook_port": free_port()})
     store = Store.open(settings)
     with serve(tmp_path_factory.mktemp("sandbox"), scale=0.02) as sandbox:
         for name in ("acme", "globex"):
@@ -105,7 +118,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
                 ),
                 actor="test",
             )  # fmt: skip
-        services = DagsterServices(store)
+        services = Services(store)
         try:
             for name in ("acme", "globex"):
                 process = SyncProcess(store, SyncRequest(name))
@@ -118,14 +131,76 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             store.close()
 
 
-def test_the_dashboard_answers(installation: Installation) -> None:
-    assert httpx.get(f"{installation.services.url}/server_info").is_success
-    assert "<!DOCTYPE html>" in httpx.get(installation.services.url, follow_redirects=True).text
+def test_the_dashboard_answers_whom_it_knows(installation: Installation) -> None:
+    url = installation.services.url
+    assert httpx.get(f"{url}/server_info").status_code == 401
+    shown = httpx.get(url, headers={"Accept": "text/html"}, follow_redirects=True)
+    assert "Sign in with an API key" in shown.text
+    key = create_key(installation.store, "ada", actor="test")
+    assert "<!DOCTYPE html>" in httpx.get(url, headers=bearer(key), follow_redirects=True).text
+
+
+def test_a_viewer_sees_dagster_and_changes_nothing(installation: Installation) -> None:
+    viewer = create_key(installation.store, "viewer", actor="test", role=Role.VIEWER)
+    assert launched(installation, viewer) == "UnauthorizedError"
+    admin = create_key(installation.store, "admin", actor="test")
+    assert launched(installation, admin) == "LaunchRunSuccess"
+    with installation.store.operator() as connection:
+        noted = connection.exec_driver_sql(
+            "SELECT actor, subject FROM control.audit_log WHERE action = 'dagster.change'"
+        )
+        assert {tuple(row) for row in noted} == {("_".join(admin.split("_")[:2]), "launchRun")}
+
+
+def test_a_key_of_one_organization_does_not_see_dagster(installation: Installation) -> None:
+    key = create_key(installation.store, "acme's", actor="test", organization_id="acme")
+    refused = httpx.get(installation.services.url, headers=bearer(key), follow_redirects=True)
+    assert refused.status_code == 403
+    assert "Dagster shows every organization" in refused.text
+
+
+def test_graphql_s_websocket_is_behind_the_same_door(installation: Installation) -> None:
+    url = installation.services.url.replace("http://", "ws://") + "/graphql"
+    with pytest.raises(websockets.exceptions.InvalidStatus), websockets.sync.client.connect(url):
+        pass
+    key = create_key(installation.store, "ada", actor="test")
+    protocols = [websockets.Subprotocol("graphql-ws")]
+    with websockets.sync.client.connect(url, additional_headers=bearer(key), subprotocols=protocols) as socket:
+        socket.send('{"type": "connection_init"}')
+        assert json.loads(socket.recv(timeout=30))["type"] == "connection_ack"
+
+
+def test_webhooks_become_rows(installation: Installation) -> None:
+    store, services, account = installation.store, installation.services, installation.sandbox.account("acme")
+    add_endpoint(store, organization_id="acme", provider="stripe", secret=SIGNING_SECRET, actor="test")
+    installation.sandbox.webhooks("acme", f"{services.webhooks_url}/stripe/acme", SIGNING_SECRET)
+    made = [account.insert_customer(name=f"Hook {number}") for number in range(3)]
+
+    def there() -> bool:
+        with store.organization("acme") as connection:
+            found = connection.exec_driver_sql("SELECT id FROM raw.stripe_customers WHERE name LIKE 'Hook %%'")
+            return set(found.scalars()) == set(made)
+
+    wait_for(there)
+    with store.operator() as connection:
+        outcomes = connection.exec_driver_sql("SELECT DISTINCT outcome FROM ingest.webhook_counts").scalars().all()
+    assert "accepted" in outcomes
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def launched(installation: Installation, key: str) -> str:
+    """Dagster's answer to a launch from its web UI."""
+    body = {"query": LAUNCH, "variables": {"selector": SELECTOR}}
+    answer = httpx.post(f"{installation.services.url}/graphql", json=body, headers=bearer(key), timeout=60)
+    return str(answer.json()["data"]["launchRun"]["__typename"])
 
 
 def test_a_taken_port_is_named_with_the_way_out(installation: Installation) -> None:
     with pytest.raises(InvalidConfiguration, match=r"port \d+ on 127\.0\.0\.1 is in use .* DASHBOARD_PORT"):
-        DagsterServices(installation.store).start()
+        Services(installation.store).start()
 
 
 def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:
@@ -170,7 +245,7 @@ def test_no_secret_is_anywhere_in_the_databases_or_the_logs(installation: Instal
         with psycopg.connect(url) as connection:
             tables = connection.execute(
                 "SELECT schemaname, tablename FROM pg_tables "
-                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND schemaname NOT LIKE 'pg_temp%'"
             ).fetchall()
             assert tables
             for name in tables:

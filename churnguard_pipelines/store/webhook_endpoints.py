@@ -1,0 +1,216 @@
+"""Webhook endpoints: whose deliveries ``/webhooks/{provider}/{organization_id}`` takes, and who signs them."""
+
+from __future__ import annotations
+
+import json
+import secrets as random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound
+from churnguard_pipelines.store import audit
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.secrets import Vault
+from churnguard_pipelines.store.tables import integrations
+from churnguard_pipelines.store.tables import webhook_endpoints as table
+
+CHANGED = "churnguard_endpoints"
+"""Notified in the transaction of every change."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """``secrets``: each with the moment at which it ends to count, None for never; ``options``: what else the scheme
+    needs, e.g. the sender's account ids; ``allowed_events``: None for all; ``integration_id``: whose tables the events
+    change, empty where no connector takes them yet."""
+
+    endpoint_id: str
+    organization_id: str
+    provider: str
+    integration_id: str
+    secrets: tuple[tuple[str, datetime | None], ...]
+    options: Mapping[str, Sequence[str]]
+    allowed_events: frozenset[str] | None
+    created_at: datetime | None = None
+
+    def active_secrets(self, now: datetime) -> list[str]:
+        return [secret for secret, until in self.secrets if until is None or until > now]
+
+
+def add_endpoint(
+    store: Store,
+    *,
+    organization_id: str,
+    provider: str,
+    secret: str,
+    actor: str,
+    integration_id: str | None = None,
+    options: Mapping[str, Sequence[str]] | None = None,
+    allowed_events: Sequence[str] | None = None,
+) -> WebhookEndpoint:
+    """``integration_id``: may be left out if the organization has no more than one of the provider.
+
+    Raises ``InvalidConfiguration`` for an empty secret, an unknown organization, or an integration that is not its own.
+    """
+    if not secret:
+        raise InvalidConfiguration("a webhook endpoint needs a secret.", remedy="Give the provider's signing secret.")
+    endpoint = WebhookEndpoint(
+        f"we_{random.token_hex(12)}",
+        organization_id,
+        provider,
+        "",
+        ((secret, None),),
+        dict(options or {}),
+        None if allowed_events is None else frozenset(allowed_events),
+    )
+    with store.operator() as connection:
+        chosen = _integration(connection, organization_id, provider, integration_id)
+        values = {
+            "endpoint_id": endpoint.endpoint_id,
+            "organization_id": organization_id,
+            "provider": provider,
+            "integration_id": chosen,
+            "secrets_sealed": _sealed(store.vault, endpoint.secrets),
+            "options": dict(endpoint.options),
+            "allowed_events": None if allowed_events is None else sorted(set(allowed_events)),
+            "created_by": actor,
+        }
+        try:
+            connection.execute(sa.insert(table).values(values))
+        except sa.exc.IntegrityError:
+            raise InvalidConfiguration(
+                f"there is no organization {organization_id!r}.", remedy="Add the organization first."
+            ) from None
+        _changed(connection, actor, "webhook_endpoint.add", endpoint)
+    return get_endpoint(store, endpoint.endpoint_id)
+
+
+def list_endpoints(store: Store, organization_id: str | None = None) -> list[WebhookEndpoint]:
+    """With their secrets opened. Raises ``SecretsUnreadable``."""
+    statement = sa.select(table).order_by(table.c.organization_id, table.c.created_at)
+    if organization_id is not None:
+        statement = statement.where(table.c.organization_id == organization_id)
+    with store.operator() as connection:
+        return [_opened(store.vault, row) for row in connection.execute(statement)]
+
+
+def get_endpoint(store: Store, endpoint_id: str) -> WebhookEndpoint:
+    """Raises ``NotFound``."""
+    with store.operator() as connection:
+        return _opened(store.vault, _find(connection, endpoint_id))
+
+
+def rotate_secret(store: Store, endpoint_id: str, secret: str, *, overlap: timedelta, actor: str) -> WebhookEndpoint:
+    """The new secret counts from now on, those that did until then for ``overlap`` longer. Raises ``NotFound``."""
+    with store.operator() as connection:
+        endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
+        now = datetime.now(UTC)
+        ends = now + overlap
+        old = [(each, ends if until is None else min(until, ends)) for each, until in endpoint.secrets]
+        kept = ((secret, None), *((each, until) for each, until in old if until > now and each != secret))
+        sealed = _sealed(store.vault, kept)
+        statement = sa.update(table).where(table.c.endpoint_id == endpoint_id).values(secrets_sealed=sealed)
+        connection.execute(statement)
+        _changed(connection, actor, "webhook_endpoint.rotate", endpoint)
+    return get_endpoint(store, endpoint_id)
+
+
+def allow_events(store: Store, endpoint_id: str, events: Sequence[str] | None, *, actor: str) -> WebhookEndpoint:
+    """``events``: None for all. Raises ``NotFound``."""
+    chosen = None if events is None else sorted(set(events))
+    with store.operator() as connection:
+        endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
+        connection.execute(sa.update(table).where(table.c.endpoint_id == endpoint_id).values(allowed_events=chosen))
+        _changed(connection, actor, "webhook_endpoint.events", endpoint, {"allowed_events": chosen})
+    return get_endpoint(store, endpoint_id)
+
+
+def remove_endpoint(store: Store, endpoint_id: str, *, actor: str) -> None:
+    """What it took before stays and is worked off. Raises ``NotFound``."""
+    with store.operator() as connection:
+        endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
+        connection.execute(sa.delete(table).where(table.c.endpoint_id == endpoint_id))
+        _changed(connection, actor, "webhook_endpoint.remove", endpoint)
+
+
+def reseal_endpoints(connection: Connection, vault: Vault) -> int:
+    """Seal all secrets anew under the first key; returns how many."""
+    rows = connection.execute(sa.select(table.c.endpoint_id, table.c.secrets_sealed).with_for_update()).all()
+    for row in rows:
+        resealed = vault.rotate(row.secrets_sealed)
+        statement = sa.update(table).where(table.c.endpoint_id == row.endpoint_id).values(secrets_sealed=resealed)
+        connection.execute(statement)
+    return len(rows)
+
+
+def _integration(connection: Connection, organization_id: str, provider: str, integration_id: str | None) -> str | None:
+    own = sa.select(integrations.c.integration_id).where(
+        integrations.c.organization_id == organization_id, integrations.c.provider == provider
+    )
+    candidates = sorted(connection.scalars(own))
+    if integration_id is not None:
+        if integration_id not in candidates:
+            raise InvalidConfiguration(
+                f"{organization_id} has no {provider} integration of this id.",
+                integration_id=integration_id,
+                remedy=f"It has: {', '.join(candidates) or 'none'}.",
+            )
+        return integration_id
+    if len(candidates) > 1:
+        raise InvalidConfiguration(
+            f"{organization_id} has several {provider} integrations: {', '.join(candidates)}.",
+            remedy="Say by integration_id whose tables the events change.",
+        )
+    return candidates[0] if candidates else None
+
+
+def _opened(vault: Vault, row: Row[Any]) -> WebhookEndpoint:
+    opened = json.loads(vault.open(row.secrets_sealed))
+    return WebhookEndpoint(
+        row.endpoint_id,
+        row.organization_id,
+        row.provider,
+        row.integration_id or "",
+        tuple((secret, datetime.fromisoformat(until) if until else None) for secret, until in opened),
+        row.options,
+        None if row.allowed_events is None else frozenset(row.allowed_events),
+        row.created_at,
+    )
+
+
+def _sealed(vault: Vault, secrets: Sequence[tuple[str, datetime | None]]) -> str:
+    return vault.seal(json.dumps([[secret, until.isoformat() if until else None] for secret, until in secrets]))
+
+
+def _find(connection: Connection, endpoint_id: str, *, lock: bool = False) -> Row[Any]:
+    statement = sa.select(table).where(table.c.endpoint_id == endpoint_id)
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if row is None:
+        raise NotFound(
+            f"there is no webhook endpoint {endpoint_id!r}.",
+            remedy="`churnguard webhooks list` shows those there are.",
+        )
+    return row
+
+
+def _changed(
+    connection: Connection,
+    actor: str,
+    action: str,
+    endpoint: WebhookEndpoint,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    audit.record(
+        connection,
+        actor,
+        action,
+        endpoint.endpoint_id,
+        {"provider": endpoint.provider, **(detail or {})},
+        organization_id=endpoint.organization_id,
+    )
+    connection.execute(sa.select(sa.func.pg_notify(CHANGED, endpoint.endpoint_id)))

@@ -1,0 +1,238 @@
+"""The webhook gateway: what one process takes durably, how soon it is a row, what abuse does to honest deliveries."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+
+from churnguard_pipelines.model import Organization
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from tests.bench.harness import Row
+from tests.bench.load import SECRET, delivery
+from tests.bench.stripe import INTEGRATION, integration
+
+AREA = "gateway"
+BARE = "bare ASGI application that only verifies the signature"
+MAX_SECONDS = 60
+SECONDS = 20
+SESSION = """
+from churnguard_pipelines.connectors.webhook_session import WebhookSession
+from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.store.database import Store
+store = Store.open(load_settings())
+WebhookSession(store, "bench", linger=600).run()
+"""
+SLOW_SOCKETS = 1_000
+
+
+def run(store: Store) -> list[Row]:
+    add_organization(store, Organization(organization_id=INTEGRATION, name="Bench"), actor="bench")
+    replace_integration(store, integration("http://127.0.0.1:9"), actor="bench")
+    add_endpoint(store, organization_id=INTEGRATION, provider="stripe", secret=SECRET, actor="bench")
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        port, process = stack.enter_context(_gateway(store))
+        bare = stack.enter_context(_bare())
+        _load(port, 3, "warm")
+        reference = statistics.median(_load(bare, 10, "")["rate"] for _ in range(3))
+        most = _load(port, MAX_SECONDS, "max")
+        rows.append(_row("accept_max", "events/s", most, reference))
+        paced = _load(port, SECONDS, "paced", rate=1000)
+        rows.append(_row("accept_1000", "events/s", paced, None))
+        rows.append(_abuse(port, process))
+        rows.append(_accept_to_row(store, stack, port))
+    return rows
+
+
+def _row(name: str, unit: str, seen: dict[str, Any], reference: float | None) -> Row:
+    ratio = seen["rate"] / reference if reference else None
+    return Row(AREA, name, unit, seen["rate"], reference, BARE if reference else None, ratio, seen["p50_ms"],
+               seen["p99_ms"])  # fmt: skip
+
+
+def _accept_to_row(store: Store, stack: ExitStack, port: int) -> Row:
+    """From the moment an event was taken until a query finds its row; both by this machine's clock."""
+    session = subprocess.Popen([sys.executable, "-c", SESSION], env=dict(os.environ))
+    stack.callback(session.wait)
+    stack.callback(session.terminate)
+    _until(lambda: _waiting(store) == 0, 600)
+    ended = threading.Event()
+    lags: list[float] = []
+    poller = threading.Thread(target=_poll, args=[store, ended, lags])
+    poller.start()
+    seen = _load(port, SECONDS, "row", rate=200)
+    _until(lambda: _waiting(store) == 0, 60)
+    time.sleep(0.5)
+    ended.set()
+    poller.join()
+    lags.sort()
+    p50, p99 = lags[len(lags) // 2] * 1000, lags[int(len(lags) * 0.99)] * 1000
+    return Row(AREA, "accept_to_row_warm", "events/s", seen["rate"], None, None, None, p50, p99)
+
+
+def _poll(store: Store, ended: threading.Event, lags: list[float]) -> None:
+    found = (
+        "SELECT customer.id, extract(epoch FROM clock_timestamp() - inbox.received_at)::float "
+        "FROM raw.stripe_customers AS customer JOIN ingest.webhook_inbox AS inbox "
+        "ON inbox.integration_id = customer.integration_id AND inbox.event_id = 'evt_' || customer.name "
+        "WHERE customer.name > %s AND customer.name LIKE 'row%%' AND inbox.sequence > %s ORDER BY customer.name"
+    )
+    with psycopg.connect(store.database_url, autocommit=True) as connection:
+        connection.execute("CREATE INDEX bench_customers ON raw.stripe_customers (name text_pattern_ops, name)")
+        begin = connection.execute("SELECT coalesce(max(sequence), 0) FROM ingest.webhook_inbox").fetchone()
+        assert begin is not None
+        seen: set[str] = set()
+        while not ended.is_set():
+            for key, lag in connection.execute(found, ["row", begin[0]]):
+                if key not in seen:
+                    seen.add(key)
+                    lags.append(lag)
+            time.sleep(0.01)
+
+
+def _abuse(port: int, process: psutil.Process) -> Row:
+    """Honest deliveries at 500/s, alone and among bombs, endless bodies, silent sockets. Ratio: p99 alone / among."""
+    alone = _load(port, SECONDS / 2, "alone", rate=500)
+    before = process.memory_info().rss
+    ended = threading.Event()
+    threads = [threading.Thread(target=target, args=[port, ended]) for target in (_slow, _bombs, _endless)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    peak = before
+    result: list[dict[str, Any]] = []
+    honest = threading.Thread(target=lambda: result.append(_load(port, SECONDS / 2, "among", rate=500)))
+    honest.start()
+    while honest.is_alive():
+        peak = max(peak, process.memory_info().rss)
+        time.sleep(0.1)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    among = result[0]
+    return Row(
+        AREA, "abuse", "p99 ms", among["p99_ms"], alone["p99_ms"], "the same honest traffic alone",
+        alone["p99_ms"] / among["p99_ms"], among["p50_ms"], among["p99_ms"], (peak - before) / 2**20,
+    )  # fmt: skip
+
+
+def _slow(port: int, ended: threading.Event) -> None:
+    sockets = []
+    for _ in range(SLOW_SOCKETS):
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.sendall(b"POST /webhooks/stripe/bench HTTP/1.1\r\n")
+        sockets.append(slow)
+    ended.wait()
+    for slow in sockets:
+        slow.close()
+
+
+def _bombs(port: int, ended: threading.Event) -> None:
+    import gzip
+
+    bomb = gzip.compress(b"0" * 100_000_000)
+    deep = delivery(INTEGRATION, "deep", 1, "x")
+    body = b"[" * 10_000 + b"]" * 10_000
+    head = deep.partition(b"\r\n\r\n")[0].rpartition(b"Content-Length")[0]
+    while not ended.wait(0.2):
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        httpx.post(f"http://127.0.0.1:{port}/webhooks/stripe/{INTEGRATION}", content=bomb, headers=headers)
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            connection.recv(1000)
+
+
+def _endless(port: int, ended: threading.Event) -> None:
+    chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    while not ended.wait(0.2):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            head = f"POST /webhooks/stripe/{INTEGRATION} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(100_000_000 // 65_536):
+                    connection.sendall(chunk)
+            except OSError:
+                pass  # it was refused, as it should be
+
+
+def _load(port: int, seconds: float, prefix: str, *, rate: float = 0) -> dict[str, Any]:
+    arguments = ["--port", str(port), "--seconds", str(seconds), "--rate", str(rate), "--organizations", INTEGRATION]
+    unique = prefix + str(time.monotonic_ns() if not prefix else "")
+    command = [sys.executable, "-m", "tests.bench.load", *arguments, "--prefix", unique]
+    seen = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert set(seen["statuses"]) == {"200"}, seen
+    return dict(seen)
+
+
+@contextmanager
+def _gateway(store: Store) -> Iterator[tuple[int, psutil.Process]]:
+    port = _free_port()
+    environment = os.environ | {"WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000"}
+    with _process([sys.executable, "-m", "webhook_gateway.intake"], environment) as process:
+        _until(lambda: _answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
+        yield port, psutil.Process(process.pid)
+
+
+@contextmanager
+def _bare() -> Iterator[int]:
+    port = _free_port()
+    with _process([sys.executable, "-m", "tests.bench.bare", str(port)], dict(os.environ)):
+        _until(lambda: _listens(port), 60)
+        yield port
+
+
+@contextmanager
+def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _waiting(store: Store) -> int:
+    from churnguard_pipelines.store import inbox
+
+    return sum(item.events for item in inbox.waiting(store))
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

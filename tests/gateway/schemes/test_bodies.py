@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from webhook_gateway.schemes.bodies import DEPTH, digest, entity, parsed, scalar, storable
+from webhook_gateway.schemes.sdk import MalformedBody
+
+
+def depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+def accepted(body: bytes) -> bool:
+    try:
+        parsed(body)
+    except MalformedBody:
+        return False
+    return True
+
+
+def nest(levels: int, inner: Any) -> Any:
+    for level in range(levels):
+        inner = {"a": inner, "[": "{"} if level % 2 else [inner, [], '"]}', "\\"]
+    return inner
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(alphabet='[]{}"\\a') | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='[]{}"\\a'), inner),
+    ),
+    st.integers(0, 2 * DEPTH),
+)
+@settings(max_examples=200, deadline=None)
+def test_json_is_taken_exactly_to_the_depth(inner: Any, levels: int) -> None:
+    value = nest(levels, inner)
+    assert accepted(json.dumps(value).encode()) == (depth(value) <= DEPTH)
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}"), ('[[],"[",{"a":', "}]")])
+def test_the_deepest_that_is_taken(opened: str, closed: str) -> None:
+    levels = DEPTH // len(closed)
+    for inner, taken in (("1", True), ("[]", False), ('"["', True)):
+        assert accepted(f"{opened * levels}{inner}{closed * levels}".encode()) == taken
+
+
+def test_wide_json_is_not_deep() -> None:
+    value = [{"a": [1, {"b": "]"}]} for _ in range(5000)]
+    assert parsed(json.dumps(value).encode()) == value
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", [b"[", b"]", b"{", b'{"a":', b"[]", b'"', b'\\"', b'"\\', b'["\\"', b"[\\", b'[{"":'], ids=repr
+)
+def test_a_megabyte_of_anything_is_refused_quickly(unit: bytes) -> None:
+    assert not accepted(unit * (1_048_576 // len(unit)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b" ", b"NaN", b"[Infinity]", b"1e999", b"{'a':1}", b'{"a":1,}', b"{}{}", b"{}\x00", b'"\x00"',
+        b"\xef\xbb\xbf{}", b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\xc0\x80"', "{}".encode("utf-16"),
+        b"// x\n{}", b"nul", b"01", b'"a',
+    ],
+)  # fmt: skip
+def test_json_is_strict(body: bytes) -> None:
+    assert not accepted(body)
+
+
+def test_a_refusal_does_not_quote_the_body() -> None:
+    with pytest.raises(MalformedBody) as refused:
+        parsed(b'{"token": sk_live_secret}')
+    assert "sk_live" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@given(st.text(st.characters(codec=None)))
+def test_what_cannot_be_stored_is_hashed(text: str) -> None:
+    kept = storable(text)
+    kept.encode()
+    assert len(kept) <= 200
+    assert kept == text or len(kept) == 64
+    assert storable(kept) == kept
+
+
+@given(st.lists(st.text(st.characters(codec=None))), st.lists(st.text(st.characters(codec=None))))
+def test_a_digest_is_of_its_parts(first: list[str], second: list[str]) -> None:
+    assert (digest(*first) == digest(*second)) == (first == second)
+
+
+def test_scalars() -> None:
+    values: list[Any] = ["a", 5, -1, "", None, True, 1.5, [], {}]
+    assert [scalar(value) for value in values] == ["a", "5", "-1", *[""] * 6]
+    assert entity("contact", 0) == "contact:0"
+    assert entity("contact", None) == ""

@@ -1,0 +1,57 @@
+"""What a request may reach: its principal's organization, or every one for operators."""
+
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+
+from churnguard_pipelines.api import IntegrationEngine
+from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import find_integration
+from webhook_gateway.api.problems import not_found
+from webhook_gateway.dashboard.principal import SCOPE, Principal
+
+
+def reader(request: Request) -> Principal:
+    principal: Principal = request.scope[SCOPE]
+    return principal
+
+
+def writer(request: Request) -> Principal:
+    principal = reader(request)
+    if not principal.may_write:
+        raise HTTPException(403, "A viewer's key changes nothing.")
+    return principal
+
+
+def engine(request: Request) -> IntegrationEngine:
+    found: IntegrationEngine = request.app.state.engine
+    return found
+
+
+def store(request: Request) -> Store:
+    return engine(request).store
+
+
+Reader = Annotated[Principal, Depends(reader)]
+Writer = Annotated[Principal, Depends(writer)]
+TheEngine = Annotated[IntegrationEngine, Depends(engine)]
+TheStore = Annotated[Store, Depends(store)]
+
+
+def own_integration(store: Store, principal: Principal, integration_id: str) -> IntegrationConfiguration:
+    """404 for one of another organization, too."""
+    found = find_integration(store, integration_id)
+    if found is None or not sees(principal, found.organization_id):
+        raise not_found("integration", integration_id)
+    return found
+
+
+def sees(principal: Principal, organization_id: str | None) -> bool:
+    return principal.is_operator or organization_id == principal.organization_id
+
+
+def own_organization(principal: Principal, organization_id: str) -> str:
+    if not sees(principal, organization_id):
+        raise not_found("organization", organization_id)
+    return organization_id

@@ -1,0 +1,191 @@
+"""`/api/integrations`: configure, start a sync, follow it."""
+
+import asyncio
+from datetime import datetime
+from secrets import token_hex
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, HttpUrl
+
+from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.model import (
+    DataSyncMode,
+    Identifier,
+    IntegrationConfiguration,
+    IntegrationCredentials,
+    IntegrationStatus,
+    IntegrationType,
+    Organization,
+    SyncConfiguration,
+)
+from churnguard_pipelines.store.integrations import (
+    add_integration,
+    list_integrations,
+    remove_integration,
+    replace_integration,
+)
+from churnguard_pipelines.store.ledger import usual_seconds
+from churnguard_pipelines.store.organizations import add_organization
+from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, own_integration, own_organization, sees
+
+router = APIRouter(prefix="/integrations", tags=["integrations"])
+IntegrationId = Annotated[Identifier, Path()]
+
+
+class NewIntegration(BaseModel):
+    """``integration_id``: made up if omitted."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "organization_id": "org_123",
+                    "integration_name": "Stripe",
+                    "provider_name": "stripe",
+                    "integration_type": "payment",
+                    "credentials": {"credential_type": "api_key", "api_key": "rk_live_…"},
+                    "sync_config": {"sync_mode": "incremental", "sync_frequency": 3600, "batch_size": 1000},
+                }
+            ]
+        },
+    )
+    integration_id: Identifier | None = None
+    organization_id: Identifier
+    integration_name: str
+    provider_name: str
+    integration_type: IntegrationType
+    credentials: IntegrationCredentials
+    sync_config: SyncConfiguration = SyncConfiguration()
+    base_url: HttpUrl | None = None
+    tags: list[str] = []
+
+
+class IntegrationChange(BaseModel):
+    """What is left out stays. ``status``: ``active`` or ``paused``."""
+
+    model_config = ConfigDict(extra="forbid")
+    integration_name: str | None = None
+    credentials: IntegrationCredentials | None = None
+    sync_config: SyncConfiguration | None = None
+    status: IntegrationStatus | None = None
+    tags: list[str] | None = None
+
+
+class Integration(BaseModel):
+    """Without its secrets: they are written, never read."""
+
+    integration_id: str
+    organization_id: str
+    integration_name: str
+    provider_name: str
+    integration_type: IntegrationType
+    status: IntegrationStatus
+    credential_type: str
+    sync_config: SyncConfiguration
+    base_url: HttpUrl | None
+    tags: list[str]
+    created_at: datetime | None
+    created_by: str | None
+
+
+class SyncStart(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    sync_mode: DataSyncMode | None = None
+    objects: list[str] | None = None
+
+
+class StartedSync(BaseModel):
+    """``sync_id`` is the Dagster run's; ``estimated_duration``: what the latest ones took, null before the first."""
+
+    sync_id: str
+    status: str = "started"
+    estimated_duration: str | None
+
+
+class SyncState(BaseModel):
+    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, null where nothing is known."""
+
+    integration_id: str
+    sync_id: str | None
+    status: IntegrationStatus
+    progress: float | None
+    records_processed: int
+    estimated_remaining: str | None
+    error: str | None
+
+
+@router.post("", status_code=201)
+def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integration:
+    """Schedulable at once."""
+    own_organization(principal, new.organization_id)
+    connector(new.provider_name)  # refuses an unknown provider
+    fields = new.model_dump(exclude={"integration_id", "credentials", "sync_config"})
+    made = IntegrationConfiguration(
+        **fields,
+        credentials=new.credentials,
+        sync_config=new.sync_config,
+        integration_id=new.integration_id or f"{new.provider_name}_{token_hex(6)}",
+        created_by=principal.id,
+    )
+    name = new.organization_id
+    add_organization(store, Organization(organization_id=name, name=name), actor=principal.id)
+    add_integration(store, made, actor=principal.id)
+    return shown(own_integration(store, principal, made.integration_id))
+
+
+@router.get("")
+def list_(principal: Reader, store: TheStore) -> list[Integration]:
+    return [shown(each) for each in list_integrations(store) if sees(principal, each.organization_id)]
+
+
+@router.get("/{integration_id}")
+def get(integration_id: IntegrationId, principal: Reader, store: TheStore) -> Integration:
+    return shown(own_integration(store, principal, integration_id))
+
+
+@router.patch("/{integration_id}")
+def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: Writer, store: TheStore) -> Integration:
+    known = own_integration(store, principal, integration_id)
+    changed = known.model_copy(
+        update={name: getattr(wanted, name) for name in wanted.model_fields_set if getattr(wanted, name) is not None}
+    )
+    replace_integration(store, changed, actor=principal.id)
+    return shown(own_integration(store, principal, integration_id))
+
+
+@router.delete("/{integration_id}", status_code=204)
+def remove(integration_id: IntegrationId, principal: Writer, store: TheStore, purge: bool = False) -> Response:
+    """``purge``: the rows it brought, too."""
+    own_integration(store, principal, integration_id)
+    remove_integration(store, integration_id, actor=principal.id, purge=purge)
+    return Response(status_code=204)
+
+
+@router.post("/{integration_id}/sync", status_code=202)
+async def start_sync(
+    integration_id: IntegrationId, principal: Writer, engine: TheEngine, wanted: SyncStart | None = None
+) -> StartedSync:
+    await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    given = wanted or SyncStart()
+    sync_id = await engine.start_sync(integration_id, mode=given.sync_mode, objects=given.objects)
+    seconds = await asyncio.to_thread(usual_seconds, engine.store, integration_id)
+    return StartedSync(sync_id=sync_id, estimated_duration=None if seconds is None else _duration(seconds))
+
+
+@router.get("/{integration_id}/sync/status")
+async def sync_status(integration_id: IntegrationId, principal: Reader, engine: TheEngine) -> SyncState:
+    await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    return SyncState.model_validate(await engine.get_sync_status(integration_id), from_attributes=True)
+
+
+def shown(found: IntegrationConfiguration) -> Integration:
+    fields: dict[str, Any] = {
+        name: getattr(found, name) for name in Integration.model_fields if name != "credential_type"
+    }
+    return Integration(**fields, credential_type=found.credentials.credential_type)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

@@ -1,0 +1,1 @@
+"""Where providers deliver: public, port 8080."""

@@ -1,0 +1,115 @@
+"""The application of port 8080: the hot path beside FastAPI's health page, and what keeps both going."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
+from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store import inbox
+from churnguard_pipelines.store.database import Store
+from webhook_gateway.intake.committer import Committer
+from webhook_gateway.intake.directory import Directory
+from webhook_gateway.intake.intake import PREFIX, Intake, Limits, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HEALTH = PREFIX + "health"
+COUNT_EVERY = 1.0
+PARTITIONS_EVERY = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """An ASGI application. Raises ``InvalidConfiguration`` for settings that would take unsigned deliveries."""
+
+    def __init__(self, store: Store) -> None:
+        settings = store.settings
+        refuse_unsigned(settings)
+        self._store = store
+        self._committer = Committer(store.database_url)
+        self._directory = Directory(store)
+        self._intake = Intake(
+            self._directory,
+            self._committer,
+            Limits(settings.webhook_max_payload_size, settings.webhook_rate_limit_per_minute),
+            public_url=settings.webhook_public_url,
+            check_signatures=settings.webhook_signature_validation,
+        )
+        self._pages = self._fastapi()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith(PREFIX) and path != HEALTH:
+            await self._intake(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+    def _fastapi(self) -> FastAPI:
+        pages = FastAPI(title="ChurnGuard webhooks", lifespan=self._lifespan, docs_url=None, redoc_url=None)
+
+        @pages.get(HEALTH)
+        def health(response: Response) -> dict[str, str]:
+            """200 while deliveries can be stored, 503 while they cannot."""
+            available = self._committer.available
+            response.status_code = 200 if available else 503
+            return {"status": "healthy" if available else "unavailable"}
+
+        return pages
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(self._directory.load)
+        await asyncio.to_thread(inbox.keep_partitions, self._store)
+        async with asyncio.TaskGroup() as group:
+            loops: tuple[Coroutine[Any, Any, None], ...] = (
+                self._committer.work(),
+                self._directory.keep_fresh(),
+                self._keep_counts(),
+                self._keep_partitions(),
+            )
+            tasks = [group.create_task(loop) for loop in loops]
+            await self._committer.store([])  # healthy from the first moment, or not
+            yield
+            for task in tasks:
+                task.cancel()
+        await asyncio.to_thread(self._store_counts)
+
+    async def _keep_counts(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_EVERY)
+            await asyncio.to_thread(self._store_counts)
+
+    def _store_counts(self) -> None:
+        outcomes = self._intake.outcomes
+        taken = dict(outcomes)
+        outcomes.subtract(taken)
+        try:
+            inbox.count(self._store, [(*key, events) for key, events in taken.items() if events])
+        except ChurnGuardError as error:
+            _log.warning("counts of webhooks wait: %s", error)
+            outcomes.update(taken)
+        for key in [key for key, events in list(outcomes.items()) if not events]:
+            del outcomes[key]
+
+    async def _keep_partitions(self) -> None:
+        while True:
+            await asyncio.sleep(PARTITIONS_EVERY)
+            try:
+                await asyncio.to_thread(inbox.keep_partitions, self._store)
+            except ChurnGuardError as error:
+                _log.warning("the partitions of the coming days wait: %s", error)
+
+
+def refuse_unsigned(settings: Settings) -> None:
+    if not settings.webhook_signature_validation and settings.webhook_host not in LOOPBACK:
+        raise InvalidConfiguration(
+            f"WEBHOOK_SIGNATURE_VALIDATION=false would take deliveries of anybody who reaches {settings.webhook_host}.",
+            remedy="Turn it on, or bind to 127.0.0.1 with WEBHOOK_SERVER_HOST.",
+        )
