@@ -111,10 +111,11 @@ class Authentication:
 
 
 def same_origin(headers: Headers) -> bool:
-    """Browsers say where a changing request comes from; who does not say it is refused."""
-    if (origin := headers.get("origin")) is not None:
-        return urlsplit(origin).netloc == headers.get("host")
-    return headers.get("sec-fetch-site") == "same-origin"
+    """Browsers say where a changing request comes from, and pages cannot make them lie; who does not say it is refused.
+    Sec-Fetch-Site comes with HTTPS and on localhost only."""
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site == "same-origin"
+    return urlsplit(headers.get("origin", "")).netloc == headers.get("host")
 
 
 def problem(status: int, title: str, headers: dict[str, str] | None = None) -> Response:

@@ -148,7 +148,8 @@ def test_wrong_keys_are_refused_noted_and_limited(store: Store, ask: Ask) -> Non
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 200),
         ({"Origin": OURS}, 200),
     ],
 )
