@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -35,6 +36,7 @@ app.command("env")(operations.env)
 
 def main() -> None:
     """A known error is one clear message and exit code 1; anything else is a bug and keeps its traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what service managers send is to stop us as Ctrl-C does
     try:
         app()
     except ChurnGuardError as error:
