@@ -4,6 +4,7 @@ stopped together. Imports no Dagster itself."""
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -108,17 +109,15 @@ class Services:
             time.sleep(1)
 
     def stop(self) -> None:
-        """Ask all to end, wait, then insist."""
+        """Ask all to end, the runs that Dagster started too, wait, then insist."""
         for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
+            _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         for process in self._processes.values():
-            try:
-                process.wait(max(deadline - time.monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            while _signal_group(process, 0) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
         self._processes.clear()
 
     def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
@@ -131,7 +130,7 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,
-                start_new_session=True,  # Ctrl-C is for us: we stop them in order
+                start_new_session=True,  # Ctrl-C is for us: we stop them, each with all that it started
             )
 
     def _wait(self, name: str, ready: object) -> None:
@@ -154,6 +153,16 @@ class Services:
     def _heartbeat_since(self, started: float) -> bool:
         age = daemon_age_seconds(self._store.dagster_database_url)
         return age is not None and age <= time.time() - started
+
+
+def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
+    """The process and all that it started; False if none of them is left."""
+    process.poll()  # or it would stay as a zombie, which counts
+    try:
+        os.killpg(process.pid, sign)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _refuse_taken(host: str, port: int, variable: str) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 import pytest
 import websockets
@@ -127,7 +128,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             services.start()
             yield Installation(store, services, sandbox)
         finally:
+            started = psutil.Process().children(recursive=True)
             services.stop()
+            _, left = psutil.wait_procs(started, timeout=1)
+            assert left == [], "nothing outlives a stop"
             store.close()
 
 
