@@ -151,4 +151,9 @@ def _estimate(report: SyncReport | None) -> tuple[float | None, str | None]:
         return None, None
     share = min(done / expected, 1.0)
     seconds = (datetime.now(UTC) - report.started_at).total_seconds() * (1 - share) / share
-    return share, f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    return share, duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """For people, e.g. ``10 minutes``."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

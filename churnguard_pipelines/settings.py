@@ -14,6 +14,9 @@ from churnguard_pipelines.errors import InvalidConfiguration
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Hosts to bind to that nobody else's machine reaches."""
+
 
 class Settings(BaseSettings):
     """Read once at start by :func:`load_settings`. ``.env`` in the working folder counts too; the environment wins."""

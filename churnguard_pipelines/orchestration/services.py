@@ -22,7 +22,7 @@ from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
 from churnguard_pipelines.store.database import Store
 
 START_TIMEOUT_SECONDS = 120
-STOP_TIMEOUT_SECONDS = 20
+STOP_TIMEOUT_SECONDS = 10
 PATH = "/dashboard"
 
 
@@ -63,8 +63,8 @@ class Services:
 
         Raises ``InvalidConfiguration`` if a port is taken, ``ChurnGuardError`` if a process ends instead.
         """
-        _refuse_taken(self._host, self._port, "DASHBOARD_PORT")
-        _refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
+        refuse_taken(self._host, self._port, "DASHBOARD_PORT")
+        refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
         self._logs.mkdir(parents=True, exist_ok=True)
         environment = dagster_environment(self._store) | self._addresses
         code_port = _free_port()
@@ -165,7 +165,8 @@ def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
     return True
 
 
-def _refuse_taken(host: str, port: int, variable: str) -> None:
+def refuse_taken(host: str, port: int, variable: str) -> None:
+    """Raises ``InvalidConfiguration`` for a port on which somebody listens; ``variable``: chooses another."""
     if _listens(host, port):
         raise InvalidConfiguration(
             f"port {port} on {host} is in use by another program.",

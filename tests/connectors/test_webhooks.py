@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from churnguard_pipelines.store.warehouse import Warehouse
 from tests.connectors.conftest import Register, live, rows
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.test_stripe_contract import CONTRACTS, contract
+from tests.waiting import wait_for
 
 VERSION = "2026-05-27.dahlia"
 SECOND = 1_790_000_000
@@ -253,10 +253,3 @@ def test_one_integration_that_cannot_be_worked_off_does_not_keep_the_others(stor
     finally:
         session.stop()
         thread.join()
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)

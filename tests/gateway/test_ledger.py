@@ -35,7 +35,8 @@ from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import configuration, settings_for
-from tests.gateway.intake.conftest import SECRET, Gateway, stripe_event, stripe_headers, wait_for
+from tests.gateway.intake.conftest import SECRET, Gateway, stripe_event, stripe_headers
+from tests.waiting import wait_for
 
 SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
 EVENTS, KILLS = (200_000, 40) if SOAK else (3_000, 6)

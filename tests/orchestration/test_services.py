@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +34,7 @@ from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import configuration, settings_for
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180
@@ -79,14 +79,7 @@ class Installation:
         """Wait until every run of the backfill that the output names has succeeded."""
         backfill = re.search(r"backfill job `(\w+)`", output)
         assert backfill, output
-        wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.5)
+        wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
 
 
 def free_port() -> int:
@@ -236,7 +229,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
 
 
 def test_mrr_is_computed_by_itself_after_a_sync(installation: Installation) -> None:
-    wait_for(lambda: "SUCCESS" in installation.runs("dagster/from_automation_condition", "true"))
+    wait_for(lambda: "SUCCESS" in installation.runs("dagster/from_automation_condition", "true"), PATIENCE_SECONDS)
     with installation.store.organization("acme") as connection:
         movements = connection.exec_driver_sql("SELECT count(*) FROM analytics.mrr_movements").scalar()
     assert movements is not None

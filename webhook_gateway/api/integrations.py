@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, HttpUrl
 
+from churnguard_pipelines.api import duration
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.model import (
     DataSyncMode,
@@ -171,7 +172,7 @@ async def start_sync(
     given = wanted or SyncStart()
     sync_id = await engine.start_sync(integration_id, mode=given.sync_mode, objects=given.objects)
     seconds = await asyncio.to_thread(usual_seconds, engine.store, integration_id)
-    return StartedSync(sync_id=sync_id, estimated_duration=None if seconds is None else _duration(seconds))
+    return StartedSync(sync_id=sync_id, estimated_duration=None if seconds is None else duration(seconds))
 
 
 @router.get("/{integration_id}/sync/status")
@@ -185,7 +186,3 @@ def shown(found: IntegrationConfiguration) -> Integration:
         name: getattr(found, name) for name in Integration.model_fields if name != "credential_type"
     }
     return Integration(**fields, credential_type=found.credentials.credential_type)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

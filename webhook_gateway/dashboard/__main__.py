@@ -9,9 +9,8 @@ from pathlib import Path
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.settings import Settings, load_settings, start_logging
+from churnguard_pipelines.settings import LOOPBACK, Settings, load_settings, start_logging
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SECONDS = 5
 
 

@@ -11,14 +11,13 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.settings import LOOPBACK, Settings
 from churnguard_pipelines.store import inbox
 from churnguard_pipelines.store.database import Store
 from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import PREFIX, Intake, Limits, Receive, Scope, Send
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEALTH = PREFIX + "health"
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0

@@ -25,16 +25,9 @@ from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import WebhookEndpoint, add_endpoint
 from tests.conftest import configuration
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 SECRET = "whsec_of_the_tests"
-PATIENCE_SECONDS = 60
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def stripe_event(id: str, kind: str = "customer.updated", created: int = 1_790_000_000, **fields: Any) -> bytes:

@@ -26,7 +26,8 @@ from churnguard_pipelines.store.webhook_endpoints import (
     rotate_secret,
 )
 from tests.conftest import settings_for
-from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers, wait_for
+from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
+from tests.waiting import wait_for
 from webhook_gateway.intake.app import refuse_unsigned
 
 MakeGateway = Callable[..., Gateway]
