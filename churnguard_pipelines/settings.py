@@ -51,6 +51,16 @@ class Settings(BaseSettings):
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(
         60, validation_alias=AliasChoices("DASHBOARD_UPDATE_INTERVAL")
     )
+    dashboard_tls_cert: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_CERT"))
+    dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
+    dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
+    """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
+    oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
+    oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
+    oidc_admin_emails: str | None = Field(None, validation_alias=AliasChoices("OIDC_ADMIN_EMAILS"))
+    oidc_viewer_emails: str | None = Field(None, validation_alias=AliasChoices("OIDC_VIEWER_EMAILS"))
+    """Both comma-separated: who may sign in with the identity provider, and as what."""
     api_rate_limiting_enabled: bool = Field(True, validation_alias=AliasChoices("API_RATE_LIMITING_ENABLED"))
     redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
     kafka_bootstrap_servers: str | None = Field(None, validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS"))

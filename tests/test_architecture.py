@@ -65,3 +65,8 @@ def test_only_the_orchestration_imports_dagster() -> None:
         if layer(path) not in ("orchestration", "definitions"):
             dagster = [name for name in imports(path) if name.split(".")[0].startswith("dagster")]
             assert not dagster, f"{path} imports {dagster}"
+
+
+def test_nothing_below_the_gateway_imports_it() -> None:
+    for path in (*MODULES, PACKAGE / "__init__.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "webhook_gateway"], path

@@ -83,6 +83,18 @@ class Demo:
         agrees = [self._print_rows(), *(self._print_mrr(item) for item in ORGANIZATIONS)]
         return all(agrees) and all(report.status == "succeeded" for report in reports)
 
+    def api_key(self) -> str:
+        """An operator's key, the same at each start, kept where only its owner reads it."""
+        from churnguard_pipelines.store.api_keys import authenticate, create_key
+
+        path = self._store.settings.home / "demo-api-key"
+        key = path.read_text().strip() if path.exists() else ""
+        if authenticate(self._store, key) is None:
+            key = create_key(self._store, "demo", actor=ACTOR)
+            path.touch(mode=0o600)
+            path.write_text(f"{key}\n")
+        return key
+
     def _start_sandbox(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         log = self._store.settings.home / "logs" / "sandbox.log"

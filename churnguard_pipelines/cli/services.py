@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,21 +31,22 @@ def demo(
         agrees = demonstration.first_sync()
         if once:
             raise typer.Exit(0 if agrees else 1)
-        serve(store)
+        serve(store, demonstration.api_key())
 
 
-def serve(store: Store) -> None:
-    """Run all processes until Ctrl-C; returns when all of them are stopped."""
+def serve(store: Store, key: str | None = None) -> None:
+    """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with."""
     from churnguard_pipelines.orchestration.services import Services
 
     services = Services(store)
     with out.status("Starting the webhook gateway and Dagster …"):
         services.start()
-    key = _first_key(store)
+    shown = "  API key, to sign in" if key else "  API key, to sign in; it is not shown again"
+    key = key or _first_key(store)
     try:
         out.print(f"\n[green]✓[/green] Dashboard: [bold]{services.url}[/bold]")
         if key:
-            out.print(f"  API key, to sign in (kept in {first_key_file(store)}): [bold]{key}[/bold]", highlight=False)
+            out.print(f"{shown}: [bold]{key}[/bold]", soft_wrap=True)
         out.print(f"  Webhooks:  {services.webhooks_url}/PROVIDER/ORGANIZATION", highlight=False)
         out.print(f'  Logs: {store.settings.home / "logs"}   Plain dagster CLI: [bold]eval "$(churnguard env)"[/bold]')
         out.print("  Ctrl-C stops everything.")
@@ -57,21 +57,8 @@ def serve(store: Store) -> None:
         services.stop()
 
 
-def first_key_file(store: Store) -> Path:
-    return store.settings.home / "api-key"
-
-
 def _first_key(store: Store) -> str | None:
-    """An operator's key where there is none yet, in a file that only its owner reads; None once others were made."""
-    from churnguard_pipelines.store.api_keys import authenticate, create_key, list_keys
+    """An operator's key where nobody has made one yet."""
+    from churnguard_pipelines.store.api_keys import create_key, list_keys
 
-    path = first_key_file(store)
-    if path.exists():
-        key = path.read_text().strip()
-        return key if authenticate(store, key) else None
-    if list_keys(store):
-        return None
-    path.touch(mode=0o600)
-    key = create_key(store, "first key", actor="cli")
-    path.write_text(f"{key}\n")
-    return key
+    return None if list_keys(store) else create_key(store, "first key", actor="cli")

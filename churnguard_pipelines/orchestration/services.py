@@ -34,6 +34,7 @@ class Services:
         settings = store.settings
         self._host, self._port = settings.dashboard_host, settings.dashboard_port
         self._webhooks = settings.webhook_host, settings.webhook_port
+        self._scheme = "https" if settings.dashboard_tls_cert else "http"
         self._logs = settings.home / "logs"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -50,7 +51,7 @@ class Services:
 
     @property
     def url(self) -> str:
-        return f"http://{_shown(self._host)}:{self._port}{PATH}"
+        return f"{self._scheme}://{_shown(self._host)}:{self._port}{PATH}"
 
     @property
     def webhooks_url(self) -> str:
@@ -95,7 +96,7 @@ class Services:
             self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
             self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
             self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
-            self._wait("dashboard", lambda: _answers(f"http://{_reached(self._host, self._port)}/healthz"))
+            self._wait("dashboard", lambda: _answers(f"{self._scheme}://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))
         except BaseException:
             self.stop()
@@ -145,7 +146,9 @@ class Services:
     def _must_run(self, name: str) -> None:
         code = self._processes[name].poll()
         if code is not None:
-            raise ChurnGuardError(f"the {name} ended with code {code}.", remedy=self._see(name))
+            lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            reason = f": {lines[-1]}" if lines else "."
+            raise ChurnGuardError(f"the {name} ended with code {code}{reason}", remedy=self._see(name))
 
     def _see(self, name: str) -> str:
         return f"See {self._logs / f'{name}.log'}."
@@ -176,7 +179,7 @@ def refuse_taken(host: str, port: int, variable: str) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).is_success
+        return httpx.get(url, timeout=5, verify=False).is_success  # our own certificate, by an address it is not for
     except httpx.TransportError:
         return False
 

@@ -8,9 +8,10 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.store import audit
@@ -19,6 +20,7 @@ from churnguard_pipelines.store.tables import api_keys as table
 
 PREFIX = "cg"
 _USE_NOTED_EVERY = timedelta(minutes=1)
+_NOW = sa.func.clock_timestamp().label("now")
 
 
 class Role(StrEnum):
@@ -76,24 +78,20 @@ def create_key(
 def authenticate(store: Store, key: str) -> ApiKey | None:
     """Whose key this is; None for an unknown, expired or revoked one. Takes as long for every wrong one."""
     key_id, secret = _parts(key)
-    now = store.now()
     with store.operator() as connection:
-        row = connection.execute(sa.select(table).where(table.c.key_id == key_id)).one_or_none()
+        row = connection.execute(sa.select(table, _NOW).where(table.c.key_id == key_id)).one_or_none()
         right = hmac.compare_digest(row.secret_hash if row else _hash(""), _hash(secret))
-        if row is None or not right or not _counts(row, now):
+        if row is None or not right or not _counts(row):
             return None
-        if row.last_used_at is None or now - row.last_used_at > _USE_NOTED_EVERY:
-            used = sa.update(table).where(table.c.key_id == key_id).values(last_used_at=sa.func.clock_timestamp())
-            connection.execute(used)
+        if row.last_used_at is None or row.now - row.last_used_at > _USE_NOTED_EVERY:
+            connection.execute(sa.update(table).where(table.c.key_id == key_id).values(last_used_at=row.now))
     return _key(row)
 
 
-def find_key(store: Store, key_id: str) -> ApiKey | None:
+def find_key(connection: Connection, key_id: str) -> ApiKey | None:
     """The key, if it is neither expired nor revoked."""
-    now = store.now()
-    with store.operator() as connection:
-        row = connection.execute(sa.select(table).where(table.c.key_id == key_id)).one_or_none()
-    return _key(row) if row is not None and _counts(row, now) else None
+    row = connection.execute(sa.select(table, _NOW).where(table.c.key_id == key_id)).one_or_none()
+    return _key(row) if row is not None and _counts(row) else None
 
 
 def list_keys(store: Store) -> list[ApiKey]:
@@ -115,20 +113,21 @@ def revoke_key(store: Store, key_id: str, *, actor: str) -> None:
 
 
 def _parts(key: str) -> tuple[str, str]:
+    """The shown part and the secret; both empty for what cannot be a key."""
     prefix, _, rest = key.partition("_")
     number, _, secret = rest.partition("_")
-    return f"{prefix}_{number}".replace("\0", ""), secret
+    return (f"{prefix}_{number}", secret) if key.isascii() and key.isprintable() else ("", "")
 
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _counts(row: Row[tuple[object, ...]], now: datetime) -> bool:
-    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+def _counts(row: Row[Any]) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > row.now)
 
 
-def _key(row: Row[tuple[object, ...]]) -> ApiKey:
+def _key(row: Row[Any]) -> ApiKey:
     return ApiKey(
         row.key_id, row.name, row.organization_id, Role(row.role), row.created_at, row.expires_at, row.revoked_at,
         row.last_used_at,

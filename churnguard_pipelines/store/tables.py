@@ -77,6 +77,17 @@ api_keys = Table(
     schema="control",
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    _text("token_hash", key=True),
+    Column("key_id", Text, ForeignKey(api_keys.c.key_id, ondelete="CASCADE"), nullable=True),
+    _text("person", null=True),
+    _moment("created_at"),
+    Column("expires_at", _MOMENT, nullable=False),
+    schema="control",
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

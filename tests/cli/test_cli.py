@@ -319,3 +319,20 @@ def test_an_unknown_integration_is_one_clear_error(shell: Shell, command: str) -
     message = shell.fails(*command.split(), "nobody")
     assert "nobody" in message
     assert "no such integration" in message.lower() or "there is no integration" in message.lower()
+
+
+def test_api_keys_are_made_listed_and_revoked(registered: Shell) -> None:
+    assert "No API keys yet" in registered.succeeds("api-keys", "list")
+    made = registered.succeeds("api-keys", "create", "ada", "--role", "viewer", "--organization", "acme")
+    key = re.search(r"cg_[0-9a-f]{8}_[\w-]{43}", made)
+    assert key
+    shown = "_".join(key[0].split("_")[:2])
+    listed = registered.succeeds("api-keys", "list")
+    assert re.search(rf"{shown} ada acme viewer – never", listed)
+    assert key[0] not in listed
+    registered.succeeds("api-keys", "revoke", shown)
+    assert "revoked" in registered.succeeds("api-keys", "list")
+    assert "there is no API key 'cg_nobody'" in registered.fails("api-keys", "revoke", "cg_nobody")
+    assert "there is no organization 'nobody'" in registered.fails(
+        "api-keys", "create", "ada", "--organization", "nobody"
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from churnguard_pipelines.api import IntegrationEngine
@@ -12,6 +14,35 @@ from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.settings import LOOPBACK, Settings, load_settings, start_logging
 
 STOP_SECONDS = 5
+# As `dagster-webserver` has them: without, Dagster opens a connection to PostgreSQL for each statement.
+STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How browsers reach us. Raises ``InvalidConfiguration`` where keys would cross a network in clear."""
+
+    host: str
+    cert: Path | None
+    key: Path | None
+    behind_proxy: bool
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise InvalidConfiguration("TLS needs a certificate and its key.", remedy="Give --tls-cert and --tls-key.")
+        for path in (self.cert, self.key):
+            if path is not None and not path.is_file():
+                raise InvalidConfiguration(f"{path} is no file.", remedy="Correct --tls-cert and --tls-key.")
+        if self.host not in LOOPBACK and not self.secure:
+            raise InvalidConfiguration(
+                f"DASHBOARD_HOST={self.host} would send keys over the network in clear.",
+                remedy="Give --tls-cert and --tls-key (DASHBOARD_TLS_CERT, DASHBOARD_TLS_KEY), or --behind-proxy "
+                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1.",
+            )
+
+    @property
+    def secure(self) -> bool:
+        return self.cert is not None or self.behind_proxy
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         start_logging(settings)
-        tls = given.tls_cert is not None and given.tls_key is not None
-        refuse_plain(settings, secure=tls or given.behind_proxy)
+        logging.getLogger("webhook_gateway").setLevel(settings.log_level)
+        transport = transport_of(settings, given.tls_cert, given.tls_key, behind_proxy=given.behind_proxy)
         engine = IntegrationEngine(settings)
         try:
-            _serve(engine, given)
+            _serve(engine, given.workspace, transport)
         finally:
             asyncio.run(engine.close())
     except ChurnGuardError as error:
@@ -37,16 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def refuse_plain(settings: Settings, *, secure: bool) -> None:
-    """Raises ``InvalidConfiguration`` where keys would cross a network in clear."""
-    if settings.dashboard_host not in LOOPBACK and not secure:
-        raise InvalidConfiguration(
-            f"DASHBOARD_HOST={settings.dashboard_host} would send keys over the network in clear.",
-            remedy="Give --tls-cert and --tls-key, or --behind-proxy where a proxy speaks HTTPS; or bind to 127.0.0.1.",
-        )
+def transport_of(
+    settings: Settings, cert: Path | None = None, key: Path | None = None, *, behind_proxy: bool = False
+) -> Transport:
+    """What was given overrules the environment."""
+    if cert is None and key is None:
+        cert, key = settings.dashboard_tls_cert, settings.dashboard_tls_key
+    return Transport(settings.dashboard_host, cert, key, behind_proxy or settings.dashboard_behind_proxy)
 
 
-def _serve(engine: IntegrationEngine, given: argparse.Namespace) -> None:
+def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> None:
     import uvicorn
     from dagster import DagsterInstance, __version__
     from dagster._core.workspace.load_target import WorkspaceFileTarget
@@ -54,18 +85,18 @@ def _serve(engine: IntegrationEngine, given: argparse.Namespace) -> None:
     from webhook_gateway.dashboard.app import create_app
     from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
 
-    settings = engine.store.settings
     with DagsterInstance.get() as instance:
-        target = WorkspaceFileTarget(paths=[str(given.workspace)])
+        instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS)
+        target = WorkspaceFileTarget(paths=[str(workspace)])
         with PrincipalProcessContext(instance, version=__version__, workspace_load_target=target) as context:
             uvicorn.run(
-                create_app(engine, context, secure=given.tls_cert is not None or given.behind_proxy),
-                host=settings.dashboard_host,
-                port=settings.dashboard_port,
-                ssl_certfile=given.tls_cert,
-                ssl_keyfile=given.tls_key,
-                proxy_headers=given.behind_proxy,
-                access_log=False,
+                create_app(engine, context, secure=transport.secure),
+                host=transport.host,
+                port=engine.store.settings.dashboard_port,
+                ssl_certfile=transport.cert,
+                ssl_keyfile=transport.key,
+                proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
+                access_log=False,  # ours leaves out the queries
                 server_header=False,
                 log_level="warning",
                 timeout_graceful_shutdown=STOP_SECONDS,

@@ -11,33 +11,42 @@ from starlette.types import ASGIApp
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.store import audit
 from webhook_gateway.api.app import create_api
-from webhook_gateway.dashboard.authentication import Authentication
-from webhook_gateway.dashboard.dagster_ui import PREFIX, DagsterUi, PrincipalProcessContext
+from webhook_gateway.dashboard.authentication import DAGSTER, Authentication
+from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
+from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
+from webhook_gateway.dashboard.oidc import Oidc, People
 from webhook_gateway.dashboard.principal import Principal
 
 
 def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, secure: bool) -> ASGIApp:
-    """``secure``: whether browsers reach us by HTTPS; then the session cookie goes nowhere else."""
+    """``secure``: whether browsers reach us by HTTPS; then the session cookie goes nowhere else.
+
+    Raises ``InvalidConfiguration`` for an identity provider that is configured in part.
+    """
     store = engine.store
 
-    def note(principal: Principal, changed: list[str]) -> None:
+    def note(principal: Principal, operation: str, fields: list[str]) -> None:
         with store.operator() as connection:
-            audit.record(connection, principal.id, "dagster.change", ", ".join(changed))
+            audit.record(connection, principal.id, "dagster.change", ", ".join(fields), {"operation": operation})
 
-    login = Login(store, secure=secure)
+    people = People(store.settings)
+    login = Login(store, secure=secure, provider=people.provider)
+    provider = Oidc(store.settings, store.vault, people, login, secure=secure).routes if people.configured else []
     pages = Starlette(
         routes=[
             Route("/healthz", _healthy),
             Route("/login", login.page, methods=["GET"]),
             Route("/login", login.sign_in, methods=["POST"]),
-            Route("/logout", login.sign_out, methods=["GET", "POST"]),
-            Route("/", lambda _: RedirectResponse(PREFIX)),
+            Route("/logout", login.leave_page, methods=["GET"]),
+            Route("/logout", login.sign_out, methods=["POST"]),
+            *provider,
+            Route("/", lambda _: RedirectResponse(DAGSTER)),
             Mount("/api", create_api(engine)),
             Mount("/", DagsterUi(context, note).create_asgi_app()),
         ]
     )
-    return Authentication(pages, store)
+    return Edge(Authentication(pages, store, secure=secure, person=people.principal), secure=secure)
 
 
 def _healthy(_: Request) -> Response:

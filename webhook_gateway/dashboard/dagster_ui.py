@@ -1,18 +1,32 @@
 """Dagster's own web server as a part of ours: whoever may not write gets a context in which nothing can be changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster_webserver.webserver import DagsterWebserver
-from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    parse,
+)
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 
+from webhook_gateway.dashboard.authentication import DAGSTER
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
-PREFIX = "/dashboard"
 POLL_MILLISECONDS = 2000
+OF_NO_CONSEQUENCE = {"logTelemetry", "setNuxSeen"}  # the UI sends them by itself
+
+OnChange = Callable[[Principal, str, list[str]], None]
 
 
 class PrincipalProcessContext(WorkspaceProcessContext):
@@ -31,32 +45,42 @@ class PrincipalProcessContext(WorkspaceProcessContext):
 
 
 class DagsterUi(DagsterWebserver[PrincipalProcessContext, WorkspaceRequestContext]):
-    """``on_change`` is told each GraphQL mutation: who, and its fields."""
+    """``on_change`` is told each GraphQL mutation that may be executed: who, its operation's name, its fields."""
 
-    def __init__(self, context: PrincipalProcessContext, on_change: Callable[[Principal, list[str]], None]) -> None:
-        super().__init__(context, PREFIX, POLL_MILLISECONDS)
+    def __init__(self, context: PrincipalProcessContext, on_change: OnChange) -> None:
+        super().__init__(context, DAGSTER, POLL_MILLISECONDS)
         self._on_change = on_change
 
     def graphql_execution_thread(
         self, request: Request, query: str, variables: dict[str, Any] | None, operation_name: str | None
     ) -> JSONResponse:
         principal: Principal = request.scope[SCOPE]
-        if principal.may_write and (changed := _mutations(query)):
-            self._on_change(principal, changed)
+        for operation, fields in _mutations(query):
+            if request.method == "GET":  # which a page of any other site can have a browser send
+                return JSONResponse({"errors": [{"message": "Send changes by POST."}]}, 405, {"Allow": "POST"})
+            if principal.may_write and set(fields) - OF_NO_CONSEQUENCE:
+                self._on_change(principal, operation, fields)
         return super().graphql_execution_thread(request, query, variables, operation_name)
 
 
-def _mutations(query: str) -> list[str]:
-    if "mutation" not in query:
-        return []
+def _mutations(query: str) -> Iterator[tuple[str, list[str]]]:
     try:
         document = parse(query)
     except GraphQLError:
-        return []  # Dagster answers that
-    return [
-        selection.name.value
-        for definition in document.definitions
-        if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION
-        for selection in definition.selection_set.selections
-        if isinstance(selection, FieldNode)
-    ]
+        return  # Dagster answers that
+    for definition in document.definitions:
+        if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION:
+            name = definition.name.value if definition.name else ""
+            yield name, list(_fields(document, definition.selection_set, frozenset()))
+
+
+def _fields(document: DocumentNode, selected: SelectionSetNode, seen: frozenset[str]) -> Iterator[str]:
+    for selection in selected.selections:
+        if isinstance(selection, FieldNode):
+            yield selection.name.value
+        elif isinstance(selection, InlineFragmentNode):
+            yield from _fields(document, selection.selection_set, seen)
+        elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in seen:
+            for each in document.definitions:
+                if isinstance(each, FragmentDefinitionNode) and each.name.value == selection.name.value:
+                    yield from _fields(document, each.selection_set, seen | {each.name.value})

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import html
 import time
+from datetime import timedelta
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from churnguard_pipelines.store import audit
+from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.store import audit, logins
 from churnguard_pipelines.store.api_keys import authenticate
 from churnguard_pipelines.store.database import Store
-from webhook_gateway.dashboard.authentication import COOKIE, SESSION_SECONDS, Sessions, same_origin
+from webhook_gateway.dashboard.authentication import COOKIE, DAGSTER, from_us
 from webhook_gateway.limits import RateLimit
 
-HOME = "/dashboard"
+LIFETIME = timedelta(hours=12)
 ATTEMPTS_PER_MINUTE = 10  # of one address
+REFUSALS_NOTED_PER_MINUTE = 30  # of all: nobody fills the audit log from outside
 MOST_BYTES = 4_096
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ChurnGuard</title>
-<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">
 <style>
 body{{font:16px/1.5 system-ui,sans-serif;background:#f4f6f8;color:#25323d;display:grid;place-items:center;
 min-height:100vh;margin:0}}
@@ -29,73 +32,111 @@ h1{{font-size:1.25rem;margin:0 0 .25rem}}p{{margin:0 0 1.5rem;color:#5b6b78;font
 label{{font-size:.85rem;font-weight:600}}
 input{{width:100%;box-sizing:border-box;font:inherit;padding:.6rem .7rem;margin:.35rem 0 1.2rem;
 border:1px solid #c9d3db;border-radius:8px}}
-button{{width:100%;font:inherit;font-weight:600;padding:.65rem;border:0;border-radius:8px;background:#2e7d5b;color:#fff;
-cursor:pointer}}
+button,a{{display:block;width:100%;box-sizing:border-box;font:inherit;font-weight:600;padding:.65rem;border:0;
+border-radius:8px;background:#2e7d5b;color:#fff;cursor:pointer;text-align:center;text-decoration:none}}
+a{{background:#fff;color:#25323d;border:1px solid #c9d3db;margin-top:.75rem}}
 .wrong{{background:#fbeae6;color:#a5402b;padding:.6rem .8rem;border-radius:8px;margin-bottom:1rem;font-size:.9rem}}
 </style>
-<form method="post" action="/login?next={next}"><h1>ChurnGuard Pipelines</h1><p>Sign in with an API key.</p>{wrong}
+<form method="post" action="{action}"><h1>ChurnGuard Pipelines</h1>{content}</form></html>
+"""
+KEY = """<p>Sign in with an API key.</p>{wrong}
 <label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus placeholder="cg_…">
-<button>Sign in</button></form></html>
-"""
+<button>Sign in</button>{other}"""
+OTHER = '<a href="/oidc/login?next={next}">Sign in with {provider}</a>'
+LEAVE = "<p>You are signed in.</p><button>Sign out</button>"
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with less, browsers send the form with Origin: null
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
 }
 
 
 class Login:
-    """``secure``: whether browsers reach us by HTTPS."""
+    """``secure``: whether browsers reach us by HTTPS; ``provider``: the identity provider's name, if there is one."""
 
-    def __init__(self, store: Store, *, secure: bool) -> None:
+    def __init__(self, store: Store, *, secure: bool, provider: str | None) -> None:
         self._store = store
-        self._sessions = Sessions(store)
         self._secure = secure
+        self._provider = provider
         self._attempts = RateLimit(ATTEMPTS_PER_MINUTE)
+        self._noted = RateLimit(REFUSALS_NOTED_PER_MINUTE)
 
     async def page(self, request: Request) -> Response:
-        return _page(_next(request))
+        return self.form(own_path(request))
 
     async def sign_in(self, request: Request) -> Response:
-        if not same_origin(request.headers):
-            return _page(HOME, "The request comes from another site.", 403)
-        address = request.client.host if request.client else ""
+        wanted = own_path(request)
+        if not from_us(request.headers, secure=self._secure):
+            return self.form(wanted, "The request comes from another site.", 403)
+        address = request.client.host if request.client else "?"
         if self._attempts.wait(address, time.monotonic()):
-            return _page(_next(request), "Too many attempts. Wait a minute.", 429)
-        if int(request.headers.get("content-length") or MOST_BYTES + 1) > MOST_BYTES:
-            return _page(_next(request), "That is no key.", 413)
-        given = parse_qs((await request.body()).decode("utf-8", "replace")).get("key", [""])[0]
-        key = await asyncio.to_thread(authenticate, self._store, given.strip())
-        await asyncio.to_thread(self._note, "login" if key else "login.refused", key.key_id if key else address)
-        if key is None:
-            return _page(_next(request), "This key is not known, or has ended.", 401)
-        answer = RedirectResponse(_next(request), status_code=303)
-        answer.set_cookie(
-            COOKIE, self._sessions.seal(key.key_id), max_age=SESSION_SECONDS, httponly=True, samesite="lax",
-            secure=self._secure,
-        )  # fmt: skip
-        return answer
+            return self.form(wanted, "Too many attempts. Wait a minute.", 429)
+        try:
+            key = await asyncio.to_thread(authenticate, self._store, await _given(request))
+            if key is None:
+                await asyncio.to_thread(self.note_refusal, address)
+                return self.form(wanted, "This key is not known, or has ended.", 401)
+            return await asyncio.to_thread(self.let_in, wanted, key_id=key.key_id)
+        except DatabaseUnavailable:
+            return self.form(wanted, "The database cannot be reached.", 503)
+
+    async def leave_page(self, request: Request) -> Response:
+        return HTMLResponse(PAGE.format(action="/logout", content=LEAVE), headers=HEADERS)
 
     async def sign_out(self, request: Request) -> Response:
+        if not from_us(request.headers, secure=self._secure):
+            return self.form(DAGSTER, "The request comes from another site.", 403)
         answer = RedirectResponse("/login", status_code=303)
-        answer.delete_cookie(COOKIE)
+        answer.delete_cookie(COOKIE, secure=self._secure, httponly=True, samesite="lax")
+        if token := request.cookies.get(COOKIE):
+            await asyncio.to_thread(self._end, token)
         return answer
 
-    def _note(self, action: str, subject: str) -> None:
+    def let_in(self, wanted: str, *, key_id: str | None = None, person: str | None = None) -> Response:
+        """A login, noted, and its cookie."""
+        token = logins.begin(self._store, key_id=key_id, person=person, lifetime=LIFETIME)
+        self._note(key_id or person or "", "login")
+        answer = RedirectResponse(wanted, status_code=303)
+        answer.set_cookie(
+            COOKIE, token, max_age=int(LIFETIME.total_seconds()), httponly=True, samesite="lax", secure=self._secure
+        )
+        return answer
+
+    def note_refusal(self, who: str) -> None:
+        if not self._noted.wait("", time.monotonic()):
+            self._note(who, "login.refused")
+
+    def form(self, wanted: str, wrong: str = "", status: int = 200) -> Response:
+        shown = f'<div class="wrong" role="alert">{html.escape(wrong)}</div>' if wrong else ""
+        after = quote(wanted, safe="")
+        other = OTHER.format(next=after, provider=html.escape(self._provider)) if self._provider else ""
+        content = KEY.format(wrong=shown, other=other)
+        return HTMLResponse(PAGE.format(action=f"/login?next={after}", content=content), status, HEADERS)
+
+    def _end(self, token: str) -> None:
+        found = logins.find(self._store, token)
+        if found is not None:
+            logins.end(self._store, token)
+            self._note(found if isinstance(found, str) else found.key_id, "logout")
+
+    def _note(self, who: str, action: str) -> None:
         with self._store.operator() as connection:
-            audit.record(connection, subject, action, "dashboard")
+            audit.record(connection, who, action, "dashboard")
 
 
-def _next(request: Request) -> str:
-    """Only a place of our own: a path, not the address of another site."""
-    wanted = request.query_params.get("next", HOME)
-    own = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
-    return wanted if own else HOME
+def own_path(request: Request) -> str:
+    """Where to go after the login: a path of ours, never the address of another site."""
+    wanted = request.query_params.get("next", DAGSTER)
+    ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
+    return wanted if ours else DAGSTER
 
 
-def _page(next_: str, wrong: str = "", status: int = 200) -> Response:
-    shown = f'<div class="wrong" role="alert">{html.escape(wrong)}</div>' if wrong else ""
-    return HTMLResponse(PAGE.format(next=quote(next_), wrong=shown), status, HEADERS)
+async def _given(request: Request) -> str:
+    """The key in the form; empty for anything that is no such form. What is too long is not read to its end."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            return ""
+    return parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
