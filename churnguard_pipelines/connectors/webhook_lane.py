@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Drained:
-    """What one call worked off. ``outcomes``: events by (endpoint, outcome): ``stored``, ``ignored``, ``unknown``,
+    """What was worked off together. ``outcomes``: events by (endpoint, outcome): ``stored``, ``ignored``, ``unknown``,
     ``rejected``; ``counts``: of records, by object."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -87,44 +87,45 @@ class InboxLane:
     ) -> None:
         self._resources.close()
 
-    def drain(self, more: Callable[[], bool], limit: int) -> Drained:
-        """Work off what waits, about ``limit`` events at most, as long as ``more()``.
+    def drain(self, more: Callable[[], bool], limit: int) -> Iterator[Drained]:
+        """Work off what waits, about ``limit`` events at most, as long as ``more()``; tells of each commit.
 
-        Raises one of ``NOT_ITS_FAULT`` or ``LaneTakenOver``; what was worked off before that stays so, and is lost to
-        the returned numbers only.
+        Raises one of ``NOT_ITS_FAULT`` or ``LaneTakenOver``.
         """
-        drained = Drained()
+        worked_off = 0
         with self._store.organization(self.lane.organization_id) as connection:
             self._checkpoint = checkpoints.load(connection, self.lane)
-        while more() and drained.events < limit:
+        while more() and worked_off < limit:
             with self._store.organization(self.lane.organization_id) as connection:
                 events = inbox.read(connection, self.lane, self._position, BATCH)
             if not events:
                 break
-            self._work_off(events, drained)
-        return drained
+            yield from self._work_off(events)
+            worked_off += len(events)
 
     @property
     def _position(self) -> int:
         return int(self._checkpoint.position["sequence"]) if self._checkpoint else 0
 
-    def _work_off(self, events: Sequence[InboxEvent], drained: Drained, attempt: int = 1) -> None:
+    def _work_off(self, events: Sequence[InboxEvent], attempt: int = 1) -> Iterator[Drained]:
         """One transaction; if it fails by an event's fault, halves find that event, and it is rejected alone."""
         try:
-            self._store_all(events, drained)
+            drained = self._store_all(events)
         except (*NOT_ITS_FAULT, LaneTakenOver):
             raise
         except Exception as error:
             if len(events) > 1:
                 middle = len(events) // 2
-                self._work_off(events[:middle], drained)
-                self._work_off(events[middle:], drained)
+                yield from self._work_off(events[:middle])
+                yield from self._work_off(events[middle:])
             elif attempt < ATTEMPTS:
-                self._work_off(events, drained, attempt + 1)
+                yield from self._work_off(events, attempt + 1)
             else:
-                self._reject(events[0], error, drained)
+                yield self._reject(events[0], error)
+        else:
+            yield drained
 
-    def _store_all(self, events: Sequence[InboxEvent], drained: Drained) -> None:
+    def _store_all(self, events: Sequence[InboxEvent]) -> Drained:
         by_object: dict[str, list[Mapping[str, Any]]] = {}
         outcomes: Counter[tuple[str, str]] = Counter()
         for event in events:
@@ -147,9 +148,7 @@ class InboxLane:
             position = {"sequence": events[-1].sequence}
             moved = transaction.advance(self.lane, self._checkpoint, position, SOURCE)
         self._checkpoint = moved
-        drained.outcomes.update(outcomes)
-        for name, count in counts.items():
-            drained.counts.setdefault(name, Counts()).add(count)
+        return Drained(outcomes, counts)
 
     def _changes(self, item: Object, told: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Record], Sequence[Deletion]]:
         table = self._mapper(item.name).table
@@ -160,7 +159,7 @@ class InboxLane:
 
         return self._connector.changes(item, told, stored)
 
-    def _reject(self, event: InboxEvent, error: Exception, drained: Drained) -> None:
+    def _reject(self, event: InboxEvent, error: Exception) -> Drained:
         reason = str(error) if isinstance(error, ChurnGuardError) else f"{type(error).__name__}: {error}"
         _log.warning("%s: webhook event %s is rejected: %s", self.lane.integration_id, event.event_id, reason)
         rejected = Rejected(event.event_id, reason, orjson.loads(event.payload))
@@ -168,7 +167,7 @@ class InboxLane:
             transaction.reject(self.lane, REJECTED_EVENTS, [rejected], None)
             moved = transaction.advance(self.lane, self._checkpoint, {"sequence": event.sequence}, SOURCE)
         self._checkpoint = moved
-        drained.outcomes[event.endpoint_id, "rejected"] += 1
+        return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
 
     def _wanted(self, name: str) -> bool:
         chosen = self.integration.sync_config.objects

@@ -129,7 +129,11 @@ class WebhookSession:
     def _drain(self, integration_id: str) -> None:
         """In a thread of the pool; one lane is never in two of them."""
         try:
-            drained = self._lane(integration_id).drain(lambda: not self._stop.is_set(), AT_ONCE)
+            worked_off = 0
+            for drained in self._lane(integration_id).drain(lambda: not self._stop.is_set(), AT_ONCE):
+                worked_off += drained.events
+                with self._lock:
+                    self._note(integration_id, drained)
         except LaneTakenOver:
             with self._lock:
                 self._waiting.add(integration_id)  # another session overlaps: read its checkpoint, go on from there
@@ -138,17 +142,14 @@ class WebhookSession:
         else:
             with self._lock:
                 self._again.pop(integration_id, None)
-                self._note(integration_id, drained)
+                if worked_off >= AT_ONCE:
+                    self._waiting.add(integration_id)  # there is more; others come first
         finally:
             with self._lock:
                 self._busy.discard(integration_id)
 
     def _note(self, integration_id: str, drained: Drained) -> None:
-        if not drained.events:
-            return
         self._active = time.monotonic()
-        if drained.events >= AT_ONCE:
-            self._waiting.add(integration_id)  # there is more; others come first
         organization_id = self._lanes[integration_id].lane.lane.organization_id
         for (endpoint_id, outcome), events in drained.outcomes.items():
             self._worked.events[organization_id, endpoint_id, outcome] += events
