@@ -22,7 +22,7 @@ LAYERS = (
     ("engine",),
     ("store",),
     ("settings",),
-    ("model", "records", "errors"),
+    ("model", "records", "errors", "ports"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

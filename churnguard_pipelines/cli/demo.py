@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
+from churnguard_pipelines.ports import free_port, listens
 
 if TYPE_CHECKING:
     from churnguard_pipelines.analytics.movements import Movements
@@ -131,15 +131,11 @@ class Demo:
     def _port(self) -> int:
         """The port of the last start if it is still free: integrations keep pointing at it."""
         remembered = self._folder / "port.json"
-        wanted = json.loads(remembered.read_text()) if remembered.exists() else 0
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", wanted))
-            except OSError:
-                probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        port = json.loads(remembered.read_text()) if remembered.exists() else free_port()
+        if listens("127.0.0.1", port):
+            port = free_port()
         remembered.write_text(json.dumps(port))
-        return port
+        return int(port)
 
     def _register(self) -> None:
         from churnguard_pipelines.store.integrations import add_integration, find_integration, replace_integration

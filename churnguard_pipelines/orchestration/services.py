@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,9 +15,10 @@ from pathlib import Path
 import httpx
 import yaml
 
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.environment import LOCATION, dagster_environment
 from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
+from churnguard_pipelines.ports import free_port, listens, refuse_taken
 from churnguard_pipelines.store.database import Store
 
 START_TIMEOUT_SECONDS = 120
@@ -68,7 +68,7 @@ class Services:
         refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
         self._logs.mkdir(parents=True, exist_ok=True)
         environment = dagster_environment(self._store) | self._addresses
-        code_port = _free_port()
+        code_port = free_port()
         workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
         workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
@@ -91,7 +91,7 @@ class Services:
                 environment,
             )
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
-            self._wait("code-server", lambda: _listens("127.0.0.1", code_port))
+            self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()
             self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
             self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
@@ -168,15 +168,6 @@ def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
     return True
 
 
-def refuse_taken(host: str, port: int, variable: str) -> None:
-    """Raises ``InvalidConfiguration`` for a port on which somebody listens; ``variable``: chooses another."""
-    if _listens(host, port):
-        raise InvalidConfiguration(
-            f"port {port} on {host} is in use by another program.",
-            remedy=f"Stop it, or choose another port with {variable}.",
-        )
-
-
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, verify=False).is_success  # our own certificate, by an address it is not for
@@ -190,19 +181,6 @@ def _shown(host: str) -> str:
 
 def _reached(host: str, port: int) -> str:
     return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _die_with_parent() -> None:

@@ -19,6 +19,7 @@ import psutil
 import psycopg
 
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
 from churnguard_pipelines.store.organizations import add_organization
@@ -182,7 +183,7 @@ def _load(port: int, seconds: float, prefix: str, *, rate: float = 0) -> dict[st
 
 @contextmanager
 def _gateway(store: Store) -> Iterator[tuple[int, psutil.Process]]:
-    port = _free_port()
+    port = free_port()
     environment = os.environ | {"WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000"}
     with _process([sys.executable, "-m", "webhook_gateway.intake"], environment) as process:
         _until(lambda: _answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
@@ -191,9 +192,9 @@ def _gateway(store: Store) -> Iterator[tuple[int, psutil.Process]]:
 
 @contextmanager
 def _bare() -> Iterator[int]:
-    port = _free_port()
+    port = free_port()
     with _process([sys.executable, "-m", "tests.bench.bare", str(port)], dict(os.environ)):
-        _until(lambda: _listens(port), 60)
+        _until(lambda: listens("127.0.0.1", port), 60)
         yield port
 
 
@@ -225,14 +226,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url).is_success
     except httpx.TransportError:
         return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,17 +8,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socket import socket
 
 import httpx
+
+from churnguard_pipelines.ports import free_port
 
 
 @contextmanager
 def sandbox(*, bulk: int, latency_ms: int) -> Iterator[str]:
     """Its URL; every answer takes ``latency_ms`` longer."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as state:
         command = [

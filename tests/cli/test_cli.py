@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
@@ -103,12 +104,6 @@ def registered(shell: Shell, sandbox: Sandbox) -> Shell:
     shell.folder.joinpath("acme.yaml").write_text(FILE.format(url=sandbox.url))
     shell.succeeds("integrations", "add", "--no-check", "acme.yaml", ACME_KEY=KEY)
     return shell
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_help_is_there_for_every_command_without_any_heavy_import(shell: Shell) -> None:

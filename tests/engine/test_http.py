@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -29,6 +28,7 @@ from churnguard_pipelines.errors import (
     RequestRefused,
     Stopped,
 )
+from churnguard_pipelines.ports import free_port
 from tests.engine.conftest import FakeClock
 from tests.engine.loopback import Answer, Api, Asked, as_json, serve
 
@@ -261,11 +261,8 @@ class TestUnusableAnswers:
         assert len(api.asked) == 1
 
     def test_nobody_listens(self, client: MakeClient) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         with pytest.raises(ProviderUnavailable, match=r"Stripe cannot be reached \(ConnectError: .*refused"):
-            client().request("GET", f"http://127.0.0.1:{port}/v1")
+            client().request("GET", f"http://127.0.0.1:{free_port()}/v1")
 
     def test_no_answer_in_time(self, api: Api, client: MakeClient) -> None:
         done = Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from churnguard_pipelines.model import IntegrationCredentials, Organization, Syn
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
 from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.api_keys import Role, create_key
 from churnguard_pipelines.store.database import Store
@@ -85,12 +85,6 @@ class Installation:
         backfill = re.search(r"backfill job `(\w+)`", output)
         assert backfill, output
         wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.resources import RESOURCES
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from tests.sandbox.conftest import ANCHOR, client
@@ -85,9 +85,7 @@ def test_renewals_that_fell_due_meanwhile_happen_at_their_instants(sandbox: Sand
 
 @pytest.mark.slow
 def test_the_command_line_lives_and_stops(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "churnguard_pipelines.sandbox", "--port", str(port), "--state", str(tmp_path)]
     process = subprocess.Popen([*command, "--scale", "0.05"], stdout=subprocess.PIPE, text=True)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.orchestration.services import refuse_taken
+from churnguard_pipelines.ports import refuse_taken
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.database import Store
 from webhook_gateway.intake.app import Gateway

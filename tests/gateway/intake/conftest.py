@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
@@ -60,10 +60,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = int(probe.getsockname()[1])
+        self.port = self.port or free_port()
         environment = dagster_environment(self.store) | {"WEBHOOK_SERVER_PORT": str(self.port)} | self.variables
         self.process = subprocess.Popen([sys.executable, "-m", "webhook_gateway.intake"], env=environment)
         wait_for(self.answers)
