@@ -5,11 +5,24 @@ Field names and defaults are promised to callers of the Python and HTTP interfac
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    JsonValue,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from churnguard_pipelines.records import DataSyncMode as DataSyncMode
 
@@ -17,6 +30,33 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Organization, integration and stream ids. They become Dagster partition keys, so the alphabet is narrow."""
 
 Currency = Annotated[str, StringConstraints(pattern=r"^[a-z]{3}$", to_lower=True)]
+
+BatchSize = Annotated[int, Field(ge=1, le=100_000)]
+SyncFrequency = Annotated[int, Field(ge=60)]  # seconds
+
+_COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_RESERVED = frozenset(
+    {"organization_id", "integration_id", "extra", "source_version", "deleted_at", "delete_kind", "synced_at"}
+    | {"valid_from", "valid_to"}
+)
+
+
+def is_column_name(name: str) -> bool:
+    """Whether a field may be mapped to a column of this name: not to the product's own."""
+    return bool(_COLUMN_NAME.fullmatch(name)) and name not in _RESERVED
+
+
+def _columns(mappings: dict[str, str]) -> dict[str, str]:
+    for name in mappings.values():
+        if not is_column_name(name):
+            raise ValueError(f"“{name}” cannot be a column")
+        if list(mappings.values()).count(name) > 1:
+            raise ValueError(f"two fields go to the column “{name}”")
+    return mappings
+
+
+FieldMappings = Annotated[dict[str, str], AfterValidator(_columns)]
+"""Source path -> column."""
 
 
 class IntegrationType(StrEnum):
@@ -111,8 +151,8 @@ class SyncConfiguration(_Model):
     """
 
     sync_mode: DataSyncMode = DataSyncMode.INCREMENTAL
-    sync_frequency: Annotated[int, Field(ge=60)] = 3600
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    sync_frequency: SyncFrequency = 3600
+    batch_size: BatchSize = 1000
     retry_attempts: Annotated[int, Field(ge=0, le=20)] = 3
     retry_backoff: Annotated[float, Field(gt=0, le=3600)] = 60
     data_filters: list[DataFilter] = Field(default_factory=list)
@@ -144,33 +184,111 @@ class IntegrationConfiguration(_Model):
     tags: list[str] = Field(default_factory=list)
 
 
-class StreamConfiguration(_Model):
-    """A configured real-time feed."""
+Topics = list[Annotated[str, StringConstraints(min_length=1)]]
 
+_HOST_PORT = re.compile(r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s:/@,\[\]]+):\d{1,5}\s*")
+_SCHEMES = {StreamType.REDIS: ("redis", "rediss", "unix"), StreamType.WEBSOCKET: ("ws", "wss")}
+
+
+class StreamConfiguration(_Model):
+    """A configured real-time feed. ``topics``: a WebSocket may have none.
+
+    ``connection_config``: for ``kafka`` ``bootstrap_servers`` (host:port, a list or comma-separated), for ``redis`` and
+    ``websocket`` ``url``, for ``custom`` anything; and what the connection needs beyond that. Kafka's and Redis'
+    address may be left out: it is the installation's then. Secrets in it are sealed before they are stored.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
     stream_id: Identifier
     organization_id: Identifier
     name: str
     stream_type: StreamType
-    topics: list[str]
+    topics: Topics
     data_format: DataFormat = DataFormat.JSON
     processing_mode: ProcessingMode = ProcessingMode.AT_LEAST_ONCE
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 100
-    connection_config: dict[str, Any] = Field(default_factory=dict)
-    field_mappings: dict[str, str] = Field(default_factory=dict)
+    batch_size: BatchSize = 100
+    connection_config: dict[str, JsonValue] = Field(default_factory=dict, validate_default=True, repr=False)
+    field_mappings: FieldMappings = Field(default_factory=dict)
+
+    @field_validator("topics")
+    @classmethod
+    def _has_topics(cls, topics: list[str], info: ValidationInfo) -> list[str]:
+        if not topics and info.data.get("stream_type") not in (None, StreamType.WEBSOCKET):
+            raise ValueError("must name one at least")
+        return topics
+
+    @field_validator("connection_config")
+    @classmethod
+    def _can_connect(cls, config: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+        kind = info.data.get("stream_type")
+        if kind is StreamType.KAFKA:
+            _check_servers(config.get("bootstrap_servers"))
+        elif kind in _SCHEMES:
+            _check_url(config.get("url"), _SCHEMES[kind], required=kind is StreamType.WEBSOCKET)
+        elif kind is StreamType.CUSTOM and not config:
+            raise ValueError("a custom stream needs it")
+        return config
+
+
+def _check_servers(servers: JsonValue) -> None:
+    listed = servers.split(",") if isinstance(servers, str) else servers
+    if listed is None:
+        return
+    if not (isinstance(listed, list) and listed):
+        raise ValueError("bootstrap_servers must be host:port, several in a list or separated by commas")
+    for each in listed:
+        if not (isinstance(each, str) and _HOST_PORT.fullmatch(each)):
+            raise ValueError("each of bootstrap_servers must be host:port")
+
+
+def _check_url(url: JsonValue, schemes: tuple[str, ...], *, required: bool) -> None:
+    if url is None and not required:
+        return
+    if not (isinstance(url, str) and re.fullmatch(rf"({'|'.join(schemes)})://\S+", url)):
+        raise ValueError(f"url must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+
+
+HttpMethod = Annotated[str, StringConstraints(pattern=r"^(GET|POST)$")]
+RuleFormat = Literal[DataFormat.JSON, DataFormat.CSV, DataFormat.XML]
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class APIIngestionRule(_Model):
-    """A REST endpoint to read on a schedule. ``data_path``: dotted path to the records in the answer."""
+    """A REST endpoint to read on a schedule. ``data_path``: dotted path to the records in the answer.
+
+    ``headers`` and ``authentication`` are sealed before they are stored, and ``endpoint_url`` if it holds a secret.
+    """
 
     rule_id: Identifier
     organization_id: Identifier
     name: str
     description: str = ""
     endpoint_url: HttpUrl
-    http_method: Annotated[str, StringConstraints(pattern=r"^(GET|POST)$")] = "GET"
-    headers: dict[str, str] = Field(default_factory=dict)
-    response_format: DataFormat = DataFormat.JSON
+    http_method: HttpMethod = "GET"
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    response_format: RuleFormat = DataFormat.JSON
     data_path: str = ""
-    sync_frequency: Annotated[int, Field(ge=60)] = 3600
-    field_mappings: dict[str, str] = Field(default_factory=dict)
+    sync_frequency: SyncFrequency = 3600
+    field_mappings: FieldMappings = Field(default_factory=dict)
     authentication: IntegrationCredentials | None = None
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"“{name}” cannot be a header's name")
+            if not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"the value of {name} holds a newline or another control character")
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValueError("one is given twice; upper and lower case are the same")
+        return headers
+
+
+def revealed(value: Any) -> Any:
+    """What was dumped of a model with its secrets in clear: to be sealed, nothing else."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return {name: revealed(item) for name, item in value.items()} if isinstance(value, Mapping) else value

@@ -16,13 +16,14 @@ LAYERS = (
     ("definitions", "cli", "api"),
     ("orchestration",),
     ("analytics",),
+    ("monitoring",),
     ("sandbox",),
     ("connectors",),
     ("streams",),
     ("engine",),
     ("store",),
     ("settings",),
-    ("model", "records", "errors", "ports"),
+    ("model", "records", "errors", "ports", "registry"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -32,6 +32,7 @@ def add(
     """
     import os
 
+    from churnguard_pipelines.connectors import providers
     from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 
     with opened_store() as store:
@@ -41,6 +42,7 @@ def add(
             provider=provider,
             secret=os.environ.get(secret_env, ""),
             actor="cli",
+            connected=provider in providers(),
             integration_id=integration,
             allowed_events=event,
         )

@@ -1,39 +1,20 @@
-"""The registry: one module per provider; a module is imported when its provider is asked for."""
+"""The connectors: one module per provider; all other modules are what connectors are made with."""
 
 from __future__ import annotations
 
-import inspect
-import pkgutil
-from functools import cache
-from importlib import import_module
-
 from churnguard_pipelines.connectors.sdk import Connector
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.registry import Registry
 
-_TOOLS = {"sdk", "sync", "paging"}  # what connectors are made with; every other module is a provider
+_registry = Registry(__name__, __path__, Connector, {"sdk", "sync", "paging"}, "connector")  # type: ignore[type-abstract]
 
 
-@cache
 def providers() -> tuple[str, ...]:
-    names = {module.name for module in pkgutil.iter_modules(__path__) if "_" not in module.name}
-    return tuple(sorted(names - _TOOLS))
+    return _registry.providers
 
 
-@cache
 def connector(provider: str) -> type[Connector]:
     """Raises ``InvalidConfiguration`` naming the providers there are."""
-    if provider not in providers():
-        raise InvalidConfiguration(
-            f"there is no connector for {provider!r}.", remedy=f"There are: {', '.join(providers())}."
-        )
-    module = import_module(f"{__name__}.{provider}")
-    found = [
-        item
-        for _, item in inspect.getmembers(module, inspect.isclass)
-        if issubclass(item, Connector) and item.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} must define one Connector"
-    return found[0]
+    return _registry.find(provider)
 
 
 def connectors() -> tuple[type[Connector], ...]:

@@ -62,7 +62,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         store,
         integration.organization_id,
         integration.provider_name,
-        _account(integration),
+        quota_account(integration),
         kind.quota(integration),
         requests_per_minute=sync.requests_per_minute,
         concurrent_requests=sync.concurrent_requests,
@@ -203,8 +203,7 @@ class _Run:
         _same_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
-            ours = self._warehouse.count(mapper.table.provider, item.name, lane.organization_id, lane.integration_id)
-            ledger.set_object(self._store, self._sync_id, item.name, expected_records=ours)
+            ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
         reading = Reading(self._mode, before, self._store.now(), self._window)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
         _, checkpoint = pump.run(
@@ -216,11 +215,17 @@ class _Run:
         )
         ledger.set_object(
             self._store, self._sync_id, item.name, checkpoint_before=before,
-            checkpoint_after=checkpoint.position if checkpoint else None,
+            checkpoint_after=checkpoint.position if checkpoint else None, rows=self._rows(item),
         )  # fmt: skip
         if self._window is not None:
             with self._store.organization(integration.organization_id) as connection:
                 checkpoints.forget(connection, lane)
+
+    def _rows(self, item: Object) -> int:
+        integration = self._use.integration
+        return self._warehouse.count(
+            integration.provider_name, item.name, integration.organization_id, integration.integration_id
+        )
 
     def _lane_name(self, item: Object) -> str:
         if self._window is None:
@@ -257,7 +262,7 @@ def mapper_of(integration: IntegrationConfiguration, table: Table) -> Mapper:
     return Mapper(table, field_mappings=sync.field_mappings.get(table.object), filters=filters)
 
 
-def _account(integration: IntegrationConfiguration) -> str:
+def quota_account(integration: IntegrationConfiguration) -> str:
     """Whose quota it is: everything that calls with the same credentials shares it."""
     secrets = integration.credentials.model_dump_json(exclude={"access_token", "refresh_token"})
     key = integration.credentials.api_key

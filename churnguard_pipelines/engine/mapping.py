@@ -6,7 +6,6 @@ is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from churnguard_pipelines.engine import values
 from churnguard_pipelines.engine.filters import Predicate, compile_filters, look
 from churnguard_pipelines.engine.values import FITTERS, Misfit
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import DataFilter
+from churnguard_pipelines.model import DataFilter, is_column_name
 from churnguard_pipelines.records import TEXT, Column, ColumnType, Drift, Record, Rejected, Table
 
 Row = tuple[Any, ...]
@@ -23,12 +22,6 @@ Row = tuple[Any, ...]
 
 MOST_NEW_FIELDS = 1000
 """Undeclared field names reported per table; a provider that uses data as names would report for ever."""
-
-_COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_RESERVED = frozenset(
-    {"organization_id", "integration_id", "extra", "source_version", "deleted_at", "delete_kind", "synced_at"}
-    | {"valid_from", "valid_to"}
-)
 
 
 @dataclass
@@ -123,7 +116,7 @@ def effective_table(table: Table, field_mappings: Mapping[str, str]) -> Table:
     """The declared table with an integration's field mappings applied."""
     columns = list(table.columns)
     for source, name in field_mappings.items():
-        if not _COLUMN_NAME.fullmatch(name) or name in _RESERVED or name == table.key:
+        if not is_column_name(name) or name == table.key:
             raise InvalidConfiguration(
                 f"field_mappings of {table.object}: “{name}” cannot be a column.",
                 remedy="Use up to 63 lower-case letters, digits and underscores, none of them the product's own.",

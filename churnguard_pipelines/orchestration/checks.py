@@ -14,16 +14,15 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors.sdk import Connector, Object
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
+from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
 from churnguard_pipelines.orchestration import parity
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import key_of
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration, list_integration_ids
+from churnguard_pipelines.store.integrations import survey_integrations
 from churnguard_pipelines.store.ledger import last_success
 from churnguard_pipelines.store.tables import schema_drift
 
-LATE_AFTER = 2  # times the sync_frequency
-DRIFT_DAYS = 7  # what no sync has seen for longer is over
 _MAX_NAMED = 20
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
@@ -82,17 +81,12 @@ def _results(
 
 def _integrations(store: Store, provider: str) -> tuple[list[IntegrationConfiguration], dict[str, Finding]]:
     """Those to look at, and those whose secrets cannot be opened. What a person paused is left alone."""
-    readable: list[IntegrationConfiguration] = []
-    unreadable: dict[str, Finding] = {}
-    for name in list_integration_ids(store, provider):
-        try:
-            integration = get_integration(store, name)
-        except ChurnGuardError as error:
-            unreadable[name] = Finding(error.message)
-        else:
-            if integration.status not in _RESTING:
-                readable.append(integration)
-    return readable, unreadable
+    found = survey_integrations(store, provider)
+    readable = [
+        each for each in found.values()
+        if isinstance(each, IntegrationConfiguration) and each.status not in _RESTING
+    ]  # fmt: skip
+    return readable, {name: Finding(each.message) for name, each in found.items() if isinstance(each, ChurnGuardError)}
 
 
 def _careful(
@@ -124,7 +118,7 @@ def _fresh(store: Store, connector: type[Connector], integration: IntegrationCon
     if latest is None:
         return Finding("never synced")
     age = store.now() - latest
-    limit = timedelta(seconds=LATE_AFTER * integration.sync_config.sync_frequency)
+    limit = late_after(integration.sync_config.sync_frequency)
     return Finding(f"last synced {age.total_seconds() / 60:,.0f} minutes ago" if age > limit else None)
 
 

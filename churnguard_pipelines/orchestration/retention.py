@@ -31,6 +31,8 @@ DELETE FROM ingest.syncs old
                              AND theirs.object = mine.object AND theirs.status = 'succeeded'))
 """)
 
+_FORGET_HOURS = sa.text("DELETE FROM ingest.sync_hours WHERE hour < clock_timestamp() - make_interval(days => :days)")
+
 
 class RetentionConfig(dg.Config):
     """``days``: how long runs and the ledger of syncs are kept."""
@@ -70,8 +72,11 @@ retention_daily = dg.ScheduleDefinition(
 
 
 def forget_syncs(store: Store, days: int) -> int:
-    """Delete the ledger's old pages but the latest of each integration and the latest success of each object."""
+    """Delete the ledger's old pages but the latest of each integration and the latest success of each object.
+
+    What they add up to is kept three times as long."""
     with store.operator() as connection:
+        connection.execute(_FORGET_HOURS, {"days": 3 * days})
         return connection.execute(_FORGET, {"days": days}).rowcount
 
 

@@ -8,20 +8,33 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import SecretStr
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.secrets import Vault
-from churnguard_pipelines.store.tables import breakers, checkpoints, integrations, rejected_records, schema_drift
-from churnguard_pipelines.store.webhook_endpoints import reseal_endpoints
+from churnguard_pipelines.store.tables import (
+    breakers,
+    checkpoints,
+    ingestion_rules,
+    integrations,
+    rejected_records,
+    schema_drift,
+    streams,
+    webhook_endpoints,
+)
 
+_SEALED = (
+    integrations.c.credentials_sealed,
+    webhook_endpoints.c.secrets_sealed,
+    streams.c.secrets_sealed,
+    ingestion_rules.c.secrets_sealed,
+)
 _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
 
 
@@ -106,6 +119,24 @@ def list_integrations(
     return [_opened(store.vault, row) for row in rows]
 
 
+def survey_integrations(
+    store: Store, provider: str | None = None
+) -> dict[str, IntegrationConfiguration | SecretsUnreadable]:
+    """By id; the error stands for one whose secrets the key does not open, so that it does not hide the others."""
+    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    if provider is not None:
+        statement = statement.where(integrations.c.provider == provider)
+    with store.operator() as connection:
+        rows = connection.execute(statement).all()
+    found: dict[str, IntegrationConfiguration | SecretsUnreadable] = {}
+    for row in rows:
+        try:
+            found[row.integration_id] = _opened(store.vault, row)
+        except SecretsUnreadable as error:
+            found[row.integration_id] = error
+    return found
+
+
 def list_integration_ids(store: Store, provider: str) -> list[str]:
     """Without opening any secret, so it is cheap and works without the key."""
     statement = sa.select(integrations.c.integration_id).where(integrations.c.provider == provider)
@@ -169,24 +200,24 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
 
 
 def reseal_credentials(store: Store) -> int:
-    """Seal all secrets anew under the first key, those of webhook endpoints too; returns how many. All or none."""
-    columns = integrations.c.integration_id, integrations.c.credentials_sealed
+    """Seal all secrets anew under the first key, those of webhook endpoints, streams and ingestion rules too; returns
+    how many. All or none."""
     with store.operator() as connection:
-        rows = connection.execute(sa.select(*columns).with_for_update(key_share=True)).all()
-        for row in rows:
-            try:
-                resealed = store.vault.rotate(row.credentials_sealed)
-            except SecretsUnreadable as error:
-                raise SecretsUnreadable(error.message, integration_id=row.integration_id, remedy=error.remedy) from None
-            connection.execute(
-                sa.update(integrations)
-                .where(integrations.c.integration_id == row.integration_id)
-                .values(credentials_sealed=resealed)
-            )
-        resealed_endpoints = reseal_endpoints(connection, store.vault)
-        count = len(rows) + resealed_endpoints
+        count = sum(_reseal(connection, store.vault, column) for column in _SEALED)
         audit.record(connection, "operator", "keys.rotate", "credentials", {"count": count})
     return count
+
+
+def _reseal(connection: Connection, vault: Vault, sealed: sa.Column[str]) -> int:
+    (key,) = sealed.table.primary_key
+    rows = connection.execute(sa.select(key, sealed).with_for_update(key_share=True)).all()
+    for name, secret in rows:
+        try:
+            resealed = vault.rotate(secret)
+        except SecretsUnreadable as error:
+            raise SecretsUnreadable(error.message, integration_id=name, remedy=error.remedy) from None
+        connection.execute(sa.update(sealed.table).where(key == name).values({sealed: resealed}))
+    return len(rows)
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
@@ -252,12 +283,7 @@ def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
 
 
 def _sealed(vault: Vault, credentials: IntegrationCredentials) -> str:
-    def reveal(value: Any) -> Any:
-        if isinstance(value, SecretStr):
-            return value.get_secret_value()
-        return {name: reveal(item) for name, item in value.items()} if isinstance(value, dict) else value
-
-    return vault.seal(json.dumps(reveal(credentials.model_dump())))
+    return vault.seal(json.dumps(revealed(credentials.model_dump())))
 
 
 def _store_credentials(

@@ -27,13 +27,16 @@ HISTORY = "history"
 SyncStatus = Literal["running", "succeeded", "failed", "partial"]
 ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
+_OUTCOMES = ("succeeded", "partial", "failed")
+_SUMS = (*Counts.__slots__, "calls")
 _LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectReport:
-    """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider."""
+    """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider;
+    ``rows``: how many the integration had when this ended, None if that was not counted."""
 
     status: ObjectStatus
     counts: Counts
@@ -42,6 +45,7 @@ class ObjectReport:
     error: str | None
     checkpoint_before: Position | None
     checkpoint_after: Position | None
+    rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,11 @@ def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -
 def finish_sync(
     store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
 ) -> None:
+    """Close the page and add it to its hour; a page that is closed already keeps what it says."""
+    finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status == "running")
+    values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
-        connection.execute(
-            sa.update(syncs)
-            .where(syncs.c.sync_id == sync_id)
-            .values(status=status, error=error, finished_at=sa.func.clock_timestamp())
-        )
+        _roll_up(connection, connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all())
 
 
 def set_object(
@@ -137,6 +140,7 @@ def set_object(
     calls: int | None = None,
     checkpoint_before: Position | None = None,
     checkpoint_after: Position | None = None,
+    rows: int | None = None,
 ) -> None:
     """Note what is given; None leaves it as it is. ``calls``: in total, not since last time."""
     values: dict[str, Any] = {
@@ -146,6 +150,7 @@ def set_object(
         "calls": calls,
         "checkpoint_before": checkpoint_before and dict(checkpoint_before),
         "checkpoint_after": checkpoint_after and dict(checkpoint_after),
+        "rows": rows,
     }
     given = {name: value for name, value in values.items() if value is not None}
     with store.operator() as connection:
@@ -248,12 +253,35 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
         _LAST_WORDS if died else row.error,
         row.checkpoint_before,
         row.checkpoint_after,
+        row.rows,
     )
 
 
 def _bury_the_dead(connection: Connection, integration_id: str) -> None:
-    connection.execute(
-        sa.update(syncs)
-        .where(syncs.c.integration_id == integration_id, syncs.c.status == "running", sa.not_(is_alive()))
-        .values(status="failed", error=_LAST_WORDS, finished_at=syncs.c.heartbeat_at)
+    dead = sa.update(syncs).where(
+        syncs.c.integration_id == integration_id, syncs.c.status == "running", sa.not_(is_alive())
     )
+    values = {"status": "failed", "error": _LAST_WORDS, "finished_at": syncs.c.heartbeat_at}
+    _roll_up(connection, connection.scalars(dead.values(values).returning(syncs.c.sync_id)).all())
+
+
+_ROLL_UP = sa.text(f"""
+INSERT INTO ingest.sync_hours AS hours
+       (organization_id, integration_id, hour, succeeded, partial, failed, {", ".join(_SUMS)}, seconds)
+SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
+       count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'partial'),
+       count(*) FILTER (WHERE status = 'failed'), {", ".join(f"sum({name})" for name in _SUMS)},
+       sum(extract(epoch FROM finished_at - started_at))
+  FROM ingest.syncs, LATERAL (
+       SELECT {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _SUMS)}
+         FROM ingest.sync_objects WHERE sync_objects.sync_id = syncs.sync_id) AS page
+ WHERE sync_id = ANY(:sync_ids) GROUP BY 1, 2, 3
+    ON CONFLICT (organization_id, integration_id, hour) DO UPDATE SET
+       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_OUTCOMES, *_SUMS, "seconds"))}
+""")
+
+
+def _roll_up(connection: Connection, sync_ids: Sequence[str]) -> None:
+    """What these syncs did is added to their hours; so numbers over days need no look at the pages themselves."""
+    if sync_ids:
+        connection.execute(_ROLL_UP, {"sync_ids": list(sync_ids)})

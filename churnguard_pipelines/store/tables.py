@@ -61,6 +61,21 @@ webhook_endpoints = Table(
     schema="control",
 )
 
+streams, ingestion_rules = (
+    Table(
+        name,
+        metadata,
+        _text(key, key=True),
+        Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+        Column("config", JSONB, nullable=False),
+        _text("secrets_sealed"),
+        _moment("created_at"),
+        _text("created_by", null=True),
+        schema="control",
+    )
+    for name, key in (("streams", "stream_id"), ("ingestion_rules", "rule_id"))
+)
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -163,6 +178,19 @@ sync_objects = Table(
     _text("error", null=True),
     Column("checkpoint_before", JSONB),
     Column("checkpoint_after", JSONB),
+    Column("rows", BigInteger),
+    schema="ingest",
+)
+
+sync_hours = Table(
+    "sync_hours",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    Column("hour", _MOMENT, primary_key=True),
+    *(_count(name) for name in ("succeeded", "partial", "failed")),
+    *(_count(name) for name in ("read", "written", "stale", "rejected", "deleted", "filtered", "calls")),
+    Column("seconds", Double, nullable=False, server_default="0"),
     schema="ingest",
 )
 

@@ -49,11 +49,13 @@ def add_endpoint(
     provider: str,
     secret: str,
     actor: str,
+    connected: bool = False,
     integration_id: str | None = None,
     options: Mapping[str, Sequence[str]] | None = None,
     allowed_events: Sequence[str] | None = None,
 ) -> WebhookEndpoint:
-    """``integration_id``: may be left out if the organization has no more than one of the provider.
+    """``integration_id``: may be left out if the organization has no more than one of the provider. ``connected``:
+    whether a connector works such events off; then there must be one, or they would wait for ever.
 
     Raises ``InvalidConfiguration`` for an empty secret, an unknown organization, or an integration that is not its own.
     """
@@ -70,6 +72,11 @@ def add_endpoint(
     )
     with store.operator() as connection:
         chosen = _integration(connection, organization_id, provider, integration_id)
+        if connected and chosen is None:
+            raise InvalidConfiguration(
+                f"{organization_id} has no {provider} integration whose tables the events would change.",
+                remedy="Add the integration first.",
+            )
         values = {
             "endpoint_id": endpoint.endpoint_id,
             "organization_id": organization_id,
@@ -136,16 +143,6 @@ def remove_endpoint(store: Store, endpoint_id: str, *, actor: str) -> None:
         endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
         connection.execute(sa.delete(table).where(table.c.endpoint_id == endpoint_id))
         _changed(connection, actor, "webhook_endpoint.remove", endpoint)
-
-
-def reseal_endpoints(connection: Connection, vault: Vault) -> int:
-    """Seal all secrets anew under the first key; returns how many."""
-    rows = connection.execute(sa.select(table.c.endpoint_id, table.c.secrets_sealed).with_for_update()).all()
-    for row in rows:
-        resealed = vault.rotate(row.secrets_sealed)
-        statement = sa.update(table).where(table.c.endpoint_id == row.endpoint_id).values(secrets_sealed=resealed)
-        connection.execute(statement)
-    return len(rows)
 
 
 def _integration(connection: Connection, organization_id: str, provider: str, integration_id: str | None) -> str | None:

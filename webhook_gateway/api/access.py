@@ -5,9 +5,12 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.model import IntegrationConfiguration, Organization
+from churnguard_pipelines.store.configurations import Configurations, Configured, Model
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import find_integration
+from churnguard_pipelines.store.organizations import add_organization
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
@@ -47,6 +50,17 @@ def own_integration(store: Store, principal: Principal, integration_id: str) -> 
     return found
 
 
+def own_configuration(kind: Configurations[Model], store: Store, principal: Principal, name: str) -> Configured[Model]:
+    """404 for one of another organization, in the same words as for one that is not there."""
+    try:
+        found = kind.get(store, name)
+    except NotFound:
+        found = None
+    if found is None or not sees(principal, found.configuration.organization_id):
+        raise not_found(kind.what, name)
+    return found
+
+
 def sees(principal: Principal, organization_id: str | None) -> bool:
     return principal.is_operator or organization_id == principal.organization_id
 
@@ -55,3 +69,10 @@ def own_organization(principal: Principal, organization_id: str) -> str:
     if not sees(principal, organization_id):
         raise not_found("organization", organization_id)
     return organization_id
+
+
+def made_organization(store: Store, principal: Principal, organization_id: str) -> str:
+    """Its own, added if it is new: so an operator's first call for an organization needs none before."""
+    name = own_organization(principal, organization_id)
+    add_organization(store, Organization(organization_id=name, name=name), actor=principal.id)
+    return name

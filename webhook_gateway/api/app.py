@@ -1,16 +1,25 @@
 """The API's application, mounted at /api; its own description is at /api/docs."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from churnguard_pipelines.api import IntegrationEngine
-from webhook_gateway.api import integrations, system, webhooks
-from webhook_gateway.api.problems import handle_errors
+from churnguard_pipelines.monitoring.monitor import Monitor
+from webhook_gateway.api import dashboard, ingestion, integrations, streaming, system, webhooks
+from webhook_gateway.api.docs_page import add_docs
+from webhook_gateway.api.problems import DESCRIBED, handle_errors
+from webhook_gateway.api.rate import KeyRate
 
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
-    app = FastAPI(title="ChurnGuard Pipelines", docs_url="/docs", redoc_url=None, openapi_url="/openapi.json")
+    settings = engine.store.settings
+    limits = [Depends(KeyRate())] if settings.api_rate_limiting_enabled else []
+    app = FastAPI(
+        title="ChurnGuard Pipelines", docs_url=None, redoc_url=None, responses=DESCRIBED, dependencies=limits
+    )  # fmt: skip
     app.state.engine = engine
-    for module in (integrations, webhooks, system):
+    app.state.monitor = Monitor(engine.store, settings.dashboard_update_interval)
+    for module in (integrations, webhooks, streaming, ingestion, dashboard, system):
         app.include_router(module.router)
+    add_docs(app)
     handle_errors(app)
     return app

@@ -17,7 +17,6 @@ from churnguard_pipelines.model import (
     IntegrationCredentials,
     IntegrationStatus,
     IntegrationType,
-    Organization,
     SyncConfiguration,
 )
 from churnguard_pipelines.store.integrations import (
@@ -27,8 +26,7 @@ from churnguard_pipelines.store.integrations import (
     replace_integration,
 )
 from churnguard_pipelines.store.ledger import usual_seconds
-from churnguard_pipelines.store.organizations import add_organization
-from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, own_integration, own_organization, sees
+from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, made_organization, own_integration, sees
 
 router = APIRouter(prefix="/integrations", tags=["integrations"])
 IntegrationId = Annotated[Identifier, Path()]
@@ -120,7 +118,6 @@ class SyncState(BaseModel):
 @router.post("", status_code=201)
 def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integration:
     """Schedulable at once."""
-    own_organization(principal, new.organization_id)
     connector(new.provider_name)  # refuses an unknown provider
     fields = new.model_dump(exclude={"integration_id", "credentials", "sync_config"})
     made = IntegrationConfiguration(
@@ -130,8 +127,7 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
         integration_id=new.integration_id or f"{new.provider_name}_{token_hex(6)}",
         created_by=principal.id,
     )
-    name = new.organization_id
-    add_organization(store, Organization(organization_id=name, name=name), actor=principal.id)
+    made_organization(store, principal, new.organization_id)
     add_integration(store, made, actor=principal.id)
     return shown(own_integration(store, principal, made.integration_id))
 

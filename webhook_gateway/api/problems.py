@@ -3,21 +3,62 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
+import sqlalchemy as sa
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg import errors
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, NotFound
 
 _STATUS: Mapping[type[ChurnGuardError], int] = {NotFound: 404, DatabaseUnavailable: 503}
 """Any other is about what was asked for: 422."""
+_UNSTORABLE = (
+    errors.InvalidTextRepresentation,
+    errors.UntranslatableCharacter,
+    errors.CharacterNotInRepertoire,
+    errors.NumericValueOutOfRange,
+    errors.DatetimeFieldOverflow,
+)
+UNSTORABLE = "A text holds U+0000 or half a surrogate pair, or a number or a date is beyond what can be stored."
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "What is wrong, and what to do.",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status"],
+                    "properties": {
+                        "type": {"const": "about:blank"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "errors": {
+                            "description": "Each field that is wrong.",
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["field", "problem"],
+                                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+                            },
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+"""For OpenAPI: every answer of ours that is none of the operation's own."""
 
 
 def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ChurnGuardError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnicodeEncodeError, _not_unicode)
     app.add_exception_handler(StarletteHTTPException, _http)
+    app.add_exception_handler(sa.exc.DataError, _unstorable)
 
 
 def not_found(what: str, name: str) -> HTTPException:
@@ -38,6 +79,20 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
         {"field": ".".join(map(str, each["loc"][1:])) or "body", "problem": each["msg"]} for each in error.errors()
     ]
     return _problem(422, "; ".join(f"{each['field']}: {each['problem']}" for each in fields), errors=fields)
+
+
+def _unstorable(_: Request, error: Exception) -> JSONResponse:
+    """JSON can say what PostgreSQL cannot keep. Never repeats the value, which may be a secret."""
+    assert isinstance(error, sa.exc.DataError)
+    # psycopg's own class: a text with U+0000 that it did not even send
+    if not (isinstance(error.orig, _UNSTORABLE) or type(error.orig) is psycopg.DataError):
+        raise error
+    return _problem(422, UNSTORABLE)
+
+
+def _not_unicode(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, UnicodeEncodeError)
+    return _problem(422, UNSTORABLE)
 
 
 def _http(_: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.connectors import providers
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import Identifier
 from churnguard_pipelines.store import inbox
 from churnguard_pipelines.store.database import Store
@@ -127,6 +128,7 @@ def create(new: NewEndpoint, principal: Writer, store: TheStore) -> EndpointWith
         provider=new.provider,
         secret=given or made or "",
         actor=principal.id,
+        connected=new.provider in providers(),
         integration_id=new.integration_id,
         options=new.options,
         allowed_events=new.allowed_events,
@@ -198,7 +200,11 @@ def _secret(provider: str, given: SecretStr | None) -> tuple[str | None, str | N
 
 
 def _own(store: Store, principal: Principal, endpoint_id: str) -> WebhookEndpoint:
-    endpoint = get_endpoint(store, endpoint_id)
+    """404 for one of another organization, in the same words as for one that is not there."""
+    try:
+        endpoint = get_endpoint(store, endpoint_id)
+    except NotFound:
+        raise not_found("webhook endpoint", endpoint_id) from None
     if not sees(principal, endpoint.organization_id):
         raise not_found("webhook endpoint", endpoint_id)
     return endpoint

@@ -15,6 +15,7 @@ from webhook_gateway.dashboard.authentication import DAGSTER, Authentication
 from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
+from webhook_gateway.dashboard.metrics import Metrics
 from webhook_gateway.dashboard.oidc import Oidc, People
 from webhook_gateway.dashboard.principal import Principal
 
@@ -33,6 +34,7 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
     people = People(store.settings)
     login = Login(store, secure=secure, provider=people.provider)
     provider = Oidc(store.settings, store.vault, people, login, secure=secure).routes if people.configured else []
+    api = create_api(engine)
     pages = Starlette(
         routes=[
             Route("/healthz", _healthy),
@@ -42,7 +44,8 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
             Route("/logout", login.sign_out, methods=["POST"]),
             *provider,
             Route("/", lambda _: RedirectResponse(DAGSTER)),
-            Mount("/api", create_api(engine)),
+            Route("/metrics", Metrics(api.state.monitor).show),
+            Mount("/api", api),
             Mount("/", DagsterUi(context, note).create_asgi_app()),
         ]
     )

@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+import json
 from typing import Any
 
-import httpx
 import pytest
 
-from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.model import Organization
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.api_keys import Role, create_key
+from churnguard_pipelines.store.api_keys import Role
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import get_endpoint
-from tests.conftest import settings_for
-from webhook_gateway.api.app import create_api
-from webhook_gateway.dashboard.authentication import Authentication
-
-Call = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def settings(store: Store) -> Settings:
-    assert store.settings.encryption_key is not None
-    return settings_for(store.settings.home, store.database_url, store.settings.encryption_key.get_secret_value())
-
-
-@pytest.fixture
-def call(store: Store, settings: Settings) -> Iterator[Call]:
-    """Requests to the API behind its door, by default with an operator's key."""
-    engine = IntegrationEngine(settings)
-    app = Authentication(create_api(engine), store)
-    operator = create_key(store, "operator", actor="test")
-
-    def called(method: str, path: str, key: str = operator, **arguments: Any) -> httpx.Response:
-        async def go() -> httpx.Response:
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://ours") as client:
-                headers = {"Authorization": f"Bearer {key}"}
-                return await client.request(method, path, headers=headers, timeout=60, **arguments)
-
-        return asyncio.run(go())
-
-    yield called
-    asyncio.run(engine.close())
-
-
-def integration(organization: str = "org_123", **fields: Any) -> dict[str, Any]:
-    return {
-        "organization_id": organization, "integration_name": "Stripe", "provider_name": "stripe",
-        "integration_type": "payment", "credentials": {"credential_type": "api_key", "api_key": "rk_canary"},
-        "sync_config": {"sync_mode": "incremental", "sync_frequency": 3600, "batch_size": 1000},
-    } | fields  # fmt: skip
-
-
-def key_of(store: Store, organization: str, role: Role = Role.ADMIN) -> str:
-    add_organization(store, Organization(organization_id=organization, name=organization), actor="test")
-    return create_key(store, organization, actor="test", organization_id=organization, role=role)
-
+from tests.gateway.api.conftest import Call, integration, key_of
 
 # --- integrations
 
@@ -261,3 +211,11 @@ def test_the_api_describes_itself(call: Call) -> None:
     paths = call("GET", "/openapi.json").json()["paths"]
     assert {"/integrations", "/integrations/{integration_id}/sync", "/webhooks/endpoints"} <= paths.keys()
     assert "swagger" in call("GET", "/docs").text.lower()
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "half a pair: \ud800"])
+@pytest.mark.parametrize("field", ["integration_name", "tags"])
+def test_a_text_that_cannot_be_stored_is_refused(call: Call, text: str, field: str) -> None:
+    body = json.dumps(integration(**{field: [text] if field == "tags" else text}))  # escaped, as JSON may say it
+    assert call("POST", "/integrations", content=body).status_code == 422
+    assert call("GET", "/integrations").json() == []

@@ -1,0 +1,1 @@
+"""How the installation is doing: vital signs from the ledger, judged into health scores and alerts."""

@@ -1,0 +1,141 @@
+"""What dashboards show: a picture of the installation, taken anew at most every so often."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from churnguard_pipelines.monitoring.health import Health, judge
+from churnguard_pipelines.monitoring.vitals import read_vitals
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ledger import is_alive
+from churnguard_pipelines.store.tables import sync_objects, syncs
+
+TREND_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What one organization's integrations did on a day (UTC). ``failed``: syncs that did not succeed in whole;
+    ``events``: webhook events that were taken, ``events_rejected``: those of them that could not be worked off."""
+
+    organization_id: str
+    day: date
+    read: int = 0
+    written: int = 0
+    rejected: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    events: int = 0
+    events_rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sync under way. ``per_second``: records it has read, on average since it began."""
+
+    organization_id: str
+    integration_id: str
+    read: int
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Of the database. ``bytes``: all that the installation stores in it."""
+
+    bytes: int
+    connections: int
+    connections_at_most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """``last_day``: the same sums as a :class:`Day`, over the last 24 hours; ``days``: the last 30 days."""
+
+    as_of: datetime
+    integrations: Sequence[Health]
+    last_day: Sequence[Day]
+    days: Sequence[Day]
+    running: Sequence[Running]
+    resources: Resources
+
+
+class Monitor:
+    """Thread safe: who asks while a picture is being taken waits for that one. ``interval``: how many seconds one is
+    good for."""
+
+    def __init__(self, store: Store, interval: float) -> None:
+        self._store, self._interval = store, interval
+        self._lock = threading.Lock()
+        self._picture: Picture | None = None
+        self._good_until = 0.0
+
+    def picture(self) -> Picture:
+        with self._lock:
+            if self._picture is None or time.monotonic() >= self._good_until:
+                self._picture = take_picture(self._store)
+                self._good_until = time.monotonic() + self._interval
+            return self._picture
+
+
+_SUMS = """
+SELECT organization_id, {day} AS day, sum(read)::bigint AS read, sum(written)::bigint AS written,
+       sum(rejected)::bigint AS rejected, sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed,
+       sum(events)::bigint AS events, sum(events_rejected)::bigint AS events_rejected
+  FROM (SELECT organization_id, hour, read, written, rejected, succeeded, partial + failed AS failed, 0 AS events,
+               0 AS events_rejected
+          FROM ingest.sync_hours
+         UNION ALL
+        SELECT organization_id, hour, 0, 0, 0, 0, 0, CASE WHEN outcome = 'accepted' THEN events ELSE 0 END,
+               CASE WHEN outcome = 'rejected' THEN events ELSE 0 END
+          FROM ingest.webhook_counts WHERE outcome IN ('accepted', 'rejected')) AS hours
+ WHERE hour >= {since} GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_UTC_DAY = "(hour AT TIME ZONE 'UTC')::date"
+_DAYS = sa.text(_SUMS.format(day=_UTC_DAY, since=f"date_trunc('day', now(), 'UTC') - interval '{TREND_DAYS - 1} days'"))
+_LAST_DAY = sa.text(
+    _SUMS.format(
+        day="(clock_timestamp() AT TIME ZONE 'UTC')::date",
+        since="date_trunc('hour', now(), 'UTC') - interval '23 hours'",
+    )
+)
+_RESOURCES = sa.text(
+    "SELECT pg_database_size(current_database()) AS bytes, "
+    "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections, "
+    "current_setting('max_connections')::int AS connections_at_most"
+)
+
+
+def take_picture(store: Store) -> Picture:
+    with store.operator() as connection:
+        as_of: datetime = connection.scalar(sa.text("SELECT clock_timestamp()"))
+        days = [Day(**row) for row in connection.execute(_DAYS).mappings()]
+        last_day = [Day(**row) for row in connection.execute(_LAST_DAY).mappings()]
+        running = [Running(**row) for row in connection.execute(_running()).mappings()]
+        resources = Resources(**connection.execute(_RESOURCES).mappings().one())
+    integrations = [judge(vitals) for vitals in read_vitals(store)]
+    return Picture(as_of, integrations, last_day, days, running, resources)
+
+
+def _running() -> sa.Select[Any]:
+    read = sa.func.coalesce(sa.func.sum(sync_objects.c.read), 0).cast(sa.BigInteger)
+    seconds = sa.func.greatest(sa.extract("epoch", sa.func.clock_timestamp() - syncs.c.started_at), 1)
+    return (
+        sa.select(
+            syncs.c.organization_id,
+            syncs.c.integration_id,
+            read.label("read"),
+            (read / seconds).cast(sa.Double).label("per_second"),
+        )
+        .outerjoin_from(syncs, sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
+        .where(is_alive())
+        .group_by(syncs.c.sync_id)
+        .order_by(syncs.c.organization_id, syncs.c.integration_id)
+    )

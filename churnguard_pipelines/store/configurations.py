@@ -1,0 +1,180 @@
+"""Streams and ingestion rules: what people configure beside integrations, their secrets sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound
+from churnguard_pipelines.model import APIIngestionRule, StreamConfiguration, revealed
+from churnguard_pipelines.store import audit
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.masking import Document, Path, Secrets, keep, looks_secret, mask, unmask
+from churnguard_pipelines.store.secrets import Vault
+from churnguard_pipelines.store.tables import ingestion_rules, streams
+
+Model = TypeVar("Model", StreamConfiguration, APIIngestionRule)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured(Generic[Model]):
+    """``masked``: the configuration as JSON, without its secrets."""
+
+    configuration: Model
+    masked: Document
+    created_at: datetime
+    created_by: str | None
+
+
+class Configurations(Generic[Model]):
+    """Those of one kind. ``what``: its name for people; ``secret``: whether the value at a path of a configuration's
+    JSON is one. Ids are unique over the installation."""
+
+    def __init__(self, model: type[Model], table: sa.Table, what: str, secret: Callable[[Path, Any], bool]) -> None:
+        self.what = what
+        self._model: type[Model] = model
+        self._table = table
+        (self._key,) = table.primary_key.columns
+        self._secret = secret
+
+    def add(self, store: Store, configuration: Model, *, actor: str) -> Configured[Model]:
+        """Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
+        a secret."""
+        document = _plain(configuration.model_dump())
+        id_, organization_id = document[self._key.name], configuration.organization_id
+        values = {self._key.name: id_, "organization_id": organization_id, "created_by": actor}
+        statement = insert(self._table).values(values | self._row(store.vault, document))
+        with store.operator() as connection:
+            try:
+                added = connection.scalar(statement.on_conflict_do_nothing().returning(self._key))
+            except sa.exc.IntegrityError:
+                raise InvalidConfiguration(
+                    f"there is no organization {organization_id!r}.", remedy="Add the organization first."
+                ) from None
+            if added is None:
+                raise InvalidConfiguration(
+                    f"there is a {self.what} {id_!r} already.", remedy=f"Choose another {self._key.name}."
+                )
+            self._note(connection, actor, "add", id_, organization_id)
+        return self.get(store, id_)
+
+    def list(self, store: Store, organization_id: str | None = None) -> list[Configured[Model]]:
+        """With their secrets opened; ``organization_id``: None for all. Raises ``SecretsUnreadable``."""
+        statement = sa.select(self._table).order_by(self._table.c.organization_id, self._key)
+        if organization_id is not None:
+            statement = statement.where(self._table.c.organization_id == organization_id)
+        with store.operator() as connection:
+            rows = connection.execute(statement).all()
+        return [self._opened(store.vault, row) for row in rows]
+
+    def get(self, store: Store, id_: str) -> Configured[Model]:
+        """With its secrets opened. Raises ``NotFound`` or ``SecretsUnreadable``."""
+        with store.operator() as connection:
+            return self._opened(store.vault, self._find(connection, id_))
+
+    def change(self, store: Store, id_: str, changes: Mapping[str, Any], *, actor: str) -> Configured[Model]:
+        """``changes``: new values of fields; what is left out stays. Inside a field it is so for secrets: one that is
+        left out or masked is kept, null forgets it. Credentials of another type replace all those before.
+
+        Raises ``NotFound``, or ``InvalidConfiguration`` naming the field, never its value.
+        """
+        with store.operator() as connection:
+            row = self._find(connection, id_, lock=True)
+            before = _plain(self._opened(store.vault, row).configuration.model_dump())
+            _, secrets = mask(before, self._secret)
+            document = before | _plain(dict(changes))
+            keep(document, [each for each in secrets if not _outdated(each[0], before, document)])
+            for name in changes:
+                if isinstance(document[name], dict):
+                    document[name] = {key: value for key, value in document[name].items() if value is not None}
+            changed = _plain(self._validated(document).model_dump())
+            statement = sa.update(self._table).where(self._key == id_).values(self._row(store.vault, changed))
+            connection.execute(statement)
+            self._note(connection, actor, "change", id_, row.organization_id, {"fields": sorted(changes)})
+        return self.get(store, id_)
+
+    def remove(self, store: Store, id_: str, *, actor: str) -> None:
+        """Raises ``NotFound``."""
+        with store.operator() as connection:
+            row = self._find(connection, id_, lock=True)
+            connection.execute(sa.delete(self._table).where(self._key == id_))
+            self._note(connection, actor, "remove", id_, row.organization_id)
+
+    def _row(self, vault: Vault, document: Document) -> dict[str, Any]:
+        masked, secrets = mask(document, self._secret)
+        own = (self._key.name, "organization_id")
+        config = {name: value for name, value in masked.items() if name not in own}
+        return {"config": config, "secrets_sealed": vault.seal(json.dumps(secrets))}
+
+    def _opened(self, vault: Vault, row: Row[Any]) -> Configured[Model]:
+        id_ = row._mapping[self._key]
+        masked = {self._key.name: id_, "organization_id": row.organization_id, **row.config}
+        secrets: Secrets = json.loads(vault.open(row.secrets_sealed))
+        opened = self._model.model_validate(unmask(masked, secrets))
+        return Configured(opened, masked, row.created_at, row.created_by)
+
+    def _validated(self, document: Document) -> Model:
+        try:
+            return self._model.model_validate(document)
+        except ValidationError as error:
+            problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise InvalidConfiguration(f"{'; '.join(problems)}.") from None  # what it came from holds the values
+
+    def _find(self, connection: Connection, id_: str, *, lock: bool = False) -> Row[Any]:
+        statement = sa.select(self._table).where(self._key == id_)
+        row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no {self.what} {id_!r}.", remedy=f"Look at the list of {self.what}s.")
+        return row
+
+    def _note(
+        self,
+        connection: Connection,
+        actor: str,
+        deed: str,
+        id_: str,
+        organization_id: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        action = f"{self.what.replace(' ', '_')}.{deed}"
+        audit.record(connection, actor, action, id_, detail, organization_id=organization_id)
+
+
+def _plain(value: dict[str, Any]) -> Document:
+    plain: Document = to_jsonable_python(revealed(value))
+    return plain
+
+
+def _outdated(path: Sequence[str], before: Document, after: Document) -> bool:
+    """Whether it belongs to credentials of a type that is no longer used."""
+    if path[0] != "authentication" or not isinstance(after["authentication"], dict):
+        return False
+    return bool(after["authentication"].get("credential_type") != before["authentication"]["credential_type"])
+
+
+def _secret_of_stream(path: Path, value: Any) -> bool:
+    return path[0] == "connection_config" and len(path) > 1 and looks_secret(path[-1], value)
+
+
+def _secret_of_rule(path: Path, value: Any) -> bool:
+    match path:
+        case ("headers", _):
+            return True  # any may carry a token
+        case ("authentication", first, *_):
+            return first != "credential_type" and not isinstance(value, dict)
+        case ("endpoint_url",):
+            return looks_secret("endpoint_url", value)
+    return False
+
+
+STREAMS = Configurations(StreamConfiguration, streams, "stream", _secret_of_stream)
+RULES = Configurations(APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule)

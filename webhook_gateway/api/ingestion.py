@@ -1,0 +1,125 @@
+"""`/api/ingestion/rules`: configure REST endpoints that are read on a schedule."""
+
+from datetime import datetime
+from secrets import token_hex
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from churnguard_pipelines.model import (
+    APIIngestionRule,
+    CredentialType,
+    DataFormat,
+    FieldMappings,
+    HttpMethod,
+    Identifier,
+    IntegrationCredentials,
+    RuleFormat,
+    SyncFrequency,
+)
+from churnguard_pipelines.store.configurations import RULES, Configured
+from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration
+
+router = APIRouter(prefix="/ingestion", tags=["ingestion"])
+RuleId = Annotated[Identifier, Path()]
+
+
+class NewRule(APIIngestionRule):
+    """``rule_id``: made up if omitted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "organization_id": "org_123",
+                    "name": "Tickets",
+                    "endpoint_url": "https://support.example.com/api/tickets",
+                    "data_path": "data.tickets",
+                    "sync_frequency": 3600,
+                    "field_mappings": {"requester.email": "email"},
+                    "authentication": {"credential_type": "bearer", "access_token": "…"},
+                }
+            ]
+        }
+    )
+    rule_id: Identifier = Field(default_factory=lambda: f"rule_{token_hex(6)}")
+
+
+class RuleChange(BaseModel):
+    """What is left out stays. So does each header, and each secret of an ``authentication`` of the same type, unless it
+    is null. What was shown masked may come back masked."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"sync_frequency": 600, "headers": {"X-Old": None}}]}
+    )
+    name: str | None = None
+    description: str | None = None
+    endpoint_url: str | None = None
+    http_method: HttpMethod | None = None
+    headers: dict[str, str | None] | None = None
+    response_format: RuleFormat | None = None
+    data_path: str | None = None
+    sync_frequency: SyncFrequency | None = None
+    field_mappings: FieldMappings | None = None
+    authentication: IntegrationCredentials | None = None
+
+
+class Rule(BaseModel):
+    """Without its secrets: the values of ``headers`` are masked, and ``endpoint_url`` if it holds one."""
+
+    rule_id: str
+    organization_id: str
+    name: str
+    description: str
+    endpoint_url: str
+    http_method: str
+    headers: dict[str, str]
+    response_format: DataFormat
+    data_path: str
+    sync_frequency: int
+    field_mappings: dict[str, str]
+    credential_type: CredentialType | None
+    created_at: datetime
+    created_by: str | None
+
+
+@router.post("/rules", status_code=201)
+def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
+    made_organization(store, principal, new.organization_id)
+    return _shown(RULES.add(store, new, actor=principal.id))
+
+
+@router.get("/rules")
+def list_(principal: Reader, store: TheStore) -> list[Rule]:
+    return [_shown(each) for each in RULES.list(store, principal.organization_id)]
+
+
+@router.get("/rules/{rule_id}")
+def get(rule_id: RuleId, principal: Reader, store: TheStore) -> Rule:
+    return _shown(own_configuration(RULES, store, principal, rule_id))
+
+
+@router.patch("/rules/{rule_id}")
+def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheStore) -> Rule:
+    own_configuration(RULES, store, principal, rule_id)
+    changes = {
+        name: value
+        for name, value in wanted.model_dump(exclude_unset=True).items()
+        if value is not None or name == "authentication"
+    }
+    return _shown(RULES.change(store, rule_id, changes, actor=principal.id))
+
+
+@router.delete("/rules/{rule_id}", status_code=204)
+def remove(rule_id: RuleId, principal: Writer, store: TheStore) -> Response:
+    own_configuration(RULES, store, principal, rule_id)
+    RULES.remove(store, rule_id, actor=principal.id)
+    return Response(status_code=204)
+
+
+def _shown(found: Configured[APIIngestionRule]) -> Rule:
+    fields = dict(found.masked)
+    authentication = fields.pop("authentication")
+    credential_type = authentication and authentication["credential_type"]
+    return Rule(**fields, credential_type=credential_type, created_at=found.created_at, created_by=found.created_by)

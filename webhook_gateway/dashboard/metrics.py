@@ -1,0 +1,94 @@
+"""`/metrics` for Prometheus: the numbers of the dashboard, of what the key may see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from churnguard_pipelines.monitoring.health import Severity
+from churnguard_pipelines.monitoring.monitor import Monitor, Picture
+from webhook_gateway.api.access import sees
+from webhook_gateway.dashboard.principal import SCOPE, Principal
+
+_LABELS = ("organization", "integration", "provider")
+
+
+class Metrics:
+    """The endpoint. A scraper gives a viewer's key as its bearer token."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    async def show(self, request: Request) -> Response:
+        principal: Principal = request.scope[SCOPE]
+        body = await asyncio.to_thread(self._exposition, principal)
+        return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _exposition(self, principal: Principal) -> bytes:
+        registry = CollectorRegistry()
+        registry.register(_Seen(self._monitor.picture(), principal))
+        return generate_latest(registry)
+
+
+class _Seen(Collector):
+    def __init__(self, picture: Picture, principal: Principal) -> None:
+        self._picture, self._principal = picture, principal
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._of_integrations()
+        yield from self._of_organizations()
+        if self._principal.is_operator:
+            resources = self._picture.resources
+            yield GaugeMetricFamily("churnguard_database_bytes", "Size of the database.", resources.bytes)
+            yield GaugeMetricFamily(
+                "churnguard_database_connections", "Connections to the server.", resources.connections
+            )
+
+    def _of_integrations(self) -> Iterator[GaugeMetricFamily]:
+        score = _family("health_score", "Health from 0 to 100; none while nothing is known.", _LABELS)
+        good = _family("last_success_timestamp_seconds", "When the latest sync that brought something began.", _LABELS)
+        rejected = _family("rejected_records_waiting", "Records that did not fit, up to 1000.", _LABELS)
+        events = _family("webhook_events_waiting", "Events that are not worked off yet, up to 1000.", _LABELS)
+        breaker = _family("breaker_open", "1 while the integration is not called.", _LABELS)
+        alerts = _family("alerts", "What needs somebody now.", (*_LABELS, "kind", "severity"))
+        for health in self._picture.integrations:
+            vitals = health.vitals
+            if not sees(self._principal, vitals.organization_id):
+                continue
+            labels = (vitals.organization_id, vitals.integration_id, vitals.provider)
+            if health.score is not None:
+                score.add_metric(labels, health.score)
+            if vitals.good_at is not None:
+                good.add_metric(labels, vitals.good_at.timestamp())
+            rejected.add_metric(labels, vitals.rejected.count if vitals.rejected else 0)
+            events.add_metric(labels, vitals.webhooks.count if vitals.webhooks else 0)
+            breaker.add_metric(labels, vitals.breaker.state != "closed")
+            for sign in health.alerts:
+                alerts.add_metric((*labels, sign.kind, (sign.severity or Severity.WARNING).value), 1)
+        yield from (score, good, rejected, events, breaker, alerts)
+
+    def _of_organizations(self) -> Iterator[GaugeMetricFamily]:
+        records = _family("records_last_24_hours", "Records of syncs.", ("organization", "outcome"))
+        syncs = _family("syncs_last_24_hours", "Syncs that ended.", ("organization", "outcome"))
+        taken = _family("webhook_events_last_24_hours", "Webhook events.", ("organization", "outcome"))
+        for day in self._picture.last_day:
+            if sees(self._principal, day.organization_id):
+                for family, numbers in (
+                    (records, {"read": day.read, "written": day.written, "rejected": day.rejected}),
+                    (syncs, {"succeeded": day.succeeded, "failed": day.failed}),
+                    (taken, {"accepted": day.events, "rejected": day.events_rejected}),
+                ):
+                    for outcome, number in numbers.items():
+                        family.add_metric((day.organization_id, outcome), number)
+        yield from (records, syncs, taken)
+
+
+def _family(name: str, documentation: str, labels: Iterable[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"churnguard_{name}", documentation, labels=list(labels))
