@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import APIIngestionRule, StreamConfiguration, revealed
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.masking import Document, Path, Secrets, keep, looks_secret, mask, unmask
+from churnguard_pipelines.store.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import ingestion_rules, streams
 
@@ -37,14 +38,22 @@ class Configured(Generic[Model]):
 
 class Configurations(Generic[Model]):
     """Those of one kind. ``what``: its name for people; ``secret``: whether the value at a path of a configuration's
-    JSON is one. Ids are unique over the installation."""
+    JSON is one; ``destination``: where secrets are sent. Ids are unique over the installation."""
 
-    def __init__(self, model: type[Model], table: sa.Table, what: str, secret: Callable[[Path, Any], bool]) -> None:
+    def __init__(
+        self,
+        model: type[Model],
+        table: sa.Table,
+        what: str,
+        secret: Callable[[Path, Any], bool],
+        destination: Callable[[Document], Any],
+    ) -> None:
         self.what = what
         self._model: type[Model] = model
         self._table = table
         (self._key,) = table.primary_key.columns
         self._secret = secret
+        self._destination = destination
 
     def add(self, store: Store, configuration: Model, *, actor: str) -> Configured[Model]:
         """Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
@@ -83,7 +92,8 @@ class Configurations(Generic[Model]):
 
     def change(self, store: Store, id_: str, changes: Mapping[str, Any], *, actor: str) -> Configured[Model]:
         """``changes``: new values of fields; what is left out stays. Inside a field it is so for secrets: one that is
-        left out or masked is kept, null forgets it. Credentials of another type replace all those before.
+        left out or masked is kept, null forgets it. Credentials of another type replace all those before. Where secrets
+        would be sent to another place they must be given again: who may change it need not know them.
 
         Raises ``NotFound``, or ``InvalidConfiguration`` naming the field, never its value.
         """
@@ -92,11 +102,14 @@ class Configurations(Generic[Model]):
             before = _plain(self._opened(store.vault, row).configuration.model_dump())
             _, secrets = mask(before, self._secret)
             document = before | _plain(dict(changes))
-            keep(document, [each for each in secrets if not _outdated(each[0], before, document)])
+            kept = [each for each in secrets if not _outdated(each[0], before, document)]
+            keep(document, kept)
             for name in changes:
                 if isinstance(document[name], dict):
                     document[name] = {key: value for key, value in document[name].items() if value is not None}
             changed = _plain(self._validated(document).model_dump())
+            if self._destination(changed) != self._destination(before):
+                _refuse_unless_given([path for path, _ in kept], changes)
             statement = sa.update(self._table).where(self._key == id_).values(self._row(store.vault, changed))
             connection.execute(statement)
             self._note(connection, actor, "change", id_, row.organization_id, {"fields": sorted(changes)})
@@ -161,6 +174,17 @@ def _outdated(path: Sequence[str], before: Document, after: Document) -> bool:
     return bool(after["authentication"].get("credential_type") != before["authentication"]["credential_type"])
 
 
+def _refuse_unless_given(paths: Sequence[Sequence[str]], changes: Mapping[str, Any]) -> None:
+    for path in paths:
+        value: Any = changes
+        for name in path:
+            value = value.get(name, MASK) if isinstance(value, Mapping) else MASK
+        if value == MASK:
+            raise InvalidConfiguration(
+                f"{'.'.join(path)}: it would be sent to another place than before.", remedy="Give the secret again."
+            )
+
+
 def _secret_of_stream(path: Path, value: Any) -> bool:
     return path[0] == "connection_config" and len(path) > 1 and looks_secret(path[-1], value)
 
@@ -176,5 +200,16 @@ def _secret_of_rule(path: Path, value: Any) -> bool:
     return False
 
 
-STREAMS = Configurations(StreamConfiguration, streams, "stream", _secret_of_stream)
-RULES = Configurations(APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule)
+_ADDRESSES = ("bootstrap_servers", "servers", "hosts", "host", "port", "url")
+
+
+def _destination_of_stream(document: Document) -> Any:
+    return {name: document["connection_config"].get(name) for name in _ADDRESSES}
+
+
+def _destination_of_rule(document: Document) -> Any:
+    return urlsplit(document["endpoint_url"])[:2]
+
+
+STREAMS = Configurations(StreamConfiguration, streams, "stream", _secret_of_stream, _destination_of_stream)
+RULES = Configurations(APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule, _destination_of_rule)

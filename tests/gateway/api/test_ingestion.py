@@ -102,6 +102,18 @@ def test_credentials_are_kept_unless_they_are_given_or_null(store: Store, call: 
     assert after(None) is None
 
 
+def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) -> None:
+    name = call("POST", "/ingestion/rules", json=rule(headers={})).json()["rule_id"]
+    elsewhere = {"endpoint_url": "https://evil.example.com/tickets"}
+    refused = call("PATCH", f"/ingestion/rules/{name}", json=elsewhere)
+    assert refused.status_code == 422
+    assert "authentication.username: it would be sent to another place" in refused.json()["title"]
+    same_host = {"endpoint_url": "https://support.example.com/other"}
+    assert call("PATCH", f"/ingestion/rules/{name}", json=same_host).status_code == 200
+    known = {"authentication": {"credential_type": "bearer", "access_token": "canary-known"}}
+    assert call("PATCH", f"/ingestion/rules/{name}", json=elsewhere | known).status_code == 200
+
+
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
     for fields, place in (
         ({"headers": {"X-New": MASK}}, "headers.X-New"),

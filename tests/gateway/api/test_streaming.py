@@ -107,6 +107,20 @@ def test_a_secret_is_kept_unless_it_is_given_or_null(store: Store, call: Call) -
     assert after({"sasl_password": None, "ssl.key.pem": None, "feed": MASK}) == {"feed": SECRETS["feed"]}
 
 
+def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) -> None:
+    config = {"bootstrap_servers": "broker:9092", "sasl_password": "canary"}
+    name = call("POST", "/streaming/streams", json=stream(connection_config=config)).json()["stream_id"]
+    for kept in ({}, {"sasl_password": MASK}):
+        elsewhere = {"connection_config": {"bootstrap_servers": "evil:9092"} | kept}
+        refused = call("PATCH", f"/streaming/streams/{name}", json=elsewhere)
+        assert refused.status_code == 422
+        assert "connection_config.sasl_password: it would be sent to another place" in refused.json()["title"]
+    assert STREAMS.get(store, name).configuration.connection_config == config
+    for given in ("canary-known", None):
+        moved = {"connection_config": {"bootstrap_servers": f"new-{given}:9092", "sasl_password": given}}
+        assert call("PATCH", f"/streaming/streams/{name}", json=moved).status_code == 200
+
+
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
     masked = stream(connection_config={"sasl": {"password": MASK}})
     refused = call("POST", "/streaming/streams", json=masked)
