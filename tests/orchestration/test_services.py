@@ -137,6 +137,16 @@ def test_the_dashboard_answers_whom_it_knows(installation: Installation) -> None
     assert "<!DOCTYPE html>" in httpx.get(url, headers=bearer(key), follow_redirects=True).text
 
 
+def test_the_parts_of_an_installation_are_seen_to_be_well(installation: Installation) -> None:
+    key = create_key(installation.store, "watcher", actor="test", role=Role.VIEWER)
+    base = installation.services.url.removesuffix("/dashboard")
+    health = httpx.get(f"{base}/api/dashboard/health", headers=bearer(key), timeout=30).json()
+    assert [part["component"] for part in health["components"] if not part["ok"]] == [], health
+    scraped = httpx.get(f"{base}/metrics", headers=bearer(key), timeout=30)
+    assert 'churnguard_breaker_open{integration="acme",organization="acme",provider="stripe"} 0.0' in scraped.text
+    assert httpx.get(f"{base}/metrics").status_code == 401
+
+
 def test_a_viewer_sees_dagster_and_changes_nothing(installation: Installation) -> None:
     viewer = create_key(installation.store, "viewer", actor="test", role=Role.VIEWER)
     assert launched(installation, viewer) == "UnauthorizedError"
