@@ -17,7 +17,7 @@ from churnguard_pipelines.store import inbox
 from churnguard_pipelines.store.breakers import BreakerRow
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import survey_integrations
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, HISTORY
+from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS
 
 MOST_COUNTED = 1000
 """Rejected records and waiting events are counted up to here: a number that large says enough."""
@@ -190,7 +190,7 @@ def _vitals(
         vanished = row.sync_status == "running" and row.dead
         latest = LatestSync(
             row.sync_id, "failed" if vanished else row.sync_status, row.started_at, row.finished_at,
-            "its process ended without finishing it." if vanished else row.error, row.quota_left,
+            LAST_WORDS if vanished else row.error, row.quota_left,
         )  # fmt: skip
     return Vitals(
         now=row.now,

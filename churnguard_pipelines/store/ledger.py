@@ -29,7 +29,7 @@ ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
 _OUTCOMES = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
-_LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
+LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
 _log = logging.getLogger(__name__)
 
 
@@ -236,7 +236,7 @@ def _report(store: Store, statement: sa.Select[Any]) -> SyncReport | None:
         "failed" if dead else row.status,
         row.started_at,
         row.heartbeat_at if dead else row.finished_at,
-        _LAST_WORDS if dead else row.error,
+        LAST_WORDS if dead else row.error,
         row.quota_left,
         {item.object: _object_report(item, dead) for item in objects},
     )
@@ -250,7 +250,7 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
         counts,
         row.expected,
         row.calls,
-        _LAST_WORDS if died else row.error,
+        LAST_WORDS if died else row.error,
         row.checkpoint_before,
         row.checkpoint_after,
         row.rows,
@@ -261,7 +261,7 @@ def _bury_the_dead(connection: Connection, integration_id: str) -> None:
     dead = sa.update(syncs).where(
         syncs.c.integration_id == integration_id, syncs.c.status == "running", sa.not_(is_alive())
     )
-    values = {"status": "failed", "error": _LAST_WORDS, "finished_at": syncs.c.heartbeat_at}
+    values = {"status": "failed", "error": LAST_WORDS, "finished_at": syncs.c.heartbeat_at}
     _roll_up(connection, connection.scalars(dead.values(values).returning(syncs.c.sync_id)).all())
 
 
