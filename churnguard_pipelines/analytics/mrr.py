@@ -16,7 +16,7 @@ from churnguard_pipelines.analytics.money import format_money
 from churnguard_pipelines.analytics.months import Calendar, instant, moment
 from churnguard_pipelines.analytics.movements import Movements, Totals
 from churnguard_pipelines.analytics.subscriptions import Segment, mrr_before, timeline
-from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import get_organization
 from churnguard_pipelines.store.warehouse import Warehouse
@@ -62,7 +62,7 @@ def compute_mrr(
     exchange rate; nothing is stored then.
     """
     reporting = get_organization(store, organization_id).reporting_currency
-    warehouse, stripe = Warehouse(store), connector("stripe")
+    warehouse, stripe = Warehouse(store), api_connector("stripe")
     for name in SOURCES:  # empty where nothing was synced yet
         warehouse.ensure(stripe.table(name))
     with store.organization(organization_id) as connection:

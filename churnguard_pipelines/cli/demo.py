@@ -184,10 +184,10 @@ class Demo:
             httpx.post(f"{self._url}/_webhooks", json=subscription, timeout=10).raise_for_status()
 
     def _print_rows(self) -> bool:
-        from churnguard_pipelines.connectors import connector
+        from churnguard_pipelines.connectors import api_connector
         from churnguard_pipelines.store.warehouse import Warehouse
 
-        names = [item.name for item in connector("stripe").objects]
+        names = [item.name for item in api_connector("stripe").objects]
         table = Table("object", box=None, pad_edge=False, title="Rows in the warehouse", title_justify="left")
         for organization in ORGANIZATIONS:
             table.add_column(organization.organization_id, justify="right")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
+from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.registry import Registry
 
-_registry = Registry(__name__, __path__, Connector, {"sdk", "sync", "paging"}, "connector")  # type: ignore[type-abstract]
+_registry = Registry(__name__, __path__, Connector, {"database", "paging", "sdk", "sync"}, "connector")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:
@@ -15,6 +16,14 @@ def providers() -> tuple[str, ...]:
 def connector(provider: str) -> type[Connector]:
     """Raises ``InvalidConfiguration`` naming the providers there are."""
     return _registry.find(provider)
+
+
+def api_connector(provider: str) -> type[ApiConnector]:
+    """Raises ``InvalidConfiguration`` for a provider that is none with an API."""
+    found = connector(provider)
+    if not issubclass(found, ApiConnector):
+        raise InvalidConfiguration(f"{found.title} is no provider with an API.")
+    return found
 
 
 def connectors() -> tuple[type[Connector], ...]:

@@ -69,17 +69,35 @@ StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
 
 
 class Connector(ABC):
-    """One provider, opened for one integration. A subclass in a module of its own is all that a new provider needs."""
+    """One provider, opened for one integration. A subclass in a module of its own is all that a new provider needs:
+    of :class:`ApiConnector`, or of ``DatabaseConnector``.
+    """
 
     provider: ClassVar[str]
     kind: ClassVar[IntegrationType]
     title: ClassVar[str]
+
+    def __init__(self, integration: IntegrationConfiguration) -> None:
+        self.integration = integration
+
+    @abstractmethod
+    def identity(self) -> str | None:
+        """Which account or server this is; a checkpoint belongs to it. None where the credentials may not know."""
+
+    @abstractmethod
+    def check(self) -> ConnectionReport:
+        """Who am I, what may I read, what is missing. Raises ``AuthenticationFailed``."""
+
+
+class ApiConnector(Connector):
+    """A provider with an HTTP API that lists a fixed set of objects."""
+
     objects: ClassVar[tuple[Object, ...]]
     ignored_events: ClassVar[frozenset[str]] = frozenset()
     """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
-        self.integration = integration
+        super().__init__(integration)
         self.http = http
 
     @classmethod
@@ -101,14 +119,6 @@ class Connector(ABC):
     def should_retry(response: Response) -> bool | None:
         """The provider's own hint in an answer whether to ask again; None for no hint."""
         return None
-
-    @abstractmethod
-    def identity(self) -> str | None:
-        """Which account this is; a checkpoint belongs to it. None where the credentials may not know."""
-
-    @abstractmethod
-    def check(self) -> ConnectionReport:
-        """Who am I, what may I read, what is missing. Raises ``AuthenticationFailed``."""
 
     @abstractmethod
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:

@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from churnguard_pipelines.connectors.sdk import (
+    ApiConnector,
     ConnectionReport,
-    Connector,
     Object,
     ObjectAccess,
     Reading,
@@ -71,7 +71,7 @@ def changed_by(*events: str, **options: object) -> StripeOptions:
     return StripeOptions(events=events, **options)  # type: ignore[arg-type]
 
 
-class Stripe(Connector):
+class Stripe(ApiConnector):
     provider, kind, title = "stripe", IntegrationType.PAYMENT, "Stripe"
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS

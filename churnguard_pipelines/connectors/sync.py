@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.connectors.sdk import ConnectionReport, Connector, Object, Reading
+from churnguard_pipelines.connectors import api_connector
+from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
@@ -46,7 +46,7 @@ _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's 
 @dataclass(frozen=True, slots=True)
 class OpenedIntegration:
     integration: IntegrationConfiguration
-    connector: Connector
+    connector: ApiConnector
     http: HttpClient
 
 
@@ -56,7 +56,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
 
     ``guarded``: behind its circuit breaker and the account's shared quota, which need the integration to be stored.
     """
-    kind = connector(integration.provider_name)
+    kind = api_connector(integration.provider_name)
     sync, name = integration.sync_config, integration.integration_id
     gate = QuotaGate(
         store,
@@ -131,7 +131,7 @@ def check_configuration(store: Store, integration: IntegrationConfiguration) -> 
 def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None = None) -> Counts:
     """Map and store rejected records again; what fits now is resolved, the rest stays with its new reason."""
     integration = get_integration(store, integration_id)
-    kind, warehouse, total = connector(integration.provider_name), Warehouse(store), Counts()
+    kind, warehouse, total = api_connector(integration.provider_name), Warehouse(store), Counts()
     waiting = rejected.list_rejected(store, integration_id, ids=ids)
     events = {item.id: str(item.key) for item in waiting if item.object == REJECTED_EVENTS}
     if events:  # whole webhook events, which are worked off once more
@@ -244,7 +244,7 @@ class _Run:
 
 def chosen_objects(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> list[Object]:
     """These objects, or those that the configuration chooses. Raises ``InvalidConfiguration`` for an unknown one."""
-    known = {item.name: item for item in connector(integration.provider_name).objects}
+    known = {item.name: item for item in api_connector(integration.provider_name).objects}
     wanted = objects if objects is not None else integration.sync_config.objects
     if unknown := sorted(set(wanted or ()) - set(known)):
         raise InvalidConfiguration(

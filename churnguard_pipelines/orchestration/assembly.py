@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from churnguard_pipelines.connectors import connectors
-from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.orchestration import alerts, mrr, retention, webhooks
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
@@ -17,12 +17,12 @@ from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, s
 
 
 def assemble() -> dg.Definitions:
-    parts = [_of(connector) for connector in connectors()]
+    parts = [_of(connector) for connector in connectors() if issubclass(connector, ApiConnector)]
     return dg.Definitions.merge(*parts, _common())
 
 
-def _of(connector: type[Connector]) -> dg.Definitions:
-    """What each connector gets, whichever it is."""
+def _of(connector: type[ApiConnector]) -> dg.Definitions:
+    """What each connector to an API gets, whichever it is."""
     assets, health, parity = sync_assets(connector), cheap_checks(connector), parity_checks(connector)
     job = sync_job(connector, assets)
     return dg.Definitions(

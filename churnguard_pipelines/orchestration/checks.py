@@ -11,7 +11,7 @@ from datetime import timedelta
 import dagster as dg
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.sdk import Connector, Object
+from churnguard_pipelines.connectors.sdk import ApiConnector, Object
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
@@ -35,10 +35,10 @@ class Finding:
     numbers: Mapping[str, int] = field(default_factory=dict)
 
 
-Look = Callable[[Store, type[Connector], IntegrationConfiguration, Object], Finding]
+Look = Callable[[Store, type[ApiConnector], IntegrationConfiguration, Object], Finding]
 
 
-def cheap_checks(connector: type[Connector]) -> dg.AssetChecksDefinition:
+def cheap_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
     """``fresh`` and ``schema_drift`` of every object, from our own tables."""
 
     @dg.multi_asset_check(
@@ -50,7 +50,7 @@ def cheap_checks(connector: type[Connector]) -> dg.AssetChecksDefinition:
     return health
 
 
-def parity_checks(connector: type[Connector]) -> dg.AssetChecksDefinition:
+def parity_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
     """``rows_match_provider``: the keys created lately, as the provider lists them and as we have them."""
 
     @dg.multi_asset_check(
@@ -62,12 +62,12 @@ def parity_checks(connector: type[Connector]) -> dg.AssetChecksDefinition:
     return rows
 
 
-def _specs(connector: type[Connector], *names: str) -> list[dg.AssetCheckSpec]:
+def _specs(connector: type[ApiConnector], *names: str) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(name, asset=key_of(connector, item.name)) for item in connector.objects for name in names]
 
 
 def _results(
-    context: dg.AssetCheckExecutionContext, connector: type[Connector], looks: Mapping[str, Look]
+    context: dg.AssetCheckExecutionContext, connector: type[ApiConnector], looks: Mapping[str, Look]
 ) -> Iterator[dg.AssetCheckResult]:
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
@@ -90,7 +90,7 @@ def _integrations(store: Store, provider: str) -> tuple[list[IntegrationConfigur
 
 
 def _careful(
-    look: Look, store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object
+    look: Look, store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object
 ) -> Finding:
     try:
         return look(store, connector, integration, item)
@@ -113,7 +113,7 @@ def _result(asset: dg.AssetKey, name: str, found: Mapping[str, Finding]) -> dg.A
     )
 
 
-def _fresh(store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object) -> Finding:
+def _fresh(store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object) -> Finding:
     latest = last_success(store, integration.integration_id, item.name)
     if latest is None:
         return Finding("never synced")
@@ -122,7 +122,7 @@ def _fresh(store: Store, connector: type[Connector], integration: IntegrationCon
     return Finding(f"last synced {age.total_seconds() / 60:,.0f} minutes ago" if age > limit else None)
 
 
-def _drift(store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object) -> Finding:
+def _drift(store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object) -> Finding:
     """New fields are kept in ``extra`` and only counted; values that do not fit their column lose records."""
     table = schema_drift.c
     statement = (
@@ -142,7 +142,9 @@ def _drift(store: Store, connector: type[Connector], integration: IntegrationCon
     return Finding(problem, {"undeclared_fields": fields})
 
 
-def _parity(store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object) -> Finding:
+def _parity(
+    store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object
+) -> Finding:
     found = parity.compare(store, connector, integration, item)
     numbers = {"missing_here": found.missing, "gone_there": found.extra, "not_compared": int(found.skipped is not None)}
     differs = f"{found.missing} missing here, {found.extra} gone there"

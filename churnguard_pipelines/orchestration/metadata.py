@@ -11,7 +11,7 @@ import dagster as dg
 import sqlalchemy as sa
 from psycopg.sql import Identifier
 
-from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.records import ColumnType, Position
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.ledger import HISTORY, SyncReport
@@ -23,7 +23,7 @@ _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email",
 
 
 def object_metadata(
-    store: Store, connector: type[Connector], report: SyncReport, name: str, seconds: float
+    store: Store, connector: type[ApiConnector], report: SyncReport, name: str, seconds: float
 ) -> Mapping[str, dg.MetadataValue[Any]]:
     """``seconds``: spent on this object. Of an object without changes no rows are shown: Dagster keeps all of it."""
     item = report.objects[name]
@@ -98,7 +98,7 @@ def _position(position: Position | None) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.json(dict(position)) if position else dg.MetadataValue.text("none")
 
 
-def _preview(store: Store, connector: type[Connector], report: SyncReport, name: str) -> str:
+def _preview(store: Store, connector: type[ApiConnector], report: SyncReport, name: str) -> str:
     """A few of the newest rows, without what identifies a person and without documents."""
     table = connector.table(name)
     plain = (column.name for column in table.columns if column.type != ColumnType.JSON)

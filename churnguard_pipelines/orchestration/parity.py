@@ -8,7 +8,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from psycopg.sql import Identifier
 
-from churnguard_pipelines.connectors.sdk import Connector, Object
+from churnguard_pipelines.connectors.sdk import ApiConnector, Object
 from churnguard_pipelines.connectors.sync import opened
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Window
@@ -34,7 +34,7 @@ class Comparison:
 
 
 def compare(
-    store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object
+    store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object
 ) -> Comparison:
     """Records created before the last sync of the object began, so that ours can be complete.
 
@@ -57,7 +57,7 @@ def compare(
 
 
 def _keys(
-    store: Store, connector: type[Connector], integration: IntegrationConfiguration, item: Object, window: Window
+    store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object, window: Window
 ) -> set[str]:
     table, created = connector.table(item.name), Identifier(item.created_column).as_string(None)
     Warehouse(store).ensure(table)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.sdk import Connector
+from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.orchestration.metadata import data_version, object_metadata
 from churnguard_pipelines.orchestration.partitions import integrations_of, months_of, split_month, tags_of
@@ -32,11 +32,11 @@ class HistoryConfig(dg.Config):
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
 
 
-def key_of(connector: type[Connector], name: str) -> dg.AssetKey:
+def key_of(connector: type[ApiConnector], name: str) -> dg.AssetKey:
     return dg.AssetKey([connector.provider, name])
 
 
-def sync_assets(connector: type[Connector]) -> dg.AssetsDefinition:
+def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
     """One asset per object, one partition per integration; a run materializes what it selects of one integration."""
 
     @dg.multi_asset(
@@ -76,7 +76,7 @@ def sync_assets(connector: type[Connector]) -> dg.AssetsDefinition:
     return objects
 
 
-def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":
+def sync_job(connector: type[ApiConnector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         f"{connector.provider}_sync",
         # The checks look at every integration, some of them at the provider: they have schedules of their own.
@@ -91,7 +91,7 @@ def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "Unreso
     )
 
 
-def history_job(connector: type[Connector]) -> dg.JobDefinition:
+def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
     """Re-reads what was created in one month and upserts it; the incremental checkpoint does not move."""
 
     @dg.op(name=f"{connector.provider}_month")

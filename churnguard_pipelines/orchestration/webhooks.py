@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.connectors.webhook_session import KIND, MAX_AGE, WebhookSession, Worked
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, key_of
@@ -41,7 +41,7 @@ class _Diary:
         self._number += 1
         counts, self._counts = self._counts, {}
         for (integration_id, name), count in sorted(counts.items()):
-            kind = connector(get_integration(current_store(), integration_id).provider_name)
+            kind = api_connector(get_integration(current_store(), integration_id).provider_name)
             self._context.log_event(
                 dg.AssetMaterialization(
                     key_of(kind, name),

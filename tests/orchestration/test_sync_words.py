@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.orchestration.running import STOPPED, RunningSync
 from churnguard_pipelines.sandbox.serve import Sandbox
@@ -17,7 +17,7 @@ from churnguard_pipelines.store.ledger import get_sync
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import config, failure_of, materializations, objects, run, sandbox_of_one_s_own
 
-OBJECTS = {item.name for item in connector("stripe").objects}
+OBJECTS = {item.name for item in api_connector("stripe").objects}
 
 
 @pytest.fixture

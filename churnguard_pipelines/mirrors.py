@@ -1,0 +1,128 @@
+"""Tables of a customer's database and their mirrors in the warehouse. Plain data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal
+
+from churnguard_pipelines.records import Position
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """``type``: the PostgreSQL type of what the connector sends for it, e.g. ``numeric(12,2)``; ``source_type``: the
+    source's own word, for people."""
+
+    name: str
+    type: str
+    source_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """``object``: its name to us, e.g. ``users`` or ``billing.invoices``. ``key``: the columns that identify a row.
+
+    ``keyless``: the source has no key; ``key`` is then a column that the connector numbers rows with, which holds
+    within one full read only. ``rows``: the source's own estimate.
+    """
+
+    object: str
+    columns: tuple[SourceColumn, ...]
+    key: tuple[str, ...]
+    keyless: bool = False
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorColumn:
+    """``source``: the source's column it is filled from; with a ``path``, from the text at that path of its JSON."""
+
+    name: str
+    type: str
+    source: str
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A source table's place in the warehouse: ``raw.<table>``. ``columns``: in the order of the source's, then those
+    with a path. ``key``: names of columns."""
+
+    table: str
+    object: str
+    columns: tuple[MirrorColumn, ...]
+    key: tuple[str, ...]
+
+    @property
+    def staged(self) -> tuple[MirrorColumn, ...]:
+        """The columns that the connector sends, in its order."""
+        return tuple(column for column in self.columns if not column.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a table: from ``begin`` (None: the start) to before ``end`` (None: the end). The marks are JSON, opaque
+    to all but the connector."""
+
+    begin: Any
+    end: Any
+
+
+class Unchanged(Enum):
+    """The value of a column that a change log left out because the change did not touch it."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+
+Values = tuple[Any, ...]
+"""Of one row in the order of its table's columns: None, ``UNCHANGED``, or what PostgreSQL reads as the column's type:
+a string, or something whose ``str()`` is it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row's change. ``version``: orders changes of one table; equal within a transaction.
+
+    ``upsert``: ``values`` is the row as it is now, ``key`` its former key if that changed. ``delete``: ``key`` is gone.
+    ``truncate``: all rows are gone. ``altered``: from now on the table looks like ``table``.
+    ``stopped``: from now on it cannot be followed, for ``reason``, e.g. it was dropped.
+    """
+
+    object: str
+    kind: Literal["upsert", "delete", "truncate", "altered", "stopped"]
+    version: int
+    values: Values | None = None
+    key: Values | None = None
+    table: SourceTable | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """Changes in the order in which the source committed them, and the position that holds after them.
+
+    ``whole``: False if the transaction goes on in the next batch; the two must then commit together.
+    ``committed_at``: of the last transaction, by the source's clock; None if there was none.
+    """
+
+    position: Position
+    changes: Sequence[Change] = ()
+    whole: bool = True
+    committed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a reader of the change log is behind. ``horizon``: share of what the source keeps that is used up (1.0:
+    the next change may be lost), None where the source sets no limit. ``bytes``: None where it cannot tell.
+    """
+
+    bytes: int | None
+    seconds: float | None
+    horizon: float | None
+    detail: Mapping[str, Any]
