@@ -38,7 +38,8 @@ class SourceTable:
 
 @dataclass(frozen=True, slots=True)
 class MirrorColumn:
-    """``source``: the source's column it is filled from; with a ``path``, from the text at that path of its JSON."""
+    """A staged column is filled from the source's column ``source``. One with a ``path`` is filled from the text at
+    that path of the staged column named ``source``, a JSON document."""
 
     name: str
     type: str

@@ -161,7 +161,10 @@ class SyncConfiguration(_Model):
     last_sync_timestamp: datetime | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] = 60
     concurrent_requests: Annotated[int, Field(ge=1, le=100)] = 5
-    objects: list[str] | None = None  # None: every object of the connector
+    objects: list[str] | None = (
+        None  # None: every object of the connector; of a database names and patterns: `billing.*`
+    )
+    exclude: list[str] | None = None  # of a database: patterns of tables that are left out
 
 
 class IntegrationConfiguration(_Model):

@@ -129,7 +129,7 @@ def test_an_integration_is_registered_once(settings: Settings, sandbox: Sandbox)
             await engine.register_integration(stripe(sandbox))
             with pytest.raises(InvalidConfiguration, match="acme: an integration with this id exists already"):
                 await engine.register_integration(stripe(sandbox))
-            with pytest.raises(InvalidConfiguration, match=r"there is no connector for 'strype'\. There are: stripe"):
+            with pytest.raises(InvalidConfiguration, match=r"there is no connector for 'strype'\. There are: .*stripe"):
                 await engine.register_integration(configuration("other", provider_name="strype"))
             with pytest.raises(InvalidConfiguration, match=r"stripe has no object nonsense\. It has: .*customers"):
                 await engine.start_sync("acme", objects=["nonsense"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.registry import Registry
 
-_registry = Registry(__name__, __path__, Connector, {"database", "paging", "sdk", "sync"}, "connector")  # type: ignore[type-abstract]
+_registry = Registry(__name__, __path__, Connector, {"database", "mirroring", "paging", "sdk", "sync"}, "connector")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:
@@ -23,6 +24,14 @@ def api_connector(provider: str) -> type[ApiConnector]:
     found = connector(provider)
     if not issubclass(found, ApiConnector):
         raise InvalidConfiguration(f"{found.title} is no provider with an API.")
+    return found
+
+
+def database_connector(provider: str) -> type[DatabaseConnector]:
+    """Raises ``InvalidConfiguration`` for a provider that is no database."""
+    found = connector(provider)
+    if not issubclass(found, DatabaseConnector):
+        raise InvalidConfiguration(f"{found.title} is no database.")
     return found
 
 

@@ -13,6 +13,10 @@ from churnguard_pipelines.mirrors import ChangeBatch, Lag, Piece, SourceTable, V
 from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
 
+OVERLAP_SECONDS = 300
+"""An increment by a column of moments begins this much before the last one ended: what was written with an earlier
+moment but committed later is found all the same."""
+
 
 class Snapshot(ABC):
     """One consistent view of the tables. Its methods may be called from several threads at once.

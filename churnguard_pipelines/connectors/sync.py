@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
-from churnguard_pipelines.connectors import api_connector
+from churnguard_pipelines.connectors import api_connector, connector
+from churnguard_pipelines.connectors.database import DatabaseConnector
+from churnguard_pipelines.connectors.database_sync import check_database, sync_database
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
+from churnguard_pipelines.connectors.sync_page import each_object, on_a_page
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
@@ -18,19 +20,17 @@ from churnguard_pipelines.engine.pump import Pump
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import (
-    AuthenticationFailed,
     ChurnGuardError,
     CircuitOpen,
     InvalidConfiguration,
-    RateLimited,
     SourceChanged,
 )
-from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store import checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.integrations import get_integration, set_status
+from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.ledger import SyncReport
 from churnguard_pipelines.store.warehouse import Warehouse
 
@@ -40,7 +40,6 @@ REJECTED_EVENTS = "webhooks"
 """The object under which whole webhook events are rejected."""
 UNKNOWN = "unknown"
 """The source of a checkpoint made with credentials that may not know whose they are."""
-_RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +97,20 @@ def sync_integration(
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
     integration = get_integration(store, integration_id)
-    chosen = chosen_objects(integration, objects)
     mode = mode or integration.sync_config.sync_mode
+    if issubclass(connector(integration.provider_name), DatabaseConnector):
+        return sync_database(store, integration, sync_id, mode, objects, trigger, on_object)
+    items = {item.name: item for item in chosen_objects(integration, objects)}
     with opened(store, integration) as use:
         identity, failure = _identified(use)
-        names = [item.name for item in chosen]
-        ledger.start_sync(store, sync_id, integration, mode, names, ledger.HISTORY if window else trigger)
-        if integration.status not in _RESTING:
-            set_status(store, integration_id, IntegrationStatus.SYNCING)
-        try:
-            with ledger.heartbeat(store, sync_id):
-                if failure is None:
-                    failure = _Run(store, use, sync_id, mode, window, identity).all(chosen, on_object)
-        except BaseException as error:
-            with suppress(ChurnGuardError):  # if the database is what failed, the ledger will know by the heartbeat
-                _abandon(store, integration, sync_id, error)
-            raise
-        return _finish(store, integration, sync_id, failure)
+
+        def work() -> ChurnGuardError | None:
+            run = _Run(store, use, sync_id, mode, window, identity)
+            return failure or each_object(
+                store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
+            )
+
+        return on_a_page(store, integration, sync_id, mode, list(items), ledger.HISTORY if window else trigger, work)
 
 
 def check_connection(store: Store, integration_id: str) -> ConnectionReport:
@@ -124,6 +120,8 @@ def check_connection(store: Store, integration_id: str) -> ConnectionReport:
 
 def check_configuration(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
     """The same for a configuration that is not stored (yet); neither quota nor breaker take notice."""
+    if issubclass(connector(integration.provider_name), DatabaseConnector):
+        return check_database(integration)
     with opened(store, integration, guarded=False) as use:
         return use.connector.check()
 
@@ -175,24 +173,7 @@ class _Run:
         self._warehouse = Warehouse(store)
         self._calls = 0
 
-    def all(self, objects: Sequence[Object], on_object: Callable[[str], None]) -> ChurnGuardError | None:
-        """Returns the failure that ended the whole sync, if one did."""
-        for item in objects:
-            try:
-                ledger.set_object(self._store, self._sync_id, item.name, status="running")
-                self._one(item)
-                ledger.set_object(self._store, self._sync_id, item.name, status="succeeded", calls=self._new_calls())
-            except ChurnGuardError as error:
-                ledger.set_object(
-                    self._store, self._sync_id, item.name, status="failed", error=_said(error), calls=self._new_calls()
-                )
-                if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
-                    return error
-            finally:
-                on_object(item.name)
-        return None
-
-    def _one(self, item: Object) -> None:
+    def one(self, item: Object) -> None:
         integration, identity = self._use.integration, self._identity
         mapper = mapper_of(integration, self._use.connector.table(item.name))
         drift = self._warehouse.ensure(mapper.table)
@@ -232,7 +213,7 @@ class _Run:
             return item.name
         return f"{item.name}@{self._window.start.isoformat()}/{self._window.end.isoformat()}"
 
-    def _new_calls(self) -> int:
+    def new_calls(self) -> int:
         before, self._calls = self._calls, self._use.http.metrics.calls
         return self._calls - before
 
@@ -286,40 +267,3 @@ def _identified(use: OpenedIntegration) -> tuple[str | None, ChurnGuardError | N
         raise
     except ChurnGuardError as error:
         return None, error
-
-
-def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
-    """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
-    failure = ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
-    for name, item in ledger.get_sync(store, sync_id).objects.items():
-        if item.status == "running":
-            ledger.set_object(store, sync_id, name, status="failed", error=_said(failure))
-    _finish(store, integration, sync_id, failure)
-
-
-def _finish(
-    store: Store, integration: IntegrationConfiguration, sync_id: str, failure: ChurnGuardError | None
-) -> SyncReport:
-    report = ledger.get_sync(store, sync_id)
-    failed = [name for name, item in report.objects.items() if item.status == "failed"]
-    succeeded = any(item.status == "succeeded" for item in report.objects.values())
-    error = _said(failure) if failure else f"failed: {', '.join(failed)}" if failed else None
-    status: Literal["succeeded", "partial", "failed"] = (
-        "succeeded" if error is None else "partial" if succeeded else "failed"
-    )
-    ledger.finish_sync(store, sync_id, status, error)
-    if get_integration(store, integration.integration_id).status not in _RESTING:
-        set_status(store, integration.integration_id, _status(failure, failed), error)
-    return ledger.get_sync(store, sync_id)
-
-
-def _status(failure: ChurnGuardError | None, failed: Sequence[str]) -> IntegrationStatus:
-    if isinstance(failure, AuthenticationFailed):
-        return IntegrationStatus.AUTHENTICATION_FAILED
-    if isinstance(failure, RateLimited):
-        return IntegrationStatus.RATE_LIMITED
-    return IntegrationStatus.ERROR if failure or failed else IntegrationStatus.ACTIVE
-
-
-def _said(error: ChurnGuardError) -> str:
-    return f"{error.message} {error.remedy}" if error.remedy else error.message

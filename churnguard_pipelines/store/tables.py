@@ -237,3 +237,29 @@ schema_drift = Table(
     _moment("last_seen_at"),
     schema="ingest",
 )
+
+source_tables = Table(
+    "source_tables",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    _text("object", key=True),
+    Column("raw_table", Text, nullable=False, unique=True),
+    Column("definition", JSONB, nullable=False),
+    _text("problem", null=True),
+    _moment("seen_at"),
+    schema="ingest",
+)
+
+change_logs = Table(
+    "change_logs",
+    metadata,
+    _text("organization_id", key=True),
+    _text("integration_id", key=True),
+    Column("lag_bytes", BigInteger),
+    Column("lag_seconds", Double),
+    Column("horizon", Double),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+    _moment("looked_at"),
+    schema="ingest",
+)

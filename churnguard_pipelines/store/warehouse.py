@@ -16,6 +16,7 @@ from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Drift, La
 from churnguard_pipelines.store import checkpoints, ledger, raw_tables, rejected
 from churnguard_pipelines.store.copy_text import Row, encode
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.row_security import APP
 from churnguard_pipelines.store.statements import Statements, statements_for
 
 _ROWS_PER_COPY = 1000  # the server reads one part while we write the next
@@ -140,6 +141,13 @@ class WarehouseTransaction:
     def progress(self, sync_id: str, object: str, counts: Counts) -> None:
         """Call it last: lanes of one object wait for each other's commit here."""
         ledger.add_progress(self.connection, sync_id, object, counts)
+
+    @contextmanager
+    def as_owner(self) -> Iterator[Connection]:
+        """For a change of a table that must commit with its rows; the rows themselves stay the organization's."""
+        self.connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        yield self.connection
+        self.connection.exec_driver_sql(f"SET LOCAL ROLE {APP}")
 
     def _values(self, table: Table, integration_id: str) -> dict[str, Any]:
         return {"organization_id": self._organization_id, "integration_id": integration_id, "table": table.name}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.api_keys import Role
 from churnguard_pipelines.store.database import Store
@@ -197,7 +198,7 @@ def test_a_bad_field_is_named_and_its_value_is_not_repeated(call: Call, change: 
 def test_other_refusals_are_clear(call: Call) -> None:
     unknown = call("POST", "/integrations", json=integration(provider_name="strype"))
     assert (unknown.status_code, unknown.json()["title"]) == (
-        422, "there is no connector for 'strype'. There are: stripe.",
+        422, f"there is no connector for 'strype'. There are: {', '.join(providers())}.",
     )  # fmt: skip
     call("POST", "/integrations", json=integration(integration_id="taken"))
     assert call("POST", "/integrations", json=integration(integration_id="taken")).status_code == 422

@@ -1,0 +1,241 @@
+"""One database's change log into its mirrors: whole transactions of the source, each with the position after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import TracebackType
+
+import psycopg
+
+from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector
+from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.connectors.sync_page import said
+from churnguard_pipelines.engine.net_changes import Net, collapse
+from churnguard_pipelines.errors import ProviderUnavailable, SchemaConflict
+from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
+from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.store import catalogue, checkpoints, mirror_tables
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.drift import record_drift
+from churnguard_pipelines.store.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
+
+LANE = "changes"
+QUIET = 1.0  # seconds without a change after which a log counts as read to its end
+KEEP_IDLE_EVERY = 10.0  # seconds between checkpoints of a source that moves on without changes for us
+REST_OF_TRANSACTION = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One commit: records by object, and when the source committed the last of them, if it said so."""
+
+    counts: dict[str, Counts]
+    committed_at: datetime | None
+
+
+def lane_of(integration: IntegrationConfiguration) -> Lane:
+    return Lane(integration.organization_id, integration.integration_id, LANE)
+
+
+def load_checkpoint(store: Store, lane: Lane) -> Checkpoint | None:
+    with store.organization(lane.organization_id) as connection:
+        return checkpoints.load(connection, lane)
+
+
+class ChangeLane:
+    """Reads on from the lane's checkpoint. One thread at a time.
+
+    Raises ``LaneTakenOver`` when another reader moved it, and what the connector raises.
+    """
+
+    def __init__(
+        self, store: Store, warehouse: Warehouse, integration: IntegrationConfiguration, connector: DatabaseConnector
+    ) -> None:
+        self._store = store
+        self._warehouse = warehouse
+        self._integration = integration
+        self._connector = connector
+        self._lane = lane_of(integration)
+        self._tables: dict[str, SourceTable] = {}
+        self._mirrors: dict[str, Mirror] = {}
+        self._log: ChangeLog | None = None
+        self.checkpoint = load_checkpoint(store, self._lane)
+        self._kept = time.monotonic()
+
+    def __enter__(self) -> ChangeLane:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def catch_up(self) -> Iterator[tuple[str, Counts]]:
+        """Until no change has come for a moment; tells what was stored of each object."""
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < QUIET:
+            stored = self.step(QUIET)
+            if stored is not None and stored.counts:
+                yield from stored.counts.items()
+                quiet_since = time.monotonic()
+
+    def step(self, timeout: float) -> Stored | None:
+        """Store the source's next transactions; None if nothing came for ``timeout`` seconds."""
+        log = self._opened()
+        batch = log.read(timeout)
+        if batch is None:
+            return None
+        if batch.whole and not batch.changes:
+            self._keep_position(log, batch.position)
+            return Stored({}, None)
+        try:
+            return self._commit(log, batch)
+        except psycopg.errors.DeadlockDetected:  # with a copy of the same table; from the checkpoint once more
+            self._close()
+            return Stored({}, None)
+
+    def _opened(self) -> ChangeLog:
+        if self._log is None:
+            assert self.checkpoint is not None, "a sync begins the change log"
+            self._load_tables()
+            self._log = self._connector.changes(list(self._tables.values()), self.checkpoint.position)
+        return self._log
+
+    def _close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _load_tables(self) -> None:
+        """Those that a sync has made mirrors of and that nothing is wrong with."""
+        self._tables, self._mirrors = {}, {}
+        for name, entry in catalogue.entries(self._store, self._integration.integration_id).items():
+            if entry.problem is None:
+                self._tables[name] = entry.table
+                self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
+
+    def _keep_position(self, log: ChangeLog, position: Position) -> None:
+        """Now and then, so that an idle source's position does not grow old, nor its log."""
+        if time.monotonic() - self._kept < KEEP_IDLE_EVERY:
+            return
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+            moved = transaction.advance(self._lane, self.checkpoint, position, self._source)
+        self._moved(log, moved)
+
+    def _commit(self, log: ChangeLog, batch: ChangeBatch) -> Stored:
+        """One transaction of ours, however many batches one of the source's comes in."""
+        counts: dict[str, Counts] = {}
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+            self._store_changes(transaction, batch.changes, counts)
+            while not batch.whole:
+                following = log.read(REST_OF_TRANSACTION)
+                if following is None:
+                    raise ProviderUnavailable(
+                        f"the rest of a transaction did not come within {REST_OF_TRANSACTION:.0f} s.",
+                        integration_id=self._integration.integration_id,
+                    )
+                batch = following
+                self._store_changes(transaction, batch.changes, counts)
+            moved = transaction.advance(self._lane, self.checkpoint, batch.position, self._source)
+        self._moved(log, moved)
+        return Stored(counts, batch.committed_at)
+
+    def _moved(self, log: ChangeLog, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._kept = time.monotonic()
+        log.confirm(checkpoint.position)
+
+    def _store_changes(
+        self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]
+    ) -> None:
+        start = 0
+        for place, change in enumerate(changes):
+            if change.kind in ("altered", "stopped"):
+                self._store_rows(transaction, changes[start:place], counts)
+                self._alter(transaction, change)
+                start = place + 1
+        self._store_rows(transaction, changes[start:], counts)
+
+    def _store_rows(
+        self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]
+    ) -> None:
+        for net in collapse(changes, self._mirrors):
+            counts.setdefault(net.mirror.object, Counts()).add(self._store_net(transaction, net))
+
+    def _store_net(self, transaction: WarehouseTransaction, net: Net) -> Counts:
+        writer = self._writer(transaction, net.mirror)
+        counts = Counts(read=net.read)
+        if net.truncated is not None:
+            counts.deleted += writer.delete_older(net.truncated, "hard", inclusive=True)
+            self._begin_anew(transaction, net.mirror.object)
+        if net.gone:
+            counts.deleted += writer.delete([(version, key) for key, version in net.gone.items()])
+        if net.whole:
+            counts.written += writer.upsert(net.whole)
+        lacking = dict.fromkeys(net.adrift)
+        if net.partial:
+            written, missing = writer.update(net.partial)
+            counts.written += written
+            lacking |= dict.fromkeys(missing)
+        if lacking:
+            counts.written += self._store_fetched(writer, net, list(lacking))
+        return counts
+
+    def _store_fetched(self, writer: MirrorWriter, net: Net, keys: list[Values]) -> int:
+        """Rows of which the log left out values that we do not have either: as the source has them now.
+
+        A row that is gone there by now is left out: its deletion is still to come.
+        """
+        table = self._tables[net.mirror.object]
+        names = [column.name for column in net.mirror.staged]
+        places = [names.index(name) for name in net.mirror.key]
+        found = self._connector.fetch(table, keys)
+        versions = {tuple(map(str, key)): version for key, (version, _) in net.rows.items()}
+        return writer.upsert([(versions[tuple(str(row[place]) for place in places)], row) for row in found])
+
+    def _begin_anew(self, transaction: WarehouseTransaction, object: str) -> None:
+        """A copy of a table that is truncated meanwhile must not bring the old rows back."""
+        lane = replace(self._lane, name=object)
+        checkpoint = checkpoints.load(transaction.connection, lane)
+        if checkpoint is not None and not checkpoint.position["complete"]:
+            checkpoints.forget(transaction.connection, lane)
+
+    def _alter(self, transaction: WarehouseTransaction, change: Change) -> None:
+        """The mirror follows its table, or is followed no more; the others go on."""
+        if change.object not in self._mirrors:
+            return
+        if change.kind == "stopped":
+            self._stop(change.object, change.reason or "its changes cannot be read any more.")
+            return
+        assert change.table is not None
+        mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
+        try:
+            with transaction.as_owner() as connection:
+                drift = mirror_tables.ensure(connection, mirror)
+        except SchemaConflict as error:
+            self._stop(change.object, said(error))
+            return
+        record_drift(transaction.connection, replace(self._lane, name=change.object), change.object, drift)
+        catalogue.remember(self._store, self._integration, [(change.table, change.object)])
+        self._tables[change.object], self._mirrors[change.object] = change.table, mirror
+
+    def _stop(self, object: str, reason: str) -> None:
+        _log.warning("%s: %s is not followed any more: %s", self._integration.integration_id, object, reason)
+        catalogue.set_problem(self._store, self._integration.integration_id, object, reason)
+        del self._mirrors[object], self._tables[object]
+
+    def _writer(self, transaction: WarehouseTransaction, mirror: Mirror) -> MirrorWriter:
+        return MirrorWriter(transaction.connection, mirror, self._lane.organization_id, self._lane.integration_id)
+
+    @property
+    def _source(self) -> str:
+        assert self.checkpoint is not None
+        return self.checkpoint.source

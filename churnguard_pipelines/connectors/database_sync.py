@@ -1,0 +1,276 @@
+"""Sync one database: discover its tables, bring their mirrors up to date, each table on a lane of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.sql import Identifier
+
+from churnguard_pipelines.connectors import database_connector
+from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, load_checkpoint
+from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.mirroring import entity_of, mirror_of, wanted_tables
+from churnguard_pipelines.connectors.sdk import ConnectionReport
+from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
+from churnguard_pipelines.connectors.table_copy import TableCopy
+from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, PermissionMissing, SourceChanged
+from churnguard_pipelines.mirrors import Mirror, SourceTable
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.store import catalogue, checkpoints, ledger, mirror_tables
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.drift import record_drift
+from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw_tables import quoted
+from churnguard_pipelines.store.warehouse import Warehouse
+
+SWEEP_EVERY = timedelta(hours=24)
+"""A cursor column tells nothing of deletions: this often all keys are compared."""
+
+
+@contextmanager
+def opened_database(integration: IntegrationConfiguration) -> Iterator[DatabaseConnector]:
+    kind = database_connector(integration.provider_name)
+    connector = kind(integration)
+    try:
+        yield connector
+    finally:
+        connector.close()
+
+
+def check_database(integration: IntegrationConfiguration) -> ConnectionReport:
+    with opened_database(integration) as connector:
+        return connector.check()
+
+
+def discover(integration: IntegrationConfiguration) -> tuple[list[SourceTable], list[SourceTable]]:
+    """Every table that may be read, and those of them that the configuration's patterns choose."""
+    with opened_database(integration) as connector:
+        tables = connector.discover()
+    return tables, wanted_tables(integration, tables)
+
+
+def sync_database(
+    store: Store,
+    integration: IntegrationConfiguration,
+    sync_id: str,
+    mode: DataSyncMode,
+    objects: Sequence[str] | None,
+    trigger: str,
+    on_object: Callable[[str], None],
+) -> SyncReport:
+    """As :func:`~churnguard_pipelines.connectors.sync.sync_integration`, whose errors these are too."""
+    if integration.sync_config.data_filters:
+        raise InvalidConfiguration(
+            "data_filters do not apply to databases.",
+            integration_id=integration.integration_id,
+            remedy="Choose tables with `objects` and `exclude`, or give the user a view to read.",
+        )
+    breaker = Breaker(store, integration.organization_id, integration.integration_id)
+    breaker.before_call()
+    with opened_database(integration) as connector:
+        run = _Run(store, integration, connector, sync_id, mode)
+        failure: ChurnGuardError | None = None
+        try:
+            run.look(objects)
+        except InvalidConfiguration:
+            raise
+        except ChurnGuardError as error:
+            failure = error
+        breaker.failure(failure) if failure else breaker.success()
+        return on_a_page(
+            store, integration, sync_id, mode, list(run.tables), trigger, lambda: failure or run.all(on_object)
+        )
+
+
+def reset_database(
+    store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None = None
+) -> list[str]:
+    """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
+
+    Rows stay until then. A mirror that its table has outgrown is dropped and made anew.
+    """
+    entries = catalogue.entries(store, integration.integration_id)
+    chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
+    for table in chosen:
+        entry = entries[table.object]
+        lane = Lane(integration.organization_id, integration.integration_id, table.object)
+        if entry.problem:
+            with store.owner() as connection:
+                mirror_tables.drop(connection, entry.raw_table)
+        with Warehouse(store).transaction(integration.organization_id) as transaction:
+            checkpoints.forget(transaction.connection, lane)
+            if not entry.problem and mirror_tables.exists(transaction.connection, entry.raw_table):
+                mirror = mirror_of(integration, table, entry.raw_table)
+                MirrorWriter(
+                    transaction.connection, mirror, integration.organization_id, integration.integration_id
+                ).forget_versions()
+            if objects is None:
+                checkpoints.forget(transaction.connection, lane_of(integration))
+        catalogue.set_problem(store, integration.integration_id, table.object, None)
+    return [table.object for table in chosen]
+
+
+class _Run:
+    """One sync under way. ``tables``: what is read, by name."""
+
+    def __init__(
+        self,
+        store: Store,
+        integration: IntegrationConfiguration,
+        connector: DatabaseConnector,
+        sync_id: str,
+        mode: DataSyncMode,
+    ) -> None:
+        self._store = store
+        self._integration = integration
+        self._connector = connector
+        self._sync_id = sync_id
+        self._mode = mode
+        self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
+        self._warehouse = Warehouse(store)
+        self._resources = ExitStack()
+        self._opened: Snapshot | None = None
+        self._identity = ""
+        self._raw_names: dict[str, str] = {}
+        self._mirrors: dict[str, Mirror] = {}
+        self.tables: dict[str, SourceTable] = {
+            name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
+        }  # as last seen, for the page of a sync that cannot even look
+
+    def look(self, objects: Sequence[str] | None) -> None:
+        """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
+        self._identity = self._connector.identity() or ""
+        tables = wanted_tables(self._integration, self._connector.discover(), objects)
+        self.tables = {table.object: table for table in tables}
+        names = [(table, entity_of(self._integration, table)) for table in tables]
+        self._raw_names = catalogue.remember(self._store, self._integration, names)
+
+    def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
+        with self._resources:
+            if self._followed:
+                self._begin_changes()
+            failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda: 0, on_object)
+            if self._followed and failure is None and self._mirrors:
+                self._drain()
+            return failure
+
+    def _one(self, name: str) -> None:
+        table = self.tables[name]
+        try:
+            self._refuse_unfollowable(table)
+            mirror = self._mirror(table)
+        except ChurnGuardError as error:
+            catalogue.set_problem(self._store, self._integration.integration_id, name, said(error))
+            raise
+        catalogue.set_problem(self._store, self._integration.integration_id, name, None)
+        lane = Lane(self._integration.organization_id, self._integration.integration_id, name)
+        checkpoint = load_checkpoint(self._store, lane)
+        self._same_source(checkpoint)
+        before = checkpoint.position if checkpoint else None
+        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id)
+        if self._mode == DataSyncMode.FULL or before is None or not before["complete"]:
+            ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
+        elif not self._followed:
+            self._increment(copy, table, mirror)
+        self._mirrors[name] = mirror
+        ledger.set_object(
+            self._store, self._sync_id, name, checkpoint_before=before,
+            checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
+        )  # fmt: skip
+
+    def _increment(self, copy: TableCopy, table: SourceTable, mirror: Mirror) -> None:
+        column = self._integration.sync_config.incremental_field
+        if table.keyless or column not in {item.name for item in table.columns}:
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
+            return
+        assert copy.checkpoint is not None
+        position = copy.checkpoint.position
+        after = position.get("cursor") or self._greatest(mirror, column)
+        copy.read_increment(self._snapshot(), column, after, binary=self._connector.binary)
+        now = self._store.now()
+        if now - datetime.fromisoformat(position["swept_at"]) >= SWEEP_EVERY:
+            copy.sweep(self._snapshot(), now, binary=self._connector.binary)
+
+    def _snapshot(self) -> Snapshot:
+        """One for all tables of the sync, opened when the first table needs it."""
+        if self._opened is None:
+            wanted = self._connector.snapshot(list(self.tables.values()), followed=self._followed)
+            self._opened = self._resources.enter_context(wanted)
+        return self._opened
+
+    def _mirror(self, table: SourceTable) -> Mirror:
+        mirror = mirror_of(self._integration, table, self._raw_names[table.object])
+        with self._store.owner() as connection:
+            drift = mirror_tables.ensure(connection, mirror)
+        lane = Lane(self._integration.organization_id, self._integration.integration_id, table.object)
+        with self._store.organization(self._integration.organization_id) as connection:
+            record_drift(connection, lane, table.object, drift)
+        return mirror
+
+    def _refuse_unfollowable(self, table: SourceTable) -> None:
+        reason = self._connector.unfollowable(table) if self._followed else None
+        if reason is not None:
+            raise PermissionMissing(
+                f"the changes of {table.object} cannot be followed: {reason}",
+                integration_id=self._integration.integration_id,
+            )
+
+    def _begin_changes(self) -> None:
+        """The position is taken before anything is read, so that nothing falls between."""
+        lane = lane_of(self._integration)
+        followable = self._followable()
+        checkpoint = load_checkpoint(self._store, lane)
+        self._same_source(checkpoint)
+        if checkpoint is not None:
+            self._connector.follow(followable)
+            return
+        position: Position = self._connector.begin_changes(followable)
+        with self._warehouse.transaction(self._integration.organization_id) as transaction:
+            transaction.advance(lane, None, position, self._identity)
+
+    def _followable(self) -> list[SourceTable]:
+        """All that the integration follows, whichever of them this sync was asked for."""
+        every = wanted_tables(self._integration, self._connector.discover())
+        return [table for table in every if self._connector.unfollowable(table) is None]
+
+    def _drain(self) -> None:
+        """What changed while the tables were read, unless a session does that already."""
+        with ChangeLane(self._store, self._warehouse, self._integration, self._connector) as lane:
+            counted: dict[str, Counts] = {}
+            for name, counts in lane.catch_up():
+                counted.setdefault(name, Counts()).add(counts)
+        for name in counted.keys() & self.tables.keys():
+            with self._store.operator() as connection:
+                ledger.add_progress(connection, self._sync_id, name, counted[name])
+
+    def _same_source(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and checkpoint.source != self._identity:
+            name = self._integration.integration_id
+            raise SourceChanged(
+                f"its checkpoint belongs to the server {checkpoint.source}, the credentials now lead to "
+                f"{self._identity}: a fail-over, a restored backup, or another database.",
+                integration_id=name,
+                remedy=f"If it is meant: `churnguard integrations reset {name}`, and the next sync reads all anew.",
+            )
+
+    def _rows(self, mirror: Mirror) -> int:
+        return int(self._ask(mirror, "count(*)"))
+
+    def _greatest(self, mirror: Mirror, column: str) -> str | None:
+        """Of the rows read so far; as the source will read it."""
+        name = next(item.name for item in mirror.columns if item.source == column and not item.path)
+        found: str | None = self._ask(mirror, f"max({Identifier(name).as_string(None)})::text".replace("%", "%%"))
+        return found
+
+    def _ask(self, mirror: Mirror, what: str) -> Any:
+        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE integration_id = %(id)s AND deleted_at IS NULL"
+        with self._store.organization(self._integration.organization_id) as connection:
+            values = {"id": self._integration.integration_id}
+            return connection.exec_driver_sql(statement, values).scalar_one()

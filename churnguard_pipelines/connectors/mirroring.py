@@ -1,0 +1,94 @@
+"""Which tables of a database are wanted, and what their mirrors look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
+from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
+from churnguard_pipelines.store.mirror_tables import OWN_COLUMNS
+
+_LONGEST_NAME = 63
+
+
+def wanted_tables(
+    integration: IntegrationConfiguration, tables: Sequence[SourceTable], objects: Sequence[str] | None = None
+) -> list[SourceTable]:
+    """Those that the configuration's patterns choose, or ``objects`` by name or pattern among them.
+
+    Raises ``InvalidConfiguration`` for a name or pattern that no table has.
+    """
+    sync = integration.sync_config
+    chosen = [
+        table for table in tables
+        if _matches(table.object, sync.objects) and not (sync.exclude and _matches(table.object, sync.exclude))
+    ]  # fmt: skip
+    _refuse_unknown(integration, sync.objects, tables)
+    if objects is not None:
+        _refuse_unknown(integration, objects, chosen)
+        chosen = [table for table in chosen if _matches(table.object, objects)]
+    return chosen
+
+
+def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_table: str) -> Mirror:
+    """With the integration's field mappings; a column named as one of ours is called ``source_…``.
+
+    Raises ``InvalidConfiguration`` for a mapping of a field that is not there.
+    """
+    mappings = integration.sync_config.field_mappings.get(table.object, {})
+    names = {column.name for column in table.columns}
+    columns: list[MirrorColumn] = []
+    taken = set(OWN_COLUMNS) | set(mappings.values())
+    for column in table.columns:
+        name = mappings.get(column.name) or _free(column.name, taken)
+        taken.add(name)
+        columns.append(MirrorColumn(name, column.type, column.name))
+    by_source = {column.source: column for column in columns}
+    for path, name in mappings.items():
+        first, *rest = path.split(".")
+        if path in names:
+            continue
+        document = by_source.get(first)
+        if document is None or not rest or document.type not in ("json", "jsonb") or not is_column_name(name):
+            raise InvalidConfiguration(
+                f"field_mappings of {table.object}: there is no field {path!r}.",
+                integration_id=integration.integration_id,
+                remedy="Name a column, or a path into a JSON column, e.g. `profile.email`.",
+            )
+        columns.append(MirrorColumn(name, "text", document.name, tuple(rest)))
+    key = tuple(by_source[name].name for name in table.key)
+    return Mirror(raw_table, table.object, tuple(columns), key)
+
+
+def entity_of(integration: IntegrationConfiguration, table: SourceTable) -> str:
+    """What the table is called in the warehouse."""
+    return integration.entity_mappings.get(table.object, table.object)
+
+
+def _matches(object: str, patterns: Sequence[str] | None) -> bool:
+    return patterns is None or any(fnmatchcase(object, pattern) for pattern in patterns)
+
+
+def _refuse_unknown(
+    integration: IntegrationConfiguration, patterns: Sequence[str] | None, tables: Sequence[SourceTable]
+) -> None:
+    unknown = [each for each in patterns or () if not any(fnmatchcase(table.object, each) for table in tables)]
+    if unknown:
+        raise InvalidConfiguration(
+            f"no table that may be read is called {', '.join(unknown)}.",
+            integration_id=integration.integration_id,
+            remedy=f"`churnguard integrations discover {integration.integration_id}` lists the tables.",
+        )
+
+
+def _free(name: str, taken: set[str]) -> str:
+    wanted = _cut(name)
+    while wanted in taken:
+        wanted = _cut(f"source_{wanted}")
+    return wanted
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")

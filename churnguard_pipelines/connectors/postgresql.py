@@ -1,0 +1,145 @@
+"""PostgreSQL 14 and newer as a source: bulk copies out of one snapshot, increments, logical replication."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier, Placeholder
+
+from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, find_tables
+from churnguard_pipelines.connectors.postgresql_changes import (
+    PostgreSQLChanges,
+    create_slot,
+    current_lag,
+    drop_publication,
+    drop_slot,
+    publish,
+)
+from churnguard_pipelines.connectors.postgresql_check import examine
+from churnguard_pipelines.connectors.postgresql_connection import connect, translated
+from churnguard_pipelines.connectors.postgresql_snapshot import opened_snapshot
+from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
+from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.mirrors import Lag, SourceTable, Values
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.records import Position
+
+OLDEST = 140_000
+ASSUMED_HORIZON = 10 * 2**30
+"""Bytes of WAL after which a server without max_slot_wal_keep_size is taken to be in danger: its disk is not ours to
+look at. Half of it is what PeerDB warns at (facts on connectors, 1.5)."""
+
+
+class PostgreSQL(DatabaseConnector):
+    provider = "postgresql"
+    title = "PostgreSQL"
+    binary = True
+
+    def __init__(self, integration: IntegrationConfiguration) -> None:
+        super().__init__(integration)
+        self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
+        self._opened: psycopg.Connection[Any] | None = None
+        self._found: dict[str, FoundTable] = {}
+
+    def identity(self) -> str:
+        """The cluster's own number, and the database's."""
+        row = self._one(
+            "SELECT system_identifier::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()) "
+            "FROM pg_control_system()"
+        )
+        return str(row[0])
+
+    def check(self) -> ConnectionReport:
+        with self._translated():
+            version = self._connection().info.server_version
+            name = f"PostgreSQL {version // 10_000}, {self.identity()}"
+            access = examine(self._connection(), self.integration, self._look(), followed=self._followed)
+        if version < OLDEST:
+            problem = f"PostgreSQL {version // 10_000} is too old."
+            access = [ObjectAccess("server", False, problem, "Version 14 or newer is needed."), *access]
+        return ConnectionReport(self.integration.integration_id, name, tuple(access))
+
+    def discover(self) -> list[SourceTable]:
+        return [found.table for found in self._look().values()]
+
+    def snapshot(self, tables: Sequence[SourceTable], *, followed: bool) -> AbstractContextManager[Snapshot]:
+        return opened_snapshot(self.integration, self._found or self._look(), followed=followed)
+
+    def unfollowable(self, table: SourceTable) -> str | None:
+        return self._known(table.object).unfollowable
+
+    def begin_changes(self, tables: Sequence[SourceTable]) -> Position:
+        with self._translated():
+            drop_slot(self._connection(), self.integration)
+            publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
+            return create_slot(self._connection(), self.integration)
+
+    def follow(self, tables: Sequence[SourceTable]) -> None:
+        with self._translated():
+            publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
+
+    def changes(self, tables: Sequence[SourceTable], position: Position) -> ChangeLog:
+        return PostgreSQLChanges(self.integration, tables, position)
+
+    def end_changes(self) -> None:
+        with self._translated():
+            drop_slot(self._connection(), self.integration)
+            drop_publication(self._connection(), self.integration)
+
+    def lag(self, position: Position) -> Lag:
+        with self._translated():
+            behind, left, status = current_lag(self._connection(), self.integration, position)
+        horizon = behind / ASSUMED_HORIZON if left is None else behind / max(behind + left, 1)
+        if status in (None, "lost"):
+            horizon = 1.0
+        return Lag(behind, 0.0 if behind == 0 else None, horizon, {"slot": status or "missing", "wal_left": left})
+
+    def fetch(self, table: SourceTable, keys: Sequence[Values]) -> list[Values]:
+        found = self._known(table.object)
+        types = {column.name: column.type for column in table.columns}
+        one = SQL("({})").format(
+            SQL(", ").join(SQL("{}::text::{}").format(Placeholder(), SQL(types[name])) for name in table.key)
+        )
+        query = SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
+            SQL(", ").join(SQL("({})::text").format(found.value(column.name)) for column in table.columns),
+            found.identifier,
+            SQL(", ").join(map(Identifier, table.key)),
+            SQL(", ").join([one] * len(keys)),
+        )
+        values = [str(value) for key in keys for value in key]
+        with self._translated():
+            return [tuple(row) for row in self._connection().execute(query, values)]
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def _look(self) -> dict[str, FoundTable]:
+        with self._translated():
+            tables = find_tables(self._connection(), followed=self._followed)
+        self._found = {found.table.object: found for found in tables}
+        return self._found
+
+    def _known(self, object: str) -> FoundTable:
+        found = self._found.get(object) or self._look().get(object)
+        if found is None:
+            raise InvalidConfiguration(
+                f"there is no table {object} that may be read.", integration_id=self.integration.integration_id
+            )
+        return found
+
+    def _one(self, query: str) -> Any:
+        with self._translated():
+            return self._connection().execute(query).fetchone()
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._opened is None or self._opened.closed:
+            self._opened = connect(self.integration)
+        return self._opened
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.integration)

@@ -1,0 +1,356 @@
+"""Follows a PostgreSQL database by logical replication: one publication and one slot of our own per integration."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import select
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier, Literal
+
+from churnguard_pipelines.connectors import postgresql_messages as messages
+from churnguard_pipelines.connectors.database import ChangeLog
+from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, Types, object_name
+from churnguard_pipelines.connectors.postgresql_connection import as_ours, connect, parameters, translated
+from churnguard_pipelines.connectors.postgresql_messages import Relation
+from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
+from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.records import Position
+
+MOST_CHANGES = 10_000  # in a batch; bounds memory whatever the size of a transaction
+LONGEST_GATHERING = 0.2  # seconds
+SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
+SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
+
+
+def slot_name(integration_id: str) -> str:
+    """Of the slot and of the publication: letters, digits and underscores, 63 at most."""
+    readable = re.sub(r"[^a-z0-9]+", "_", integration_id.lower()).strip("_")
+    digest = hashlib.sha256(integration_id.encode()).hexdigest()[:8]
+    return f"churnguard_{readable[:40]}_{digest}"
+
+
+def lsn(number: int) -> str:
+    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+
+def number(lsn: str) -> int:
+    high, _, low = lsn.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def publish(
+    connection: psycopg.Connection[Any], integration: IntegrationConfiguration, found: Sequence[FoundTable]
+) -> None:
+    """The publication holds these tables and no others. Raises ``PermissionMissing`` with the statement to run."""
+    name = Identifier(slot_name(integration.integration_id))
+    listed = connection.execute(
+        "SELECT (SELECT array_agg(pr.prrelid::bigint ORDER BY pr.prrelid) FROM pg_publication_rel pr "
+        "WHERE pr.prpubid = p.oid) FROM pg_publication p WHERE p.pubname = %s",
+        [slot_name(integration.integration_id)],
+    ).fetchone()
+    wanted = sorted(table.oid for table in found)
+    if listed is not None and (listed[0] or []) == wanted:
+        return
+    tables = SQL(", ").join(table.identifier for table in found)
+    if listed is None:
+        clause = SQL(" FOR TABLE {}").format(tables) if found else SQL("")
+        statement = SQL("CREATE PUBLICATION {}{} WITH (publish_via_partition_root = true)").format(name, clause)
+    elif found:
+        statement = SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables)
+    else:
+        statement = SQL("DROP PUBLICATION {}").format(name)
+    try:
+        connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        raise PermissionMissing(
+            "the user may not publish the tables' changes.",
+            integration_id=integration.integration_id,
+            remedy=f"Run as the tables' owner or a superuser: `{statement.as_string(None)}`.",
+        ) from None
+
+
+def drop_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:
+    """Raises ``ProviderUnavailable`` while something reads from it."""
+    name = slot_name(integration.integration_id)
+    row = connection.execute(
+        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", [name]
+    ).fetchone()
+    if row is None:
+        return
+    if row[0] is not None:
+        raise _taken(integration, row[0])
+    connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+
+
+def create_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> Position:
+    try:
+        row = connection.execute(
+            "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')",
+            [slot_name(integration.integration_id)],
+        ).fetchone()
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        raise PermissionMissing(
+            f"PostgreSQL keeps no changes: {str(error).splitlines()[0]}.",
+            integration_id=integration.integration_id,
+            remedy="Run `ALTER SYSTEM SET wal_level = logical` and restart the server.",
+        ) from None
+    except psycopg.errors.ConfigurationLimitExceeded:
+        raise PermissionMissing(
+            "PostgreSQL has no replication slot left.",
+            integration_id=integration.integration_id,
+            remedy="Raise max_replication_slots and restart the server, or drop a slot that nothing uses.",
+        ) from None
+    except psycopg.errors.InsufficientPrivilege:
+        raise PermissionMissing(
+            "the user may not replicate.",
+            integration_id=integration.integration_id,
+            remedy=f"Run `ALTER ROLE {Identifier(str(integration.credentials.username)).as_string(None)} REPLICATION`.",
+        ) from None
+    assert row is not None
+    return {"lsn": row[0]}
+
+
+class PostgreSQLChanges(ChangeLog):
+    """Values are PostgreSQL's text of them. The position is that after the last whole transaction."""
+
+    def __init__(
+        self, integration: IntegrationConfiguration, tables: Sequence[SourceTable], position: Position
+    ) -> None:
+        self._integration = integration
+        self._tables = {table.object: table for table in tables}
+        self._at = self._confirmed = number(position["lsn"])
+        self._relations: dict[int, _Followed | None] = {}
+        self._in_transaction = False
+        self._version = 0
+        self._committed_at: datetime | None = None
+        self._side = connect(integration)  # for questions about types
+        try:
+            self._types = Types(self._side)
+            self._check_slot()
+            self._connection, self._cursor = self._start()
+        except BaseException:
+            self._side.close()
+            raise
+
+    def read(self, timeout: float) -> ChangeBatch | None:
+        changes: list[Change] = []
+        deadline = time.monotonic() + timeout
+        before = self._at
+        while True:
+            message = self._next()
+            if message is None:
+                if changes and not self._in_transaction:
+                    return self._batch(changes, whole=True)
+                if not self._in_transaction and self._cursor.wal_end > self._at:
+                    self._at = self._cursor.wal_end  # everything up to here was read, and nothing of it is ours
+                if not changes and self._at > before:
+                    return ChangeBatch({"lsn": lsn(self._at)})
+                if not self._wait(deadline):
+                    if changes:
+                        return self._batch(changes, whole=False)
+                    return None
+                continue
+            self._take(message, changes)
+            if len(changes) >= MOST_CHANGES:
+                return self._batch(changes, whole=not self._in_transaction)
+            if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
+                return self._batch(changes, whole=True)
+
+    def confirm(self, position: Position) -> None:
+        self._confirmed = max(self._confirmed, number(position["lsn"]))
+        self._feed_back()
+
+    def close(self) -> None:
+        self._side.close()
+        with suppress(Exception):
+            self._connection.close()
+
+    def _batch(self, changes: list[Change], *, whole: bool) -> ChangeBatch:
+        return ChangeBatch({"lsn": lsn(self._at)}, changes, whole, self._committed_at)
+
+    def _take(self, message: bytes, changes: list[Change]) -> None:
+        kind = message[:1]
+        if kind in b"IUD":
+            followed = self._relations.get(messages.relation_oid(message))
+            if followed is not None:
+                changes.append(followed.change(kind, message, self._version))
+        elif kind == b"B":
+            commit, self._committed_at = messages.begin(message)
+            self._version = commit + 1  # a slot's or a snapshot's point may be where the commit record begins
+            self._in_transaction = True
+        elif kind == b"C":
+            self._at = messages.commit_end(message)
+            self._in_transaction = False
+        elif kind == b"R":
+            self._meet(messages.relation(message), changes)
+        elif kind == b"T":
+            gone = [self._relations.get(oid) for oid in messages.truncated(message)]
+            changes.extend(Change(item.table.object, "truncate", self._version) for item in gone if item)
+
+    def _meet(self, relation: Relation, changes: list[Change]) -> None:
+        """How the rows look that follow; the table may have changed since we knew it."""
+        name = object_name(relation.schema, relation.name)
+        known = self._tables.get(name)
+        if known is None:
+            self._relations[relation.oid] = None
+            return
+        kinds = {column.name: self._types.kind(column.type_oid, column.modifier) for column in relation.columns}
+        columns = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
+        if reason := _lost_key(relation, known):
+            del self._tables[name]
+            self._relations[relation.oid] = None
+            changes.append(Change(name, "stopped", self._version, reason=reason))
+            return
+        table = SourceTable(name, columns, known.key, rows=known.rows)
+        if columns != known.columns:
+            self._tables[name] = table
+            changes.append(Change(name, "altered", self._version, table=table))
+        self._relations[relation.oid] = _Followed(table)
+
+    def _next(self) -> bytes | None:
+        import psycopg2
+
+        try:
+            message = self._cursor.read_message()
+        except psycopg2.Error as error:
+            raise as_ours(self._integration, error, error.pgcode) from None
+        if time.monotonic() - self._fed_back > SIGN_OF_LIFE_EVERY:
+            self._feed_back()
+        return None if message is None else bytes(message.payload)
+
+    def _wait(self, deadline: float) -> bool:
+        """For more from the server; False once the deadline has passed."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        select.select([self._cursor], [], [], min(left, SIGN_OF_LIFE_EVERY))
+        return True
+
+    def _feed_back(self) -> None:
+        import psycopg2
+
+        self._fed_back = time.monotonic()
+        try:
+            self._cursor.send_feedback(write_lsn=self._at, flush_lsn=self._confirmed, reply=False)
+        except psycopg2.Error as error:
+            raise as_ours(self._integration, error, error.pgcode) from None
+
+    def _start(self) -> tuple[Any, Any]:
+        import psycopg2
+        import psycopg2.extras
+
+        name = slot_name(self._integration.integration_id)
+        wanted = parameters(self._integration)
+        try:
+            connection = psycopg2.connect(
+                **wanted, connection_factory=psycopg2.extras.LogicalReplicationConnection, options="-c datestyle=ISO "
+                "-c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1",
+            )  # fmt: skip
+            cursor = connection.cursor()
+            cursor.start_replication(
+                slot_name=name, decode=False, start_lsn=self._at,
+                options={"proto_version": "1", "publication_names": Identifier(name).as_string(None)},
+            )  # fmt: skip
+        except psycopg2.Error as error:
+            raise as_ours(self._integration, error, error.pgcode) from None
+        self._fed_back = time.monotonic()
+        return connection, cursor
+
+    def _check_slot(self) -> None:
+        """It must be there, ours alone, and not beyond our position: it would leave out what lies between."""
+        name = slot_name(self._integration.integration_id)
+        deadline = time.monotonic() + SLOT_WAIT
+        while True:
+            with translated(self._integration):
+                row = self._side.execute(
+                    "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_replication_slots "
+                    "WHERE slot_name = %s AND database = current_database()",
+                    [name],
+                ).fetchone()
+            if row is None:
+                raise self._lost(f"its replication slot {name} is gone")
+            if row[1] == "lost":
+                raise self._lost(f"its replication slot {name} was invalidated: the WAL it needs was removed")
+            if number(row[2]) > self._at:
+                raise self._lost(f"its replication slot {name} stands at {row[2]}, beyond our position {lsn(self._at)}")
+            if row[0] is None:
+                return
+            if time.monotonic() > deadline:
+                raise _taken(self._integration, row[0])
+            select.select([], [], [], 0.2)
+
+    def _lost(self, what: str) -> SourceChanged:
+        name = self._integration.integration_id
+        return SourceChanged(
+            f"{what}; changes may be missing.",
+            integration_id=name,
+            remedy=f"`churnguard integrations reset {name}`, and the next sync reads all tables anew. "
+            "max_slot_wal_keep_size says how much WAL the server keeps.",
+        )
+
+
+class _Followed:
+    """One table's rows as they come now."""
+
+    def __init__(self, table: SourceTable) -> None:
+        self.table = table
+        names = [column.name for column in table.columns]
+        self._key_at = [names.index(name) for name in table.key]
+
+    def change(self, kind: bytes, message: bytes, version: int) -> Change:
+        object, key_at = self.table.object, self._key_at
+        if kind == b"I":
+            return Change(object, "upsert", version, messages.insert(message))
+        if kind == b"D":
+            return Change(object, "delete", version, key=self._key(messages.delete(message)))
+        old, whole, new = messages.update(message)
+        if old is None:
+            return Change(object, "upsert", version, new)
+        if whole:
+            new = tuple(before if value is UNCHANGED else value for value, before in zip(new, old, strict=True))
+        former = self._key(old)
+        moved = any(new[place] != value for place, value in zip(key_at, former, strict=True))
+        return Change(object, "upsert", version, new, key=former if moved else None)
+
+    def _key(self, row: Values) -> Values:
+        return tuple(row[place] for place in self._key_at)
+
+
+def _lost_key(relation: Relation, known: SourceTable) -> str | None:
+    names = {column.name for column in relation.columns}
+    identity = {column.name for column in relation.columns if column.key}
+    if not set(known.key) <= names or (relation.identity != "f" and identity != set(known.key)):
+        told = ", ".join(sorted(identity)) or "none"
+        return f"its key was ({', '.join(known.key)}); the change log now names rows by ({told})."
+    return None
+
+
+def _taken(integration: IntegrationConfiguration, pid: int) -> ProviderUnavailable:
+    name = slot_name(integration.integration_id)
+    return ProviderUnavailable(
+        f"the replication slot {name} is in use by the server's process {pid}.",
+        integration_id=integration.integration_id,
+        remedy=f"If that is no reader of ours: `SELECT pg_terminate_backend({pid})`.",
+    )
+
+
+def drop_publication(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:
+    name = Identifier(slot_name(integration.integration_id))
+    connection.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(name))
+
+
+def current_lag(connection: psycopg.Connection[Any], integration: IntegrationConfiguration, position: Position) -> Any:
+    """(bytes behind, bytes the slot may still fall behind or None, its wal_status or None, the server's limit)."""
+    statement = SQL(
+        "SELECT greatest(pg_current_wal_lsn() - {at}::pg_lsn, 0)::bigint, s.safe_wal_size, s.wal_status "
+        "FROM (SELECT) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = {name}"
+    ).format(at=Literal(position["lsn"]), name=Literal(slot_name(integration.integration_id)))
+    return connection.execute(statement).fetchone()

@@ -1,0 +1,78 @@
+"""What a PostgreSQL source lacks to be read or followed, each with the statement that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg.sql import Identifier
+
+from churnguard_pipelines.connectors.postgresql_catalog import FoundTable
+from churnguard_pipelines.connectors.sdk import ObjectAccess
+from churnguard_pipelines.model import IntegrationConfiguration
+
+CHANGES = "change data capture"
+
+_HIDDEN = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+ ORDER BY 1, 2
+"""
+_SETTINGS = """
+SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int,
+       current_setting('max_wal_senders')::int, (SELECT count(*) FROM pg_replication_slots), pg_is_in_recovery(),
+       (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
+       has_database_privilege(current_database(), 'CREATE')
+"""
+
+
+def examine(
+    connection: psycopg.Connection[Any],
+    integration: IntegrationConfiguration,
+    found: Mapping[str, FoundTable],
+    *,
+    followed: bool,
+) -> list[ObjectAccess]:
+    """A line per table, and, if changes are to be followed, one for what that needs."""
+    role = Identifier(str(integration.credentials.username)).as_string(None)
+    lines = [_table(table, followed=followed) for table in found.values()]
+    for schema, name in connection.execute(_HIDDEN):
+        table = Identifier(schema, name).as_string(None)
+        grants = (
+            f"GRANT USAGE ON SCHEMA {Identifier(schema).as_string(None)} TO {role}; GRANT SELECT ON {table} TO {role}"
+        )
+        lines.append(ObjectAccess(f"{schema}.{name}", False, "it may not be read", f"`{grants}`"))
+    if followed:
+        missing = list(_missing(connection, role))
+        problem = "; ".join(what for what, _ in missing) or None
+        remedy = " ".join(how for _, how in missing) or None
+        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy))
+    return lines
+
+
+def _table(found: FoundTable, *, followed: bool) -> ObjectAccess:
+    if followed and found.unfollowable:
+        return ObjectAccess(found.table.object, False, f"its changes cannot be followed: {found.unfollowable}")
+    return ObjectAccess(found.table.object, True)
+
+
+def _missing(connection: psycopg.Connection[Any], role: str) -> Iterator[tuple[str, str]]:
+    row = connection.execute(_SETTINGS).fetchone()
+    assert row is not None
+    level, slots, senders, used, standby, replicates, creates = row
+    if level != "logical":
+        yield f"wal_level is {level}", "`ALTER SYSTEM SET wal_level = logical` and restart the server."
+    if used >= slots:
+        yield "no replication slot is left", f"`ALTER SYSTEM SET max_replication_slots = {slots + 4}` and restart."
+    if senders < 1:
+        yield "max_wal_senders is 0", "`ALTER SYSTEM SET max_wal_senders = 10` and restart."
+    if standby:
+        yield "it is a standby", "Give the primary's address: a publication cannot be made on a standby."
+    if not replicates:
+        yield "the user may not replicate", f"`ALTER ROLE {role} REPLICATION`"
+    if not creates:
+        database = Identifier(connection.info.dbname).as_string(None)
+        yield "the user may not make a publication", f"`GRANT CREATE ON DATABASE {database} TO {role}`"

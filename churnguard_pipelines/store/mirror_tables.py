@@ -1,0 +1,183 @@
+"""Mirrors of source tables in schema ``raw``: made, widened, refused where a change of the source would lose values."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import sqlalchemy as sa
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from sqlalchemy import Connection
+
+from churnguard_pipelines.errors import SchemaConflict
+from churnguard_pipelines.mirrors import Mirror, MirrorColumn
+from churnguard_pipelines.records import Drift
+from churnguard_pipelines.store.row_security import READ, protect
+
+OWN_COLUMNS = ("organization_id", "integration_id", "source_version", "deleted_at", "delete_kind", "synced_at")
+_LOCK = 0x6368_7572_6E03
+
+# By a join: to_regclass() answers from a cache that does not see what another process created since the first look.
+_COLUMNS = sa.text("""
+SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'raw' AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped
+""")
+_SPELLING = {
+    "timestamptz": "timestamp with time zone",
+    "timestamp": "timestamp without time zone",
+    "timetz": "time with time zone",
+    "time": "time without time zone",
+    "varbit": "bit varying",
+}
+_CHAINS = (
+    ("smallint", "integer", "bigint", "numeric"),
+    ("real", "double precision"),
+    ("date", "timestamp without time zone"),
+)
+_NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
+
+Fit = Literal["same", "fits", "widen", "conflict"]
+
+
+def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
+    """Make the table, add columns it does not have yet, widen those that have become too narrow. As owner.
+
+    Returns what was added and widened. Raises ``SchemaConflict`` for a type or a key that changed in a way that the
+    stored rows cannot follow; nothing is changed then.
+    """
+    existing = _existing(connection, mirror.table)
+    if existing and not _differs(existing, mirror):
+        return []
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    if not (existing := _existing(connection, mirror.table)):
+        _execute(connection, _creation(mirror))
+        for statement in protect("raw", mirror.table, operator=READ):
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+        return []
+    _check_key(existing, mirror, _stored_key(connection, mirror.table))
+    changes: list[Composable] = []
+    drift: list[Drift] = []
+    for column in mirror.columns:
+        stored = existing.get(column.name)
+        if stored is None:
+            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), SQL(column.type)))
+            drift.append(Drift(column.name, "added_column", column.type))
+        elif (fit := fits(stored, column.type)) == "conflict":
+            raise _conflict(mirror, f"column {column.source} was {stored} and is {column.type} now")
+        elif fit == "widen":
+            wider = _wider(stored, column.type)
+            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), SQL(wider)))
+            drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
+    if changes:
+        _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", mirror.table)) + SQL(", ").join(changes))
+    return drift
+
+
+def exists(connection: Connection, table: str) -> bool:
+    return bool(_existing(connection, table))
+
+
+def drop(connection: Connection, table: str) -> None:
+    """As owner; for a mirror that is to be made anew."""
+    _execute(connection, SQL("DROP TABLE IF EXISTS {}").format(Identifier("raw", table)))
+
+
+def fits(stored: str, new: str) -> Fit:
+    """Whether values of the type ``new`` can be kept in a column of the type ``stored``."""
+    stored, new = _spelled(stored), _spelled(new)
+    if stored == new:
+        return "same"
+    if stored.endswith("[]") and new.endswith("[]"):
+        return fits(stored[:-2], new[:-2])
+    old_digits, new_digits = _NUMERIC.fullmatch(stored), _NUMERIC.fullmatch(new)
+    if new_digits and stored == "numeric":
+        return "fits"
+    if old_digits and new_digits:
+        whole, fraction = _digits(old_digits)
+        new_whole, new_fraction = _digits(new_digits)
+        return "fits" if new_whole <= whole and new_fraction <= fraction else "widen"
+    if old_digits:  # an unconstrained numeric, or an integer
+        return "widen" if new in _CHAINS[0] else "conflict"
+    if new_digits:
+        return "widen" if stored in _CHAINS[0] else "conflict"
+    for chain in _CHAINS:
+        if stored in chain and new in chain:
+            return "fits" if chain.index(new) < chain.index(stored) else "widen"
+    return "conflict"
+
+
+def _wider(stored: str, new: str) -> str:
+    stored, new = _spelled(stored), _spelled(new)
+    if stored.endswith("[]"):
+        return f"{_wider(stored[:-2], new[:-2])}[]"
+    old_digits, new_digits = _NUMERIC.fullmatch(stored), _NUMERIC.fullmatch(new)
+    if old_digits and new_digits:
+        whole, fraction = map(max, _digits(old_digits), _digits(new_digits))
+        return f"numeric({whole + fraction},{fraction})"
+    return "numeric" if old_digits or new_digits else new
+
+
+def _digits(numeric: re.Match[str]) -> tuple[int, int]:
+    precision, scale = int(numeric[1]), int(numeric[2])
+    return precision - scale, scale
+
+
+def _spelled(type_name: str) -> str:
+    """As ``format_type`` says it."""
+    base = type_name.removesuffix("[]")
+    return _SPELLING.get(base, base) + type_name[len(base) :]
+
+
+def _differs(existing: dict[str, str], mirror: Mirror) -> bool:
+    return any(
+        column.name not in existing or fits(existing[column.name], column.type) not in ("same", "fits")
+        for column in mirror.columns
+    )
+
+
+def _check_key(existing: dict[str, str], mirror: Mirror, stored_key: list[str]) -> None:
+    if set(stored_key) - set(OWN_COLUMNS) != set(mirror.key):
+        before = ", ".join(name for name in stored_key if name not in OWN_COLUMNS)
+        raise _conflict(mirror, f"its key was ({before}) and is ({', '.join(mirror.key)}) now")
+
+
+def _conflict(mirror: Mirror, what: str) -> SchemaConflict:
+    return SchemaConflict(
+        f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.",
+        remedy="Read the table anew into an empty mirror: `churnguard integrations reset` with this object.",
+    )
+
+
+def _creation(mirror: Mirror) -> Composed:
+    key = ["organization_id", "integration_id", *mirror.key]
+    columns: list[Composable] = [SQL("organization_id text NOT NULL, integration_id text NOT NULL")]
+    columns += [_column(column) for column in mirror.columns]
+    columns += [
+        SQL("source_version bigint NOT NULL, deleted_at timestamptz, delete_kind text"),
+        SQL("synced_at timestamptz NOT NULL"),
+        SQL("PRIMARY KEY ({})").format(SQL(", ").join(map(Identifier, key))),
+    ]
+    return SQL("CREATE TABLE {} ({})").format(Identifier("raw", mirror.table), SQL(", ").join(columns))
+
+
+def _column(column: MirrorColumn) -> Composed:
+    return SQL("{} {}").format(Identifier(column.name), SQL(column.type))
+
+
+def _existing(connection: Connection, table: str) -> dict[str, str]:
+    return {row[0]: row[1] for row in connection.execute(_COLUMNS, {"name": table})}
+
+
+def _stored_key(connection: Connection, table: str) -> list[str]:
+    statement = sa.text(
+        "SELECT a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey) "
+        "WHERE n.nspname = 'raw' AND c.relname = :name AND i.indisprimary"
+    )
+    return list(connection.scalars(statement, {"name": table}))
+
+
+def _execute(connection: Connection, statement: Composed) -> None:
+    connection.exec_driver_sql(statement.as_string(None).replace("%", "%%"))

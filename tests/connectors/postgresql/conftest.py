@@ -1,0 +1,110 @@
+"""A real PostgreSQL as a customer's product database, and one as the warehouse."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.model import (
+    DataSyncMode,
+    IntegrationConfiguration,
+    IntegrationCredentials,
+    IntegrationType,
+    Organization,
+)
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.ledger import SyncReport
+from tests.conftest import configuration
+from tests.sources.postgresql import PASSWORD, PostgreSQLServer
+
+Register = Callable[..., IntegrationConfiguration]
+_numbers = itertools.count(1)
+_syncs = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def source_server() -> Iterator[PostgreSQLServer]:
+    home = Path(tempfile.mkdtemp(prefix="churnguard-source-"))
+    home.chmod(0o755)
+    server = PostgreSQLServer(home)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def source(source_server: PostgreSQLServer) -> Iterator[psycopg.Connection[Any]]:
+    """A database of one's own, as its owner."""
+    name = f"product_{next(_numbers)}"
+    source_server.new_database(name)
+    with source_server.connect(name) as connection:
+        yield connection
+    source_server.drop_database(name)
+
+
+@pytest.fixture
+def register(
+    store: Store, organization: Organization, source_server: PostgreSQLServer, source: psycopg.Connection[Any]
+) -> Register:
+    """Stores the integration ``acme-db`` with the source; the fields given go into its sync configuration."""
+
+    def registered(
+        *,
+        user: str = "owner",
+        password: str = PASSWORD,
+        fields: dict[str, str] | None = None,
+        entity_mappings: dict[str, str] | None = None,
+        **sync: object,
+    ) -> IntegrationConfiguration:
+        where = {"host": "127.0.0.1", "port": str(source_server.port), "database": source.info.dbname}
+        made = configuration(
+            "acme-db",
+            integration_name="Acme's product",
+            integration_type=IntegrationType.DATABASE,
+            provider_name="postgresql",
+            credentials=IntegrationCredentials.model_validate(
+                {
+                    "credential_type": "basic_auth",
+                    "username": user,
+                    "password": password,
+                    "custom_fields": where | (fields or {}),
+                }
+            ),
+            entity_mappings=entity_mappings or {},
+            sync_config={"sync_mode": "full"} | sync,
+        )
+        replace_integration(store, made, actor="test")
+        return made
+
+    return registered
+
+
+def sync(store: Store, *objects: str, mode: DataSyncMode | None = None) -> SyncReport:
+    return sync_integration(store, "acme-db", sync_id=f"sync-{next(_syncs)}", mode=mode, objects=objects or None)
+
+
+def mirrored(store: Store, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    """The live rows of ``raw.postgresql_acme_db_<table>``, as text, in order."""
+    listed = ", ".join(f'"{name}"::text' for name in columns)
+    with store.organization("acme") as connection:
+        rows = connection.execute(
+            sa.text(f"SELECT {listed} FROM raw.postgresql_acme_db_{table} WHERE deleted_at IS NULL")
+        )
+        return sorted((tuple(row) for row in rows), key=repr)
+
+
+def in_source(source: psycopg.Connection[Any], table: str, *columns: str) -> list[tuple[Any, ...]]:
+    listed = ", ".join(f'"{name}"::text' for name in columns)
+    source.execute("SET timezone = 'UTC'")
+    return sorted((tuple(row) for row in source.execute(f"SELECT {listed} FROM {table}")), key=repr)

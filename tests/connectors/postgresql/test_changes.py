@@ -1,0 +1,96 @@
+"""Following changes: a snapshot first, then every transaction, without a gap or an overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.store.database import Store
+from tests.connectors.conftest import statuses
+from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+
+Source = psycopg.Connection[Any]
+BIG = "x" * 10_000  # what PostgreSQL stores apart from its row, in `TOAST`, if it cannot be compressed
+
+
+def follow(store: Store, register: Register, **more: Any) -> None:
+    register(sync_mode="real_time", **more)
+    report = sync(store)
+    assert set(statuses(report).values()) == {"succeeded"}, {name: each.error for name, each in report.objects.items()}
+
+
+def test_inserts_updates_deletes_and_moved_keys_arrive(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text, at timestamptz DEFAULT now())")
+    source.execute("INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 100) n")
+    follow(store, register)
+    source.execute("UPDATE users SET email = 'changed' WHERE id <= 10")
+    source.execute("DELETE FROM users WHERE id BETWEEN 20 AND 30")
+    source.execute("UPDATE users SET id = id + 1000 WHERE id BETWEEN 40 AND 45")
+    source.execute("INSERT INTO users SELECT n, 'n' || n FROM generate_series(200, 210) n")
+    sync(store)
+    assert mirrored(store, "users", "id", "email", "at") == in_source(source, "users", "id", "email", "at")
+
+
+def test_a_value_that_an_update_left_alone_is_kept(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY, title text, body text)")
+    source.execute("ALTER TABLE notes ALTER body SET STORAGE EXTERNAL")
+    source.execute("INSERT INTO notes SELECT n, 't', %s FROM generate_series(1, 5) n", [BIG])
+    follow(store, register)
+    source.execute("UPDATE notes SET title = 'new'")
+    source.execute("UPDATE notes SET id = 10 WHERE id = 1")
+    source.execute("INSERT INTO notes VALUES (11, 'a', %s)", [BIG])
+    source.execute("UPDATE notes SET title = 'b' WHERE id = 11")
+    source.execute("UPDATE notes SET id = 12, title = 'c' WHERE id = 11")
+    sync(store)
+    assert mirrored(store, "notes", "id", "title", "body") == in_source(source, "notes", "id", "title", "body")
+    assert all(row[2] == BIG for row in mirrored(store, "notes", "id", "title", "body"))
+
+
+def test_a_truncated_table_is_empty(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    source.execute("INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 100) n")
+    follow(store, register)
+    source.execute("UPDATE users SET email = 'x'; TRUNCATE users; INSERT INTO users VALUES (7, 'seven')")
+    sync(store)
+    assert mirrored(store, "users", "id", "email") == [("7", "seven")]
+
+
+def test_a_new_column_is_followed(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, small int)")
+    source.execute("INSERT INTO users VALUES (1, 1), (2, 2)")
+    follow(store, register)
+    source.execute("INSERT INTO users VALUES (3, 3)")
+    source.execute("ALTER TABLE users ADD COLUMN plan text DEFAULT 'free', ALTER small TYPE bigint")
+    source.execute("INSERT INTO users VALUES (4, 5000000000, 'pro')")
+    source.execute("UPDATE users SET plan = 'team' WHERE id = 1")
+    sync(store)
+    assert mirrored(store, "users", "id", "small", "plan")[0] == ("1", "1", "team")
+    assert ("4", "5000000000", "pro") in mirrored(store, "users", "id", "small", "plan")
+
+
+def test_partitions_arrive_as_their_table(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE events (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)")
+    for month in (1, 2):
+        span = f"FROM ('2026-0{month}-01') TO ('2026-0{month + 1}-01')"
+        source.execute(f"CREATE TABLE events_{month} PARTITION OF events FOR VALUES {span}")
+    source.execute("INSERT INTO events SELECT n, date '2026-01-01' + n % 59 FROM generate_series(1, 500) n")
+    follow(store, register)
+    source.execute("INSERT INTO events SELECT n, date '2026-01-01' + n % 59 FROM generate_series(501, 600) n")
+    source.execute("UPDATE events SET day = day + 30 WHERE id = 1; DELETE FROM events WHERE id = 2")
+    report = sync(store)
+    assert list(report.objects) == ["events"]
+    assert mirrored(store, "events", "id", "day") == in_source(source, "events", "id", "day")
+
+
+def test_a_full_sync_beside_the_log_keeps_what_is_newer(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    source.execute("INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 100) n")
+    follow(store, register)
+    source.execute("UPDATE users SET email = 'changed' WHERE id <= 10; DELETE FROM users WHERE id = 50")
+    sync(store, mode=DataSyncMode.FULL)
+    assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
+    source.execute("DELETE FROM users WHERE id = 1")
+    sync(store)
+    assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
