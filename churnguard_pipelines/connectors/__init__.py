@@ -37,3 +37,8 @@ def database_connector(provider: str) -> type[DatabaseConnector]:
 
 def connectors() -> tuple[type[Connector], ...]:
     return tuple(connector(provider) for provider in providers())
+
+
+def databases() -> tuple[str, ...]:
+    """The providers that are databases."""
+    return tuple(found.provider for found in connectors() if issubclass(found, DatabaseConnector))

@@ -12,7 +12,7 @@ from types import TracebackType
 import psycopg
 
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector
-from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.connectors.mirroring import chosen_tables, mirror_of
 from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable, SchemaConflict
@@ -115,12 +115,16 @@ class ChangeLane:
             self._log = None
 
     def _load_tables(self) -> None:
-        """Those that a sync has made mirrors of and that nothing is wrong with."""
+        """Those that are wanted, that a sync has made mirrors of, and that nothing is wrong with."""
+        entries = catalogue.entries(self._store, self._integration.integration_id)
+        wanted = chosen_tables(self._integration, [entry.table for entry in entries.values()])
         self._tables, self._mirrors = {}, {}
-        for name, entry in catalogue.entries(self._store, self._integration.integration_id).items():
-            if entry.problem is None:
-                self._tables[name] = entry.table
-                self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
+        with self._store.organization(self._lane.organization_id) as connection:
+            for table in wanted:
+                entry = entries[table.object]
+                if entry.problem is None and mirror_tables.exists(connection, entry.raw_table):
+                    self._tables[table.object] = table
+                    self._mirrors[table.object] = mirror_of(self._integration, table, entry.raw_table)
 
     def _keep_position(self, log: ChangeLog, position: Position) -> None:
         """Now and then, so that an idle source's position does not grow old, nor its log."""

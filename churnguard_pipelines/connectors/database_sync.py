@@ -17,11 +17,17 @@ from churnguard_pipelines.connectors.sdk import ConnectionReport
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
 from churnguard_pipelines.connectors.table_copy import TableCopy
 from churnguard_pipelines.engine.breaker import Breaker
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, PermissionMissing, SourceChanged
+from churnguard_pipelines.errors import (
+    ChurnGuardError,
+    InvalidConfiguration,
+    LaneTakenOver,
+    PermissionMissing,
+    SourceChanged,
+)
 from churnguard_pipelines.mirrors import Mirror, SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
-from churnguard_pipelines.store import catalogue, checkpoints, ledger, mirror_tables
+from churnguard_pipelines.store import catalogue, checkpoints, ledger, mirror_tables, sessions
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import record_drift
 from churnguard_pipelines.store.ledger import SyncReport
@@ -29,6 +35,8 @@ from churnguard_pipelines.store.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.warehouse import Warehouse
 
+CHANGES = "changes"
+"""The kind of session that follows change logs."""
 SWEEP_EVERY = timedelta(hours=24)
 """A cursor column tells nothing of deletions: this often all keys are compared."""
 
@@ -139,6 +147,7 @@ class _Run:
         self._identity = ""
         self._raw_names: dict[str, str] = {}
         self._mirrors: dict[str, Mirror] = {}
+        self._problems: dict[str, ChurnGuardError] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
         }  # as last seen, for the page of a sync that cannot even look
@@ -153,23 +162,31 @@ class _Run:
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources:
-            if self._followed:
-                self._begin_changes()
+            for table in self.tables.values():
+                self._prepare(table)
+            try:
+                self._begin_changes() if self._followed else self._end_changes()
+            except ChurnGuardError as error:
+                return error
             failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda: 0, on_object)
-            if self._followed and failure is None and self._mirrors:
-                self._drain()
-            return failure
+            return failure or (self._drain() if self._followed else None)
 
-    def _one(self, name: str) -> None:
-        table = self.tables[name]
+    def _prepare(self, table: SourceTable) -> None:
+        """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
             self._refuse_unfollowable(table)
-            mirror = self._mirror(table)
+            self._mirrors[table.object] = self._mirror(table)
+            problem = None
         except ChurnGuardError as error:
-            catalogue.set_problem(self._store, self._integration.integration_id, name, said(error))
-            raise
-        catalogue.set_problem(self._store, self._integration.integration_id, name, None)
-        lane = Lane(self._integration.organization_id, self._integration.integration_id, name)
+            self._problems[table.object] = error
+            problem = said(error)
+        catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
+
+    def _one(self, name: str) -> None:
+        if name in self._problems:
+            raise self._problems[name]
+        table, mirror = self.tables[name], self._mirrors[name]
+        lane = self._lane(name)
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
@@ -179,7 +196,6 @@ class _Run:
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
         elif not self._followed:
             self._increment(copy, table, mirror)
-        self._mirrors[name] = mirror
         ledger.set_object(
             self._store, self._sync_id, name, checkpoint_before=before,
             checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
@@ -209,9 +225,8 @@ class _Run:
         mirror = mirror_of(self._integration, table, self._raw_names[table.object])
         with self._store.owner() as connection:
             drift = mirror_tables.ensure(connection, mirror)
-        lane = Lane(self._integration.organization_id, self._integration.integration_id, table.object)
         with self._store.organization(self._integration.organization_id) as connection:
-            record_drift(connection, lane, table.object, drift)
+            record_drift(connection, self._lane(table.object), table.object, drift)
         return mirror
 
     def _refuse_unfollowable(self, table: SourceTable) -> None:
@@ -223,32 +238,59 @@ class _Run:
             )
 
     def _begin_changes(self) -> None:
-        """The position is taken before anything is read, so that nothing falls between."""
+        """The position is taken before anything is read, so that nothing falls between.
+
+        A reader of the log learns of tables that are new by losing its lane: it goes on from the checkpoint, with them.
+        """
         lane = lane_of(self._integration)
-        followable = self._followable()
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
-        if checkpoint is not None:
-            self._connector.follow(followable)
-            return
-        position: Position = self._connector.begin_changes(followable)
-        with self._warehouse.transaction(self._integration.organization_id) as transaction:
-            transaction.advance(lane, None, position, self._identity)
+        if checkpoint is None:
+            position: Position = self._connector.begin_changes(self._followable())
+        else:
+            self._connector.follow(self._followable())
+            position = checkpoint.position
+        if checkpoint is None or not all(map(self._is_complete, self._mirrors)):
+            with self._warehouse.transaction(self._integration.organization_id) as transaction:
+                transaction.advance(lane, checkpoint, position, self._identity)
+
+    def _end_changes(self) -> None:
+        """It was followed once and is not any more: the source need not keep anything for us."""
+        lane = lane_of(self._integration)
+        if load_checkpoint(self._store, lane) is not None:
+            self._connector.end_changes()
+            with self._store.organization(self._integration.organization_id) as connection:
+                checkpoints.forget(connection, lane)
+
+    def _is_complete(self, name: str) -> bool:
+        checkpoint = load_checkpoint(self._store, self._lane(name))
+        return checkpoint is not None and bool(checkpoint.position["complete"])
 
     def _followable(self) -> list[SourceTable]:
         """All that the integration follows, whichever of them this sync was asked for."""
         every = wanted_tables(self._integration, self._connector.discover())
         return [table for table in every if self._connector.unfollowable(table) is None]
 
-    def _drain(self) -> None:
-        """What changed while the tables were read, unless a session does that already."""
-        with ChangeLane(self._store, self._warehouse, self._integration, self._connector) as lane:
-            counted: dict[str, Counts] = {}
-            for name, counts in lane.catch_up():
-                counted.setdefault(name, Counts()).add(counts)
+    def _drain(self) -> ChurnGuardError | None:
+        """What changed while the tables were read, unless a session follows the log already."""
+        if sessions.ages(self._store, CHANGES):
+            return None
+        counted: dict[str, Counts] = {}
+        try:
+            with ChangeLane(self._store, self._warehouse, self._integration, self._connector) as lane:
+                for name, counts in lane.catch_up():
+                    counted.setdefault(name, Counts()).add(counts)
+        except LaneTakenOver:
+            pass  # a session has begun meanwhile
+        except ChurnGuardError as error:
+            return error
         for name in counted.keys() & self.tables.keys():
             with self._store.operator() as connection:
                 ledger.add_progress(connection, self._sync_id, name, counted[name])
+        return None
+
+    def _lane(self, name: str) -> Lane:
+        return Lane(self._integration.organization_id, self._integration.integration_id, name)
 
     def _same_source(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None and checkpoint.source != self._identity:

@@ -16,20 +16,25 @@ _LONGEST_NAME = 63
 def wanted_tables(
     integration: IntegrationConfiguration, tables: Sequence[SourceTable], objects: Sequence[str] | None = None
 ) -> list[SourceTable]:
-    """Those that the configuration's patterns choose, or ``objects`` by name or pattern among them.
+    """Those that the configuration's patterns choose, or of these ``objects``, by name or pattern.
 
     Raises ``InvalidConfiguration`` for a name or pattern that no table has.
     """
-    sync = integration.sync_config
-    chosen = [
-        table for table in tables
-        if _matches(table.object, sync.objects) and not (sync.exclude and _matches(table.object, sync.exclude))
-    ]  # fmt: skip
-    _refuse_unknown(integration, sync.objects, tables)
+    _refuse_unknown(integration, integration.sync_config.objects, tables)
+    chosen = chosen_tables(integration, tables)
     if objects is not None:
         _refuse_unknown(integration, objects, chosen)
         chosen = [table for table in chosen if _matches(table.object, objects)]
     return chosen
+
+
+def chosen_tables(integration: IntegrationConfiguration, tables: Sequence[SourceTable]) -> list[SourceTable]:
+    """Those that the configuration's patterns choose; that one matches nothing is no matter."""
+    sync = integration.sync_config
+    return [
+        table for table in tables
+        if _matches(table.object, sync.objects) and not (sync.exclude and _matches(table.object, sync.exclude))
+    ]  # fmt: skip
 
 
 def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_table: str) -> Mirror:

@@ -7,7 +7,6 @@ import re
 import select
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +16,9 @@ from psycopg.sql import SQL, Identifier, Literal
 from churnguard_pipelines.connectors import postgresql_messages as messages
 from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, Types, object_name
-from churnguard_pipelines.connectors.postgresql_connection import as_ours, connect, parameters, translated
+from churnguard_pipelines.connectors.postgresql_connection import connect, parameters, translated
 from churnguard_pipelines.connectors.postgresql_messages import Relation
+from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -26,7 +26,7 @@ from churnguard_pipelines.records import Position
 
 MOST_CHANGES = 10_000  # in a batch; bounds memory whatever the size of a transaction
 LONGEST_GATHERING = 0.2  # seconds
-SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
+_SETTINGS = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
 SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
 
 
@@ -126,7 +126,7 @@ class PostgreSQLChanges(ChangeLog):
     ) -> None:
         self._integration = integration
         self._tables = {table.object: table for table in tables}
-        self._at = self._confirmed = number(position["lsn"])
+        self._at = number(position["lsn"])
         self._relations: dict[int, _Followed | None] = {}
         self._in_transaction = False
         self._version = 0
@@ -135,7 +135,7 @@ class PostgreSQLChanges(ChangeLog):
         try:
             self._types = Types(self._side)
             self._check_slot()
-            self._connection, self._cursor = self._start()
+            self._stream = self._start()
         except BaseException:
             self._side.close()
             raise
@@ -149,14 +149,14 @@ class PostgreSQLChanges(ChangeLog):
             if message is None:
                 if changes and not self._in_transaction:
                     return self._batch(changes, whole=True)
-                if not self._in_transaction and self._cursor.wal_end > self._at:
-                    self._at = self._cursor.wal_end  # everything up to here was read, and nothing of it is ours
+                if not self._in_transaction and self._stream.sent > self._at:
+                    self._at = self._stream.sent  # everything up to here was read, and nothing of it is ours
                 if not changes and self._at > before:
                     return ChangeBatch({"lsn": lsn(self._at)})
-                if not self._wait(deadline):
-                    if changes:
-                        return self._batch(changes, whole=False)
-                    return None
+                if (left := deadline - time.monotonic()) <= 0:
+                    return self._batch(changes, whole=False) if changes else None
+                with translated(self._integration):
+                    self._stream.wait(left)
                 continue
             self._take(message, changes)
             if len(changes) >= MOST_CHANGES:
@@ -165,13 +165,12 @@ class PostgreSQLChanges(ChangeLog):
                 return self._batch(changes, whole=True)
 
     def confirm(self, position: Position) -> None:
-        self._confirmed = max(self._confirmed, number(position["lsn"]))
-        self._feed_back()
+        with translated(self._integration):
+            self._stream.feed_back(self._at, number(position["lsn"]))
 
     def close(self) -> None:
         self._side.close()
-        with suppress(Exception):
-            self._connection.close()
+        self._stream.close()
 
     def _batch(self, changes: list[Change], *, whole: bool) -> ChangeBatch:
         return ChangeBatch({"lsn": lsn(self._at)}, changes, whole, self._committed_at)
@@ -216,53 +215,13 @@ class PostgreSQLChanges(ChangeLog):
         self._relations[relation.oid] = _Followed(table)
 
     def _next(self) -> bytes | None:
-        import psycopg2
+        with translated(self._integration):
+            return self._stream.next()
 
-        try:
-            message = self._cursor.read_message()
-        except psycopg2.Error as error:
-            raise as_ours(self._integration, error, error.pgcode) from None
-        if time.monotonic() - self._fed_back > SIGN_OF_LIFE_EVERY:
-            self._feed_back()
-        return None if message is None else bytes(message.payload)
-
-    def _wait(self, deadline: float) -> bool:
-        """For more from the server; False once the deadline has passed."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        select.select([self._cursor], [], [], min(left, SIGN_OF_LIFE_EVERY))
-        return True
-
-    def _feed_back(self) -> None:
-        import psycopg2
-
-        self._fed_back = time.monotonic()
-        try:
-            self._cursor.send_feedback(write_lsn=self._at, flush_lsn=self._confirmed, reply=False)
-        except psycopg2.Error as error:
-            raise as_ours(self._integration, error, error.pgcode) from None
-
-    def _start(self) -> tuple[Any, Any]:
-        import psycopg2
-        import psycopg2.extras
-
+    def _start(self) -> ReplicationStream:
         name = slot_name(self._integration.integration_id)
-        wanted = parameters(self._integration)
-        try:
-            connection = psycopg2.connect(
-                **wanted, connection_factory=psycopg2.extras.LogicalReplicationConnection, options="-c datestyle=ISO "
-                "-c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1",
-            )  # fmt: skip
-            cursor = connection.cursor()
-            cursor.start_replication(
-                slot_name=name, decode=False, start_lsn=self._at,
-                options={"proto_version": "1", "publication_names": Identifier(name).as_string(None)},
-            )  # fmt: skip
-        except psycopg2.Error as error:
-            raise as_ours(self._integration, error, error.pgcode) from None
-        self._fed_back = time.monotonic()
-        return connection, cursor
+        with translated(self._integration):
+            return ReplicationStream(parameters(self._integration), name, name, lsn(self._at), _SETTINGS)
 
     def _check_slot(self) -> None:
         """It must be there, ours alone, and not beyond our position: it would leave out what lies between."""

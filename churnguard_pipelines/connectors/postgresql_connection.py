@@ -86,13 +86,11 @@ def translated(integration: IntegrationConfiguration) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise as_ours(integration, error, error.sqlstate) from None
+        raise _as_ours(integration, error) from None
 
 
-def as_ours(
-    integration: IntegrationConfiguration, error: Exception, state: str | None
-) -> ProviderError | InvalidConfiguration:
-    name = integration.integration_id
+def _as_ours(integration: IntegrationConfiguration, error: psycopg.Error) -> ProviderError | InvalidConfiguration:
+    name, state = integration.integration_id, error.sqlstate
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     said = said.removeprefix("ERROR:").strip()
     if state in _REFUSED or (state is None and any(word in said for word in _REFUSED_WORDS)):

@@ -28,7 +28,6 @@ LANES_AT_ONCE = 4
 LOOK_EVERY = 5.0  # at the whole inbox: what a notification did not say, e.g. of a lane that had to wait
 IDLE_LOOK, BUSY_LOOK = 0.5, 0.05  # at what threads have done; a notification wakes at once
 TELL_EVERY = 1.0
-BEAT_EVERY = 3.0
 AT_ONCE = 10_000  # events of one integration, before others have their turn
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # of a lane whose provider or database cannot be reached
 LANE_KEPT = 300.0  # an opened lane is opened anew after this: its credentials or settings may have changed
@@ -84,7 +83,7 @@ class WebhookSession:
     def run(self) -> None:
         """Returns when it was quiet for ``linger``, when it is too old, or after :meth:`stop`."""
         begun = self._active = time.monotonic()
-        with _alive(self._store, self._session_id), ThreadPoolExecutor(LANES_AT_ONCE, "lane") as pool:
+        with sessions.alive(self._store, self._session_id, KIND), ThreadPoolExecutor(LANES_AT_ONCE, "lane") as pool:
             try:
                 self._loop(pool, begun)
             finally:
@@ -181,29 +180,6 @@ class WebhookSession:
             with suppress(ChurnGuardError):
                 inbox.count(self._store, [(*key, events) for key, events in worked.events.items()])
             self._on_worked(worked)
-
-
-@contextmanager
-def _alive(store: Store, session_id: str) -> Iterator[None]:
-    ended = threading.Event()
-    sessions.begin(store, session_id, KIND)
-
-    def beat() -> None:
-        while not ended.wait(BEAT_EVERY):
-            try:
-                sessions.beat(store, session_id)
-            except Exception as error:  # the database is away; the sensor cannot see us, nor could we work
-                _log.warning("session %s: no sign of life could be given: %s", session_id, type(error).__name__)
-
-    thread = threading.Thread(target=beat, name="session-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with suppress(Exception):
-            sessions.end(store, session_id)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import dagster as dg
 
 from churnguard_pipelines.connectors import connectors
-from churnguard_pipelines.connectors.sdk import ApiConnector
-from churnguard_pipelines.orchestration import alerts, mrr, retention, webhooks
+from churnguard_pipelines.connectors.database import DatabaseConnector
+from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
+from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, webhooks
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
+from churnguard_pipelines.orchestration.databases import database_checks, tables_asset
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
 from churnguard_pipelines.orchestration.partitions import partition_keeper
 from churnguard_pipelines.orchestration.schedules import due_schedule
@@ -17,12 +19,17 @@ from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, s
 
 
 def assemble() -> dg.Definitions:
-    parts = [_of(connector) for connector in connectors() if issubclass(connector, ApiConnector)]
-    return dg.Definitions.merge(*parts, _common())
+    return dg.Definitions.merge(*map(_of, connectors()), _common())
 
 
-def _of(connector: type[ApiConnector]) -> dg.Definitions:
-    """What each connector to an API gets, whichever it is."""
+def _of(connector: type[Connector]) -> dg.Definitions:
+    if issubclass(connector, ApiConnector):
+        return _of_api(connector)
+    assert issubclass(connector, DatabaseConnector)
+    return _of_database(connector)
+
+
+def _of_api(connector: type[ApiConnector]) -> dg.Definitions:
     assets, health, parity = sync_assets(connector), cheap_checks(connector), parity_checks(connector)
     job = sync_job(connector, assets)
     return dg.Definitions(
@@ -34,6 +41,17 @@ def _of(connector: type[ApiConnector]) -> dg.Definitions:
             _checking(f"{connector.provider}_health", "7 * * * *", health),
             _checking(f"{connector.provider}_parity", "41 4 * * *", parity),
         ],
+    )
+
+
+def _of_database(connector: type[DatabaseConnector]) -> dg.Definitions:
+    asset, health = tables_asset(connector), database_checks(connector)
+    job = sync_job(connector, asset)
+    return dg.Definitions(
+        assets=[asset],
+        asset_checks=[health],
+        jobs=[job],
+        schedules=[due_schedule(connector, job), _checking(f"{connector.provider}_health", "7,37 * * * *", health)],
     )
 
 
@@ -61,8 +79,15 @@ def _common() -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=[mrr.mrr_movements],
-        jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention, webhooks.webhook_session],
+        jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention, webhooks.webhook_session, changes.change_session],
         schedules=[retention.retention_daily],
-        sensors=[partition_keeper, webhooks.webhooks_waiting, dead_runs, alerts.failure_alert, *automation],
+        sensors=[
+            partition_keeper,
+            webhooks.webhooks_waiting,
+            changes.changes_waiting,
+            dead_runs,
+            alerts.failure_alert,
+            *automation,
+        ],
         executor=dg.in_process_executor,  # of what the web UI starts, too: half the start-up of Dagster's own choice
     )

@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from churnguard_pipelines.connectors import providers
-from churnguard_pipelines.connectors.webhook_session import KIND
+from churnguard_pipelines.connectors.database_sync import CHANGES
+from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
+from churnguard_pipelines.orchestration.changes import JOB as CHANGE_SESSION
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.webhooks import JOB as SESSION_JOB
+from churnguard_pipelines.orchestration.webhooks import JOB as WEBHOOK_SESSION
 from churnguard_pipelines.store import sessions
 from churnguard_pipelines.store.ledger import find_sync
 
+_SESSIONS = {WEBHOOK_SESSION: WEBHOOKS, CHANGE_SESSION: CHANGES}
 MAX_RUNTIME = {"dagster/max_runtime": "3600"}
 """Tags of runs that are no syncs and give no signs of life: Dagster ends them after so many seconds."""
 
@@ -49,9 +52,9 @@ def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
     run = record.dagster_run
     began = record.start_time
     late = began is not None and began < (now - BEGINNING).timestamp()
-    if run.job_name == SESSION_JOB:
+    if (kind := _SESSIONS.get(run.job_name)) is not None:
         if sessions.known(current_store(), run.run_id):
-            return None if run.run_id in sessions.ages(current_store(), KIND) else "its process ended."
+            return None if run.run_id in sessions.ages(current_store(), kind) else "its process ended."
         return "its process ended before the session began." if late else None
     page = find_sync(current_store(), run.run_id)
     if page is not None:

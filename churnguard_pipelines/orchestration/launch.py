@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from churnguard_pipelines.connectors import databases
 from churnguard_pipelines.orchestration.assembly import assemble
 from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
@@ -26,13 +27,19 @@ from churnguard_pipelines.store.ledger import find_sync, finish_sync
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
     """Returns whether the run succeeded; the ledger's page of ``sync_id`` says what happened."""
     provider = get_integration(current_store(), integration_id).provider_name
+    config: dict[str, object] = {"mode": mode or ""}
+    selection = None
+    if objects and provider in databases():  # whose tables are no declared assets
+        config["objects"] = list(objects)
+    elif objects:
+        selection = [dg.AssetKey([provider, name]) for name in objects]
     succeeded = _run(
         provider,
         f"{provider}_sync",
         integration_id,
         run_id=sync_id,
-        run_config={"ops": {f"{provider}_objects": {"config": {"mode": mode or ""}}}},
-        asset_selection=[dg.AssetKey([provider, name]) for name in objects] if objects else None,
+        run_config={"ops": {f"{provider}_objects": {"config": config}}},
+        asset_selection=selection,
     )
     page = find_sync(current_store(), sync_id)
     if page is not None and page.status == "running":  # we were told to end

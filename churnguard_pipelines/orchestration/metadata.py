@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
@@ -22,8 +22,21 @@ PREVIEW_COLUMNS = 7
 _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email", "customer_email", "memo"})
 
 
+class Shown(NamedTuple):
+    """The table in the warehouse whose rows are shown, the columns that may be, and its key, which always is."""
+
+    raw_table: str
+    key: Sequence[str]
+    columns: Sequence[str]
+
+
+def shown_of(connector: type[ApiConnector], name: str) -> Shown:
+    table = connector.table(name)
+    return Shown(table.name, [table.key], [item.name for item in table.columns if item.type != ColumnType.JSON])
+
+
 def object_metadata(
-    store: Store, connector: type[ApiConnector], report: SyncReport, name: str, seconds: float
+    store: Store, shown: Shown, report: SyncReport, name: str, seconds: float
 ) -> Mapping[str, dg.MetadataValue[Any]]:
     """``seconds``: spent on this object. Of an object without changes no rows are shown: Dagster keeps all of it."""
     item = report.objects[name]
@@ -47,7 +60,7 @@ def object_metadata(
     if drift := _drift_seen_first(store, report, name):
         metadata["schema_drift"] = dg.MetadataValue.md(drift)
     if counts.written:
-        metadata["preview"] = dg.MetadataValue.md(_preview(store, connector, report, name))
+        metadata["preview"] = dg.MetadataValue.md(_preview(store, shown, report))
     return metadata
 
 
@@ -98,21 +111,20 @@ def _position(position: Position | None) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.json(dict(position)) if position else dg.MetadataValue.text("none")
 
 
-def _preview(store: Store, connector: type[ApiConnector], report: SyncReport, name: str) -> str:
+def _preview(store: Store, shown: Shown, report: SyncReport) -> str:
     """A few of the newest rows, without what identifies a person and without documents."""
-    table = connector.table(name)
-    plain = (column.name for column in table.columns if column.type != ColumnType.JSON)
-    shown = [table.key, *islice((name for name in plain if name not in _PERSONAL), PREVIEW_COLUMNS)]
-    columns = ", ".join(Identifier(column).as_string(None) for column in shown)
+    names = (name for name in shown.columns if name not in _PERSONAL and name not in shown.key)
+    headings = [*shown.key, *islice(names, PREVIEW_COLUMNS)]
+    columns = ", ".join(Identifier(column).as_string(None) for column in headings)
     statement = sa.text(
-        f"SELECT {columns} FROM {Identifier('raw', table.name).as_string(None)} "
-        "WHERE integration_id = :id AND deleted_at IS NULL ORDER BY source_version DESC LIMIT :rows"
+        f"SELECT {columns} FROM {Identifier('raw', shown.raw_table).as_string(None)} ".replace(":", r"\:")
+        + "WHERE integration_id = :id AND deleted_at IS NULL ORDER BY source_version DESC LIMIT :rows"
     )
     with store.organization(report.organization_id) as connection:
         rows = connection.execute(statement, {"id": report.integration_id, "rows": PREVIEW_ROWS}).all()
     if not rows:
         return "no rows"
-    lines = [shown, ["---"] * len(shown), *([_cell(value) for value in row] for row in rows)]
+    lines = [headings, ["---"] * len(headings), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.sdk import ApiConnector
+from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.orchestration.metadata import data_version, object_metadata
+from churnguard_pipelines.orchestration.metadata import data_version, object_metadata, shown_of
 from churnguard_pipelines.orchestration.partitions import integrations_of, months_of, split_month, tags_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
@@ -32,7 +32,7 @@ class HistoryConfig(dg.Config):
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
 
 
-def key_of(connector: type[ApiConnector], name: str) -> dg.AssetKey:
+def key_of(connector: type[Connector], name: str) -> dg.AssetKey:
     return dg.AssetKey([connector.provider, name])
 
 
@@ -62,13 +62,13 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
             context.run.run_id,
             context.partition_key,
             None if every else [item.name for item in connector.objects if item.name in selected],
-            mode=_mode(config.mode),
+            mode=mode_of(config.mode),
             trigger=context.run.tags.get(TRIGGER_TAG, "manual"),
         )
         for name, report, seconds in sync.succeeded_objects():
             yield dg.MaterializeResult(
                 asset_key=key_of(connector, name),
-                metadata=object_metadata(current_store(), connector, report, name, seconds),
+                metadata=object_metadata(current_store(), shown_of(connector, name), report, name, seconds),
                 data_version=data_version(current_store(), report, name),
             )
         sync.raise_failures()
@@ -76,7 +76,7 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
     return objects
 
 
-def sync_job(connector: type[ApiConnector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":
+def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         f"{connector.provider}_sync",
         # The checks look at every integration, some of them at the provider: they have schedules of their own.
@@ -110,7 +110,7 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
                     key_of(connector, name),
                     partition=integration_id,
                     description=f"Re-read what was created in {window.start:%Y-%m}",
-                    metadata=object_metadata(current_store(), connector, report, name, seconds),
+                    metadata=object_metadata(current_store(), shown_of(connector, name), report, name, seconds),
                     tags={DATA_VERSION_TAG: data_version(current_store(), report, name).value},
                 )
             )
@@ -132,7 +132,7 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
     return history
 
 
-def _mode(given: str) -> DataSyncMode | None:
+def mode_of(given: str) -> DataSyncMode | None:
     try:
         return DataSyncMode(given) if given else None
     except ValueError:

@@ -1,0 +1,90 @@
+"""PostgreSQL's streaming replication protocol, as much of it as a reader of one logical slot needs.
+
+https://www.postgresql.org/docs/current/protocol-replication.html
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import Identifier, Literal
+
+SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
+_KEEPALIVE = struct.Struct("!xqqb")
+_FEEDBACK = struct.Struct("!cqqqqb")
+_DATA, _HEADER = ord("w"), 25  # its kind, two positions and a time precede the data
+_POSTGRES_EPOCH = 946_684_800
+
+
+class ReplicationStream:
+    """``sent``: up to where the server has looked through its log for us; all that is ours before it was handed over.
+    Raises ``psycopg.OperationalError`` whenever the connection is of no use any more.
+    """
+
+    def __init__(self, parameters: dict[str, Any], slot: str, publication: str, start: str, settings: str) -> None:
+        conninfo = make_conninfo("", **parameters, replication="database", options=settings)
+        self._connection = pq.PGconn.connect(conninfo.encode())
+        if self._connection.status != pq.ConnStatus.OK:
+            raise psycopg.OperationalError(self._connection.get_error_message())
+        names = Literal(Identifier(publication).as_string(None)).as_string(None)
+        command = (
+            f"START_REPLICATION SLOT {Identifier(slot).as_string(None)} LOGICAL {start} "
+            f"(proto_version '1', publication_names {names})"
+        )
+        result = self._connection.exec_(command.encode())
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            raise psycopg.OperationalError(result.get_error_message())
+        self._connection.nonblocking = 1
+        self.sent = 0
+        self._written = self._flushed = 0
+        self._fed_back = time.monotonic()
+
+    def next(self) -> bytes | None:
+        """The plug-in's next message; None if none has arrived."""
+        while True:
+            size, data = self._connection.get_copy_data(1)
+            if size > 0:
+                if data[0] == _DATA:
+                    return bytes(data[_HEADER:])
+                end, _, reply = _KEEPALIVE.unpack(data)
+                self.sent = max(self.sent, end)
+                if reply:
+                    self.feed_back(self._written, self._flushed)
+                continue
+            if size < 0:
+                raise psycopg.OperationalError(self._farewell())
+            if time.monotonic() - self._fed_back > SIGN_OF_LIFE_EVERY:
+                self.feed_back(self._written, self._flushed)
+            return None
+
+    def wait(self, seconds: float) -> bool:
+        """Until something has arrived, and take it in; False if nothing did."""
+        ready, _, _ = select.select([self._connection.socket], [], [], min(seconds, SIGN_OF_LIFE_EVERY))
+        if ready:
+            self._connection.consume_input()
+        return bool(ready)
+
+    def feed_back(self, written: int, flushed: int) -> None:
+        """``flushed``: the server may forget everything before it; so it must be stored."""
+        self._written, self._flushed, self._fed_back = written, flushed, time.monotonic()
+        moment = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
+        self._connection.put_copy_data(_FEEDBACK.pack(b"r", written, flushed, flushed, moment, 0))
+        deadline = time.monotonic() + SIGN_OF_LIFE_EVERY
+        while self._connection.flush():
+            if time.monotonic() > deadline:
+                raise psycopg.OperationalError("the server takes no answer")
+            select.select([], [self._connection.socket], [], 1.0)
+
+    def close(self) -> None:
+        self._connection.finish()
+
+    def _farewell(self) -> str:
+        result = self._connection.get_result()
+        said = result.get_error_message() if result is not None else ""
+        return said or self._connection.get_error_message() or "the server has ended the replication"

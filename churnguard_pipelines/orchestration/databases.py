@@ -1,0 +1,151 @@
+"""Databases as Dagster sees them: one asset per connector to sync an integration, and one per table that it finds.
+
+Tables are the integrations' own, so they cannot be declared beforehand: a table's asset comes to be with its first
+materialization, under ``[provider, table]``, with the integration as its partition.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from churnguard_pipelines.connectors.database import DatabaseConnector
+from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.model import IntegrationStatus
+from churnguard_pipelines.monitoring.vitals import late_after
+from churnguard_pipelines.orchestration.metadata import Shown, data_version, object_metadata
+from churnguard_pipelines.orchestration.partitions import integrations_of
+from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.running import RunningSync
+from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, TRIGGER_TAG, SyncConfig, key_of, mode_of
+from churnguard_pipelines.store import catalogue
+from churnguard_pipelines.store.integrations import get_integration, list_integrations
+from churnguard_pipelines.store.ledger import SyncReport, latest_sync
+
+WARN_AT, FAIL_AT = 0.5, 0.8
+"""Shares of what the source keeps of its changes; past 1.0 they are lost and everything has to be read anew."""
+_RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
+_DOCUMENTS = ("json", "jsonb", "bytea")
+
+
+class TablesConfig(SyncConfig):
+    """``objects``: names or patterns of tables to read; empty for all that the integration's configuration chooses."""
+
+    objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
+
+
+def tables_asset(connector: type[DatabaseConnector]) -> dg.AssetsDefinition:
+    """Its run syncs one integration and materializes each of its tables."""
+
+    @dg.multi_asset(
+        name=f"{connector.provider}_objects",
+        specs=[
+            dg.AssetSpec(
+                dg.AssetKey([connector.provider]),
+                group_name=connector.provider,
+                kinds={connector.provider, "postgres"},
+                description=f"The tables of a {connector.title} database, each an asset under `{connector.provider}`.",
+                skippable=True,
+            )
+        ],
+        partitions_def=integrations_of(connector.provider),
+    )
+    def tables(context: dg.AssetExecutionContext, config: TablesConfig) -> Iterator[dg.MaterializeResult[None]]:
+        sync = RunningSync(
+            current_store(),
+            context.run.run_id,
+            context.partition_key,
+            config.objects or None,
+            mode=mode_of(config.mode),
+            trigger=context.run.tags.get(TRIGGER_TAG, "manual"),
+        )
+        done = 0
+        for name, report, seconds in sync.succeeded_objects():
+            done += 1
+            context.log_event(
+                dg.AssetMaterialization(
+                    key_of(connector, name),
+                    partition=context.partition_key,
+                    metadata=_metadata(report, name, seconds),
+                    tags={DATA_VERSION_TAG: data_version(current_store(), report, name).value},
+                )
+            )
+        sync.raise_failures()
+        yield dg.MaterializeResult(metadata={"tables": done, **_lag(context.partition_key)})
+
+    return tables
+
+
+def database_checks(connector: type[DatabaseConnector]) -> dg.AssetChecksDefinition:
+    """Of every integration: was it synced lately, can each table be mirrored, does its change log still reach us."""
+    asset = dg.AssetKey([connector.provider])
+    looks = {"fresh": _stale, "schema": _stopped_tables, "change_log": _far_behind}
+
+    @dg.multi_asset_check(
+        name=f"{connector.provider}_health",
+        specs=[dg.AssetCheckSpec(name, asset=asset) for name in looks],
+        can_subset=True,
+    )
+    def health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        integrations = [
+            each.integration_id for each in list_integrations(current_store())
+            if each.provider_name == connector.provider and each.status not in _RESTING
+        ]  # fmt: skip
+        for key in sorted(context.selected_asset_check_keys, key=lambda each: each.name):
+            found = {name: problem for name in integrations if (problem := looks[key.name](name))}
+            yield dg.AssetCheckResult(
+                asset_key=asset,
+                check_name=key.name,
+                passed=not found,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="; ".join(f"{name}: {problem}" for name, problem in found.items()) or None,
+                metadata={"integrations": len(integrations), "integrations_with_findings": len(found)},
+            )
+
+    return health
+
+
+def _stale(integration_id: str) -> str | None:
+    store = current_store()
+    latest = latest_sync(store, integration_id)
+    if latest is None:
+        return "never synced"
+    age = store.now() - latest.started_at
+    late = age > late_after(get_integration(store, integration_id).sync_config.sync_frequency)
+    return f"last synced {age.total_seconds() / 60:,.0f} minutes ago" if late else None
+
+
+def _stopped_tables(integration_id: str) -> str | None:
+    stopped = {name: entry.problem for name, entry in catalogue.entries(current_store(), integration_id).items()}
+    return "; ".join(f"{name}: {problem}" for name, problem in stopped.items() if problem) or None
+
+
+def _far_behind(integration_id: str) -> str | None:
+    lag = catalogue.get_lag(current_store(), integration_id)
+    if lag is None or lag.horizon is None or lag.horizon < WARN_AT:
+        return None
+    urgency = "soon lost" if lag.horizon >= FAIL_AT else "behind"
+    return f"{lag.horizon:.0%} of what the source keeps of its changes is waiting to be read: {urgency}"
+
+
+def _metadata(report: SyncReport, name: str, seconds: float) -> dict[str, Any]:
+    integration = get_integration(current_store(), report.integration_id)
+    entry = catalogue.entries(current_store(), report.integration_id)[name]
+    mirror = mirror_of(integration, entry.table, entry.raw_table)
+    plain = [column.name for column in mirror.columns if column.type not in _DOCUMENTS]
+    shown = Shown(mirror.table, mirror.key, plain)
+    counted = object_metadata(current_store(), shown, report, name, seconds)
+    return {
+        **counted,
+        "rows": report.objects[name].rows,
+        "raw_table": f"raw.{mirror.table}",
+        **_lag(report.integration_id),
+    }
+
+
+def _lag(integration_id: str) -> dict[str, Any]:
+    lag = catalogue.get_lag(current_store(), integration_id)
+    if lag is None:
+        return {}
+    known = {"lag_bytes": lag.bytes, "lag_seconds": lag.seconds, "change_log_used": lag.horizon}
+    return {name: value for name, value in known.items() if value is not None}

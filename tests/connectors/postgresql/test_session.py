@@ -1,0 +1,100 @@
+"""A warm session: changes arrive while it lives, new tables are noticed, a younger one replaces it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from churnguard_pipelines.connectors.change_session import ChangeSession, look_at
+from churnguard_pipelines.connectors.database_sync import CHANGES
+from churnguard_pipelines.store import sessions
+from churnguard_pipelines.store.catalogue import get_lag
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import get_integration
+from tests.connectors.conftest import statuses
+from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.waiting import wait_for
+
+Source = psycopg.Connection[Any]
+
+
+@contextmanager
+def running(store: Store, session_id: str = "session", **options: Any) -> Iterator[threading.Thread]:
+    session = ChangeSession(store, session_id, **options)
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        session.stop()
+        thread.join()
+
+
+def same(store: Store, source: Source, table: str, *columns: str) -> bool:
+    return mirrored(store, table, *columns) == in_source(source, table, *columns)
+
+
+def test_changes_arrive_while_a_session_lives(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    register(sync_mode="real_time")
+    sync(store)
+    worked: list[Any] = []
+    with running(store, on_worked=worked.append):
+        source.execute("INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 500) n")
+        wait_for(lambda: same(store, source, "users", "id", "email"))
+        source.execute("UPDATE users SET email = 'x' WHERE id < 100; DELETE FROM users WHERE id > 400")
+        wait_for(lambda: same(store, source, "users", "id", "email"))
+    assert sum(each["acme-db", "users"].read for each in worked) == 500 + 99 + 100
+
+
+def test_a_session_follows_tables_that_a_sync_finds(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    register(sync_mode="real_time")
+    sync(store)
+    with running(store):
+        source.execute("INSERT INTO users VALUES (1, 'a')")
+        wait_for(lambda: same(store, source, "users", "id", "email"))
+        source.execute("CREATE TABLE plans (id int PRIMARY KEY, price numeric(8,2))")
+        source.execute("INSERT INTO plans SELECT n, n FROM generate_series(1, 50) n")
+        assert statuses(sync(store)) == {"users": "succeeded", "plans": "succeeded"}
+        source.execute("INSERT INTO plans VALUES (51, 5.5); UPDATE plans SET price = 7 WHERE id = 3")
+        wait_for(lambda: same(store, source, "plans", "id", "price"))
+
+
+def test_quiet_ends_a_session(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    register(sync_mode="real_time")
+    sync(store)
+    with running(store, linger=0.5) as thread:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_younger_session_takes_over(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    register(sync_mode="real_time")
+    sync(store)
+    with running(store, "old") as old:
+        wait_for(lambda: "old" in sessions.ages(store, CHANGES))
+        with running(store, "young"):
+            old.join(30)
+            assert not old.is_alive()
+            source.execute("INSERT INTO users VALUES (1, 'a')")
+            wait_for(lambda: same(store, source, "users", "id", "email"))
+
+
+def test_lag_is_seen_from_outside(store: Store, register: Register, source: Source) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    register(sync_mode="real_time")
+    sync(store)
+    source.execute("INSERT INTO users SELECT n, repeat('u', 1000) FROM generate_series(1, 1000) n")
+    source.execute("CHECKPOINT")
+    lag = look_at(store, get_integration(store, "acme-db"))
+    assert lag is not None
+    assert lag.bytes is not None
+    assert lag.bytes > 100_000
+    assert lag == get_lag(store, "acme-db")
