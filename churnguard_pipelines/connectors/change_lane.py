@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 
 import psycopg
@@ -79,13 +79,16 @@ class ChangeLane:
         self._close()
 
     def catch_up(self) -> Iterator[tuple[str, Counts]]:
-        """Until no change has come for a moment; tells what was stored of each object."""
-        quiet_since = time.monotonic()
+        """Until what was committed before now is stored, or no change has come for a moment; tells what was stored of
+        each object. A source that never rests does not keep us for ever."""
+        begun, quiet_since = datetime.now(UTC), time.monotonic()
         while time.monotonic() - quiet_since < QUIET:
             stored = self.step(QUIET)
             if stored is not None and stored.counts:
                 yield from stored.counts.items()
                 quiet_since = time.monotonic()
+                if stored.committed_at is not None and stored.committed_at >= begun:
+                    return
 
     def step(self, timeout: float) -> Stored | None:
         """Store the source's next transactions; None if nothing came for ``timeout`` seconds."""
