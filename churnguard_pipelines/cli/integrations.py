@@ -107,6 +107,59 @@ def test(integration_id: IntegrationId) -> None:
     raise typer.Exit(0 if complete else 1)
 
 
+@app.command("discover")
+def discover(
+    integration_id: IntegrationId,
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="Show this table's columns.")] = None,
+) -> None:
+    """List the tables of a database, or the columns of one with the types they have in the warehouse.
+
+    Examples: `churnguard integrations discover acme-db`, `churnguard integrations discover acme-db users`
+    """
+    from churnguard_pipelines.connectors.database_sync import discover as look
+    from churnguard_pipelines.errors import NotFound
+    from churnguard_pipelines.store.integrations import get_integration
+
+    with opened_store() as store:
+        found = look(get_integration(store, integration_id))
+    if table is not None:
+        chosen = next((each.table for each in found if each.table.object == table), None)
+        if chosen is None:
+            raise NotFound(f"there is no table {table!r} that may be read.", integration_id=integration_id)
+        columns = Table("column", "in the source", "in the warehouse", "key", box=None, pad_edge=False)
+        for column in chosen.columns:
+            columns.add_row(column.name, column.source_type, column.type, "✓" if column.name in chosen.key else "")
+        out.print(columns)
+        return
+    tables = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
+    for each in found:
+        key = "none" if each.table.keyless else ", ".join(each.table.key)
+        read = (escape(each.unfollowable) if each.unfollowable else "✓") if each.wanted else "not chosen"
+        tables.add_row(each.table.object, f"{each.table.rows:,}", key, str(len(each.table.columns)), read)
+    out.print(tables)
+
+
+@app.command("reset")
+def reset(
+    integration_id: IntegrationId,
+    objects: Annotated[str | None, typer.Option(help="Comma-separated names or patterns; all if omitted.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget how far a database was read, so that the next sync reads its tables anew.
+
+    For a server that was replaced or restored, and for a table that changed so that its mirror could not follow.
+    """
+    from churnguard_pipelines.connectors.database_sync import reset_database
+    from churnguard_pipelines.store.integrations import get_integration
+
+    chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
+    if not yes:
+        typer.confirm(f"Read {objects or 'every table'} of {integration_id} anew?", abort=True)
+    with opened_store() as store:
+        names = reset_database(store, get_integration(store, integration_id), chosen)
+    out.print(f"{', '.join(names) or 'Nothing'} will be read anew: [bold]churnguard sync {integration_id}[/bold]")
+
+
 @app.command("pause")
 def pause(integration_id: IntegrationId) -> None:
     """Stop scheduling this integration; a running sync finishes."""
@@ -139,14 +192,16 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove an integration: its configuration, secrets and checkpoints. Its rows stay unless --purge."""
-    from churnguard_pipelines.store.integrations import remove_integration
+    from churnguard_pipelines.connectors.integration_removal import remove_integration
 
     if not yes:
         rows = "and every row it brought" if purge else "(its rows stay in the warehouse)"
         typer.confirm(f"Remove {integration_id} {rows}?", abort=True)
     with opened_store() as store:
-        remove_integration(store, integration_id, actor=ACTOR, purge=purge)
+        left = remove_integration(store, integration_id, actor=ACTOR, purge=purge)
     out.print(f"{integration_id} is removed.")
+    if left:
+        err.print(f"[yellow]![/yellow] {escape(left)}")
 
 
 def _print_report(report: ConnectionReport) -> bool:

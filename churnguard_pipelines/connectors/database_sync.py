@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.mirroring import entity_of, mirror_of, wanted_tables
+from churnguard_pipelines.connectors.mirroring import chosen_tables, entity_of, mirror_of, wanted_tables
 from churnguard_pipelines.connectors.sdk import ConnectionReport
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
 from churnguard_pipelines.connectors.table_copy import TableCopy
@@ -56,11 +57,25 @@ def check_database(integration: IntegrationConfiguration) -> ConnectionReport:
         return connector.check()
 
 
-def discover(integration: IntegrationConfiguration) -> tuple[list[SourceTable], list[SourceTable]]:
-    """Every table that may be read, and those of them that the configuration's patterns choose."""
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """``wanted``: the configuration chooses it. ``unfollowable``: why its changes cannot be followed as wanted."""
+
+    table: SourceTable
+    wanted: bool
+    unfollowable: str | None
+
+
+def discover(integration: IntegrationConfiguration) -> list[Discovered]:
+    """Every table that may be read."""
+    followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
     with opened_database(integration) as connector:
         tables = connector.discover()
-    return tables, wanted_tables(integration, tables)
+        wanted = {table.object for table in chosen_tables(integration, tables)}
+        return [
+            Discovered(table, table.object in wanted, connector.unfollowable(table) if followed else None)
+            for table in tables
+        ]
 
 
 def sync_database(

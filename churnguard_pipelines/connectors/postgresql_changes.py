@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import select
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -78,16 +77,27 @@ def publish(
 
 
 def drop_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:
-    """Raises ``ProviderUnavailable`` while something reads from it."""
-    name = slot_name(integration.integration_id)
-    row = connection.execute(
-        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", [name]
-    ).fetchone()
-    if row is None:
-        return
-    if row[0] is not None:
-        raise _taken(integration, row[0])
-    connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+    """Raises ``ProviderUnavailable`` if something reads from it and does not stop."""
+    if _free_slot(connection, integration) is not None:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [slot_name(integration.integration_id)])
+
+
+def _free_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> tuple[str, int] | None:
+    """The slot's ``wal_status`` and confirmed position once nobody reads from it; None if there is no slot."""
+    deadline = time.monotonic() + SLOT_WAIT
+    while True:
+        row = connection.execute(
+            "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_replication_slots "
+            "WHERE slot_name = %s AND database = current_database()",
+            [slot_name(integration.integration_id)],
+        ).fetchone()
+        if row is None:
+            return None
+        if row[0] is None:
+            return row[1], number(row[2])
+        if time.monotonic() > deadline:
+            raise _taken(integration, row[0])
+        time.sleep(0.2)  # nothing tells when a slot becomes free
 
 
 def create_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> Position:
@@ -226,25 +236,17 @@ class PostgreSQLChanges(ChangeLog):
     def _check_slot(self) -> None:
         """It must be there, ours alone, and not beyond our position: it would leave out what lies between."""
         name = slot_name(self._integration.integration_id)
-        deadline = time.monotonic() + SLOT_WAIT
-        while True:
-            with translated(self._integration):
-                row = self._side.execute(
-                    "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_replication_slots "
-                    "WHERE slot_name = %s AND database = current_database()",
-                    [name],
-                ).fetchone()
-            if row is None:
-                raise self._lost(f"its replication slot {name} is gone")
-            if row[1] == "lost":
-                raise self._lost(f"its replication slot {name} was invalidated: the WAL it needs was removed")
-            if number(row[2]) > self._at:
-                raise self._lost(f"its replication slot {name} stands at {row[2]}, beyond our position {lsn(self._at)}")
-            if row[0] is None:
-                return
-            if time.monotonic() > deadline:
-                raise _taken(self._integration, row[0])
-            select.select([], [], [], 0.2)
+        with translated(self._integration):
+            slot = _free_slot(self._side, self._integration)
+        if slot is None:
+            raise self._lost(f"its replication slot {name} is gone")
+        status, confirmed = slot
+        if status == "lost":
+            raise self._lost(f"its replication slot {name} was invalidated: the WAL it needs was removed")
+        if confirmed > self._at:
+            raise self._lost(
+                f"its replication slot {name} stands at {lsn(confirmed)}, beyond our position {lsn(self._at)}"
+            )
 
     def _lost(self, what: str) -> SourceChanged:
         name = self._integration.integration_id

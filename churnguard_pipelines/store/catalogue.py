@@ -56,6 +56,13 @@ def remember(
     return named
 
 
+def forget(store: Store, integration_id: str) -> list[str]:
+    """Forget an integration's tables; returns the raw tables they had."""
+    statement = sa.delete(source_tables).where(_table.integration_id == integration_id).returning(_table.raw_table)
+    with store.operator() as connection:
+        return list(connection.scalars(statement))
+
+
 def set_problem(store: Store, integration_id: str, object: str, problem: str | None) -> None:
     here = _table.integration_id == integration_id, _table.object == object
     with store.operator() as connection:

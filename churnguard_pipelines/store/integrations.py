@@ -14,12 +14,13 @@ from sqlalchemy.dialects.postgresql import insert
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store import audit
+from churnguard_pipelines.store import audit, catalogue, mirror_tables
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import (
     breakers,
+    change_logs,
     checkpoints,
     ingestion_rules,
     integrations,
@@ -229,7 +230,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        for table in (checkpoints, rejected_records, breakers, schema_drift, integrations):
+        for table in (checkpoints, rejected_records, breakers, schema_drift, change_logs, integrations):
             connection.execute(sa.delete(table).where(table.c.integration_id == integration_id))
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
@@ -237,6 +238,9 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
 
 
 def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
+    for mirror in catalogue.forget(store, integration_id):
+        with store.owner() as connection:
+            mirror_tables.drop(connection, mirror)
     tables = sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'raw' ORDER BY tablename")
     with store.organization(organization_id) as connection:
         for name in connection.scalars(tables).all():

@@ -1,6 +1,7 @@
 """`/api/integrations`: configure, start a sync, follow it."""
 
 import asyncio
+import logging
 from datetime import datetime
 from secrets import token_hex
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, HttpUrl
 
 from churnguard_pipelines.api import duration
 from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors.integration_removal import remove_integration
 from churnguard_pipelines.model import (
     DataSyncMode,
     Identifier,
@@ -22,7 +24,6 @@ from churnguard_pipelines.model import (
 from churnguard_pipelines.store.integrations import (
     add_integration,
     list_integrations,
-    remove_integration,
     replace_integration,
 )
 from churnguard_pipelines.store.ledger import usual_seconds
@@ -30,6 +31,7 @@ from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, made
 
 router = APIRouter(prefix="/integrations", tags=["integrations"])
 IntegrationId = Annotated[Identifier, Path()]
+_log = logging.getLogger(__name__)
 
 
 class NewIntegration(BaseModel):
@@ -156,7 +158,8 @@ def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: 
 def remove(integration_id: IntegrationId, principal: Writer, store: TheStore, purge: bool = False) -> Response:
     """``purge``: the rows it brought, too."""
     own_integration(store, principal, integration_id)
-    remove_integration(store, integration_id, actor=principal.id, purge=purge)
+    if left := remove_integration(store, integration_id, actor=principal.id, purge=purge):
+        _log.warning("%s is removed, but %s", integration_id, left)
     return Response(status_code=204)
 
 

@@ -30,8 +30,8 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
-from tests.connectors.postgresql.conftest import in_source, mirrored
 from tests.conftest import configuration, settings_for
+from tests.connectors.postgresql.conftest import in_source, mirrored
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 

@@ -1,0 +1,30 @@
+"""Remove an integration here and what it left in its source there."""
+
+from __future__ import annotations
+
+from churnguard_pipelines.connectors import databases
+from churnguard_pipelines.connectors.change_lane import lane_of, load_checkpoint
+from churnguard_pipelines.connectors.database_sync import opened_database
+from churnguard_pipelines.connectors.sync_page import said
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.model import IntegrationStatus
+from churnguard_pipelines.store import integrations
+from churnguard_pipelines.store.database import Store
+
+
+def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> str | None:
+    """As :func:`churnguard_pipelines.store.integrations.remove_integration`, whose errors these are too.
+
+    Returns what could not be removed from the source, and what to do about it; None if nothing is left there.
+    """
+    integration = integrations.get_integration(store, integration_id)
+    left = None
+    if integration.provider_name in databases() and load_checkpoint(store, lane_of(integration)) is not None:
+        integrations.set_status(store, integration_id, IntegrationStatus.INACTIVE, actor=actor)  # a session lets go
+        try:
+            with opened_database(integration) as connector:
+                connector.end_changes()
+        except ChurnGuardError as error:
+            left = f"its source still keeps changes for it, which fills its disk: {said(error)}"
+    integrations.remove_integration(store, integration_id, actor, purge=purge)
+    return left
