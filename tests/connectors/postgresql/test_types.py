@@ -43,7 +43,7 @@ CASES = (
     Case("uuid", "uuid", ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff")),
     Case("date", "date", ("4713-01-01 BC", "5874897-12-31", "infinity", "-infinity", "2024-02-29")),
     Case("timestamp with time zone", "timestamp with time zone",
-         ("4713-01-01 00:00:00+00 BC", "294276-12-31 23:59:59.999999+00", "infinity", "-infinity", "2024-06-01 12:00-07")),
+         ("4713-01-01 00:00:00+00 BC", "294276-12-31 23:59:59.999999+00", "infinity", "-infinity")),
     Case("timestamp without time zone", "timestamp without time zone", ("0001-01-01", "infinity")),
     Case("time without time zone", "time without time zone", ("00:00:00", "24:00:00", "23:59:59.999999")),
     Case("time with time zone", "time with time zone", ("00:00:00+15:59", "24:00:00-15:59")),
