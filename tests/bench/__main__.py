@@ -12,12 +12,13 @@ from cryptography.fernet import Fernet
 
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.database import Store
-from tests.bench import gateway, stripe, warehouse
+from tests.bench import databases, gateway, stripe, warehouse
 from tests.bench.harness import Row, report
 
 AREAS: dict[str, Callable[[Store], list[Row]]] = {
     "warehouse": warehouse.run,
     "stripe": stripe.run,
+    "databases": databases.run,
     "gateway": gateway.run,
 }
 
