@@ -11,6 +11,7 @@ from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import MOST_COUNTED, Vitals, Waits, late_after
 
 HEALTHY_FROM, DEGRADED_FROM = 80, 50
+CHANGES_WARN_AT, CHANGES_CRITICAL_AT = 0.5, 0.8
 EVENTS_WAIT_AT_MOST = timedelta(minutes=5)
 EXPIRY_NOTICE = timedelta(days=7)
 FAILURES_UNTIL_CRITICAL = 3
@@ -179,7 +180,26 @@ def _webhooks(vitals: Vitals) -> Sign:
     return Sign("webhooks", 0, cause, Severity.WARNING, waits.since + EVENTS_WAIT_AT_MOST, remedy)
 
 
+def _change_log(vitals: Vitals) -> Sign:
+    log = vitals.change_log
+    if log is None:
+        return Sign("change_log", None, "none is followed")
+    cause = f"{log.used:.0%} of what the source keeps of its changes waits to be read"
+    if log.used < CHANGES_WARN_AT:
+        return Sign("change_log", 1, cause)
+    remedy = (
+        "See what the latest change_session says, or let the source keep more. Once it has thrown changes away, "
+        f"`churnguard integrations reset {vitals.integration_id}` and reading everything anew is the way back."
+    )
+    severity = Severity.CRITICAL if log.used >= CHANGES_CRITICAL_AT else Severity.WARNING
+    return Sign("change_log", max(0.0, 1 - log.used), cause, severity, log.looked_at, remedy)
+
+
 def _schema(vitals: Vitals) -> Sign:
+    if vitals.stopped:
+        cause = "; ".join(f"{name}: {problem}" for name, problem in sorted(vitals.stopped.items()))
+        remedy = "The other tables go on. A sync that finds the problem gone reads the table again."
+        return Sign("schema", 0.5, cause, Severity.WARNING, vitals.failing_since or vitals.now, remedy)
     if not vitals.misfits:
         return Sign("schema", 1, "all values fit their columns")
     cause = f"values do not fit {', '.join(sorted(vitals.misfits))}"
@@ -192,12 +212,13 @@ _SIGNS: tuple[tuple[Callable[[Vitals], Sign], int], ...] = (
     (_breaker, 25),
     (_credentials, 15),
     (_success, 15),
+    (_change_log, 10),
     (_webhooks, 5),
     (_rejections, 5),
     (_quota, 5),
     (_schema, 5),
 )
-"""With their weights, of 100. What cannot be called is not healthy even while its rows are still fresh."""
+"""With their weights. What cannot be called is not healthy even while its rows are still fresh."""
 
 
 def counted(waits: Waits) -> str:

@@ -65,10 +65,19 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeLog:
+    """Of a followed database. ``used``: the share of what its source keeps that waits to be read."""
+
+    used: float
+    looked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """``good_at``: when the latest sync that brought something began, in whole or in part; ``failing_since``: the first
     that did not succeed after the latest that did; ``unreadable``: why its secrets cannot be opened;
-    ``credentials_end``: when they run out and cannot be renewed; ``misfits``: columns whose values do not fit them."""
+    ``credentials_end``: when they run out and cannot be renewed; ``misfits``: columns whose values do not fit them;
+    ``stopped``: a database's tables that are not read any more, with the reason."""
 
     now: datetime
     organization_id: str
@@ -87,6 +96,8 @@ class Vitals:
     rejected: Waits | None
     webhooks: Waits | None
     misfits: Mapping[str, datetime]
+    stopped: Mapping[str, str]
+    change_log: ChangeLog | None
     unreadable: str | None
     credentials_end: datetime | None
 
@@ -100,7 +111,8 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
        latest.quota_left, latest.heartbeat_at < clock_timestamp() - interval '{DEAD_AFTER_SECONDS} seconds' AS dead,
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
        breaker.state, breaker.failures, breaker.reason, breaker.remedy, breaker.opened_at, breaker.retry_at,
-       rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits
+       rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits,
+       stopped.found AS stopped, log.horizon, log.looked_at
   FROM control.integrations AS integration
   LEFT JOIN LATERAL (
        SELECT sync_id, sync.status, started_at, finished_at, error, quota_left, heartbeat_at
@@ -143,6 +155,12 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
         WHERE drift.integration_id = integration.integration_id
           AND drift.organization_id = integration.organization_id AND kind = 'type_mismatch'
           AND last_seen_at > now() - interval '{DRIFT_DAYS} days') AS misfits
+  CROSS JOIN LATERAL (
+       SELECT jsonb_object_agg(object, problem) AS found FROM ingest.source_tables AS source
+        WHERE source.organization_id = integration.organization_id
+          AND source.integration_id = integration.integration_id AND problem IS NOT NULL) AS stopped
+  LEFT JOIN ingest.change_logs AS log ON log.organization_id = integration.organization_id
+        AND log.integration_id = integration.integration_id
  WHERE :integration_id IS NULL OR integration.integration_id = :integration_id
  ORDER BY integration.organization_id, integration.integration_id
 """).bindparams(sa.bindparam("integration_id", type_=sa.Text))
@@ -210,6 +228,8 @@ def _vitals(
         rejected=Waits(row.rejected_waiting, row.rejected_since) if row.rejected_waiting else None,
         webhooks=webhooks,
         misfits={name: datetime.fromisoformat(seen) for name, seen in (row.misfits or {}).items()},
+        stopped=row.stopped or {},
+        change_log=ChangeLog(row.horizon, row.looked_at) if row.horizon is not None else None,
         unreadable=unreadable,
         credentials_end=ends,
     )

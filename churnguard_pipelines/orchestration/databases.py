@@ -12,6 +12,7 @@ import dagster as dg
 from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import mirror_of
 from churnguard_pipelines.model import IntegrationStatus
+from churnguard_pipelines.monitoring.health import CHANGES_CRITICAL_AT, CHANGES_WARN_AT
 from churnguard_pipelines.monitoring.vitals import late_after
 from churnguard_pipelines.orchestration.metadata import Shown, data_version, object_metadata
 from churnguard_pipelines.orchestration.partitions import integrations_of
@@ -22,8 +23,6 @@ from churnguard_pipelines.store import catalogue
 from churnguard_pipelines.store.integrations import get_integration, list_integrations
 from churnguard_pipelines.store.ledger import SyncReport, latest_sync
 
-WARN_AT, FAIL_AT = 0.5, 0.8
-"""Shares of what the source keeps of its changes; past 1.0 they are lost and everything has to be read anew."""
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 _DOCUMENTS = ("json", "jsonb", "bytea")
 
@@ -122,9 +121,9 @@ def _stopped_tables(integration_id: str) -> str | None:
 
 def _far_behind(integration_id: str) -> str | None:
     lag = catalogue.get_lag(current_store(), integration_id)
-    if lag is None or lag.horizon is None or lag.horizon < WARN_AT:
+    if lag is None or lag.horizon is None or lag.horizon < CHANGES_WARN_AT:
         return None
-    urgency = "soon lost" if lag.horizon >= FAIL_AT else "behind"
+    urgency = "soon lost" if lag.horizon >= CHANGES_CRITICAL_AT else "behind"
     return f"{lag.horizon:.0%} of what the source keeps of its changes is waiting to be read: {urgency}"
 
 

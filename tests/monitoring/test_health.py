@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, judge, span
-from churnguard_pipelines.monitoring.vitals import LatestSync, Quota, Recent, Vitals, Waits
+from churnguard_pipelines.monitoring.vitals import ChangeLog, LatestSync, Quota, Recent, Vitals, Waits
 from churnguard_pipelines.store.breakers import BreakerRow
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -21,8 +21,8 @@ WELL = Vitals(
     status=IntegrationStatus.ACTIVE, created_at=NOW - timedelta(days=30), sync_frequency=3600,
     latest=LatestSync("run", "succeeded", NOW - timedelta(minutes=5), NOW, None, None),
     good_at=NOW - timedelta(minutes=5), failing_since=None, recent=Recent(24, 0, 0, 10_000, 0),
-    breaker=BreakerRow(), quota=Quota(None, None), rejected=None, webhooks=None, misfits={}, unreadable=None,
-    credentials_end=None,
+    breaker=BreakerRow(), quota=Quota(None, None), rejected=None, webhooks=None, misfits={}, stopped={},
+    change_log=None, unreadable=None, credentials_end=None,
 )  # fmt: skip
 TRIED_AGAIN = BreakerRow("open", 5, "503.", "Wait.", NOW - timedelta(hours=1), NOW)
 NOT_AGAIN = BreakerRow("open", 1, "401.", "Key.", NOW - timedelta(hours=1))
@@ -62,6 +62,9 @@ def test_all_well_is_a_hundred_and_says_why() -> None:
         ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1000, ago(days=2))}, "1,000+ records wait"),
         ("webhooks", WARNING, HEALTHY, {"webhooks": Waits(12, ago(minutes=6))}, "12 webhook events wait, the oldest"),
         ("quota", WARNING, HEALTHY, {"quota": Quota(ago(minutes=-5), None)}, "takes no calls until 12:05:00 UTC"),
+        ("change_log", WARNING, HEALTHY, {"change_log": ChangeLog(0.5, NOW)}, "50% of what the source keeps"),
+        ("change_log", CRITICAL, UNHEALTHY, {"change_log": ChangeLog(0.8, NOW)}, "80% of what the source keeps"),
+        ("schema", WARNING, HEALTHY, {"stopped": {"users": "its key changed."}}, "users: its key changed."),
         ("schema", WARNING, HEALTHY, {"misfits": {"customers.email": ago(days=1)}}, "do not fit customers.email"),
     ],
 )  # fmt: skip

@@ -172,6 +172,12 @@ class Installation:
         lanes = (load_checkpoint(self.store, Lane("acme", "acme-db", name)) for name in ("changes", "users", "pairs"))
         return tuple(checkpoint.version if checkpoint else 0 for checkpoint in lanes)
 
+    def page_of(self, table: str) -> int:
+        """Before which every row of the table is stored."""
+        checkpoint = load_checkpoint(self.store, Lane("acme", "acme-db", table))
+        assert checkpoint is None or not checkpoint.position["complete"], "too late"
+        return checkpoint.position["next"][1] if checkpoint and checkpoint.position["next"] else 0
+
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
@@ -233,5 +239,32 @@ def test_every_table_equals_its_source_after_kills(home: Path, seed: int) -> Non
         assert product.transactions > 20 * KILLS
     finally:
         product.stop()
+        ours.stop()
+        source.stop()
+
+
+@pytest.mark.slow
+def test_a_snapshot_killed_halfway_goes_on_from_there(home: Path) -> None:
+    rows = 1_000_000 if KILLS > 6 else 300_000
+    source = PostgreSQLServer(home / "source")
+    source.start()
+    ours = Installation(home / "warehouse", source)
+    try:
+        with source.connect() as connection:
+            connection.execute("CREATE TABLE users (id int PRIMARY KEY, email text, padding text)")
+            connection.execute(
+                f"INSERT INTO users SELECT n, 'u' || n, repeat('x', 200) FROM generate_series(1, {rows}) n"
+            )
+            connection.execute("ANALYZE users")
+            (pages,) = connection.execute("SELECT relpages FROM pg_class WHERE relname = 'users'").fetchone() or (0,)
+        ours.start(SYNC)
+        wait_for(lambda: ours.page_of("users") >= pages / 2)
+        ours.kill()
+        reached = ours.page_of("users")
+        report = sync_integration(ours.store, "acme-db", sync_id="second")
+        assert report.objects["users"].counts.read <= rows * (1 - reached / pages) * 1.01
+        with source.connect() as connection:
+            assert mirrored(ours.store, "users", "id", "email") == in_source(connection, "users", "id", "email")
+    finally:
         ours.stop()
         source.stop()
