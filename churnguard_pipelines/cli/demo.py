@@ -19,6 +19,7 @@ from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import (
+    DataSyncMode,
     IntegrationConfiguration,
     IntegrationCredentials,
     IntegrationType,
@@ -26,6 +27,7 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.ports import free_port, listens
+from churnguard_pipelines.store.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from churnguard_pipelines.analytics.movements import Movements
@@ -36,6 +38,7 @@ ORGANIZATIONS = (
     Organization(organization_id="acme", name="Acme Analytics", reporting_currency="usd"),
     Organization(organization_id="globex", name="Globex", reporting_currency="eur"),
 )
+PRODUCT = "acme-product"
 MOVEMENTS = ("starting", "new", "expansion", "contraction", "churn", "reactivation", "ending")
 START_TIMEOUT_SECONDS = 120
 WIDE = 100  # columns of a terminal that the whole table fits
@@ -50,9 +53,12 @@ class Demo:
         self._living = living
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
+        self._product = EmbeddedPostgres(store.settings.home / "product", {"wal_level": "logical"})
+        self._product_url = ""
 
     def __enter__(self) -> Demo:
         with out.status("Simulating 24 months of two SaaS businesses …"):
+            self._product_url = self._product.start()
             self._start_sandbox()
         self._register()
         if self._living:
@@ -65,6 +71,7 @@ class Demo:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=10)
+        self._product.stop()
 
     def first_sync(self) -> bool:
         """Sync both organizations, compute their MRR, print both beside the simulation's own counts and books.
@@ -73,14 +80,15 @@ class Demo:
         """
         from churnguard_pipelines.orchestration.process import SyncRequest, compute_mrr_now
 
-        reports = run_with_progress(self._store, [SyncRequest(item.organization_id) for item in ORGANIZATIONS])
+        names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT]
+        reports = run_with_progress(self._store, [SyncRequest(name) for name in names])
         for report in reports:
             for name, item in report.objects.items():
                 if item.error:
                     err.print(f"[red]✗[/red] {report.integration_id} {name}: {escape(item.error)}")
         with out.status("Computing MRR movements …"):
             compute_mrr_now(self._store, [item.organization_id for item in ORGANIZATIONS])
-        agrees = [self._print_rows(), *(self._print_mrr(item) for item in ORGANIZATIONS)]
+        agrees = [self._print_rows(), self._print_product(), *(self._print_mrr(item) for item in ORGANIZATIONS)]
         return all(agrees) and all(report.status == "succeeded" for report in reports)
 
     def api_key(self) -> str:
@@ -108,6 +116,8 @@ class Demo:
             str(port),
             "--state",
             str(self._folder),
+            "--product-database",
+            self._product_url,
         ]
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -165,6 +175,29 @@ class Demo:
                 add_integration(self._store, wanted, actor=ACTOR)
             elif known.base_url != wanted.base_url:
                 replace_integration(self._store, wanted, actor=ACTOR)
+        product = self._product_integration()
+        known = find_integration(self._store, PRODUCT)
+        if known is None or known.credentials != product.credentials:
+            replace_integration(self._store, product, actor=ACTOR)
+
+    def _product_integration(self) -> IntegrationConfiguration:
+        from psycopg.conninfo import conninfo_to_dict
+
+        where = conninfo_to_dict(self._product_url)
+        fields = {"host": str(where["host"]), "port": str(where["port"]), "database": str(where["dbname"])}
+        return IntegrationConfiguration.model_validate(
+            {
+                "integration_id": PRODUCT,
+                "organization_id": "acme",
+                "integration_name": "Product database (simulated)",
+                "integration_type": IntegrationType.DATABASE,
+                "provider_name": "postgresql",
+                "credentials": IntegrationCredentials.model_validate(
+                    {"credential_type": "basic_auth", "username": str(where["user"]), "custom_fields": fields}
+                ),
+                "sync_config": SyncConfiguration(sync_mode=DataSyncMode.REAL_TIME, sync_frequency=300),
+            }
+        )
 
     def _subscribe(self) -> None:
         """Have the simulated Stripe deliver its events to the webhook gateway, signed."""
@@ -213,6 +246,29 @@ class Demo:
                 )
         for row in zip(names, *columns, strict=True):
             table.add_row(*row)
+        out.print(table)
+        return agrees
+
+    def _print_product(self) -> bool:
+        """Each table of the product database, there and here; while people work in it, they may differ by a moment."""
+        import psycopg
+        from psycopg.sql import SQL, Identifier
+
+        from churnguard_pipelines.store.catalogue import entries
+        from churnguard_pipelines.store.raw_tables import quoted
+
+        table = Table("table", box=None, pad_edge=False, title="\nAcme's product database", title_justify="left")
+        for heading in ("in the warehouse", "in the source"):
+            table.add_column(heading, justify="right")
+        agrees = True
+        with psycopg.connect(self._product_url) as source, self._store.organization("acme") as warehouse:
+            for name, entry in entries(self._store, PRODUCT).items():
+                (theirs,) = source.execute(SQL("SELECT count(*) FROM {}").format(Identifier(name))).fetchone() or (0,)
+                here = f"SELECT count(*) FROM {quoted(entry.raw_table)} WHERE deleted_at IS NULL"
+                ours = warehouse.exec_driver_sql(here).scalar_one()
+                agrees &= ours == theirs or self._living
+                sign = "" if self._living else " [green]=[/green]" if ours == theirs else " [red]≠[/red]"
+                table.add_row(name, f"{ours:,}", f"{theirs:,}{sign}")
         out.print(table)
         return agrees
 

@@ -7,6 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from churnguard_pipelines.sandbox.product import Product
 from churnguard_pipelines.sandbox.serve import listen, run
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--bulk", type=int, default=0, help="customers of the account `bulk`")
     parser.add_argument("--rate", type=float, default=100, help="requests a second per key, 0 for any number")
     parser.add_argument("--gzip", action="store_true", help="compress answers for clients that accept it")
+    parser.add_argument("--product-database", metavar="URL", help="PostgreSQL database that acme's product writes")
     options = parser.parse_args()
     try:
         listener = listen(options.port)
@@ -36,7 +38,13 @@ def main() -> int:
         return 1
     keys = ", ".join(KEY + name for name in world.businesses)
     print(f"sandbox: http://127.0.0.1:{listener.getsockname()[1]}/v1 with keys {keys}", flush=True)  # noqa: T201
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.ExitStack() as stack:
+        if options.product_database:
+            product = Product(world, "acme", options.product_database)
+            stack.callback(product.close)
+            if live:
+                product.live()
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         run(Application(world, rate=options.rate or None, compress=options.gzip), listener, live)
     world.close()
     return 0

@@ -14,7 +14,7 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -45,10 +45,14 @@ _SETTINGS = {
 
 
 class EmbeddedPostgres:
-    """``home``: the installation's folder; made if missing. Its methods may be called from any thread."""
+    """``home``: the installation's folder; made if missing. ``settings``: of a new cluster, besides ours.
 
-    def __init__(self, home: Path) -> None:
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         self._home = home
+        self._settings = _SETTINGS | dict(settings or {})
         self._users: int | None = None  # file descriptor that carries our share of the lock
         self._placement: Placement | None = None
 
@@ -151,7 +155,7 @@ class EmbeddedPostgres:
             "--builtin-locale=C.UTF-8",
             "--auth=reject",
             "--no-instructions",
-            *(f"--set={name}={value}" for name, value in _SETTINGS.items()),
+            *(f"--set={name}={value}" for name, value in self._settings.items()),
         )
         draft.rename(placed.data)
 
