@@ -42,7 +42,7 @@ def tables_asset(connector: type[DatabaseConnector]) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 dg.AssetKey([connector.provider]),
                 group_name=connector.provider,
-                kinds={connector.provider, "postgres"},
+                kinds={connector.provider},
                 description=f"The tables of a {connector.title} database, each an asset under `{connector.provider}`.",
                 skippable=True,
             )
