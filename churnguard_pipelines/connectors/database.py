@@ -102,8 +102,12 @@ class DatabaseConnector(Connector):
         """Prepare the source to keep changes from now on, anew if it did before; returns now as a position."""
 
     @abstractmethod
-    def follow(self, tables: Sequence[SourceTable]) -> None:
-        """The tables whose changes are wanted are these now; cheap if nothing differs."""
+    def follow(self, tables: Sequence[SourceTable]) -> list[str]:
+        """The tables whose changes are wanted are these now; cheap if nothing differs.
+
+        Returns the names of those whose changes the source did not keep until now, e.g. because they were dropped and
+        made anew: they have to be read once more.
+        """
 
     @abstractmethod
     def changes(self, tables: Sequence[SourceTable], position: Position) -> ChangeLog:

@@ -172,8 +172,16 @@ class _Run:
         self._identity = self._connector.identity() or ""
         tables = wanted_tables(self._integration, self._connector.discover(), objects)
         self.tables = {table.object: table for table in tables}
+        if objects is None:
+            self._note_absent(tables)
         names = [(table, entity_of(self._integration, table)) for table in tables]
         self._raw_names = catalogue.remember(self._store, self._integration, names)
+
+    def _note_absent(self, tables: Sequence[SourceTable]) -> None:
+        there = {table.object for table in tables}
+        for name in catalogue.entries(self._store, self._integration.integration_id).keys() - there:
+            problem = "it is not in the source any more, may not be read, or is not chosen; its rows stay as they were."
+            catalogue.set_problem(self._store, self._integration.integration_id, name, problem)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources:
@@ -260,13 +268,19 @@ class _Run:
         lane = lane_of(self._integration)
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
+        followable = self._followable()
+        names = {table.object for table in followable}
+        known = catalogue.entries(self._store, self._integration.integration_id).keys()
         if checkpoint is None:
-            position: Position = self._connector.begin_changes(self._followable())
+            position: Position = self._connector.begin_changes(followable)
+            missed = set(known)
         else:
-            self._connector.follow(self._followable())
+            missed = (known - names) | set(self._connector.follow(followable))
             position = checkpoint.position
-        if checkpoint is None or not all(map(self._is_complete, self._mirrors)):
+        if checkpoint is None or missed & names or not all(map(self._is_complete, self._mirrors)):
             with self._warehouse.transaction(self._integration.organization_id) as transaction:
+                for name in missed:  # what changed in them meanwhile nobody has kept: they are read once more
+                    checkpoints.forget(transaction.connection, self._lane(name))
                 transaction.advance(lane, checkpoint, position, self._identity)
 
     def _end_changes(self) -> None:

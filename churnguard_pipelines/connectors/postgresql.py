@@ -78,9 +78,9 @@ class PostgreSQL(DatabaseConnector):
             publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
             return create_slot(self._connection(), self.integration)
 
-    def follow(self, tables: Sequence[SourceTable]) -> None:
+    def follow(self, tables: Sequence[SourceTable]) -> list[str]:
         with self._translated():
-            publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
+            return publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
 
     def changes(self, tables: Sequence[SourceTable], position: Position) -> ChangeLog:
         return PostgreSQLChanges(self.integration, tables, position)

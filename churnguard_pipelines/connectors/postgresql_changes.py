@@ -47,8 +47,11 @@ def number(lsn: str) -> int:
 
 def publish(
     connection: psycopg.Connection[Any], integration: IntegrationConfiguration, found: Sequence[FoundTable]
-) -> None:
-    """The publication holds these tables and no others. Raises ``PermissionMissing`` with the statement to run."""
+) -> list[str]:
+    """The publication holds these tables and no others; returns the names of those that it did not hold before.
+
+    Raises ``PermissionMissing`` with the statement to run.
+    """
     name = Identifier(slot_name(integration.integration_id))
     listed = connection.execute(
         "SELECT (SELECT array_agg(pr.prrelid::bigint ORDER BY pr.prrelid) FROM pg_publication_rel pr "
@@ -56,8 +59,9 @@ def publish(
         [slot_name(integration.integration_id)],
     ).fetchone()
     wanted = sorted(table.oid for table in found)
-    if listed is not None and (listed[0] or []) == wanted:
-        return
+    held = (listed[0] or []) if listed is not None else []
+    if listed is not None and held == wanted:
+        return []
     tables = SQL(", ").join(table.identifier for table in found)
     if listed is None:
         clause = SQL(" FOR TABLE {}").format(tables) if found else SQL("")
@@ -74,6 +78,7 @@ def publish(
             integration_id=integration.integration_id,
             remedy=f"Run as the tables' owner or a superuser: `{statement.as_string(None)}`.",
         ) from None
+    return [table.table.object for table in found if table.oid not in held]
 
 
 def drop_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:

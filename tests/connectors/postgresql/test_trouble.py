@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +12,8 @@ from psycopg.sql import SQL, Identifier, Literal
 from churnguard_pipelines.connectors.database_sync import discover, reset_database
 from churnguard_pipelines.connectors.integration_removal import remove_integration
 from churnguard_pipelines.connectors.postgresql_changes import slot_name
+from churnguard_pipelines.connectors.postgresql_connection import parameters
+from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.sync import check_connection
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.store import catalogue
@@ -18,6 +21,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from tests.connectors.conftest import statuses
 from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.sources.postgresql import PostgreSQLServer
 
 Source = psycopg.Connection[Any]
 SLOT = slot_name("acme-db")
@@ -187,6 +191,58 @@ def test_following_no_more_frees_the_source(store: Store, register: Register, so
     register(sync_mode="incremental")
     sync(store)
     assert source.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [SLOT]).fetchone() == (0,)
+
+
+def test_what_changed_before_it_was_followed_is_read_once_more(
+    store: Store, register: Register, source: Source, users: None
+) -> None:
+    register(sync_mode="incremental")
+    sync(store)
+    source.execute("DELETE FROM users WHERE id < 10; UPDATE users SET email = 'x', updated_at = NULL WHERE id = 20")
+    register(sync_mode="real_time")
+    sync(store)
+    assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
+
+
+def test_a_table_made_anew_is_read_anew(store: Store, register: Register, source: Source, users: None) -> None:
+    source.execute("CREATE TABLE plans (id int PRIMARY KEY, price numeric); INSERT INTO plans VALUES (1, 1)")
+    register(sync_mode="real_time")
+    sync(store)
+    source.execute("DROP TABLE plans; CREATE TABLE plans (id int PRIMARY KEY, price numeric)")
+    source.execute("INSERT INTO plans VALUES (2, 2)")
+    sync(store)
+    assert mirrored(store, "plans", "id", "price") == [("2", "2")]
+    source.execute("DROP TABLE plans")
+    assert statuses(sync(store)) == {"users": "succeeded"}
+    assert "it is not in the source any more" in str(catalogue.entries(store, "acme-db")["plans"].problem)
+
+
+def test_a_slot_that_another_reads_is_not_ours(
+    store: Store, register: Register, source: Source, users: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("churnguard_pipelines.connectors.postgresql_changes.SLOT_WAIT", 0.3)
+    made = register(sync_mode="real_time")
+    sync(store)
+    other = ReplicationStream(parameters(made), SLOT, SLOT, "0/0", "")
+    try:
+        assert f"the replication slot {SLOT} is in use by the server's process" in str(sync(store).error)
+    finally:
+        other.close()
+
+
+def test_a_server_that_keeps_no_changes_is_told(store: Store, register: Register, short_path: Path) -> None:
+    server = PostgreSQLServer(short_path)
+    server.start(wal_level="replica")
+    try:
+        with server.connect() as connection:
+            connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
+        register(fields={"port": str(server.port), "database": "postgres"}, sync_mode="real_time")
+        report = check_connection(store, "acme-db")
+        assert report.objects[-1].problem == "wal_level is replica"
+        assert "ALTER SYSTEM SET wal_level = logical" in str(report.objects[-1].remedy)
+        assert "ALTER SYSTEM SET wal_level = logical" in str(sync(store).error)
+    finally:
+        server.stop()
 
 
 def test_an_increment_reads_what_changed_ties_and_nulls(
