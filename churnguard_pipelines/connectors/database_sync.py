@@ -23,6 +23,7 @@ from churnguard_pipelines.errors import (
     InvalidConfiguration,
     LaneTakenOver,
     PermissionMissing,
+    SchemaConflict,
     SourceChanged,
 )
 from churnguard_pipelines.mirrors import Mirror, SourceTable
@@ -101,9 +102,9 @@ def sync_database(
         failure: ChurnGuardError | None = None
         try:
             run.look(objects)
-        except InvalidConfiguration:
-            raise
         except ChurnGuardError as error:
+            if objects is not None and isinstance(error, InvalidConfiguration):  # of whoever wants this sync
+                raise
             failure = error
         breaker.failure(failure) if failure else breaker.success()
         return on_a_page(
@@ -120,22 +121,22 @@ def reset_database(
     """
     entries = catalogue.entries(store, integration.integration_id)
     chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
+    own = integration.organization_id, integration.integration_id
     for table in chosen:
-        entry = entries[table.object]
-        lane = Lane(integration.organization_id, integration.integration_id, table.object)
-        if entry.problem:
-            with store.owner() as connection:
-                mirror_tables.drop(connection, entry.raw_table)
+        mirror = mirror_of(integration, table, entries[table.object].raw_table)
+        with store.owner() as connection:
+            try:
+                mirror_tables.ensure(connection, mirror)
+            except SchemaConflict:
+                mirror_tables.drop(connection, mirror.table)
+                mirror_tables.ensure(connection, mirror)
         with Warehouse(store).transaction(integration.organization_id) as transaction:
-            checkpoints.forget(transaction.connection, lane)
-            if not entry.problem and mirror_tables.exists(transaction.connection, entry.raw_table):
-                mirror = mirror_of(integration, table, entry.raw_table)
-                MirrorWriter(
-                    transaction.connection, mirror, integration.organization_id, integration.integration_id
-                ).forget_versions()
-            if objects is None:
-                checkpoints.forget(transaction.connection, lane_of(integration))
+            checkpoints.forget(transaction.connection, Lane(*own, table.object))
+            MirrorWriter(transaction.connection, mirror, *own).forget_versions()
         catalogue.set_problem(store, integration.integration_id, table.object, None)
+    if objects is None:
+        with store.organization(integration.organization_id) as connection:
+            checkpoints.forget(connection, lane_of(integration))
     return [table.object for table in chosen]
 
 
@@ -179,9 +180,15 @@ class _Run:
 
     def _note_absent(self, tables: Sequence[SourceTable]) -> None:
         there = {table.object for table in tables}
-        for name in catalogue.entries(self._store, self._integration.integration_id).keys() - there:
-            problem = "it is not in the source any more, may not be read, or is not chosen; its rows stay as they were."
-            catalogue.set_problem(self._store, self._integration.integration_id, name, problem)
+        known = [entry.table for entry in catalogue.entries(self._store, self._integration.integration_id).values()]
+        wanted = chosen_tables(self._integration, known)
+        for table in known:
+            if table.object not in there:
+                gone = (
+                    "it is not in the source any more, or may not be read; its rows stay. `exclude` ends this notice."
+                )
+                problem = gone if table in wanted else None
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources:
@@ -288,6 +295,7 @@ class _Run:
         lane = lane_of(self._integration)
         if load_checkpoint(self._store, lane) is not None:
             self._connector.end_changes()
+            catalogue.forget_lag(self._store, self._integration.integration_id)
             with self._store.organization(self._integration.organization_id) as connection:
                 checkpoints.forget(connection, lane)
 

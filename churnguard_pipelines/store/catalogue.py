@@ -93,6 +93,12 @@ def get_lag(store: Store, integration_id: str) -> Lag | None:
     return Lag(row.lag_bytes, row.lag_seconds, row.horizon, row.detail) if row else None
 
 
+def forget_lag(store: Store, integration_id: str) -> None:
+    """Its change log is not followed any more."""
+    with store.operator() as connection:
+        connection.execute(sa.delete(change_logs).where(change_logs.c.integration_id == integration_id))
+
+
 def raw_name(provider: str, integration_id: str, name: str, *, unique: str = "") -> str:
     """``postgresql_acme_users``. Cut to what PostgreSQL allows, with a digest so that no two are cut to the same."""
     readable = re.sub(r"[^a-z0-9]+", "_", f"{provider}_{integration_id}_{name}".lower()).strip("_")

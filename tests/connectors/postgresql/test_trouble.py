@@ -206,7 +206,7 @@ def test_what_changed_before_it_was_followed_is_read_once_more(
 
 def test_a_table_made_anew_is_read_anew(store: Store, register: Register, source: Source, users: None) -> None:
     source.execute("CREATE TABLE plans (id int PRIMARY KEY, price numeric); INSERT INTO plans VALUES (1, 1)")
-    register(sync_mode="real_time")
+    made = register(sync_mode="real_time")
     sync(store)
     source.execute("DROP TABLE plans; CREATE TABLE plans (id int PRIMARY KEY, price numeric)")
     source.execute("INSERT INTO plans VALUES (2, 2)")
@@ -215,6 +215,12 @@ def test_a_table_made_anew_is_read_anew(store: Store, register: Register, source
     source.execute("DROP TABLE plans")
     assert statuses(sync(store)) == {"users": "succeeded"}
     assert "it is not in the source any more" in str(catalogue.entries(store, "acme-db")["plans"].problem)
+    reset_database(store, made)
+    sync(store)
+    assert mirrored(store, "plans", "id", "price") == [("2", "2")]  # what is gone there is not thrown away here
+    register(sync_mode="real_time", exclude=["plans"])
+    sync(store)
+    assert catalogue.entries(store, "acme-db")["plans"].problem is None
 
 
 def test_a_slot_that_another_reads_is_not_ours(
