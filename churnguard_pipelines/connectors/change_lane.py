@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -158,7 +159,8 @@ class ChangeLane:
     def _moved(self, log: ChangeLog, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._kept = time.monotonic()
-        log.confirm(checkpoint.position)
+        with suppress(ProviderUnavailable):  # it is stored; that the connection is gone the next read will say
+            log.confirm(checkpoint.position)
 
     def _store_changes(
         self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]

@@ -149,8 +149,9 @@ class ChangeSession:
 
     def _follow(self, reader: _Reader) -> None:
         """In a thread of its own, until the reader is to stop."""
-        name, pause = reader.integration.integration_id, FIRST_PAUSE
+        name, pause = reader.integration.integration_id, FIRST_PAUSE / 2
         while not reader.stop.is_set():
+            active = reader.active
             try:
                 self._read(reader)
             except LaneTakenOver:  # by a sync, so that we see the tables that it found
@@ -160,9 +161,9 @@ class ChangeSession:
                 return
             except Exception as error:
                 level = logging.WARNING if isinstance(error, ChurnGuardError) else logging.ERROR
+                pause = FIRST_PAUSE if reader.active > active else min(pause * 2, LONGEST_PAUSE)
                 _log.log(level, "%s: its changes wait %.0f s: %s", name, pause, error)
                 reader.stop.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
 
     def _read(self, reader: _Reader) -> None:
         looked = time.monotonic()

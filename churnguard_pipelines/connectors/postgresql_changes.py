@@ -144,6 +144,8 @@ class PostgreSQLChanges(ChangeLog):
         self._at = number(position["lsn"])
         self._relations: dict[int, _Followed | None] = {}
         self._in_transaction = False
+        self._in_parts = False  # whether the transaction under way has been handed over in part
+        self._whole = 0  # how many of the changes read now belong to whole transactions
         self._version = 0
         self._committed_at: datetime | None = None
         self._side = connect(integration)  # for questions about types
@@ -157,6 +159,15 @@ class PostgreSQLChanges(ChangeLog):
 
     def read(self, timeout: float) -> ChangeBatch | None:
         changes: list[Change] = []
+        self._whole = 0
+        try:
+            return self._read(changes, timeout)
+        except ProviderUnavailable:
+            if not self._whole or self._in_parts:
+                raise
+            return self._batch(changes[: self._whole], whole=True)  # the next read meets the broken connection again
+
+    def _read(self, changes: list[Change], timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
         before = self._at
         while True:
@@ -174,6 +185,8 @@ class PostgreSQLChanges(ChangeLog):
                     self._stream.wait(left)
                 continue
             self._take(message, changes)
+            if not self._in_transaction:
+                self._whole = len(changes)
             if len(changes) >= MOST_CHANGES:
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
@@ -188,6 +201,7 @@ class PostgreSQLChanges(ChangeLog):
         self._stream.close()
 
     def _batch(self, changes: list[Change], *, whole: bool) -> ChangeBatch:
+        self._in_parts = not whole
         return ChangeBatch({"lsn": lsn(self._at)}, changes, whole, self._committed_at)
 
     def _take(self, message: bytes, changes: list[Change]) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
 from psycopg.sql import Identifier, Literal
 
+START_SECONDS = 60.0
 SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
 _KEEPALIVE = struct.Struct("!xqqb")
 _FEEDBACK = struct.Struct("!cqqqqb")
@@ -28,19 +28,18 @@ class ReplicationStream:
     """
 
     def __init__(self, parameters: dict[str, Any], slot: str, publication: str, start: str, settings: str) -> None:
-        conninfo = make_conninfo("", **parameters, replication="database", options=settings)
-        self._connection = pq.PGconn.connect(conninfo.encode())
-        if self._connection.status != pq.ConnStatus.OK:
-            raise psycopg.OperationalError(self._connection.get_error_message())
+        self._owner = psycopg.connect(**parameters, replication="database", options=settings, autocommit=True)
+        self._connection = self._owner.pgconn
         names = Literal(Identifier(publication).as_string(None)).as_string(None)
         command = (
             f"START_REPLICATION SLOT {Identifier(slot).as_string(None)} LOGICAL {start} "
             f"(proto_version '1', publication_names {names})"
         )
-        result = self._connection.exec_(command.encode())
-        if result.status != pq.ExecStatus.COPY_BOTH:
-            raise psycopg.OperationalError(result.get_error_message())
-        self._connection.nonblocking = 1
+        try:
+            self._begin(command.encode())
+        except BaseException:
+            self._owner.close()
+            raise
         self.sent = 0
         self._written = self._flushed = 0
         self._fed_back = time.monotonic()
@@ -75,14 +74,30 @@ class ReplicationStream:
         self._written, self._flushed, self._fed_back = written, flushed, time.monotonic()
         moment = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
         self._connection.put_copy_data(_FEEDBACK.pack(b"r", written, flushed, flushed, moment, 0))
+        self._flush()
+
+    def close(self) -> None:
+        self._owner.close()
+
+    def _begin(self, command: bytes) -> None:
+        """Not by the library's blocking call: that would stop every thread of this process while it waits."""
+        self._connection.nonblocking = 1
+        self._connection.send_query(command)
+        self._flush()
+        deadline = time.monotonic() + START_SECONDS
+        while self._connection.is_busy():
+            if not self.wait(1.0) and time.monotonic() > deadline:
+                raise psycopg.OperationalError(f"the server did not begin to replicate within {START_SECONDS:.0f} s")
+        result = self._connection.get_result()
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+            raise psycopg.OperationalError(self._farewell() if result is None else result.get_error_message())
+
+    def _flush(self) -> None:
         deadline = time.monotonic() + SIGN_OF_LIFE_EVERY
         while self._connection.flush():
             if time.monotonic() > deadline:
                 raise psycopg.OperationalError("the server takes no answer")
             select.select([], [self._connection.socket], [], 1.0)
-
-    def close(self) -> None:
-        self._connection.finish()
 
     def _farewell(self) -> str:
         result = self._connection.get_result()
