@@ -22,7 +22,14 @@ import websockets.sync.client
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
+from churnguard_pipelines.model import (
+    DataSyncMode,
+    IntegrationConfiguration,
+    IntegrationCredentials,
+    IntegrationType,
+    Organization,
+    SyncConfiguration,
+)
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
 from churnguard_pipelines.orchestration.services import Services
@@ -35,12 +42,14 @@ from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import configuration, settings_for
+from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
+from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180
 SIGNING_SECRET = "whsec_canary_of_the_endpoint"
-CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET)
+CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET, PASSWORD)
 BINARY = """
 SELECT table_schema, table_name, column_name FROM information_schema.columns
  WHERE data_type = 'bytea' AND table_schema NOT IN ('pg_catalog', 'information_schema')
@@ -87,8 +96,27 @@ class Installation:
         wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
 
 
+def _database(server: PostgreSQLServer) -> IntegrationConfiguration:
+    """Acme's product: a table with a hundred users."""
+    server.new_database("services")
+    with server.connect("services") as connection:
+        connection.execute("CREATE TABLE users AS SELECT n AS id, 'u' || n AS email FROM generate_series(1, 100) n")
+        connection.execute("ALTER TABLE users ADD PRIMARY KEY (id)")
+    where = {"host": "127.0.0.1", "port": str(server.port), "database": "services"}
+    credentials = {"credential_type": "basic_auth", "username": "owner", "password": PASSWORD, "custom_fields": where}
+    return configuration(
+        "acme-db", provider_name="postgresql", integration_type=IntegrationType.DATABASE,
+        credentials=IntegrationCredentials.model_validate(credentials),
+        sync_config=SyncConfiguration(sync_mode=DataSyncMode.FULL, sync_frequency=86_400),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(
+    tmp_path_factory: pytest.TempPathFactory,
+    source_server: PostgreSQLServer,  # noqa: F811
+) -> Iterator[Installation]:
+    others = psutil.Process().children()  # of other tests of this process, e.g. a source's server
     home = Path(tempfile.mkdtemp(prefix="churnguard-services-"))
     home.chmod(0o755)
     settings = settings_for(home).model_copy(update={"dashboard_port": free_port(), "webhook_port": free_port()})
@@ -111,16 +139,18 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
                 ),
                 actor="test",
             )  # fmt: skip
+        add_integration(store, _database(source_server), actor="test")
         services = Services(store)
         try:
-            for name in ("acme", "globex"):
+            for name in ("acme", "globex", "acme-db"):
                 process = SyncProcess(store, SyncRequest(name))
                 process.wait()
                 assert process.report().status == "succeeded", process.report()
             services.start()
             yield Installation(store, services, sandbox)
         finally:
-            started = psutil.Process().children(recursive=True)
+            ours = [child for child in psutil.Process().children() if child not in others]
+            started = [*ours, *(each for child in ours for each in child.children(recursive=True))]
             services.stop()
             _, left = psutil.wait_procs(started, timeout=1)
             living = [each for each in left if each.status() != psutil.STATUS_ZOMBIE]  # which only wait for init
@@ -217,6 +247,17 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     installation.backfilled(output, runs=2)
     assert "SUCCESS" in installation.runs("churnguard/integration", "acme")
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
+
+
+def test_a_database_is_read_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:
+    with installation.store.organization("acme") as connection:  # half of it got lost
+        connection.exec_driver_sql("DELETE FROM raw.postgresql_acme_db_users WHERE id <= 50")
+    output = installation.dagster(
+        "job", "backfill", "-w", "workspace.yaml", "-j", "postgresql_sync", "--partitions", "acme-db", "--noprompt"
+    )  # fmt: skip
+    installation.backfilled(output, runs=1)
+    with installation.store.organization("acme") as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM raw.postgresql_acme_db_users").scalar_one() == 100
 
 
 def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:

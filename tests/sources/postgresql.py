@@ -19,6 +19,7 @@ PASSWORD = "canary-source-password"
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "wal_level": "logical",
+    "autovacuum": "off",  # no process comes and goes by itself
     "max_connections": "60",
     "shared_buffers": "128MB",
     "synchronous_commit": "off",
