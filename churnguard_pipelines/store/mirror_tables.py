@@ -47,15 +47,16 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     stored rows cannot follow; nothing is changed then.
     """
     existing = _existing(connection, mirror.table)
-    if existing and not _differs(existing, mirror):
-        return []
+    if existing:
+        _check_key(mirror, _stored_key(connection, mirror.table))
+        if not _differs(existing, mirror):
+            return []
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if not (existing := _existing(connection, mirror.table)):
         _execute(connection, _creation(mirror))
         for statement in protect("raw", mirror.table, operator=READ):
             connection.exec_driver_sql(statement.replace("%", "%%"))
         return []
-    _check_key(existing, mirror, _stored_key(connection, mirror.table))
     changes: list[Composable] = []
     drift: list[Drift] = []
     for column in mirror.columns:
@@ -136,7 +137,7 @@ def _differs(existing: dict[str, str], mirror: Mirror) -> bool:
     )
 
 
-def _check_key(existing: dict[str, str], mirror: Mirror, stored_key: list[str]) -> None:
+def _check_key(mirror: Mirror, stored_key: list[str]) -> None:
     if set(stored_key) - set(OWN_COLUMNS) != set(mirror.key):
         before = ", ".join(name for name in stored_key if name not in OWN_COLUMNS)
         raise _conflict(mirror, f"its key was ({before}) and is ({', '.join(mirror.key)}) now")

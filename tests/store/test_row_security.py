@@ -13,8 +13,10 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import TEXT, Column, Table
+from churnguard_pipelines.store import mirror_tables
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import remove_integration
 from churnguard_pipelines.store.warehouse import Warehouse
@@ -53,9 +55,16 @@ class Guarded:
 @pytest.fixture
 def tables(store: Store) -> list[Guarded]:
     Warehouse(store).ensure(Table("test", "things", "id", (Column("a", TEXT),), versioned=True))
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, Mirror("mirrored", "users", (MirrorColumn("id", "integer", "id"),), ("id",)))
     with psycopg.connect(store.database_url) as connection:
         found = [Guarded(*row) for row in connection.execute(CATALOG)]
-    assert {str(table) for table in found} >= {"control.integrations", "ingest.checkpoints", "raw.test_things_versions"}
+    assert {str(table) for table in found} >= {
+        "control.integrations",
+        "ingest.checkpoints",
+        "raw.mirrored",
+        "raw.test_things_versions",
+    }
     return found
 
 

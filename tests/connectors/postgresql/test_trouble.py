@@ -135,6 +135,16 @@ def test_an_incompatible_change_stops_its_table_alone(
     assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
 
 
+def test_another_key_needs_a_reset(store: Store, register: Register, source: Source, users: None) -> None:
+    made = register()
+    sync(store)
+    source.execute("ALTER TABLE users DROP CONSTRAINT users_pkey, ADD PRIMARY KEY (email)")
+    assert "its key was (id) and is (email) now" in str(sync(store).objects["users"].error)
+    reset_database(store, made, ["users"])
+    sync(store)
+    assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
+
+
 def test_a_lost_slot_is_refused_and_reset_reads_anew(
     store: Store, register: Register, source: Source, users: None
 ) -> None:
