@@ -19,7 +19,7 @@ from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable, SchemaConflict
 from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.records import Checkpoint, Counts, Drift, Lane, Position
 from churnguard_pipelines.store import catalogue, checkpoints, mirror_tables
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import record_drift
@@ -44,6 +44,11 @@ class Stored:
 
 def lane_of(integration: IntegrationConfiguration) -> Lane:
     return Lane(integration.organization_id, integration.integration_id, LANE)
+
+
+def has_grown(drift: Sequence[Drift]) -> bool:
+    """Whether a table has a new column: rows that nothing changes have its default, which only reading them tells."""
+    return any(each.kind == "added_column" for each in drift)
 
 
 def load_checkpoint(store: Store, lane: Lane) -> Checkpoint | None:
@@ -232,7 +237,10 @@ class ChangeLane:
         except SchemaConflict as error:
             self._stop(change.object, said(error))
             return
-        record_drift(transaction.connection, replace(self._lane, name=change.object), change.object, drift)
+        lane = replace(self._lane, name=change.object)
+        record_drift(transaction.connection, lane, change.object, drift)
+        if has_grown(drift):
+            checkpoints.forget(transaction.connection, lane)
         catalogue.remember(self._store, self._integration, [(change.table, change.object)])
         self._tables[change.object], self._mirrors[change.object] = change.table, mirror
 

@@ -11,7 +11,7 @@ from typing import Any
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors import database_connector
-from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, load_checkpoint
+from churnguard_pipelines.connectors.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
 from churnguard_pipelines.connectors.mirroring import chosen_tables, entity_of, mirror_of, wanted_tables
 from churnguard_pipelines.connectors.sdk import ConnectionReport
@@ -257,6 +257,8 @@ class _Run:
             drift = mirror_tables.ensure(connection, mirror)
         with self._store.organization(self._integration.organization_id) as connection:
             record_drift(connection, self._lane(table.object), table.object, drift)
+            if has_grown(drift):
+                checkpoints.forget(connection, self._lane(table.object))
         return mirror
 
     def _refuse_unfollowable(self, table: SourceTable) -> None:

@@ -68,6 +68,8 @@ def test_a_new_column_is_followed(store: Store, register: Register, source: Sour
     sync(store)
     assert mirrored(store, "users", "id", "small", "plan")[0] == ("1", "1", "team")
     assert ("4", "5000000000", "pro") in mirrored(store, "users", "id", "small", "plan")
+    # The rows that were there already have the column's default, though no change says so.
+    assert mirrored(store, "users", "id", "small", "plan") == in_source(source, "users", "id", "small", "plan")
 
 
 def test_partitions_arrive_as_their_table(store: Store, register: Register, source: Source) -> None:

@@ -65,6 +65,20 @@ def test_a_session_follows_tables_that_a_sync_finds(store: Store, register: Regi
         wait_for(lambda: same(store, source, "plans", "id", "price"))
 
 
+def test_a_column_that_is_added_meanwhile_is_complete_after_the_next_sync(
+    store: Store, register: Register, source: Source
+) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT n FROM generate_series(1, 50) n")
+    register(sync_mode="real_time")
+    sync(store)
+    with running(store):
+        source.execute("ALTER TABLE users ADD plan text DEFAULT 'free'; INSERT INTO users VALUES (51, 'pro')")
+        wait_for(lambda: ("51",) in mirrored(store, "users", "id"))
+        assert ("51", "pro") in mirrored(store, "users", "id", "plan")
+        sync(store)
+        assert same(store, source, "users", "id", "plan")
+
+
 def test_quiet_ends_a_session(store: Store, register: Register, source: Source) -> None:
     source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
     register(sync_mode="real_time")
