@@ -116,11 +116,14 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
 
 
 def _refuse_unknown(store: Store, request: SyncRequest) -> None:
-    """Of a database the sync itself does, which knows its tables."""
     from churnguard_pipelines.connectors import databases
+    from churnguard_pipelines.connectors.database_sync import discover
+    from churnguard_pipelines.connectors.mirroring import wanted_tables
     from churnguard_pipelines.connectors.sync import chosen_objects
     from churnguard_pipelines.store.integrations import get_integration
 
     integration = get_integration(store, request.integration_id)
     if integration.provider_name not in databases():
         chosen_objects(integration, request.objects)
+    elif request.objects:
+        wanted_tables(integration, [each.table for each in discover(integration)], request.objects)
