@@ -28,7 +28,7 @@ from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
 
 LANE = "changes"
 QUIET = 1.0  # seconds without a change after which a log counts as read to its end
-KEEP_IDLE_EVERY = 10.0  # seconds between checkpoints of a source that moves on without changes for us
+KEEP_IDLE_EVERY = 5.0  # seconds between checkpoints of a source that moves on without changes for us
 REST_OF_TRANSACTION = 60.0
 
 _log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class ChangeLane:
         self._log: ChangeLog | None = None
         self.checkpoint = load_checkpoint(store, self._lane)
         self._kept = time.monotonic()
+        self._empty_until: Position | None = None  # read, and nothing of it is ours, but not kept yet
 
     def __enter__(self) -> ChangeLane:
         return self
@@ -100,11 +101,15 @@ class ChangeLane:
         """Store the source's next transactions; None if nothing came for ``timeout`` seconds."""
         log = self._opened()
         batch = log.read(timeout)
-        if batch is None:
-            return None
-        if batch.whole and not batch.changes:
-            self._keep_position(log, batch.position)
-            return Stored({}, None)
+        if batch is not None and (batch.changes or not batch.whole):
+            self._empty_until = None
+            return self._stored(log, batch)
+        if batch is not None:
+            self._empty_until = batch.position
+        self._keep_position(log)
+        return None if batch is None else Stored({}, None)
+
+    def _stored(self, log: ChangeLog, batch: ChangeBatch) -> Stored:
         try:
             return self._commit(log, batch)
         except psycopg.errors.DeadlockDetected:  # with a copy of the same table; from the checkpoint once more
@@ -119,6 +124,7 @@ class ChangeLane:
         return self._log
 
     def _close(self) -> None:
+        self._empty_until = None
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -135,12 +141,14 @@ class ChangeLane:
                     self._tables[table.object] = table
                     self._mirrors[table.object] = mirror_of(self._integration, table, entry.raw_table)
 
-    def _keep_position(self, log: ChangeLog, position: Position) -> None:
-        """Now and then, so that an idle source's position does not grow old, nor its log."""
-        if time.monotonic() - self._kept < KEEP_IDLE_EVERY:
+    def _keep_position(self, log: ChangeLog) -> None:
+        """Now and then, so that an idle source's position does not grow old, nor its log; and a lane that was taken
+        over, because there are new tables, notices it."""
+        if self._empty_until is None or time.monotonic() - self._kept < KEEP_IDLE_EVERY:
             return
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
-            moved = transaction.advance(self._lane, self.checkpoint, position, self._source)
+            moved = transaction.advance(self._lane, self.checkpoint, self._empty_until, self._source)
+        self._empty_until = None
         self._moved(log, moved)
 
     def _commit(self, log: ChangeLog, batch: ChangeBatch) -> Stored:
