@@ -75,7 +75,7 @@ def test_a_wrong_signature_is_refused_alike_whether_the_organization_exists_or_n
 
 def test_a_late_or_future_delivery_is_refused(gateway: Gateway) -> None:
     body = stripe_event("evt_1")
-    for ahead in (-301, 301):
+    for ahead in (-301, 360):  # the one in the future comes nearer while it is on its way
         assert gateway.post(body, headers=stripe_headers(body, at=time.time() + ahead)).status_code == 401
 
 
