@@ -130,16 +130,20 @@ class ChangeLane:
             self._log = None
 
     def _load_tables(self) -> None:
-        """Those that are wanted, that a sync has made mirrors of, and that nothing is wrong with."""
+        """Those that are wanted, that a sync has made mirrors of, and that nothing is wrong with.
+
+        The log is read past the others: should they be wanted again, they have to be read once more.
+        """
         entries = catalogue.entries(self._store, self._integration.integration_id)
-        wanted = chosen_tables(self._integration, [entry.table for entry in entries.values()])
+        wanted = {table.object for table in chosen_tables(self._integration, [each.table for each in entries.values()])}
         self._tables, self._mirrors = {}, {}
         with self._store.organization(self._lane.organization_id) as connection:
-            for table in wanted:
-                entry = entries[table.object]
-                if entry.problem is None and mirror_tables.exists(connection, entry.raw_table):
-                    self._tables[table.object] = table
-                    self._mirrors[table.object] = mirror_of(self._integration, table, entry.raw_table)
+            for name, entry in entries.items():
+                if name in wanted and entry.problem is None and mirror_tables.exists(connection, entry.raw_table):
+                    self._tables[name] = entry.table
+                    self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
+                else:
+                    checkpoints.forget(connection, replace(self._lane, name=name))
 
     def _keep_position(self, log: ChangeLog) -> None:
         """Now and then, so that an idle source's position does not grow old, nor its log; and a lane that was taken
@@ -235,7 +239,7 @@ class ChangeLane:
         if change.object not in self._mirrors:
             return
         if change.kind == "stopped":
-            self._stop(change.object, change.reason or "its changes cannot be read any more.")
+            self._stop(transaction, change.object, change.reason or "its changes cannot be read any more.")
             return
         assert change.table is not None
         mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
@@ -243,7 +247,7 @@ class ChangeLane:
             with transaction.as_owner() as connection:
                 drift = mirror_tables.ensure(connection, mirror)
         except SchemaConflict as error:
-            self._stop(change.object, said(error))
+            self._stop(transaction, change.object, said(error))
             return
         lane = replace(self._lane, name=change.object)
         record_drift(transaction.connection, lane, change.object, drift)
@@ -252,9 +256,11 @@ class ChangeLane:
         catalogue.remember(self._store, self._integration, [(change.table, change.object)])
         self._tables[change.object], self._mirrors[change.object] = change.table, mirror
 
-    def _stop(self, object: str, reason: str) -> None:
+    def _stop(self, transaction: WarehouseTransaction, object: str, reason: str) -> None:
+        """Until a sync finds nothing wrong with it any more, and reads it once more."""
         _log.warning("%s: %s is not followed any more: %s", self._integration.integration_id, object, reason)
         catalogue.set_problem(self._store, self._integration.integration_id, object, reason)
+        checkpoints.forget(transaction.connection, replace(self._lane, name=object))
         del self._mirrors[object], self._tables[object]
 
     def _writer(self, transaction: WarehouseTransaction, mirror: Mirror) -> MirrorWriter:
