@@ -6,7 +6,7 @@ UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench soak lock snapshot clean chromium
+.PHONY: help demo test lint bench soak lock snapshot clean servers
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -14,7 +14,7 @@ help: ## what there is
 demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a summary, exit
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
 
-test: .venv/.dev chromium ## every test; PYTEST='-k pump -x' narrows it
+test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST)
 
 lint: .venv/.dev ## format, lint, types
@@ -25,7 +25,7 @@ lint: .venv/.dev ## format, lint, types
 bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
-soak: .venv/.dev chromium ## the long form of the crash tests
+soak: .venv/.dev servers ## the long form of the crash tests
 	CHURNGUARD_SOAK=1 $(BIN)/pytest -m slow $(PYTEST)
 
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
@@ -39,10 +39,12 @@ clean: ## stops nothing; removes .venv, caches and the demo's data
 	rm -rf .venv .churnguard .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-chromium:
-	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || \
-	  echo "The tests of the dashboard in a browser need chromium (Debian: apt-get install chromium)"
+# What tests need besides Python: a customer's MariaDB, and a browser for the dashboard.
+servers:
+	@missing="$$(command -v chromium >/dev/null || echo chromium) $$(PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || echo mariadb-server)"; \
+	  test "$$missing" = " " || { test "$$(id -u)" = 0 && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } || \
+	  echo "Some tests need these Debian packages: apt-get install $$missing"
 
 .venv/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

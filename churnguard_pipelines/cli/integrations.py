@@ -210,7 +210,9 @@ def _print_report(report: ConnectionReport) -> bool:
     account = escape(report.identity or "an account that the key may not name")
     out.print(f"[green]✓[/green] Connected to {account}; readable: {', '.join(readable) or 'nothing'}")
     for item in report.objects:
-        if not item.readable:
-            err.print(f"[red]✗[/red] {item.object}: {escape(item.problem or '')}")
-            err.print(f"  [yellow]→[/yellow] {escape(item.remedy or '')}")
+        if item.problem is not None:
+            mark = "[yellow]![/yellow]" if item.readable else "[red]✗[/red]"
+            err.print(f"{mark} {item.object}: {escape(item.problem)}")
+            if item.remedy is not None:
+                err.print(f"  [yellow]→[/yellow] {escape(item.remedy)}")
     return report.complete

@@ -97,6 +97,10 @@ class DatabaseConnector(Connector):
     def unfollowable(self, table: SourceTable) -> str | None:
         """Why this table's changes cannot be followed, and what would help; None if they can."""
 
+    def unlogged(self, table: SourceTable) -> bool:
+        """Whether some changes of the table never reach the log: once a day it is then read in full besides."""
+        return False
+
     @abstractmethod
     def begin_changes(self, tables: Sequence[SourceTable]) -> Position:
         """Prepare the source to keep changes from now on, anew if it did before; returns now as a position."""

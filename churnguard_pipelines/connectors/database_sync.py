@@ -40,7 +40,7 @@ from churnguard_pipelines.store.warehouse import Warehouse
 CHANGES = "changes"
 """The kind of session that follows change logs."""
 SWEEP_EVERY = timedelta(hours=24)
-"""A cursor column tells nothing of deletions: this often all keys are compared."""
+"""A cursor column tells nothing of deletions: this often all keys are compared. Some logs do not tell all either."""
 
 
 @contextmanager
@@ -226,6 +226,8 @@ class _Run:
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
         elif not self._followed:
             self._increment(copy, table, mirror)
+        elif self._connector.unlogged(table) and self._is_due(before):
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
         ledger.set_object(
             self._store, self._sync_id, name, checkpoint_before=before,
             checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
@@ -240,9 +242,12 @@ class _Run:
         position = copy.checkpoint.position
         after = position.get("cursor") or self._greatest(mirror, column)
         copy.read_increment(self._snapshot(), column, after, binary=self._connector.binary)
-        now = self._store.now()
-        if now - datetime.fromisoformat(position["swept_at"]) >= SWEEP_EVERY:
-            copy.sweep(self._snapshot(), now, binary=self._connector.binary)
+        if self._is_due(position):
+            copy.sweep(self._snapshot(), self._store.now(), binary=self._connector.binary)
+
+    def _is_due(self, position: Position) -> bool:
+        """Whether it is long ago that all of the table was looked at."""
+        return self._store.now() - datetime.fromisoformat(position["swept_at"]) >= SWEEP_EVERY
 
     def _snapshot(self) -> Snapshot:
         """One for all tables of the sync, opened when the first table needs it."""

@@ -6,11 +6,8 @@ with CHURNGUARD_SOAK=1. The seed is in the test's id.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,38 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 
-from churnguard_pipelines.connectors.change_lane import load_checkpoint
 from churnguard_pipelines.connectors.sync import sync_integration
-from churnguard_pipelines.model import IntegrationCredentials, IntegrationType, Organization
-from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
-from tests.conftest import configuration, settings_for
 from tests.connectors.postgresql.conftest import in_source, mirrored
+from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 
-KILLS = 60 if os.environ.get("CHURNGUARD_SOAK") == "1" else 6
-VICTIMS = ("session", "source", "warehouse")
-USERS, PAIRS = ("id", "email", "body", "paid", "at"), ("a", "b", "n")
-OPEN = """
-import logging, sys
-from churnguard_pipelines.connectors.change_session import ChangeSession
-from churnguard_pipelines.connectors.sync import sync_integration
-from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
-store = Store.open(load_settings(), migrate=False)
-"""
-SESSION = OPEN + "ChangeSession(store, sys.argv[1], linger=600).run()"
-SYNC = OPEN + "sync_integration(store, 'acme-db', sync_id=sys.argv[1])"
+TABLES = {"users": ("id", "email", "body", "paid", "at"), "pairs": ("a", "b", "n")}
 
-pytestmark = pytest.mark.timeout(3600 if KILLS > 6 else 300)
+pytestmark = pytest.mark.timeout(3600 if SOAK else 300)
 
 
 class Product:
@@ -113,79 +90,6 @@ class Product:
         )
 
 
-class Installation:
-    """The warehouse, and one process at a time that syncs or follows."""
-
-    def __init__(self, home: Path, source: PostgreSQLServer) -> None:
-        self.postgres = EmbeddedPostgres(home)
-        settings = settings_for(home, self.postgres.start())
-        self.store = Store.open(settings)
-        assert settings.encryption_key is not None
-        self._environment = os.environ | {
-            "CHURNGUARD_HOME": str(home), "CHURNGUARD_DATABASE_URL": self.store.database_url,
-            "INTEGRATION_ENCRYPTION_KEY": settings.encryption_key.get_secret_value(),
-        }  # fmt: skip
-        self._log = (home / "processes.log").open("ab")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._number = 0
-        add_organization(self.store, Organization(organization_id="acme", name="Acme"), actor="test")
-        where = {"host": "127.0.0.1", "port": str(source.port), "database": "postgres"}
-        credentials = {
-            "credential_type": "basic_auth",
-            "username": "owner",
-            "password": PASSWORD,
-            "custom_fields": where,
-        }
-        made = configuration(
-            "acme-db", integration_type=IntegrationType.DATABASE, provider_name="postgresql",
-            credentials=IntegrationCredentials.model_validate(credentials), sync_config={"sync_mode": "real_time"},
-        )  # fmt: skip
-        add_integration(self.store, made, actor="test")
-
-    def start(self, program: str) -> None:
-        self._number += 1
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program, f"process-{self._number}"],
-            env=self._environment, stdout=self._log, stderr=self._log,
-        )  # fmt: skip
-
-    def keep(self) -> None:
-        """What Dagster does: a session that ended is followed by another."""
-        if self._process is None or self._process.poll() is not None:
-            self.start(SESSION)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def kill_warehouse(self) -> None:
-        pid = int((self.postgres.data / "postmaster.pid").read_text().splitlines()[0])
-        for process in (psutil.Process(pid), *psutil.Process(pid).children()):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-        self.postgres.start()
-
-    def progress(self) -> tuple[int, ...]:
-        """How often the lanes have moved."""
-        lanes = (load_checkpoint(self.store, Lane("acme", "acme-db", name)) for name in ("changes", "users", "pairs"))
-        return tuple(checkpoint.version if checkpoint else 0 for checkpoint in lanes)
-
-    def page_of(self, table: str) -> int:
-        """Before which every row of the table is stored."""
-        checkpoint = load_checkpoint(self.store, Lane("acme", "acme-db", table))
-        assert checkpoint is None or not checkpoint.position["complete"], "too late"
-        return checkpoint.position["next"][1] if checkpoint and checkpoint.position["next"] else 0
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-        self._log.close()
-        self.store.close()
-        self.postgres.stop()
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="churnguard-ledger-"))
@@ -199,40 +103,25 @@ def home() -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [20261124])
 def test_every_table_equals_its_source_after_kills(home: Path, seed: int) -> None:
-    chance = random.Random(seed)
     source = PostgreSQLServer(home / "source")
     source.start()
     product = Product(source, random.Random(seed + 1))
-    ours = Installation(home / "warehouse", source)
+    ours = _installed(home, source)
     try:
         ours.start(SYNC)
-        wait_for(lambda: ours.progress()[1] >= 2)  # in the middle of the first table's copy, or a little after
+        wait_for(lambda: ours.progress("users") >= 2)  # in the middle of its copy, or a little after
         ours.kill()
         sync_integration(ours.store, "acme-db", sync_id="first")
-        killed = dict.fromkeys(VICTIMS, 0)
-        for number in range(KILLS):
-            ours.keep()
-            before = ours.progress()
-            wait_for(lambda before=before: ours.progress() > before)  # type: ignore[misc]
-            victim = VICTIMS[number % len(VICTIMS)]
-            threading.Event().wait(chance.random() * 0.5)  # anywhere in what it does
-            if victim == "session":
-                ours.kill()
-            elif victim == "source":
-                source.kill()
-                source.start()
-            else:
-                ours.kill_warehouse()
-            killed[victim] += 1
+        killed = ours.endure(source, KILLS, random.Random(seed))
         product.stop()
-        ours.keep()
 
         def equal() -> bool:
             ours.keep()
             with source.connect() as connection:
-                return mirrored(ours.store, "users", *USERS) == in_source(connection, "users", *USERS) and mirrored(
-                    ours.store, "pairs", *PAIRS
-                ) == in_source(connection, "pairs", *PAIRS)
+                return all(
+                    mirrored(ours.store, table, *columns) == in_source(connection, table, *columns)
+                    for table, columns in TABLES.items()
+                )
 
         wait_for(equal, 120)
         assert set(killed.values()) == {KILLS // len(VICTIMS)}
@@ -245,10 +134,10 @@ def test_every_table_equals_its_source_after_kills(home: Path, seed: int) -> Non
 
 @pytest.mark.slow
 def test_a_snapshot_killed_halfway_goes_on_from_there(home: Path) -> None:
-    rows = 1_000_000 if KILLS > 6 else 300_000
+    rows = 1_000_000 if SOAK else 300_000
     source = PostgreSQLServer(home / "source")
     source.start()
-    ours = Installation(home / "warehouse", source)
+    ours = _installed(home, source)
     try:
         with source.connect() as connection:
             connection.execute("CREATE TABLE users (id int PRIMARY KEY, email text, padding text)")
@@ -257,10 +146,15 @@ def test_a_snapshot_killed_halfway_goes_on_from_there(home: Path) -> None:
             )
             connection.execute("ANALYZE users")
             (pages,) = connection.execute("SELECT relpages FROM pg_class WHERE relname = 'users'").fetchone() or (0,)
+
+        def page() -> int:
+            mark = ours.mark_of("users")
+            return int(mark[1]) if mark else 0
+
         ours.start(SYNC)
-        wait_for(lambda: ours.page_of("users") >= pages / 2)
+        wait_for(lambda: page() >= pages / 2)
         ours.kill()
-        reached = ours.page_of("users")
+        reached = page()
         report = sync_integration(ours.store, "acme-db", sync_id="second")
         assert report.objects["users"].counts.read <= rows * (1 - reached / pages) * 1.01
         with source.connect() as connection:
@@ -268,3 +162,9 @@ def test_a_snapshot_killed_halfway_goes_on_from_there(home: Path) -> None:
     finally:
         ours.stop()
         source.stop()
+
+
+def _installed(home: Path, source: PostgreSQLServer) -> Installation:
+    return Installation(
+        home / "warehouse", "postgresql", "owner", PASSWORD, port=str(source.port), database="postgres"
+    )  # fmt: skip

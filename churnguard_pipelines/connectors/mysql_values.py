@@ -1,0 +1,312 @@
+"""Values of a binary log's rows as the text that PostgreSQL reads: a function per column, made once per table.
+
+The text is the same that the server writes when the table is read (see ``mysql_types``).
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
+from uuid import UUID
+
+from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
+from churnguard_pipelines.connectors.mysql_decimal import decimal
+from churnguard_pipelines.connectors.mysql_events import TableMap
+from churnguard_pipelines.connectors.mysql_json import text as json_text
+from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
+from churnguard_pipelines.mirrors import Values
+
+Read = Callable[[bytes, int], tuple[Any, int]]
+"""From the bytes at a place: the value, and the place after it."""
+
+_ENUM, _SET = 247, 248
+_INTEGERS: Final = (1, 2, 9, 3, 8)
+_STRINGS: Final = (15, 252, 253, 254)
+_FAMILIES: Final = {
+    "tinyint": _INTEGERS, "smallint": _INTEGERS, "mediumint": _INTEGERS, "int": _INTEGERS, "bigint": _INTEGERS,
+    "float": (4, 5), "double": (4, 5), "decimal": (246,), "date": (10,), "datetime": (18,), "timestamp": (17,),
+    "time": (19,), "year": (13,), "bit": (16,), "enum": (_ENUM,), "set": (_SET,), "json": (245,),
+    "uuid": (254,), "inet6": (254,), "inet4": (254,),
+} | dict.fromkeys(SPATIAL, (255,))  # fmt: skip
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8}
+
+
+class Undecodable(Exception):
+    """The rows of this table cannot be read; says why."""
+
+
+def undefined_in_cp1252(error: UnicodeError) -> tuple[str, int]:
+    """MySQL's latin1 is cp1252 whose five undefined bytes stand for the control characters of the same number."""
+    assert isinstance(error, UnicodeDecodeError)
+    return chr(error.object[error.start]), error.start + 1
+
+
+codecs.register_error("mysql_latin1", undefined_in_cp1252)
+
+
+def real_kind(code: int, metadata: bytes) -> tuple[int, int]:
+    """The kind of a column and the most bytes of it: in a table map, some kinds hide in that of CHAR."""
+    if code != 254:
+        return code, int.from_bytes(metadata, "little")
+    first, second = metadata
+    if first in (_ENUM, _SET):
+        return first, second
+    if first & 0x30 != 0x30:
+        return first | 0x30, second | ((first & 0x30 ^ 0x30) << 4)
+    return first, second
+
+
+def suits(column: FoundColumn, code: int, metadata: bytes) -> bool:
+    """Whether the column may have looked like that."""
+    return real_kind(code, metadata)[0] in _FAMILIES.get(column.data_type, _STRINGS)
+
+
+class Rows:
+    """Takes rows apart. ``columns``: of the table map, None for those that are not wanted; ``order``: places of the
+    wanted ones in the order in which their values are handed out."""
+
+    def __init__(self, map: TableMap, columns: Sequence[FoundColumn | None], order: Sequence[int]) -> None:
+        unsigned = map.unsigned or tuple(column is not None and column.unsigned for column in columns)
+        self._read = [
+            _reader(code, metadata, column, sign)
+            for (code, metadata), column, sign in zip(map.kinds, columns, unsigned, strict=True)
+        ]
+        self._order = order
+        self._straight = list(order) == list(range(len(columns)))
+        self.count = len(columns)
+        self._bitmap = (self.count + 7) // 8
+
+    def whole(self, data: bytes, at: int) -> bool:
+        """Whether the bitmap at this place says that every column is there."""
+        present = int.from_bytes(data[at : at + self._bitmap], "little")
+        return present & ((1 << self.count) - 1) == (1 << self.count) - 1
+
+    def images(self, data: bytes, at: int) -> list[Values]:
+        """All row images from this place on."""
+        found: list[Values] = []
+        size, readers, order = self._bitmap, self._read, self._order
+        end = len(data)
+        while at < end:
+            nulls = int.from_bytes(data[at : at + size], "little")
+            at += size
+            row: list[Any] = []
+            for read in readers:
+                if nulls & 1:
+                    row.append(None)
+                else:
+                    value, at = read(data, at)
+                    row.append(value)
+                nulls >>= 1
+            found.append(tuple(row) if self._straight else tuple([row[place] for place in order]))
+        return found
+
+    @property
+    def bitmap_size(self) -> int:
+        return self._bitmap
+
+
+def _reader(code: int, metadata: bytes, column: FoundColumn | None, unsigned: bool) -> Read:
+    kind, size = real_kind(code, metadata)
+    if kind in _SIZES:
+        return _integer(_SIZES[kind], unsigned)
+    if kind == _ENUM:
+        return _enum(size, column)
+    if kind == _SET:
+        return _set(size, column)
+    if kind in (254, 253, 15):
+        return _counted(2 if size > 255 else 1, _finish(column, size))
+    if kind in (252, 255, 245):
+        return _counted(size, _finish(column, 0, json=kind == 245))
+    if kind == 246:
+        return decimal(*metadata)
+    if kind in _FIXED:
+        return _FIXED[kind](size)
+    if kind == 16:
+        return _bits(metadata[0] + 8 * metadata[1], column)
+    raise Undecodable(
+        f"its column {column.name if column else '?'} is stored in a way (kind {kind}) that we cannot read in the log. "
+        "`ALTER TABLE … FORCE` brings old tables' columns up to date; compressed columns cannot be followed."
+    )
+
+
+def _integer(size: int, unsigned: bool) -> Read:
+    signed = not unsigned
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        end = at + size
+        return str(int.from_bytes(data[at:end], "little", signed=signed)), end
+
+    return read
+
+
+def _counted(size: int, finish: Callable[[bytes], Any]) -> Read:
+    if size == 1:
+
+        def read_short(data: bytes, at: int) -> tuple[Any, int]:
+            begin = at + 1
+            end = begin + data[at]
+            return finish(data[begin:end]), end
+
+        return read_short
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        begin = at + size
+        end = begin + int.from_bytes(data[at:begin], "little")
+        return finish(data[begin:end]), end
+
+    return read
+
+
+def _finish(column: FoundColumn | None, size: int, *, json: bool = False) -> Callable[[bytes], Any]:
+    """Bytes of a string as the column's text."""
+    if column is None:
+        return len
+    if json:
+        return json_text
+    if column.data_type in SPATIAL:
+        return lambda value: "\\x" + value[4:].hex()
+    if column.data_type == "uuid":
+        return _uuid
+    if column.data_type == "inet6":
+        return lambda value: str(IPv6Address(value.ljust(16, b"\0")))
+    if column.data_type == "inet4":
+        return lambda value: str(IPv4Address(value.ljust(4, b"\0")))
+    if column.codec is None:
+        if column.data_type == "binary":  # the log leaves out zeros at its end
+            return lambda value: "\\x" + value.ljust(size, b"\0").hex()
+        return lambda value: "\\x" + value.hex()
+    codec = column.codec
+    errors = "mysql_latin1" if codec == "cp1252" else "replace"
+
+    def text(value: bytes) -> str:
+        decoded = value.decode(codec, errors)
+        return decoded.replace("\0", NUL) if "\0" in decoded else decoded
+
+    return text
+
+
+def _uuid(value: bytes) -> str:
+    """MariaDB keeps the parts of a UUID in the reverse order, so that its variant's bit comes where others have their
+    version, but those that sort well as they are."""
+    value = value.ljust(16, b"\0")
+    if value[6] & 0x80:
+        value = value[12:] + value[10:12] + value[8:10] + value[6:8] + value[:6]
+    return str(UUID(bytes=value))
+
+
+def _enum(size: int, column: FoundColumn | None) -> Read:
+    labels = ("", *(column.members if column is not None else ()))
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        number = int.from_bytes(data[at : at + size], "little")
+        return (labels[number] if number < len(labels) else str(number)), at + size
+
+    return read
+
+
+def _set(size: int, column: FoundColumn | None) -> Read:
+    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in (column.members if column else ())]
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        bits = int.from_bytes(data[at : at + size], "little")
+        chosen = ",".join(label for place, label in enumerate(quoted) if bits >> place & 1)
+        return "{" + chosen + "}", at + size
+
+    return read
+
+
+def _bits(count: int, column: FoundColumn | None) -> Read:
+    size = (count + 7) // 8
+    boolean = column is not None and column.kind.type == "boolean"
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        number = int.from_bytes(data[at : at + size], "big")
+        return (("f", "t")[number & 1] if boolean else f"{number:0{count}b}"), at + size
+
+    return read
+
+
+def _float(size: int) -> Read:
+    form = struct.Struct("<f" if size == 4 else "<d")
+    return lambda data, at: (repr(form.unpack_from(data, at)[0]), at + form.size)
+
+
+def _date(_: int) -> Read:
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        number = int.from_bytes(data[at : at + 3], "little")
+        return _day(number >> 9, number >> 5 & 15, number & 31, ""), at + 3
+
+    return read
+
+
+def _year(_: int) -> Read:
+    return lambda data, at: (str(data[at] + 1900 if data[at] else 0), at + 1)
+
+
+def _timestamp(digits: int) -> Read:
+    size = (digits + 1) // 2
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        seconds, end = int.from_bytes(data[at : at + 4], "big"), at + 4 + size
+        fraction = _fraction(int.from_bytes(data[at + 4 : end], "big"), size, digits)
+        if not seconds:  # the moment zero is no moment; 1970 begins with second 1
+            return None, end
+        moment = _EPOCH + timedelta(seconds=seconds)
+        return f"{moment:%Y-%m-%d %H:%M:%S}{fraction}+00", end
+
+    return read
+
+
+def _datetime(digits: int) -> Read:
+    size = (digits + 1) // 2
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        number, end = int.from_bytes(data[at : at + 5], "big") & 0x7FFFFFFFFF, at + 5 + size
+        fraction = _fraction(int.from_bytes(data[at + 5 : end], "big"), size, digits)
+        months, time = number >> 22, number & 0x1FFFF
+        clock = f" {time >> 12:02d}:{time >> 6 & 63:02d}:{time & 63:02d}{fraction}"
+        return _day(months // 13, months % 13, number >> 17 & 31, clock), end
+
+    return read
+
+
+def _time(digits: int) -> Read:
+    size = (digits + 1) // 2
+    bits, zero = 24 + 8 * size, 1 << (23 + 8 * size)
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        end = at + bits // 8
+        number = int.from_bytes(data[at:end], "big") - zero
+        sign, number = ("-", -number) if number < 0 else ("", number)
+        fraction = _fraction(number & ((1 << 8 * size) - 1), size, digits)
+        whole = number >> 8 * size
+        return f"{sign}{whole >> 12 & 1023:02d}:{whole >> 6 & 63:02d}:{whole & 63:02d}{fraction}", end
+
+    return read
+
+
+def _fraction(number: int, size: int, digits: int) -> str:
+    return f".{number:0{2 * size}d}"[: digits + 1] if digits else ""
+
+
+def _day(year: int, month: int, day: int, clock: str) -> str | None:
+    """None for what is no day."""
+    if month == 0 or day == 0 or (day > 28 and day > _days(year, month)):
+        return None
+    return f"{year:04d}-{month:02d}-{day:02d}{clock}" if year else f"0001-{month:02d}-{day:02d}{clock} BC"
+
+
+def _days(year: int, month: int) -> int:
+    if month == 2:
+        return 29 if year and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+_FIXED: Final[dict[int, Callable[[int], Read]]] = {
+    4: lambda _: _float(4), 5: lambda _: _float(8), 10: _date, 13: _year, 17: _timestamp, 18: _datetime, 19: _time,
+}  # fmt: skip

@@ -1,0 +1,194 @@
+"""What the benchmarks of all databases share: the integration `bench` over a table `users`, ours and dlt as programs of
+their own, the hand-written floor's table, and the delay from commit to queryable row."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from churnguard_pipelines.connectors.database_sync import reset_database
+from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.store.catalogue import entries
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import replace_integration
+
+AREA = "databases"
+ROWS = 1_000_000
+LATENCY_SECONDS, LATENCY_RATE = 20, 1000
+OURS = """
+import json, resource, sys, time
+from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.store.database import Store
+store = Store.open(load_settings(), migrate=False)
+begun = time.perf_counter()
+report = sync_integration(store, "bench", sync_id=sys.argv[1])
+seconds = time.perf_counter() - begun
+assert report.status == "succeeded", report
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+DLT = """
+import json, sys, time
+import dlt
+from dlt.sources.sql_database import sql_table
+source, target = sys.argv[1:]
+begun = time.perf_counter()
+pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(target), dataset_name="dlt_bench")
+pipeline.run(sql_table(source, table="users", backend="connectorx", chunk_size=100_000), write_disposition="replace")
+print(json.dumps([time.perf_counter() - begun, 0]))
+"""
+SESSION = """
+import sys
+from churnguard_pipelines.connectors.change_session import ChangeSession
+from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.store.database import Store
+ChangeSession(Store.open(load_settings(), migrate=False), "bench", linger=600).run()
+"""
+
+
+def register(store: Store, provider: str, password: str, mode: str, **where: str) -> IntegrationConfiguration:
+    made = IntegrationConfiguration.model_validate(
+        {
+            "integration_id": "bench",
+            "organization_id": "bench",
+            "integration_name": "Bench",
+            "integration_type": "database",
+            "provider_name": provider,
+            "sync_config": {"sync_mode": mode},
+            "credentials": {
+                "credential_type": "basic_auth",
+                "username": "owner",
+                "password": password,
+                "custom_fields": {"host": "127.0.0.1", **where},
+            },
+        }
+    )
+    replace_integration(store, made, actor="bench")
+    return made
+
+
+def mirror(store: Store) -> str:
+    return f"raw.{entries(store, 'bench')['users'].raw_table}"
+
+
+@contextmanager
+def floor_table(store: Store) -> Iterator[None]:
+    """A table like the mirror, for the hand-written copy."""
+    with store.owner() as owner:
+        owner.exec_driver_sql(f"CREATE TABLE raw.bench_floor (LIKE {mirror(store)} INCLUDING ALL)")
+        for statement in (
+            "ALTER TABLE raw.bench_floor ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            "CREATE POLICY tenant ON raw.bench_floor USING "
+            "(organization_id = current_setting('churnguard.organization_id', true))",
+            "GRANT SELECT, INSERT, UPDATE ON raw.bench_floor TO churnguard_app",
+        ):
+            owner.exec_driver_sql(statement)
+    yield
+    with store.owner() as owner:
+        owner.exec_driver_sql("DROP TABLE raw.bench_floor")
+
+
+def clean(store: Store, made: IntegrationConfiguration) -> None:
+    with store.owner() as owner:
+        owner.exec_driver_sql(f"TRUNCATE {mirror(store)}, raw.bench_floor")
+    reset_database(store, made)
+    with psycopg.connect(store.database_url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def write_floor(store: Store, columns: tuple[str, ...], fill: Callable[[psycopg.Cursor], None]) -> float:
+    """``fill``: copies into the temporary table `incoming`. Returns seconds."""
+    names = ", ".join(column.split()[0] for column in columns)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names.split(", ")[1:])
+    with psycopg.connect(store.database_url) as writing, writing.cursor() as cursor:
+        begun = time.perf_counter()
+        writing.execute("SELECT set_config('role', 'churnguard_app', true)")
+        writing.execute("SELECT set_config('churnguard.organization_id', 'bench', true)")
+        writing.execute(f"CREATE TEMP TABLE incoming ({', '.join(columns)}) ON COMMIT DROP")
+        fill(cursor)
+        writing.execute(
+            f"INSERT INTO raw.bench_floor (organization_id, integration_id, {names}, source_version, synced_at) "
+            f"SELECT 'bench', 'bench', {names}, 1, clock_timestamp() FROM incoming "
+            f"ON CONFLICT (organization_id, integration_id, id) DO UPDATE SET {updates}, "
+            "source_version = excluded.source_version, synced_at = excluded.synced_at "
+            "WHERE excluded.source_version >= bench_floor.source_version"
+        )
+        writing.commit()
+        return time.perf_counter() - begun
+
+
+def delays(store: Store, insert: Callable[[int, int], None]) -> list[float]:
+    """``insert``: commits rows with the ids from … to. Returns, in order, the seconds from a row's commit until it was
+    seen in the warehouse, at a steady rate with a warm session."""
+    session = subprocess.Popen(
+        [sys.executable, "-c", SESSION], env=os.environ | {"CHURNGUARD_DATABASE_URL": store.database_url}
+    )
+    raw = mirror(store)
+    committed: dict[int, float] = {}
+    found: dict[int, float] = {}
+    ended = threading.Event()
+    first = 10_000_000
+    with store.owner() as owner:
+        owner.exec_driver_sql(f"CREATE INDEX bench_ids ON {raw} (id)")
+
+    def observe() -> None:
+        missing = first
+        with psycopg.connect(store.database_url, autocommit=True) as connection:
+            while not ended.wait(0.01):
+                rows = connection.execute(f"SELECT id FROM {raw} WHERE id >= %s", [missing]).fetchall()
+                now = time.time()
+                for (key,) in rows:
+                    found.setdefault(key, now)
+                while missing in found:
+                    missing += 1
+
+    observer = threading.Thread(target=observe)
+    observer.start()
+    try:
+        insert(first, first)
+        _until(lambda: first in found)  # the session is warm
+        begun = time.perf_counter()
+        key = first + 1
+        while (passed := time.perf_counter() - begun) < LATENCY_SECONDS:
+            due = int(passed * LATENCY_RATE) - (key - first - 1)
+            if due >= 5:
+                insert(key, key + due - 1)
+                committed.update(dict.fromkeys(range(key, key + due), time.time()))
+                key += due
+            time.sleep(0.002)
+        _until(lambda: committed.keys() <= found.keys())
+    finally:
+        ended.set()
+        observer.join()
+        session.terminate()
+        session.wait()
+    return sorted(found[key] - moment for key, moment in committed.items())
+
+
+def run_program(program: str, *arguments: str) -> tuple[float, float]:
+    """Seconds, and the most memory in MiB."""
+    environment = os.environ | {"RUNTIME__DLTHUB_TELEMETRY": "false"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", program, *arguments]
+        ended = subprocess.run(
+            command, env=environment | {"DLT_DATA_DIR": folder}, capture_output=True, text=True, check=False
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    seconds, peak = json.loads(ended.stdout.splitlines()[-1])
+    return seconds, peak
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,138 @@
+"""An installation of ours that is killed again and again while it follows a customer's database."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from churnguard_pipelines.connectors.change_lane import load_checkpoint
+from churnguard_pipelines.model import IntegrationCredentials, IntegrationType, Organization
+from churnguard_pipelines.records import Lane
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.organizations import add_organization
+from tests.conftest import configuration, settings_for
+from tests.waiting import wait_for
+
+SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
+KILLS = 60 if SOAK else 6
+VICTIMS = ("session", "source", "warehouse")
+OPEN = """
+import logging, sys
+from churnguard_pipelines.connectors.change_session import ChangeSession
+from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.store.database import Store
+store = Store.open(load_settings(), migrate=False)
+"""
+SESSION = OPEN + "ChangeSession(store, sys.argv[1], linger=600).run()"
+SYNC = OPEN + "sync_integration(store, 'acme-db', sync_id=sys.argv[1])"
+
+
+class Mortal(Protocol):
+    """A customer's server."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
+class Installation:
+    """The warehouse, with the one integration ``acme-db``, and one process at a time that syncs or follows it."""
+
+    def __init__(self, home: Path, provider: str, username: str, password: str, **where: str) -> None:
+        self.postgres = EmbeddedPostgres(home)
+        settings = settings_for(home, self.postgres.start())
+        self.store = Store.open(settings)
+        assert settings.encryption_key is not None
+        self._environment = os.environ | {
+            "CHURNGUARD_HOME": str(home), "CHURNGUARD_DATABASE_URL": self.store.database_url,
+            "INTEGRATION_ENCRYPTION_KEY": settings.encryption_key.get_secret_value(),
+        }  # fmt: skip
+        self._log = (home / "processes.log").open("ab")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+        add_organization(self.store, Organization(organization_id="acme", name="Acme"), actor="test")
+        credentials = {
+            "credential_type": "basic_auth",
+            "username": username,
+            "password": password,
+            "custom_fields": {"host": "127.0.0.1", **where},
+        }
+        made = configuration(
+            "acme-db", integration_type=IntegrationType.DATABASE, provider_name=provider,
+            credentials=IntegrationCredentials.model_validate(credentials), sync_config={"sync_mode": "real_time"},
+        )  # fmt: skip
+        add_integration(self.store, made, actor="test")
+
+    def start(self, program: str) -> None:
+        self._number += 1
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, f"process-{self._number}"],
+            env=self._environment, stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+
+    def keep(self) -> None:
+        """What Dagster does: a session that ended is followed by another."""
+        if self._process is None or self._process.poll() is not None:
+            self.start(SESSION)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def kill_warehouse(self) -> None:
+        pid = int((self.postgres.data / "postmaster.pid").read_text().splitlines()[0])
+        for process in (psutil.Process(pid), *psutil.Process(pid).children()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        self.postgres.start()
+
+    def progress(self, lane: str) -> int:
+        """How often the lane has moved."""
+        checkpoint = load_checkpoint(self.store, Lane("acme", "acme-db", lane))
+        return checkpoint.version if checkpoint else 0
+
+    def mark_of(self, table: str) -> Any:
+        """Before which every row of the table is stored, as its connector writes it; None at the start."""
+        checkpoint = load_checkpoint(self.store, Lane("acme", "acme-db", table))
+        assert checkpoint is None or not checkpoint.position["complete"], "too late"
+        return checkpoint.position["next"] if checkpoint else None
+
+    def endure(self, source: Mortal, kills: int, chance: random.Random) -> dict[str, int]:
+        """Kills the session, the source and the warehouse's server in turn, each time after the changes have moved on;
+        returns how often each."""
+        killed = dict.fromkeys(VICTIMS, 0)
+        for number in range(kills):
+            self.keep()
+            before = self.progress("changes")
+            wait_for(lambda before=before: self.progress("changes") > before, 60)  # type: ignore[misc]
+            victim = VICTIMS[number % len(VICTIMS)]
+            threading.Event().wait(chance.random() * 0.5)  # anywhere in what it does
+            if victim == "session":
+                self.kill()
+            elif victim == "source":
+                source.kill()
+                source.start()
+            else:
+                self.kill_warehouse()
+            killed[victim] += 1
+        return killed
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        self._log.close()
+        self.store.close()
+        self.postgres.stop()

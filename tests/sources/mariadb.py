@@ -1,0 +1,105 @@
+"""A customer's MariaDB: a real server on a loopback port that keeps a binary log, may be killed and comes back.
+
+Debian's package `mariadb-server` has the programs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from churnguard_pipelines.ports import free_port
+from churnguard_pipelines.store.placement import place
+from tests.waiting import wait_for
+
+PASSWORD = "canary-source-password"
+_SETTINGS: dict[str, str | None] = {
+    "bind-address": "127.0.0.1",
+    "server-id": "7",
+    "log-bin": "binlog",
+    "binlog-format": "ROW",
+    "binlog-row-image": "FULL",
+    "binlog-row-metadata": "FULL",
+    "innodb-buffer-pool-size": "64M",
+    "innodb-flush-log-at-trx-commit": "2",
+    "default-time-zone": "-05:00",  # whatever the customer likes
+    "character-set-server": "utf8mb4",
+    "expire-logs-days": "10",
+}
+
+
+class MariaDBServer:
+    """``home``: a new folder that every user may enter. Its user ``owner`` may do everything."""
+
+    def __init__(self, home: Path) -> None:
+        self._place = place(home)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self._run("mariadb-install-db", f"--datadir={self._place.data}", "--auth-root-authentication-method=normal")
+        self._init = self._place.folder / "init.sql"
+        self._init.write_text(
+            "SET sql_log_bin = 0;\n"
+            f"CREATE OR REPLACE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+            "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION;\n"
+        )
+        self._init.chmod(0o644)
+
+    def start(self, **settings: str | None) -> None:
+        """``settings``: the server's, None for one that is not to be set."""
+        self._place.make_socket_folder()
+        wanted = _SETTINGS | {
+            "port": str(self.port),
+            "socket": str(self._place.socket_folder / "mariadb"),
+        }
+        wanted |= {name.replace("_", "-"): value for name, value in settings.items()}
+        options = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+        with self._place.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    _program("mariadbd"), "--no-defaults", f"--datadir={self._place.data}",
+                    f"--init-file={self._init}", *options,
+                ],
+                cwd=self._place.folder, stdout=log, stderr=log, **self._place.user.process_options,
+            )  # fmt: skip
+        wait_for(self._answers, 60)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def connect(self, database: str | None = None) -> pymysql.Connection[Any]:
+        return pymysql.connect(
+            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, database=database, autocommit=True,
+            charset="utf8mb4", connect_timeout=10,
+        )  # fmt: skip
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except pymysql.Error:
+            assert self._process is not None
+            assert self._process.poll() is None, self._place.log.read_text()[-2000:]
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [_program(program), "--no-defaults", "--skip-test-db", *arguments],
+            check=True, capture_output=True, cwd=self._place.folder, **self._place.user.process_options,
+        )  # fmt: skip
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    assert found is not None, f"{name} is not installed: `apt-get install mariadb-server`"
+    return found
