@@ -22,7 +22,7 @@ SELECT TABLE_NAME, IFNULL(TABLE_ROWS, 0), IFNULL(ENGINE, '') FROM information_sc
  WHERE TABLE_SCHEMA = {database} AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'){only}
 """
 _COLUMNS = """
-SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, CHARACTER_SET_NAME, IFNULL(CHARACTER_OCTET_LENGTH, 0)
+SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, CHARACTER_SET_NAME
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {database}{only} ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
 _KEYS = """
@@ -45,14 +45,13 @@ SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
 
 @dataclass(frozen=True, slots=True)
 class FoundColumn:
-    """``codec``: Python's for its characters, None if it has none. ``octets``: the most it holds, 0 if unlimited."""
+    """``codec``: Python's for its characters, None if it has none."""
 
     name: str
     kind: Kind
     data_type: str
     source_type: str
     codec: str | None
-    octets: int
     members: tuple[str, ...]
     unsigned: bool
     known: bool
@@ -136,10 +135,10 @@ def _readable(connection: pymysql.Connection[Cursor], table: str, columns: Seque
 
 
 def _column(row: tuple[Any, ...], checked: set[str]) -> FoundColumn:
-    name, data_type, column_type, charset, octets = row
+    name, data_type, column_type, charset = row
     kind = kind_of(data_type, column_type, json_checked=f"json_valid({quoted(name)})" in checked)
     return FoundColumn(
-        name, kind or UNKNOWN, data_type, column_type, _codec(charset), int(octets),
+        name, kind or UNKNOWN, data_type, column_type, _codec(charset),
         members(column_type) if data_type in ("enum", "set") else (),
         "unsigned" in column_type.split(), kind is not None,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import pymysql
 from pymysql.cursors import Cursor
 
+from churnguard_pipelines.connectors.database_credentials import custom_fields, refused
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -36,33 +37,17 @@ _SETTINGS = (
 def parameters(integration: IntegrationConfiguration) -> dict[str, Any]:
     """PyMySQL's, the password among them. Raises ``InvalidConfiguration`` naming the field that is missing or wrong."""
     credentials = integration.credentials
-    given = {name: value.get_secret_value() for name, value in credentials.custom_fields.items()}
-    for field, value in (("username", credentials.username), ("custom_fields.host", given.get("host")),
-                         ("custom_fields.database", given.get("database"))):  # fmt: skip
-        if not value:
-            raise InvalidConfiguration(
-                f"credentials.{field} is missing.",
-                integration_id=integration.integration_id,
-                remedy="A MySQL source needs username, password, and custom_fields host, port and database.",
-            )
-    port, tls = given.get("port", "3306"), given.get("tls", "prefer")
-    for name, value, valid, rule in (
-        ("port", port, port.isdecimal() and 0 < int(port) < 65536, "It is a number, 3306 as a rule."),
-        ("tls", tls, tls in _TLS, f"It is one of {', '.join(_TLS)}."),
-    ):
-        if not valid:
-            raise InvalidConfiguration(
-                f"credentials.custom_fields.{name} cannot be {value!r}.",
-                integration_id=integration.integration_id,
-                remedy=rule,
-            )
+    given = custom_fields(integration, "MySQL", _TLS)
+    port = given.get("port", "3306")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise refused(integration, "port", port, "It is a number, 3306 as a rule.")
     return {
         "host": given["host"],
         "port": int(port),
         "database": given["database"],
         "user": credentials.username,
         "password": credentials.password.get_secret_value() if credentials.password else "",
-        "ssl": _tls(integration, tls, given.get("tls_ca")),
+        "ssl": _tls(integration, given["tls"], given.get("tls_ca")),
         "charset": "utf8mb4",
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": ANSWER_SECONDS,

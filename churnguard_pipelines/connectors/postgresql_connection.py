@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from churnguard_pipelines.connectors.database_credentials import custom_fields
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
@@ -35,28 +36,14 @@ _REFUSED_WORDS = ("password authentication failed", "no password supplied", "no 
 def parameters(integration: IntegrationConfiguration) -> dict[str, Any]:
     """libpq's, the password among them. Raises ``InvalidConfiguration`` naming the field that is missing."""
     credentials = integration.credentials
-    given = {name: value.get_secret_value() for name, value in credentials.custom_fields.items()}
-    for field, value in (("username", credentials.username), ("custom_fields.host", given.get("host")),
-                         ("custom_fields.database", given.get("database"))):  # fmt: skip
-        if not value:
-            raise InvalidConfiguration(
-                f"credentials.{field} is missing.",
-                integration_id=integration.integration_id,
-                remedy="A PostgreSQL source needs username, password, and custom_fields host, port and database.",
-            )
-    if (tls := given.get("tls", "prefer")) not in _TLS:
-        raise InvalidConfiguration(
-            f"credentials.custom_fields.tls cannot be {tls!r}.",
-            integration_id=integration.integration_id,
-            remedy=f"It is one of {', '.join(_TLS)}.",
-        )
+    given = custom_fields(integration, "PostgreSQL", _TLS)
     wanted = {
         "host": given["host"],
         "port": given.get("port", "5432"),
         "dbname": given["database"],
         "user": credentials.username,
         "password": credentials.password.get_secret_value() if credentials.password else None,
-        "sslmode": tls,
+        "sslmode": given["tls"],
         "sslrootcert": given.get("tls_ca"),
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"churnguard {integration.integration_id}"[:63],

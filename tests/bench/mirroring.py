@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,13 +17,16 @@ from contextlib import contextmanager
 import psycopg
 
 from churnguard_pipelines.connectors.database_sync import reset_database
+from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.catalogue import entries
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
+from tests.bench.harness import ROUNDS, Row
 
 AREA = "databases"
 ROWS = 1_000_000
+DLT_IS = "dlt 1.31, connectorx, replace"
 LATENCY_SECONDS, LATENCY_RATE = 20, 1000
 OURS = """
 import json, resource, sys, time
@@ -95,6 +99,32 @@ def floor_table(store: Store) -> Iterator[None]:
     yield
     with store.owner() as owner:
         owner.exec_driver_sql("DROP TABLE raw.bench_floor")
+
+
+def full_rows(
+    store: Store, made: IntegrationConfiguration, floor: Callable[[], float], floor_is: str, source: str, target: str
+) -> list[Row]:
+    """Full syncs into an empty table each time, after a warm-up. ``floor``: the hand-written copy's seconds;
+    ``source``, ``target``: URLs for dlt."""
+    provider = made.provider_name
+    sync_integration(store, "bench", sync_id=f"{provider}-warm-up")
+    seconds: dict[str, list[float]] = {"ours": [], "floor": [], "dlt": []}
+    peaks: list[float] = []
+    with floor_table(store):
+        for number in range(ROUNDS):
+            clean(store, made)
+            took, peak = run_program(OURS, f"{provider}-round-{number}")
+            seconds["ours"].append(took)
+            peaks.append(peak)
+            clean(store, made)
+            seconds["floor"].append(floor())
+            seconds["dlt"].append(run_program(DLT, source, target)[0])
+        clean(store, made)
+    ours, by_hand, dlt = (ROWS / statistics.median(seconds[name]) for name in ("ours", "floor", "dlt"))
+    return [
+        Row(AREA, f"{provider}_full", "rows/s", ours, by_hand, floor_is, ours / by_hand, peak_mib=max(peaks)),
+        Row(AREA, f"{provider}_full", "rows/s", ours, dlt, DLT_IS, ours / dlt, peak_mib=max(peaks)),
+    ]
 
 
 def clean(store: Store, made: IntegrationConfiguration) -> None:

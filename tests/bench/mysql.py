@@ -17,13 +17,12 @@ from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
 from tests.bench.harness import ROUNDS, Row
-from tests.bench.mirroring import AREA, DLT, OURS, ROWS, clean, delays, floor_table, register, run_program, write_floor
+from tests.bench.mirroring import AREA, ROWS, delays, full_rows, register, write_floor
 from tests.sources.mariadb import PASSWORD, MariaDBServer
 from tests.sources.postgresql import PostgreSQLServer
 
 CHANGES = 50_000
 FLOOR = "PyMySQL's rows one by one into COPY to a temporary table + upsert"
-DLT_IS = "dlt 1.31, connectorx, replace"
 READER = "mysql-replication reading the same log, storing nothing"
 COLUMNS = (
     "id bigint", "email text", "name text", "balance numeric(12,2)", "active smallint",
@@ -59,33 +58,16 @@ def _execute(connection: pymysql.Connection[Any], statement: str) -> list[Any]:
 
 
 def _full(store: Store, source: MariaDBServer, target: PostgreSQLServer) -> list[Row]:
-    """Into an empty table each time."""
     with closing(source.connect("bench")) as connection:
         _execute(connection, TABLE)
         _execute(connection, FILL.format(begin=1, end=ROWS))
     made = _register(store, source, "full")
-    sync_integration(store, "bench", sync_id="mysql-warm-up")
     target.new_database("dlt")
     to = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**target.parameters("dlt"))
     come_from = f"mysql+pymysql://owner:{PASSWORD}@127.0.0.1:{source.port}/bench"
-    seconds: dict[str, list[float]] = {"ours": [], "floor": [], "dlt": []}
-    peaks: list[float] = []
-    with floor_table(store):
-        for number in range(ROUNDS):
-            clean(store, made)
-            took, peak = run_program(OURS, f"mysql-round-{number}")
-            seconds["ours"].append(took)
-            peaks.append(peak)
-            clean(store, made)
-            seconds["floor"].append(_floor(store, source))
-            seconds["dlt"].append(run_program(DLT, come_from, to)[0])
-        clean(store, made)
-    ours, floor, dlt = (ROWS / statistics.median(seconds[name]) for name in ("ours", "floor", "dlt"))
+    rows = full_rows(store, made, lambda: _floor(store, source), FLOOR, come_from, to)
     target.drop_database("dlt")
-    return [
-        Row(AREA, "mysql_full", "rows/s", ours, floor, FLOOR, ours / floor, peak_mib=max(peaks)),
-        Row(AREA, "mysql_full", "rows/s", ours, dlt, DLT_IS, ours / dlt, peak_mib=max(peaks)),
-    ]
+    return rows
 
 
 def _floor(store: Store, source: MariaDBServer) -> float:

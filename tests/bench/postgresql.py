@@ -16,12 +16,11 @@ from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
 from tests.bench.harness import ROUNDS, Row
-from tests.bench.mirroring import AREA, DLT, OURS, ROWS, clean, delays, floor_table, register, run_program, write_floor
+from tests.bench.mirroring import AREA, ROWS, delays, full_rows, register, write_floor
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 
 CHANGES = 200_000
 FLOOR = "hand-written binary COPY to a temporary table + upsert"
-DLT_IS = "dlt 1.31, connectorx, replace"
 READER = "psycopg2 reading the same slot, storing nothing"
 COLUMNS = (
     "id bigint", "email text", "name text", "balance numeric(12,2)", "active boolean",
@@ -43,34 +42,17 @@ def _register(store: Store, source: PostgreSQLServer, mode: str) -> IntegrationC
 
 
 def _full(store: Store, source: PostgreSQLServer) -> list[Row]:
-    """Into an empty table each time."""
     with source.connect() as connection:
         connection.execute(f"CREATE TABLE users ({', '.join(COLUMNS)}, PRIMARY KEY (id))")
         connection.execute("INSERT INTO users " + FILL.format(begin=1, end=ROWS))
         connection.execute("VACUUM ANALYZE users")
     made = _register(store, source, "full")
-    sync_integration(store, "bench", sync_id="warm-up")
     url = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**source.parameters("postgres"))
     source.new_database("dlt")  # on the source's server: dlt cannot reach a socket, where the warehouse listens
     target = url.removesuffix("postgres") + "dlt"
-    seconds: dict[str, list[float]] = {"ours": [], "floor": [], "dlt": []}
-    peaks: list[float] = []
-    with floor_table(store):
-        for number in range(ROUNDS):
-            clean(store, made)
-            took, peak = run_program(OURS, f"round-{number}")
-            seconds["ours"].append(took)
-            peaks.append(peak)
-            clean(store, made)
-            seconds["floor"].append(_floor(store, source))
-            seconds["dlt"].append(run_program(DLT, url, target)[0])
-        clean(store, made)
-    ours, floor, dlt = (ROWS / statistics.median(seconds[name]) for name in ("ours", "floor", "dlt"))
+    rows = full_rows(store, made, lambda: _floor(store, source), FLOOR, url, target)
     source.drop_database("dlt")
-    return [
-        Row(AREA, "postgresql_full", "rows/s", ours, floor, FLOOR, ours / floor, peak_mib=max(peaks)),
-        Row(AREA, "postgresql_full", "rows/s", ours, dlt, DLT_IS, ours / dlt, peak_mib=max(peaks)),
-    ]
+    return rows
 
 
 def _floor(store: Store, source: PostgreSQLServer) -> float:

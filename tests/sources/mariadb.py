@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pymysql
 
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.placement import place
+from tests.sources.homes import temporary_home
 from tests.waiting import wait_for
 
 PASSWORD = "canary-source-password"
@@ -97,6 +100,15 @@ class MariaDBServer:
             [_program(program), "--no-defaults", "--skip-test-db", *arguments],
             check=True, capture_output=True, cwd=self._place.folder, **self._place.user.process_options,
         )  # fmt: skip
+
+
+@contextmanager
+def running_mariadb() -> Iterator[MariaDBServer]:
+    with temporary_home() as home:
+        server = MariaDBServer(home)
+        server.start()
+        yield server
+        server.stop()
 
 
 def _program(name: str) -> str:

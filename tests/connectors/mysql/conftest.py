@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ from churnguard_pipelines.mirrors import Change, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
 from churnguard_pipelines.records import Position
 from tests.conftest import configuration
-from tests.sources.mariadb import PASSWORD, MariaDBServer
+from tests.sources.mariadb import PASSWORD, MariaDBServer, running_mariadb
 
 Opened = Callable[..., MySQL]
 _numbers = itertools.count(1)
@@ -26,25 +23,15 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[MariaDBServer]:
-    home = Path(tempfile.mkdtemp(prefix="churnguard-source-"))
-    home.chmod(0o755)
-    server = MariaDBServer(home)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(home, ignore_errors=True)
+    with running_mariadb() as server:
+        yield server
 
 
 @pytest.fixture
 def mortal() -> Iterator[MariaDBServer]:
     """A server of one's own, to be killed and restarted."""
-    home = Path(tempfile.mkdtemp(prefix="churnguard-source-"))
-    home.chmod(0o755)
-    server = MariaDBServer(home)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(home, ignore_errors=True)
+    with running_mariadb() as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -25,6 +22,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
 from churnguard_pipelines.store.ledger import SyncReport
 from tests.conftest import configuration
+from tests.sources.homes import temporary_home
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 
 Register = Callable[..., IntegrationConfiguration]
@@ -34,13 +32,11 @@ _syncs = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[PostgreSQLServer]:
-    home = Path(tempfile.mkdtemp(prefix="churnguard-source-"))
-    home.chmod(0o755)
-    server = PostgreSQLServer(home)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(home, ignore_errors=True)
+    with temporary_home() as home:
+        server = PostgreSQLServer(home)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

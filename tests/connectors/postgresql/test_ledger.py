@@ -7,8 +7,6 @@ with CHURNGUARD_SOAK=1. The seed is in the test's id.
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +18,7 @@ import pytest
 
 from churnguard_pipelines.connectors.sync import sync_integration
 from tests.connectors.postgresql.conftest import in_source, mirrored
+from tests.sources.homes import temporary_home
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
@@ -92,12 +91,10 @@ class Product:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="churnguard-ledger-"))
-    folder.chmod(0o755)
-    for name in ("source", "warehouse"):
-        (folder / name).mkdir(mode=0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with temporary_home() as folder:
+        for name in ("source", "warehouse"):
+            (folder / name).mkdir(mode=0o755)
+        yield folder
 
 
 @pytest.mark.slow
