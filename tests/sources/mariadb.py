@@ -42,7 +42,17 @@ class MariaDBServer:
         self._place = place(home)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self._run("mariadb-install-db", f"--datadir={self._place.data}", "--auth-root-authentication-method=normal")
+        # Not the machine's: a server that starts clears it of every other server's tables.
+        self._temporary = self._place.folder / "tmp"
+        self._temporary.mkdir(mode=0o777)
+        self._temporary.chmod(0o777)
+        subprocess.run(
+            [
+                _program("mariadb-install-db"), "--no-defaults", "--skip-test-db", f"--datadir={self._place.data}",
+                f"--tmpdir={self._temporary}", "--auth-root-authentication-method=normal",
+            ],
+            check=True, stdout=subprocess.DEVNULL, cwd=self._place.folder, **self._place.user.process_options,
+        )  # fmt: skip
         self._init = self._place.folder / "init.sql"
         self._init.write_text(
             "SET sql_log_bin = 0;\n"
@@ -64,7 +74,7 @@ class MariaDBServer:
             self._process = subprocess.Popen(
                 [
                     _program("mariadbd"), "--no-defaults", f"--datadir={self._place.data}",
-                    f"--init-file={self._init}", *options,
+                    f"--tmpdir={self._temporary}", f"--init-file={self._init}", *options,
                 ],
                 cwd=self._place.folder, stdout=log, stderr=log, **self._place.user.process_options,
             )  # fmt: skip
@@ -94,12 +104,6 @@ class MariaDBServer:
             assert self._process.poll() is None, self._place.log.read_text()[-2000:]
             return False
         return True
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [_program(program), "--no-defaults", "--skip-test-db", *arguments],
-            check=True, capture_output=True, cwd=self._place.folder, **self._place.user.process_options,
-        )  # fmt: skip
 
 
 @contextmanager
