@@ -160,6 +160,8 @@ class _Run:
         self._warehouse = Warehouse(store)
         self._resources = ExitStack()
         self._opened: Snapshot | None = None
+        self._found: list[SourceTable] = []
+        self._absent: list[SourceTable] = []
         self._identity = ""
         self._raw_names: dict[str, str] = {}
         self._mirrors: dict[str, Mirror] = {}
@@ -171,24 +173,17 @@ class _Run:
     def look(self, objects: Sequence[str] | None) -> None:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
-        tables = wanted_tables(self._integration, self._connector.discover(), objects)
+        known = {name: e.table for name, e in catalogue.entries(self._store, self._integration.integration_id).items()}
+        self._found = [
+            self._connector.settled(table, known[table.object]) if table.object in known else table
+            for table in self._connector.discover()
+        ]
+        tables = wanted_tables(self._integration, self._found, objects)
         self.tables = {table.object: table for table in tables}
         if objects is None:
-            self._note_absent(tables)
+            self._absent = [table for name, table in known.items() if name not in self.tables]
         names = [(table, entity_of(self._integration, table)) for table in tables]
         self._raw_names = catalogue.remember(self._store, self._integration, names)
-
-    def _note_absent(self, tables: Sequence[SourceTable]) -> None:
-        there = {table.object for table in tables}
-        known = [entry.table for entry in catalogue.entries(self._store, self._integration.integration_id).values()]
-        wanted = chosen_tables(self._integration, known)
-        for table in known:
-            if table.object not in there:
-                gone = (
-                    "it is not in the source any more, or may not be read; its rows stay. `exclude` ends this notice."
-                )
-                problem = gone if table in wanted else None
-                catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources:
@@ -199,7 +194,17 @@ class _Run:
             except ChurnGuardError as error:
                 return error
             failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda: 0, on_object)
-            return failure or (self._drain() if self._followed else None)
+            failure = failure or (self._drain() if self._followed else None)
+            self._note_absent()
+            return failure
+
+    def _note_absent(self) -> None:
+        """Not before the change log has told what became of them."""
+        wanted = chosen_tables(self._integration, self._absent)
+        gone = "it is not in the source any more, or may not be read. `exclude` ends this notice."
+        for table in self._absent:
+            problem = gone if table in wanted else None
+            catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
 
     def _prepare(self, table: SourceTable) -> None:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
@@ -312,7 +317,7 @@ class _Run:
 
     def _followable(self) -> list[SourceTable]:
         """All that the integration follows, whichever of them this sync was asked for."""
-        every = wanted_tables(self._integration, self._connector.discover())
+        every = wanted_tables(self._integration, self._found)
         return [table for table in every if self._connector.unfollowable(table) is None]
 
     def _drain(self) -> ChurnGuardError | None:

@@ -1,0 +1,176 @@
+"""The collections of a MongoDB database as tables: columns by what a few of their documents have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain
+from typing import Any
+
+from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.binary import Binary
+from bson.datetime_ms import DatetimeMS
+
+from churnguard_pipelines.connectors.mongodb_connection import Source
+from churnguard_pipelines.connectors.mongodb_documents import (
+    CONTENT,
+    CONTENT_SOURCE,
+    KEY,
+    WHOLE,
+    NotFinite,
+    Script,
+    is_uuid,
+)
+from churnguard_pipelines.mirrors import SourceColumn, SourceTable
+
+SAMPLED = 200
+"""Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
+MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
+_LONGEST_NAME = 63
+_SAMPLE_SECONDS = 60
+_FILES, _CHUNKS = ".files", ".chunks"
+
+_KINDS: dict[type, tuple[str, str]] = {
+    bool: ("bool", "boolean"),
+    int: ("int", "bigint"),
+    Int64: ("long", "bigint"),
+    float: ("double", "double precision"),
+    NotFinite: ("double", "double precision"),
+    Decimal128: ("decimal", "numeric"),
+    str: ("string", "text"),
+    datetime: ("date", "timestamp with time zone"),
+    DatetimeMS: ("date", "timestamp with time zone"),
+    ObjectId: ("objectId", "text"),
+    Regex: ("regex", "text"),
+    Script: ("javascript", "text"),
+    Timestamp: ("timestamp", "text"),
+    bytes: ("binData", "bytea"),
+    dict: ("object", "jsonb"),
+    list: ("array", "jsonb"),
+    DBRef: ("object", "jsonb"),
+    MinKey: ("minKey", "jsonb"),
+    MaxKey: ("maxKey", "jsonb"),
+}
+_NUMBERS = {"bigint", "double precision", "numeric"}
+
+
+@dataclass(frozen=True, slots=True)
+class Collections:
+    """Names. ``others``: what is there and cannot be read as a collection, with the reason."""
+
+    readable: tuple[str, ...]
+    others: Mapping[str, str]
+
+
+def find_collections(source: Source) -> Collections:
+    readable, others = [], {}
+    with source.translated():
+        listed = {item["name"]: item for item in source.database.list_collections()}
+    for name, item in sorted(listed.items()):
+        if name.startswith("system.") or (name.endswith(_CHUNKS) and _bucket(name, _CHUNKS) + _FILES in listed):
+            continue
+        options = item.get("options", {})
+        if item.get("type") == "view":
+            others[name] = f"it is a view of {options.get('viewOn')}, which can be read itself, with a pipeline"
+        elif item.get("type") == "timeseries" or "timeseries" in options:
+            others[name] = "it is a time series: its documents have no key"
+        else:
+            readable.append(name)
+    return Collections(tuple(readable), others)
+
+
+def find_tables(source: Source, names: tuple[str, ...]) -> Iterator[SourceTable]:
+    """Collections as tables, their key and the whole document among the columns."""
+    for name in names:
+        with source.translated():
+            columns = [SourceColumn(KEY, "text", "_id"), *_columns(source, name)]
+            if is_files(source, name):
+                columns = [column for column in columns if column.name != CONTENT]
+                columns.append(SourceColumn(CONTENT, "bytea", CONTENT_SOURCE))
+            columns.append(SourceColumn(WHOLE, "jsonb", "document"))
+            rows = source.collection(name).estimated_document_count()
+        yield SourceTable(name, tuple(columns), (KEY,), rows=rows)
+
+
+def settled(found: SourceTable, known: SourceTable) -> SourceTable:
+    """With the columns that were known, be they in this sample or not. Their types stay, but that an integer becomes a
+    numeric where there are other numbers: what does not fit its column is in the whole document all the same."""
+    fields = {column.name: column for column in known.columns if not _is_own(column)}
+    for column in found.columns:
+        before = fields.get(column.name)
+        if _is_own(column) or (before is None and len(fields) >= MOST_COLUMNS):
+            continue
+        if before is None:
+            fields[column.name] = column
+        elif before.type == "bigint" and column.type in _NUMBERS:
+            fields[column.name] = SourceColumn(column.name, _common({before.type, column.type}), column.source_type)
+    first, *own = [column for column in found.columns if _is_own(column)]
+    return replace(found, columns=(first, *fields.values(), *own))
+
+
+def _is_own(column: SourceColumn) -> bool:
+    """Not a field of the documents."""
+    return column.name in (KEY, WHOLE) or column.source_type == CONTENT_SOURCE
+
+
+def is_files(source: Source, name: str) -> bool:
+    """Whether it lists the files of GridFS whose content is wanted, too."""
+    return source.with_content and name.endswith(_FILES)
+
+
+def chunks_of(name: str) -> str:
+    return _bucket(name, _FILES) + _CHUNKS
+
+
+def _bucket(name: str, ending: str) -> str:
+    return name.removesuffix(ending)
+
+
+def _columns(source: Source, name: str) -> list[SourceColumn]:
+    """In the order in which the fields were first seen."""
+    kinds: dict[str, dict[str, str]] = {}
+    seen: Counter[str] = Counter()
+    for document in _sample(source, name):
+        for field, value in document.items():
+            if value is not None and _is_column(field):
+                kind, type_name = _kind(value)
+                kinds.setdefault(field, {})[kind] = type_name
+                seen[field] += 1
+    chosen = {field for field, _ in seen.most_common(MOST_COLUMNS)}
+    return [
+        SourceColumn(field, _common(set(found.values())), ", ".join(sorted(found)))
+        for field, found in kinds.items() if field in chosen
+    ]  # fmt: skip
+
+
+def _sample(source: Source, name: str) -> Iterator[dict[str, Any]]:
+    stages = source.pipelines.get(name, [])
+    return chain.from_iterable(
+        source.aggregate(
+            name,
+            [{"$sort": {KEY: direction}}, *stages, {"$limit": SAMPLED}],
+            batchSize=20,  # they may be of 16 MB each
+            maxTimeMS=_SAMPLE_SECONDS * 1000,
+        )
+        for direction in (1, -1)
+    )
+
+
+def _is_column(field: str) -> bool:
+    return field not in ("", KEY, WHOLE) and "\0" not in field and len(field.encode()) <= _LONGEST_NAME
+
+
+def _kind(value: Any) -> tuple[str, str]:
+    """The source's word, and PostgreSQL's type."""
+    if type(value) is Binary:
+        return ("uuid", "uuid") if is_uuid(value) else ("binData", "bytea")
+    return _KINDS[type(value)]
+
+
+def _common(types: set[str]) -> str:
+    """Of values that differ: any number is a numeric, anything is JSON."""
+    if len(types) == 1:
+        return next(iter(types))
+    return "numeric" if types <= _NUMBERS else "jsonb"

@@ -1,0 +1,97 @@
+"""Reads collections by ranges of ``_id``, at a moment that the change log's events can be compared with.
+
+MongoDB has no snapshot that could stay open for hours. A range is read as it is by then, with all that happened until
+the snapshot's version; what happened since comes with the change log again, under greater versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson import Timestamp
+from pymongo.client_session import ClientSession
+
+from churnguard_pipelines.connectors.database import Snapshot
+from churnguard_pipelines.connectors.mongodb_connection import Source, version_of
+from churnguard_pipelines.connectors.mongodb_documents import KEY, key_text
+from churnguard_pipelines.connectors.mongodb_increment import Greatest, condition
+from churnguard_pipelines.connectors.mongodb_reading import AT_ONCE, documents, mark_after, parts, rows_of
+from churnguard_pipelines.mirrors import Piece, SourceTable
+from churnguard_pipelines.store.copy_text import encode
+
+PIECE_DOCUMENTS = 20_000
+PIECE_BYTES = 32 * 2**20
+
+
+class MongoDBSnapshot(Snapshot):
+    """The marks of pieces are ids as Extended JSON. ``since``: what happened until then is in every answer; None where
+    nobody compares it with a change log."""
+
+    def __init__(self, source: Source, version: int, since: Timestamp | None) -> None:
+        self._source = source
+        self._since = since
+        self.version = version
+
+    def pieces(self, table: SourceTable, after: object) -> Iterator[Piece]:
+        begin = str(after) if after is not None else None
+        count = self._per_piece(table)
+        while True:
+            end = mark_after(self._source, table.object, begin, count)
+            yield Piece(begin, end)
+            if end is None:
+                return
+            begin = end
+
+    def copy(self, table: SourceTable, piece: Piece) -> Iterator[bytes]:
+        rows = rows_of(self._source, table)
+        with self._source.translated(), self._session() as session:
+            found = documents(self._source, table.object, piece.begin, piece.end, session)
+            yield from parts(rows, self.version, found)
+
+    def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:
+        kind = next(item.type for item in table.columns if item.name == column)
+        greatest = Greatest(kind)
+        stages = [*self._source.pipelines.get(table.object, []), {"$match": condition(column, kind, after)}]
+        rows = rows_of(self._source, table)
+        with self._source.translated(), self._session() as session:
+
+            def found() -> Iterator[dict[str, object]]:
+                for document in self._source.aggregate(table.object, stages, session=session, batchSize=AT_ONCE):
+                    greatest.see(document.get(column))
+                    yield document
+
+            for part in parts(rows, self.version, found()):
+                yield part, greatest.text
+
+    def keys(self, table: SourceTable) -> Iterator[bytes]:
+        stages = [*self._source.pipelines.get(table.object, []), {"$project": {KEY: 1}}]
+        waiting: list[tuple[str]] = []
+        with self._source.translated(), self._session() as session:
+            for document in self._source.aggregate(table.object, stages, session=session):
+                waiting.append((key_text(document[KEY]),))
+                if len(waiting) == AT_ONCE:
+                    yield encode(waiting, (0,))
+                    waiting = []
+        yield encode(waiting, (0,))
+
+    def _per_piece(self, table: SourceTable) -> int:
+        """Fewer of large documents, so that a piece is stored in one go."""
+        with self._source.translated():
+            size = int(self._source.database.command("collStats", table.object).get("avgObjSize") or 1)
+        return max(1, min(PIECE_DOCUMENTS, PIECE_BYTES // max(size, 1)))
+
+    @contextmanager
+    def _session(self) -> Iterator[ClientSession | None]:
+        if self._since is None:
+            yield None
+            return
+        with self._source.client.start_session(causal_consistency=True) as session:
+            session.advance_operation_time(self._since)
+            yield session
+
+
+@contextmanager
+def opened_snapshot(source: Source, *, followed: bool) -> Iterator[MongoDBSnapshot]:
+    now = source.now()
+    yield MongoDBSnapshot(source, version_of(now), now if followed else None)
