@@ -30,7 +30,10 @@ _CANONICAL = json_util.CANONICAL_JSON_OPTIONS.with_options(datetime_conversion=D
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
 _OURS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}")
-_LIKE_ANOTHER = re.compile(r"[0-9a-f]{24}|true|false|null|[\[{\"].*|.*\0.*", re.DOTALL)
+_LIKE_ANOTHER = re.compile(
+    r"[0-9a-f]{24}|true|false|null|-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|[\[{\"].*|.*\0.*", re.DOTALL
+)
+_BELOW_LONG = 2.0**63
 _EXACT_DOUBLE = 2**53
 _DAY = 86_400_000  # milliseconds
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  as the driver decodes: without a zone, UTC
@@ -78,13 +81,17 @@ DECODING: CodecOptions[dict[str, Any]] = CodecOptions(
 def key_text(value: Any) -> str:
     """A document's ``_id``; different ids have different texts.
 
-    An ObjectId is its 24 digits, a string itself unless it could be taken for another id's text: then it is quoted.
+    An ObjectId is its 24 digits, a number its own, which are the same for an integer and an equal double, as they are
+    the same id to MongoDB. A string is itself unless it could be taken for another id's text: then it is quoted.
     Anything else is canonical Extended JSON, which keeps its type.
     """
-    if type(value) is ObjectId:
+    kind = type(value)
+    if kind is ObjectId or kind is int or kind is Int64:
         return str(value)
-    if type(value) is str and not _LIKE_ANOTHER.fullmatch(value):
-        return value
+    if kind is str and not _LIKE_ANOTHER.fullmatch(value):
+        return str(value)
+    if kind is float:
+        return str(int(value)) if value.is_integer() and abs(value) < _BELOW_LONG else repr(value)
     return extended(value)
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg
@@ -101,30 +101,33 @@ def floor_table(store: Store) -> Iterator[None]:
         owner.exec_driver_sql("DROP TABLE raw.bench_floor")
 
 
-def full_rows(
-    store: Store, made: IntegrationConfiguration, floor: Callable[[], float], floor_is: str, source: str, target: str
-) -> list[Row]:
-    """Full syncs into an empty table each time, after a warm-up. ``floor``: the hand-written copy's seconds;
-    ``source``, ``target``: URLs for dlt."""
+def full_rows(store: Store, made: IntegrationConfiguration, references: Mapping[str, Callable[[], float]]) -> list[Row]:
+    """Full syncs into an empty table each time, after a warm-up. ``references``: what they are -> their rows/s."""
     provider = made.provider_name
     sync_integration(store, "bench", sync_id=f"{provider}-warm-up")
-    seconds: dict[str, list[float]] = {"ours": [], "floor": [], "dlt": []}
+    own: list[float] = []
+    others: dict[str, list[float]] = {name: [] for name in references}
     peaks: list[float] = []
     with floor_table(store):
         for number in range(ROUNDS):
             clean(store, made)
             took, peak = run_program(OURS, f"{provider}-round-{number}")
-            seconds["ours"].append(took)
+            own.append(ROWS / took)
             peaks.append(peak)
             clean(store, made)
-            seconds["floor"].append(floor())
-            seconds["dlt"].append(run_program(DLT, source, target)[0])
+            for name, reference in references.items():
+                others[name].append(reference())
         clean(store, made)
-    ours, by_hand, dlt = (ROWS / statistics.median(seconds[name]) for name in ("ours", "floor", "dlt"))
+    ours = statistics.median(own)
     return [
-        Row(AREA, f"{provider}_full", "rows/s", ours, by_hand, floor_is, ours / by_hand, peak_mib=max(peaks)),
-        Row(AREA, f"{provider}_full", "rows/s", ours, dlt, DLT_IS, ours / dlt, peak_mib=max(peaks)),
+        Row(AREA, f"{provider}_full", "rows/s", ours, rate, name, ours / rate, peak_mib=max(peaks))
+        for name, rate in ((name, statistics.median(rates)) for name, rates in others.items())
     ]
+
+
+def dlt_rate(source: str, target: str) -> float:
+    """dlt's rows/s from one database to the other, by their URLs."""
+    return ROWS / run_program(DLT, source, target)[0]
 
 
 def clean(store: Store, made: IntegrationConfiguration) -> None:
@@ -136,7 +139,8 @@ def clean(store: Store, made: IntegrationConfiguration) -> None:
 
 
 def write_floor(store: Store, columns: tuple[str, ...], fill: Callable[[psycopg.Cursor], None]) -> float:
-    """``fill``: copies into the temporary table `incoming`. Returns seconds."""
+    """``fill``: copies all rows into the temporary table `incoming`, whose first column is the key. Returns rows/s."""
+    key = columns[0].split()[0]
     names = ", ".join(column.split()[0] for column in columns)
     updates = ", ".join(f"{name} = excluded.{name}" for name in names.split(", ")[1:])
     with psycopg.connect(store.database_url) as writing, writing.cursor() as cursor:
@@ -148,12 +152,12 @@ def write_floor(store: Store, columns: tuple[str, ...], fill: Callable[[psycopg.
         writing.execute(
             f"INSERT INTO raw.bench_floor (organization_id, integration_id, {names}, source_version, synced_at) "
             f"SELECT 'bench', 'bench', {names}, 1, clock_timestamp() FROM incoming "
-            f"ON CONFLICT (organization_id, integration_id, id) DO UPDATE SET {updates}, "
+            f"ON CONFLICT (organization_id, integration_id, {key}) DO UPDATE SET {updates}, "
             "source_version = excluded.source_version, synced_at = excluded.synced_at "
             "WHERE excluded.source_version >= bench_floor.source_version"
         )
         writing.commit()
-        return time.perf_counter() - begun
+        return ROWS / (time.perf_counter() - begun)
 
 
 def delays(store: Store, insert: Callable[[int, int], None]) -> list[float]:

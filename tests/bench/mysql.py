@@ -17,7 +17,7 @@ from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
 from tests.bench.harness import ROUNDS, Row
-from tests.bench.mirroring import AREA, ROWS, delays, full_rows, register, write_floor
+from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_rows, register, write_floor
 from tests.sources.mariadb import PASSWORD, MariaDBServer
 from tests.sources.postgresql import PostgreSQLServer
 
@@ -65,7 +65,8 @@ def _full(store: Store, source: MariaDBServer, target: PostgreSQLServer) -> list
     target.new_database("dlt")
     to = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**target.parameters("dlt"))
     come_from = f"mysql+pymysql://owner:{PASSWORD}@127.0.0.1:{source.port}/bench"
-    rows = full_rows(store, made, lambda: _floor(store, source), FLOOR, come_from, to)
+    references = {FLOOR: lambda: _floor(store, source), DLT_IS: lambda: dlt_rate(come_from, to)}
+    rows = full_rows(store, made, references)
     target.drop_database("dlt")
     return rows
 

@@ -16,7 +16,7 @@ from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
 from tests.bench.harness import ROUNDS, Row
-from tests.bench.mirroring import AREA, ROWS, delays, full_rows, register, write_floor
+from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_rows, register, write_floor
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 
 CHANGES = 200_000
@@ -50,7 +50,8 @@ def _full(store: Store, source: PostgreSQLServer) -> list[Row]:
     url = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**source.parameters("postgres"))
     source.new_database("dlt")  # on the source's server: dlt cannot reach a socket, where the warehouse listens
     target = url.removesuffix("postgres") + "dlt"
-    rows = full_rows(store, made, lambda: _floor(store, source), FLOOR, url, target)
+    references = {FLOOR: lambda: _floor(store, source), DLT_IS: lambda: dlt_rate(url, target)}
+    rows = full_rows(store, made, references)
     source.drop_database("dlt")
     return rows
 

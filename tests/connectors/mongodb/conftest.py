@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,8 +59,8 @@ def client(source_server: MongoDBServer) -> Iterator[MongoClient[dict[str, Any]]
 
 @pytest.fixture
 def source(client: MongoClient[dict[str, Any]]) -> Iterator[Source]:
-    """A database of one's own."""
-    name = f"product_{next(_numbers)}"
+    """A database of one's own, even on a server that other processes test with."""
+    name = f"product_{os.getpid()}_{next(_numbers)}"
     client.drop_database(name)
     yield client[name]
     client.drop_database(name)
