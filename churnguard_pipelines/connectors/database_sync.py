@@ -173,7 +173,7 @@ class _Run:
     def look(self, objects: Sequence[str] | None) -> None:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
-        known = {name: e.table for name, e in catalogue.entries(self._store, self._integration.integration_id).items()}
+        known = self.tables
         self._found = [
             self._connector.settled(table, known[table.object]) if table.object in known else table
             for table in self._connector.discover()
