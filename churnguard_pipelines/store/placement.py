@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -22,6 +25,7 @@ from churnguard_pipelines.errors import DatabaseUnavailable
 SYSTEM_USER = "churnguard"
 _LONGEST_SOCKET_FOLDER = 80  # a socket's whole path must stay below 104 bytes on some systems
 _SYSTEM_FOLDER = Path("/var/lib/churnguard")
+_PASSWORD_LOCK = Path("/etc/.pwd.lock")  # useradd's own, which it locks in another way
 
 
 @dataclass(frozen=True)
@@ -164,12 +168,25 @@ def _server_user() -> ServerUser:
     """Ourselves; for root the system user, made if there is none."""
     if os.geteuid() != 0:
         return ServerUser(pwd.getpwuid(os.geteuid()).pw_name)
-    try:
-        entry = pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        _make_system_user()
-        entry = pwd.getpwnam(SYSTEM_USER)
+    with _one_at_a_time():
+        try:
+            entry = pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            _make_system_user()
+            entry = pwd.getpwnam(SYSTEM_USER)
     return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of two that run useradd at once both may succeed: the later gives the user another number, and the former's
+    number is nobody's any more. So each looks, and makes, alone."""
+    lock = os.open(_PASSWORD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _make_system_user() -> None:
@@ -190,7 +207,7 @@ def _make_system_user() -> None:
     except FileNotFoundError:
         problem = "useradd is not installed"
     try:
-        pwd.getpwnam(SYSTEM_USER)  # another process may have made it meanwhile
+        pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         raise DatabaseUnavailable(
             f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be made: {problem}.",
