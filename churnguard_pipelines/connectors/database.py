@@ -31,12 +31,14 @@ class Snapshot(ABC):
     def pieces(self, table: SourceTable, after: object) -> Iterator[Piece]:
         """The table's parts from the mark ``after`` on (None: the start), in order, each of some ten thousand rows.
 
-        The marks hold in later snapshots too. An empty table has one piece.
+        The marks hold in later snapshots too. An empty table has one piece. A piece may hold its rows already; some
+        few are alive at once.
         """
 
     @abstractmethod
     def copy(self, table: SourceTable, piece: Piece) -> Iterator[bytes]:
-        """The piece's rows as PostgreSQL's COPY reads them: ``source_version`` (bigint), then the table's columns."""
+        """The rows of one of :meth:`pieces`, as PostgreSQL's COPY reads them: ``source_version`` (bigint), then the
+        table's columns."""
 
     @abstractmethod
     def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:

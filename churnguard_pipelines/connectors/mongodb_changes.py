@@ -221,7 +221,7 @@ class MongoDBChanges(ChangeLog):
     def _everything(self, name: str, version: int) -> Iterator[list[Change]]:
         rows = self._rows[name]
         with self._source.translated():
-            found = documents(self._source, name, None, None, None)
+            found = documents(self._source, name)
             while some := list(islice(found, _COPIED_AT_ONCE)):
                 yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]
 

@@ -1,17 +1,19 @@
-"""Documents of a collection as its mirror wants them: by a range of ids or one by one, through its pipeline."""
+"""Documents of a collection as its mirror wants them: in the order of ids or one by one, through its pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
+import bson
 from pymongo.client_session import ClientSession
-from pymongo.cursor import Cursor
+from pymongo.errors import AutoReconnect, CursorNotFound
 
 from churnguard_pipelines.connectors.mongodb_catalog import chunks_of
 from churnguard_pipelines.connectors.mongodb_connection import Document, Source
 from churnguard_pipelines.connectors.mongodb_documents import (
+    DECODING,
     KEY,
     Rows,
     bytes_text,
@@ -37,27 +39,43 @@ def rows_of(source: Source, table: SourceTable) -> Rows:
     return Rows(table, content_of)
 
 
-def mark_after(source: Source, name: str, begin: str | None, count: int) -> str | None:
-    """The id ``count`` documents after that of ``begin``, as Extended JSON; None if there are not so many."""
-    with source.translated():
-        cursor = source.collection(name).find({}, {KEY: 1}).hint(_BY_ID).skip(count).limit(1)
-        found = next(_within(cursor, begin, None), None)
-    return None if found is None else extended(found[KEY])
+def batches(source: Source, name: str, begin: str | None, session: ClientSession | None) -> Iterator[bytes]:
+    """Documents as the server encodes them, at most :data:`AT_ONCE` and 16 MB of them at a time, from the id ``begin``
+    on and in the order of the ids. Only ids, where a pipeline makes the documents of them.
+
+    Where the connection is lost it goes on with another, unless that one brings nothing.
+    """
+    behind: str | None = None
+    while True:
+        last = b""
+        try:
+            for batch in _batches_from(source, name, behind or begin, session):
+                if rest := _without(batch, behind):
+                    last = rest
+                    yield rest
+            return
+        except (AutoReconnect, CursorNotFound):
+            if not last:
+                raise
+        behind = _last_id(last)
 
 
-def documents(
-    source: Source, name: str, begin: str | None, end: str | None, session: ClientSession | None
-) -> Iterator[Document]:
-    """From the id ``begin`` to before ``end``, in their order."""
-    stages = source.pipelines.get(name)
-    fields = {KEY: 1} if stages else None
-    cursor = source.collection(name).find({}, fields, batch_size=AT_ONCE, session=session).hint(_BY_ID)
-    found = _within(cursor, begin, end)
-    if not stages:
-        yield from found
-        return
-    while ids := [document[KEY] for document in islice(found, AT_ONCE)]:
-        yield from _through_pipeline(source, name, ids, session)
+def first_id(batch: bytes) -> str:
+    """As Extended JSON."""
+    return _id_at(batch, 0)
+
+
+def decoded(source: Source, name: str, batch: bytes, session: ClientSession | None) -> Iterable[Document]:
+    found = bson.decode_all(batch, DECODING)
+    if name not in source.pipelines:
+        return found
+    return _through_pipeline(source, name, [document[KEY] for document in found], session)
+
+
+def documents(source: Source, name: str) -> Iterator[Document]:
+    """All, one after the other."""
+    for batch in batches(source, name, None, None):
+        yield from decoded(source, name, batch, None)
 
 
 def by_keys(source: Source, table: SourceTable, keys: Iterable[str]) -> dict[str, Values]:
@@ -90,12 +108,33 @@ def size_of(row: Values) -> int:
     return sum(len(value) for value in row[-2:] if isinstance(value, str))
 
 
-def _within(cursor: Cursor[Document], begin: str | None, end: str | None) -> Iterator[Document]:
+def _batches_from(source: Source, name: str, begin: str | None, session: ClientSession | None) -> Iterator[bytes]:
+    fields = {KEY: 1} if name in source.pipelines else None
+    cursor = source.collection(name).find_raw_batches({}, fields, batch_size=AT_ONCE, session=session).hint(_BY_ID)
     if begin is not None:
         cursor = cursor.min([(KEY, from_extended(begin))])
-    if end is not None:
-        cursor = cursor.max([(KEY, from_extended(end))])
-    return iter(cursor)
+    return (batch for batch in cast(Iterator[bytes], cursor) if batch)  # the driver's types know only documents
+
+
+def _without(batch: bytes, first: str | None) -> bytes:
+    """All of it, but not the document that has the id ``first``, if it begins with that."""
+    return batch[_length(batch, 0) :] if first is not None and first_id(batch) == first else batch
+
+
+def _last_id(batch: bytes) -> str:
+    place = 0
+    while (following := place + _length(batch, place)) < len(batch):
+        place = following
+    return _id_at(batch, place)
+
+
+def _id_at(batch: bytes, place: int) -> str:
+    return extended(bson.decode(batch[place : place + _length(batch, place)], DECODING)[KEY])
+
+
+def _length(batch: bytes, place: int) -> int:
+    """Of the document there; it begins with it."""
+    return int.from_bytes(batch[place : place + 4], "little")
 
 
 def _through_pipeline(source: Source, name: str, ids: list[Any], session: ClientSession | None) -> Iterator[Document]:

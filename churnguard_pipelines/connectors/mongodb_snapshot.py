@@ -1,13 +1,14 @@
-"""Reads collections by ranges of ``_id``, at a moment that the change log's events can be compared with.
+"""Reads collections in the order of ``_id``, at a moment that the change log's events can be compared with.
 
-MongoDB has no snapshot that could stay open for hours. A range is read as it is by then, with all that happened until
-the snapshot's version; what happened since comes with the change log again, under greater versions.
+MongoDB has no snapshot that could stay open for hours. A document is read as it is by then, with all that happened
+until the snapshot's version; what happened since comes with the change log again, under greater versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from bson import Timestamp
 from pymongo.client_session import ClientSession
@@ -16,12 +17,20 @@ from churnguard_pipelines.connectors.database import Snapshot
 from churnguard_pipelines.connectors.mongodb_connection import Source, version_of
 from churnguard_pipelines.connectors.mongodb_documents import KEY, key_text
 from churnguard_pipelines.connectors.mongodb_increment import Greatest, condition
-from churnguard_pipelines.connectors.mongodb_reading import AT_ONCE, documents, mark_after, parts, rows_of
+from churnguard_pipelines.connectors.mongodb_reading import AT_ONCE, batches, decoded, first_id, parts, rows_of
 from churnguard_pipelines.mirrors import Piece, SourceTable
 from churnguard_pipelines.store.copy_text import encode
 
-PIECE_DOCUMENTS = 20_000
+PIECE_BATCHES = 20
 PIECE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPiece(Piece):
+    """With its documents: one cursor reads a collection from its begin to its end, which spares the server to look for
+    each piece's ends. ``batches``: as :func:`~.mongodb_reading.batches` gives them."""
+
+    batches: Sequence[bytes]
 
 
 class MongoDBSnapshot(Snapshot):
@@ -34,20 +43,23 @@ class MongoDBSnapshot(Snapshot):
         self.version = version
 
     def pieces(self, table: SourceTable, after: object) -> Iterator[Piece]:
-        begin = str(after) if after is not None else None
-        count = self._per_piece(table)
-        while True:
-            end = mark_after(self._source, table.object, begin, count)
-            yield Piece(begin, end)
-            if end is None:
-                return
-            begin = end
+        begin = None if after is None else str(after)
+        held: list[bytes] = []
+        with self._source.translated(), self._session() as session:
+            for batch in batches(self._source, table.object, begin, session):
+                if held and (len(held) == PIECE_BATCHES or sum(map(len, held)) + len(batch) > PIECE_BYTES):
+                    end = first_id(batch)
+                    yield FetchedPiece(begin, end, held)
+                    begin, held = end, []
+                held.append(batch)
+        yield FetchedPiece(begin, None, held)
 
     def copy(self, table: SourceTable, piece: Piece) -> Iterator[bytes]:
+        assert isinstance(piece, FetchedPiece)
         rows = rows_of(self._source, table)
         with self._source.translated(), self._session() as session:
-            found = documents(self._source, table.object, piece.begin, piece.end, session)
-            yield from parts(rows, self.version, found)
+            for batch in piece.batches:
+                yield from parts(rows, self.version, decoded(self._source, table.object, batch, session))
 
     def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:
         kind = next(item.type for item in table.columns if item.name == column)
@@ -74,12 +86,6 @@ class MongoDBSnapshot(Snapshot):
                     yield encode(waiting, (0,))
                     waiting = []
         yield encode(waiting, (0,))
-
-    def _per_piece(self, table: SourceTable) -> int:
-        """Fewer of large documents, so that a piece is stored in one go."""
-        with self._source.translated():
-            size = int(self._source.database.command("collStats", table.object).get("avgObjSize") or 1)
-        return max(1, min(PIECE_DOCUMENTS, PIECE_BYTES // max(size, 1)))
 
     @contextmanager
     def _session(self) -> Iterator[ClientSession | None]:
