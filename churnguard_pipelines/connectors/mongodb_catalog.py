@@ -28,6 +28,7 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 SAMPLED = 200
 """Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
 MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
+BY_ID = [(KEY, 1)]
 _LONGEST_NAME = 63
 _SAMPLE_SECONDS = 60
 _FILES, _CHUNKS = ".files", ".chunks"
@@ -146,16 +147,17 @@ def _columns(source: Source, name: str) -> list[SourceColumn]:
 
 
 def _sample(source: Source, name: str) -> Iterator[dict[str, Any]]:
-    stages = source.pipelines.get(name, [])
-    return chain.from_iterable(
-        source.aggregate(
-            name,
-            [{"$sort": {KEY: direction}}, *stages, {"$limit": SAMPLED}],
-            batchSize=20,  # they may be of 16 MB each
-            maxTimeMS=_SAMPLE_SECONDS * 1000,
-        )
-        for direction in (1, -1)
-    )
+    return chain.from_iterable(_sample_from(source, name, direction) for direction in (1, -1))
+
+
+def _sample_from(source: Source, name: str, direction: int) -> Iterator[dict[str, Any]]:
+    few = 20  # at once: they may be of 16 MB each
+    most = _SAMPLE_SECONDS * 1000
+    if stages := source.pipelines.get(name):
+        sampled = [{"$sort": {KEY: direction}}, *stages, {"$limit": SAMPLED}]
+        return source.aggregate(name, sampled, batchSize=few, maxTimeMS=most)
+    found = source.collection(name).find(batch_size=few, max_time_ms=most, limit=SAMPLED)
+    return iter(found.sort(KEY, direction).hint(BY_ID))
 
 
 def _is_column(field: str) -> bool:

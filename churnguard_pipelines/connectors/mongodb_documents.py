@@ -35,6 +35,8 @@ _LIKE_ANOTHER = re.compile(
 )
 _BELOW_LONG = 2.0**63
 _EXACT_DOUBLE = 2**53
+_SIGNIFICAND = 2**113 - 1
+_MOST_SIGNIFICAND = 10**34
 _DAY = 86_400_000  # milliseconds
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  as the driver decodes: without a zone, UTC
 _EPOCH_JULIAN = 2_440_588
@@ -148,6 +150,24 @@ class Rows:
         return encode([(version, *row) for row in rows], self._strings)
 
 
+def decimal_text(value: Decimal128) -> str:
+    """As ``str`` says it, which builds a tuple of digits first: here that is only for what needs an exponent or is not
+    finite. The layout is IEEE 754's decimal128 with a binary significand."""
+    encoded = int.from_bytes(value.bid, "little")
+    exponent = (encoded >> 113 & 0x3FFF) - 6176
+    significand = encoded & _SIGNIFICAND
+    if not (-34 <= exponent <= 0 and significand < _MOST_SIGNIFICAND):
+        return str(value)
+    digits = str(significand)
+    whole = len(digits) + exponent
+    if whole <= -6:
+        return str(value)
+    sign = "-" if encoded >> 127 else ""
+    if exponent == 0:
+        return sign + digits
+    return f"{sign}{digits[:whole]}.{digits[whole:]}" if whole > 0 else f"{sign}0.{digits.zfill(-exponent)}"
+
+
 def bytes_text(value: bytes) -> str:
     return f"\\x{value.hex()}"
 
@@ -190,7 +210,7 @@ def _double(value: Any) -> float | str | None:
 def _numeric(value: Any) -> int | float | str | None:
     kind = type(value)
     if kind is Decimal128:
-        text = str(value)
+        text = decimal_text(value)
         return "NaN" if "NaN" in text else text  # a signalling or a signed one
     if kind is int or kind is Int64 or kind is float:
         return value  # type: ignore[no-any-return]
@@ -246,6 +266,8 @@ def _relaxed(value: Any) -> Any:
         return {"$oid": str(value)}
     if kind is datetime and value >= _EPOCH:
         return {"$date": f"{value.isoformat(timespec='milliseconds' if value.microsecond else 'seconds')}Z"}
+    if kind is Decimal128:
+        return {"$numberDecimal": decimal_text(value)}
     if kind is NotFinite:
         return {"$numberDouble": value.text}
     return json_util.default(_native(value), _RELAXED)

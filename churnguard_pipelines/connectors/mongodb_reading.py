@@ -10,7 +10,7 @@ import bson
 from pymongo.client_session import ClientSession
 from pymongo.errors import AutoReconnect, CursorNotFound
 
-from churnguard_pipelines.connectors.mongodb_catalog import chunks_of
+from churnguard_pipelines.connectors.mongodb_catalog import BY_ID, chunks_of
 from churnguard_pipelines.connectors.mongodb_connection import Document, Source
 from churnguard_pipelines.connectors.mongodb_documents import (
     DECODING,
@@ -27,9 +27,6 @@ from churnguard_pipelines.mirrors import SourceTable, Values
 LARGEST_CONTENT = 16 * 2**20
 AT_ONCE = 1000
 PART_BYTES = 2**20
-
-# By the index on _id and not by a condition: $gte finds only values of the same type, an index holds them all in order.
-_BY_ID = [(KEY, 1)]
 
 
 def rows_of(source: Source, table: SourceTable) -> Rows:
@@ -110,8 +107,8 @@ def size_of(row: Values) -> int:
 
 def _batches_from(source: Source, name: str, begin: str | None, session: ClientSession | None) -> Iterator[bytes]:
     fields = {KEY: 1} if name in source.pipelines else None
-    cursor = source.collection(name).find_raw_batches({}, fields, batch_size=AT_ONCE, session=session).hint(_BY_ID)
-    if begin is not None:
+    cursor = source.collection(name).find_raw_batches({}, fields, batch_size=AT_ONCE, session=session).hint(BY_ID)
+    if begin is not None:  # not by a condition: $gte finds only values of the same type, the index has them all
         cursor = cursor.min([(KEY, from_extended(begin))])
     return (batch for batch in cast(Iterator[bytes], cursor) if batch)  # the driver's types know only documents
 

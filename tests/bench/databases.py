@@ -6,24 +6,30 @@ from churnguard_pipelines.connectors.integration_removal import remove_integrati
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import add_organization
-from tests.bench import mysql, postgresql
+from tests.bench import mongodb, mysql, postgresql
 from tests.bench.harness import Row
 from tests.sources.homes import temporary_home
 from tests.sources.mariadb import MariaDBServer
+from tests.sources.mongodb import MongoDBServer
 from tests.sources.postgresql import PostgreSQLServer
 
 
 def run(store: Store) -> list[Row]:
     add_organization(store, Organization(organization_id="bench", name="Bench"), actor="bench")
-    with temporary_home() as home, temporary_home() as other:
+    with temporary_home() as home, temporary_home() as other, temporary_home() as third:
         source = PostgreSQLServer(home)
         source.start()
         shop = MariaDBServer(other)
+        app = MongoDBServer(third)
         try:
             rows = postgresql.run(store, source)
             remove_integration(store, "bench", actor="bench", purge=True)
             shop.start()
-            return rows + mysql.run(store, shop, source)
+            rows += mysql.run(store, shop, source)
+            remove_integration(store, "bench", actor="bench", purge=True)
+            app.start()
+            return rows + mongodb.run(store, app, source)
         finally:
+            app.stop()
             shop.stop()
             source.stop()

@@ -21,7 +21,8 @@ from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_row
 from tests.sources.mariadb import PASSWORD, MariaDBServer
 from tests.sources.postgresql import PostgreSQLServer
 
-CHANGES = 50_000
+CHANGES = 200_000
+ACCOUNTS = 150_000
 FLOOR = "PyMySQL's rows one by one into COPY to a temporary table + upsert"
 READER = "mysql-replication reading the same log, storing nothing"
 COLUMNS = (
@@ -119,14 +120,14 @@ def _changes(store: Store, source: MariaDBServer) -> Row:
 
 def _fill_anew(connection: pymysql.Connection[Any]) -> None:
     _execute(connection, "TRUNCATE users")
-    _execute(connection, FILL.format(begin=1, end=100_000))
+    _execute(connection, FILL.format(begin=1, end=ACCOUNTS))
 
 
 def _change(connection: pymysql.Connection[Any]) -> None:
     """In transactions of a hundred: six in ten are updates, three inserts, one a deletion, all of different rows."""
-    last = 100_000
+    last = ACCOUNTS
     for number in range(CHANGES // 100):
-        first = number * 70 % 90_000 + 1
+        first = number * 70 + 1
         connection.begin()
         _execute(connection, f"UPDATE users SET balance = balance + 1 WHERE id BETWEEN {first} AND {first + 59}")
         _execute(connection, f"DELETE FROM users WHERE id BETWEEN {first + 60} AND {first + 69}")

@@ -28,6 +28,8 @@ from bson import (
     encode,
 )
 from bson.datetime_ms import DatetimeMS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
@@ -213,6 +215,24 @@ def test_what_does_not_fit_its_column_stays_in_the_document(store: Store, regist
     sync(store)
     assert (str(half["_id"]), None, "x") in mirrored(store, "users", "_id", "n", "name")
     assert [row for row in mirrored(store, "users", "document") if orjson.loads(row[0])["n"] == [1]]
+
+
+@given(
+    st.one_of(
+        st.builds(Decimal128.from_bid, st.binary(min_size=16, max_size=16)),
+        st.builds(
+            lambda negative, significand, exponent: Decimal128(f"{'-' * negative}{significand}E{exponent}"),
+            st.booleans(), st.integers(0, 10**34 - 1) | st.integers(0, 10**6), st.integers(-45, 5),
+        ),
+    )
+)  # fmt: skip
+def test_any_decimal_is_the_number_that_the_driver_says(value: Decimal128) -> None:
+    table = SourceTable(
+        "users", (SourceColumn("_id", "text", "_id"), SourceColumn("n", "numeric", "decimal")), ("_id",)
+    )
+    _, number, document = Rows(table, lambda _: None).values({"_id": 1, "n": value})
+    assert number == ("NaN" if "NaN" in str(value) else str(value))
+    assert orjson.loads(document)["n"] == {"$numberDecimal": str(value)}
 
 
 def test_fields_that_can_be_no_column_stay_in_the_document(store: Store, register: Configure, source: Source) -> None:
