@@ -14,6 +14,7 @@ import psycopg
 
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import chosen_tables, mirror_of
+from churnguard_pipelines.connectors.read_ahead import ReadAhead
 from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable, SchemaConflict
@@ -120,7 +121,7 @@ class ChangeLane:
         if self._log is None:
             assert self.checkpoint is not None, "a sync begins the change log"
             self._load_tables()
-            self._log = self._connector.changes(list(self._tables.values()), self.checkpoint.position)
+            self._log = ReadAhead(self._connector.changes(list(self._tables.values()), self.checkpoint.position))
         return self._log
 
     def _close(self) -> None:

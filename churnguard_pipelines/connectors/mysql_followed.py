@@ -8,7 +8,7 @@ from dataclasses import replace
 from churnguard_pipelines.connectors import mysql_events as events
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable
 from churnguard_pipelines.connectors.mysql_events import Event, TableMap
-from churnguard_pipelines.connectors.mysql_values import Rows, Undecodable, suits
+from churnguard_pipelines.connectors.mysql_values import Read, Rows, Undecodable, suits
 from churnguard_pipelines.mirrors import Change, SourceTable, Values
 
 NAMES_HINT = "With `SET GLOBAL binlog_row_metadata = FULL` the log would name its columns."
@@ -30,11 +30,13 @@ class Followed:
     def changes(self, event: Event, version: int) -> Iterator[Change]:
         """Raises ``Unfollowable``."""
         count, at, data = events.rows(event)
-        images = 2 if event.kind in events.UPDATES else 1
+        forms = self._forms(event.kind)
         size = self._rows.bitmap_size
-        if count != self._rows.count or not all(self._rows.whole(data, at + size * n) for n in range(images)):
+        if count != self._rows.count or not all(
+            self._rows.complete(data, at + size * place) for place in range(len(forms))
+        ):
             raise Unfollowable("its rows were logged in part: run `SET GLOBAL binlog_row_image = FULL`")
-        found = self._rows.images(data, at + size * images)
+        found = self._rows.images(data, at + size * len(forms), *forms)
         object = self.table.object
         if event.kind in events.INSERTS:
             for row in found:
@@ -46,6 +48,12 @@ class Followed:
             for before, after in zip(found[::2], found[1::2], strict=True):
                 former = self._key(before)
                 yield Change(object, "upsert", version, after, key=former if former != self._key(after) else None)
+
+    def _forms(self, kind: int) -> tuple[list[Read], ...]:
+        """Of the images of one row."""
+        if kind in events.UPDATES:
+            return self._rows.key_only, self._rows.whole
+        return (self._rows.whole if kind in events.INSERTS else self._rows.key_only,)
 
     def _key(self, row: Values) -> Values:
         return tuple([row[place] for place in self._key_at])
@@ -75,7 +83,12 @@ def layout(map: TableMap, found: FoundTable, *, surely: bool = False) -> Followe
         raise Unfollowable("its key was changed")
     wanted = [column for column in found.table.columns if column.name in names]
     try:
-        rows = Rows(map, [by_name.get(name) for name in names], [names.index(column.name) for column in wanted])
+        rows = Rows(
+            map,
+            columns=[by_name.get(name) for name in names],
+            order=[names.index(column.name) for column in wanted],
+            key={names.index(name) for name in found.table.key},
+        )
     except Undecodable as error:
         raise Unfollowable(str(error)) from None
     return Followed(replace(found.table, columns=tuple(wanted)), rows)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 from uuid import UUID
 
 from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
-from churnguard_pipelines.connectors.mysql_decimal import decimal
+from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
 from churnguard_pipelines.connectors.mysql_events import TableMap
 from churnguard_pipelines.connectors.mysql_json import text as json_text
 from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
@@ -33,7 +33,9 @@ _FAMILIES: Final = {
     "uuid": (254,), "inet6": (254,), "inet4": (254,),
 } | dict.fromkeys(SPATIAL, (255,))  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8}
+_SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8, 4: 4, 5: 8, 10: 3, 13: 1}
+_FRACTIONS: Final = {17: 4, 18: 5, 19: 3}  # before their fractions of a second
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(100))
 
 
 class Undecodable(Exception):
@@ -68,41 +70,50 @@ def suits(column: FoundColumn, code: int, metadata: bytes) -> bool:
 
 class Rows:
     """Takes rows apart. ``columns``: of the table map, None for those that are not wanted; ``order``: places of the
-    wanted ones in the order in which their values are handed out."""
+    wanted ones in the order in which their values are handed out; ``key``: those of the key.
 
-    def __init__(self, map: TableMap, columns: Sequence[FoundColumn | None], order: Sequence[int]) -> None:
+    ``whole`` and ``key_only`` say what is read of an image: with the latter all other values are None.
+    """
+
+    def __init__(
+        self, map: TableMap, columns: Sequence[FoundColumn | None], order: Sequence[int], key: Collection[int]
+    ) -> None:
         unsigned = map.unsigned or tuple(column is not None and column.unsigned for column in columns)
-        self._read = [
-            _reader(code, metadata, column, sign)
-            for (code, metadata), column, sign in zip(map.kinds, columns, unsigned, strict=True)
-        ]
+        self.whole: list[Read] = []
+        self.key_only: list[Read] = []
+        for place, ((code, metadata), column, sign) in enumerate(zip(map.kinds, columns, unsigned, strict=True)):
+            passed = _passed(code, metadata, column)
+            read = passed if column is None else _reader(code, metadata, column, sign)
+            self.whole.append(read)
+            self.key_only.append(read if place in key else passed)
         self._order = order
         self._straight = list(order) == list(range(len(columns)))
         self.count = len(columns)
         self._bitmap = (self.count + 7) // 8
 
-    def whole(self, data: bytes, at: int) -> bool:
+    def complete(self, data: bytes, at: int) -> bool:
         """Whether the bitmap at this place says that every column is there."""
         present = int.from_bytes(data[at : at + self._bitmap], "little")
         return present & ((1 << self.count) - 1) == (1 << self.count) - 1
 
-    def images(self, data: bytes, at: int) -> list[Values]:
-        """All row images from this place on."""
+    def images(self, data: bytes, at: int, *forms: list[Read]) -> list[Values]:
+        """All row images from this place on, which have these forms by turns."""
         found: list[Values] = []
-        size, readers, order = self._bitmap, self._read, self._order
+        size, order = self._bitmap, self._order
         end = len(data)
         while at < end:
-            nulls = int.from_bytes(data[at : at + size], "little")
-            at += size
-            row: list[Any] = []
-            for read in readers:
-                if nulls & 1:
-                    row.append(None)
-                else:
-                    value, at = read(data, at)
-                    row.append(value)
-                nulls >>= 1
-            found.append(tuple(row) if self._straight else tuple([row[place] for place in order]))
+            for readers in forms:
+                nulls = int.from_bytes(data[at : at + size], "little")
+                at += size
+                row: list[Any] = []
+                for read in readers:
+                    if nulls & 1:
+                        row.append(None)
+                    else:
+                        value, at = read(data, at)
+                        row.append(value)
+                    nulls >>= 1
+                found.append(tuple(row) if self._straight else tuple([row[place] for place in order]))
         return found
 
     @property
@@ -110,9 +121,34 @@ class Rows:
         return self._bitmap
 
 
-def _reader(code: int, metadata: bytes, column: FoundColumn | None, unsigned: bool) -> Read:
+def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
+    """Not looked at. Raises ``Undecodable`` for kinds that nobody knows the size of."""
     kind, size = real_kind(code, metadata)
-    if kind in _SIZES:
+    if kind in (254, 253, 15):
+        return _counted(2 if size > 255 else 1, len)
+    if kind in (252, 255, 245):
+        return _counted(size, len)
+    if kind in _FRACTIONS:
+        width = _FRACTIONS[kind] + (size + 1) // 2
+    elif kind == 246:
+        width = decimal_size(*metadata)
+    elif kind == 16:
+        width = (metadata[0] + 8 * metadata[1] + 7) // 8
+    elif kind in (_ENUM, _SET):
+        width = size
+    elif kind in _SIZES:
+        width = _SIZES[kind]
+    else:
+        raise Undecodable(
+            f"its column {column.name if column else '?'} is stored in a way (kind {kind}) that we cannot read in the "
+            "log. `ALTER TABLE … FORCE` brings old tables' columns up to date; compressed columns cannot be followed."
+        )
+    return lambda data, at: (None, at + width)
+
+
+def _reader(code: int, metadata: bytes, column: FoundColumn, unsigned: bool) -> Read:
+    kind, size = real_kind(code, metadata)
+    if kind in _INTEGERS:
         return _integer(_SIZES[kind], unsigned)
     if kind == _ENUM:
         return _enum(size, column)
@@ -126,12 +162,7 @@ def _reader(code: int, metadata: bytes, column: FoundColumn | None, unsigned: bo
         return decimal(*metadata)
     if kind in _FIXED:
         return _FIXED[kind](size)
-    if kind == 16:
-        return _bits(metadata[0] + 8 * metadata[1], column)
-    raise Undecodable(
-        f"its column {column.name if column else '?'} is stored in a way (kind {kind}) that we cannot read in the log. "
-        "`ALTER TABLE … FORCE` brings old tables' columns up to date; compressed columns cannot be followed."
-    )
+    return _bits(metadata[0] + 8 * metadata[1], column)
 
 
 def _integer(size: int, unsigned: bool) -> Read:
@@ -162,10 +193,8 @@ def _counted(size: int, finish: Callable[[bytes], Any]) -> Read:
     return read
 
 
-def _finish(column: FoundColumn | None, size: int, *, json: bool = False) -> Callable[[bytes], Any]:
+def _finish(column: FoundColumn, size: int, *, json: bool = False) -> Callable[[bytes], Any]:
     """Bytes of a string as the column's text."""
-    if column is None:
-        return len
     if json:
         return json_text
     if column.data_type in SPATIAL:
@@ -199,8 +228,8 @@ def _uuid(value: bytes) -> str:
     return str(UUID(bytes=value))
 
 
-def _enum(size: int, column: FoundColumn | None) -> Read:
-    labels = ("", *(column.members if column is not None else ()))
+def _enum(size: int, column: FoundColumn) -> Read:
+    labels = ("", *column.members)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number = int.from_bytes(data[at : at + size], "little")
@@ -209,8 +238,8 @@ def _enum(size: int, column: FoundColumn | None) -> Read:
     return read
 
 
-def _set(size: int, column: FoundColumn | None) -> Read:
-    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in (column.members if column else ())]
+def _set(size: int, column: FoundColumn) -> Read:
+    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in column.members]
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         bits = int.from_bytes(data[at : at + size], "little")
@@ -220,9 +249,9 @@ def _set(size: int, column: FoundColumn | None) -> Read:
     return read
 
 
-def _bits(count: int, column: FoundColumn | None) -> Read:
+def _bits(count: int, column: FoundColumn) -> Read:
     size = (count + 7) // 8
-    boolean = column is not None and column.kind.type == "boolean"
+    boolean = column.kind.type == "boolean"
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number = int.from_bytes(data[at : at + size], "big")
@@ -263,13 +292,13 @@ def _timestamp(digits: int) -> Read:
 
 
 def _datetime(digits: int) -> Read:
-    size = (digits + 1) // 2
+    size, two = (digits + 1) // 2, _TWO_DIGITS
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number, end = int.from_bytes(data[at : at + 5], "big") & 0x7FFFFFFFFF, at + 5 + size
-        fraction = _fraction(int.from_bytes(data[at + 5 : end], "big"), size, digits)
-        months, time = number >> 22, number & 0x1FFFF
-        clock = f" {time >> 12:02d}:{time >> 6 & 63:02d}:{time & 63:02d}{fraction}"
+        fraction = _fraction(int.from_bytes(data[at + 5 : end], "big"), size, digits) if digits else ""
+        clock = f" {two[number >> 12 & 31]}:{two[number >> 6 & 63]}:{two[number & 63]}{fraction}"
+        months = number >> 22
         return _day(months // 13, months % 13, number >> 17 & 31, clock), end
 
     return read
@@ -298,7 +327,8 @@ def _day(year: int, month: int, day: int, clock: str) -> str | None:
     """None for what is no day."""
     if month == 0 or day == 0 or (day > 28 and day > _days(year, month)):
         return None
-    return f"{year:04d}-{month:02d}-{day:02d}{clock}" if year else f"0001-{month:02d}-{day:02d}{clock} BC"
+    rest = f"{_TWO_DIGITS[month]}-{_TWO_DIGITS[day]}{clock}"
+    return f"{year:04d}-{rest}" if year else f"0001-{rest} BC"
 
 
 def _days(year: int, month: int) -> int:
