@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from churnguard_pipelines.connectors import mysql_events as events
-from churnguard_pipelines.connectors.database import ChangeLog
+from churnguard_pipelines.connectors.database import (
+    LONGEST_GATHERING,
+    MOST_CHANGE_BYTES,
+    MOST_CHANGES,
+    ChangeLog,
+)
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables
 from churnguard_pipelines.connectors.mysql_connection import connect, parameters, translated
 from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
@@ -20,9 +25,6 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
-
-MOST_CHANGES = 10_000  # in a batch; bounds memory whatever the size of a transaction
-LONGEST_GATHERING = 0.2  # seconds
 
 
 class MySQLChanges(ChangeLog):
@@ -60,6 +62,7 @@ class MySQLChanges(ChangeLog):
         changes: list[Change] = []
         deadline = time.monotonic() + timeout
         before = self._at
+        size = 0
         while True:
             with reading(self._integration, self._at):
                 event = self._stream.next()
@@ -74,7 +77,8 @@ class MySQLChanges(ChangeLog):
                     self._stream.wait(left)
                 continue
             changes.extend(self._taken(event))
-            if len(changes) >= MOST_CHANGES:
+            size += len(event.body) if changes else 0
+            if len(changes) >= MOST_CHANGES or size >= MOST_CHANGE_BYTES:
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)

@@ -13,7 +13,12 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.connectors import postgresql_messages as messages
-from churnguard_pipelines.connectors.database import ChangeLog
+from churnguard_pipelines.connectors.database import (
+    LONGEST_GATHERING,
+    MOST_CHANGE_BYTES,
+    MOST_CHANGES,
+    ChangeLog,
+)
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, Types, object_name
 from churnguard_pipelines.connectors.postgresql_connection import connect, parameters, translated
 from churnguard_pipelines.connectors.postgresql_messages import Relation
@@ -23,8 +28,6 @@ from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceC
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
-MOST_CHANGES = 10_000  # in a batch; bounds memory whatever the size of a transaction
-LONGEST_GATHERING = 0.2  # seconds
 _SETTINGS = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
 SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
 
@@ -170,6 +173,7 @@ class PostgreSQLChanges(ChangeLog):
     def _read(self, changes: list[Change], timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
         before = self._at
+        size = 0
         while True:
             message = self._next()
             if message is None:
@@ -185,9 +189,10 @@ class PostgreSQLChanges(ChangeLog):
                     self._stream.wait(left)
                 continue
             self._take(message, changes)
+            size += len(message) if changes else 0
             if not self._in_transaction:
                 self._whole = len(changes)
-            if len(changes) >= MOST_CHANGES:
+            if len(changes) >= MOST_CHANGES or size >= MOST_CHANGE_BYTES:
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pymysql.cursors import Cursor
 
+from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mysql import MySQL
 from churnguard_pipelines.errors import ProviderUnavailable, SourceChanged
-from churnguard_pipelines.mirrors import Change
+from churnguard_pipelines.mirrors import Change, ChangeBatch
 from churnguard_pipelines.records import Position
 from tests.connectors.mysql.conftest import copied, integration, read_all, replayed, table
 from tests.sources.mariadb import MariaDBServer
@@ -19,6 +20,10 @@ from tests.sources.mariadb import MariaDBServer
 def followed(connector: MySQL, position: Position, *names: str) -> list[Change]:
     with connector.changes([table(connector, name) for name in names], position) as log:
         return read_all(log)[0]
+
+
+def read_all_batches(log: ChangeLog) -> list[ChangeBatch]:
+    return list(iter(lambda: log.read(2), None))
 
 
 def test_rows_come_in_order_with_one_version_per_transaction(connector: MySQL, source: Cursor) -> None:
@@ -63,12 +68,20 @@ def test_a_large_transaction_comes_in_parts(connector: MySQL, source: Cursor) ->
     position = connector.begin_changes([])
     source.execute("INSERT INTO t SELECT seq FROM seq_1_to_35000")
     with connector.changes([table(connector, "t")], position) as log:
-        batches = []
-        while (batch := log.read(2)) is not None:
-            batches.append(batch)
+        batches = read_all_batches(log)
     assert sum(len(batch.changes) for batch in batches) == 35_000
     assert [batch.whole for batch in batches] == [False] * (len(batches) - 1) + [True]
     assert len(batches) > 3
+
+
+def test_large_rows_come_few_at_a_time(connector: MySQL, source: Cursor) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, content longtext)")
+    position = connector.begin_changes([])
+    source.execute("INSERT INTO t SELECT seq, repeat('x', 2000000) FROM seq_1_to_40")
+    with connector.changes([table(connector, "t")], position) as log:
+        batches = read_all_batches(log)
+    assert [len(batch.changes) for batch in batches] == [9, 9, 9, 9, 4]
+    assert [batch.whole for batch in batches] == [False] * 4 + [True]
 
 
 def test_a_compressed_log_is_read(
