@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
 from churnguard_pipelines.store.ledger import SyncReport
 from tests.conftest import configuration
+from tests.sources.homes import temporary_home
 
 ANCHOR = int(datetime(2026, 9, 17, 10, 30, tzinfo=UTC).timestamp())
 SCALE = 0.03
@@ -49,6 +51,20 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """The same businesses for one test, to change and to break."""
     with serve(tmp_path_factory.mktemp("sandbox"), seed=7, anchor=ANCHOR, scale=SCALE) as served:
         yield served
+
+
+@pytest.fixture
+def home_of_source() -> Iterator[Path]:
+    """For a server of a customer's that may be killed."""
+    with temporary_home() as folder:
+        yield folder
+
+
+@pytest.fixture
+def home_of_ours() -> Iterator[Path]:
+    """For an installation of ours that may be killed."""
+    with temporary_home() as folder:
+        yield folder
 
 
 @pytest.fixture

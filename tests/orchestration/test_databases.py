@@ -12,7 +12,8 @@ import pytest
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.orchestration.launch import run_sync
 from churnguard_pipelines.store.database import Store
-from tests.connectors.postgresql.conftest import Register, mirrored, source, source_server  # noqa: F401 - fixtures
+from tests.connectors.mirrors import mirrored
+from tests.connectors.postgresql.conftest import Register, source, source_server  # noqa: F401 - fixtures
 from tests.connectors.postgresql.conftest import register as register_database  # noqa: F401
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("dagster")]

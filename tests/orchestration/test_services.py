@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,8 @@ from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
+from tests.sources.mariadb import running_mariadb
+from tests.sources.mongodb import running_mongodb
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 
@@ -96,16 +99,33 @@ class Installation:
         wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
 
 
-def _database(server: PostgreSQLServer) -> IntegrationConfiguration:
-    """Acme's product: a table with a hundred users."""
-    server.new_database("services")
-    with server.connect("services") as connection:
+@pytest.fixture(scope="module")
+def products(source_server: PostgreSQLServer) -> Iterator[dict[str, dict[str, str]]]:  # noqa: F811
+    """Where Acme's databases are, by provider; each has a table with a hundred users."""
+    source_server.new_database("services")
+    with source_server.connect("services") as connection:
         connection.execute("CREATE TABLE users AS SELECT n AS id, 'u' || n AS email FROM generate_series(1, 100) n")
         connection.execute("ALTER TABLE users ADD PRIMARY KEY (id)")
-    where = {"host": "127.0.0.1", "port": str(server.port), "database": "services"}
+    with running_mariadb() as mariadb, running_mongodb() as mongodb:
+        with closing(mariadb.connect()) as shop, shop.cursor() as cursor:
+            cursor.execute("CREATE DATABASE services")
+            cursor.execute("USE services")
+            cursor.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+            cursor.execute("INSERT INTO users SELECT seq, concat('u', seq) FROM seq_1_to_100")
+        with mongodb.client() as client:
+            client.drop_database("services")
+            client["services"].users.insert_many([{"_id": n, "email": f"u{n}"} for n in range(1, 101)])
+        yield {
+            "postgresql": {"host": "127.0.0.1", "port": str(source_server.port), "database": "services"},
+            "mysql": {"host": "127.0.0.1", "port": str(mariadb.port), "database": "services"},
+            "mongodb": mongodb.fields("services"),
+        }
+
+
+def _database(provider: str, where: dict[str, str]) -> IntegrationConfiguration:
     credentials = {"credential_type": "basic_auth", "username": "owner", "password": PASSWORD, "custom_fields": where}
     return configuration(
-        "acme-db", provider_name="postgresql", integration_type=IntegrationType.DATABASE,
+        f"acme-{provider}", provider_name=provider, integration_type=IntegrationType.DATABASE,
         credentials=IntegrationCredentials.model_validate(credentials),
         sync_config=SyncConfiguration(sync_mode=DataSyncMode.FULL, sync_frequency=86_400),
     )  # fmt: skip
@@ -113,8 +133,7 @@ def _database(server: PostgreSQLServer) -> IntegrationConfiguration:
 
 @pytest.fixture(scope="module")
 def installation(
-    tmp_path_factory: pytest.TempPathFactory,
-    source_server: PostgreSQLServer,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory, products: dict[str, dict[str, str]]
 ) -> Iterator[Installation]:
     others = psutil.Process().children()  # of other tests of this process, e.g. a source's server
     home = Path(tempfile.mkdtemp(prefix="churnguard-services-"))
@@ -139,10 +158,11 @@ def installation(
                 ),
                 actor="test",
             )  # fmt: skip
-        add_integration(store, _database(source_server), actor="test")
+        for provider, where in products.items():
+            add_integration(store, _database(provider, where), actor="test")
         services = Services(store)
         try:
-            for name in ("acme", "globex", "acme-db"):
+            for name in ("acme", "globex", *(f"acme-{provider}" for provider in products)):
                 process = SyncProcess(store, SyncRequest(name))
                 process.wait()
                 assert process.report().status == "succeeded", process.report()
@@ -249,15 +269,19 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
 
 
-def test_a_database_is_read_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:
-    with installation.store.organization("acme") as connection:  # half of it got lost
-        connection.exec_driver_sql("DELETE FROM raw.postgresql_acme_db_users WHERE id <= 50")
+@pytest.mark.parametrize("provider", ["postgresql", "mysql", "mongodb"])
+def test_a_database_is_read_again_by_a_backfill_of_the_plain_command(installation: Installation, provider: str) -> None:
+    users = f"raw.{provider}_acme_{provider}_users"
+    with installation.store.organization("acme") as connection:  # some of it got lost
+        connection.exec_driver_sql(f"DELETE FROM {users} WHERE length(email) < 3 OR email LIKE 'u1%%'")
+        assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() < 100
     output = installation.dagster(
-        "job", "backfill", "-w", "workspace.yaml", "-j", "postgresql_sync", "--partitions", "acme-db", "--noprompt"
+        "job", "backfill", "-w", "workspace.yaml", "-j", f"{provider}_sync", "--partitions", f"acme-{provider}",
+        "--noprompt",
     )  # fmt: skip
     installation.backfilled(output, runs=1)
     with installation.store.organization("acme") as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM raw.postgresql_acme_db_users").scalar_one() == 100
+        assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() == 100
 
 
 def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:

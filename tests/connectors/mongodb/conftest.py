@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mongodb import MongoDB
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.model import (
-    DataSyncMode,
     IntegrationConfiguration,
     IntegrationCredentials,
     IntegrationType,
@@ -25,7 +22,6 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
-from churnguard_pipelines.store.ledger import SyncReport
 from tests.conftest import configuration
 from tests.sources.mongodb import PASSWORD, REAL, USER, MongoDBServer, running_mongodb
 
@@ -33,7 +29,6 @@ Source = Database[dict[str, Any]]
 Configure = Callable[..., IntegrationConfiguration]
 Connect = Callable[..., MongoDB]
 _numbers = itertools.count(1)
-_syncs = itertools.count(1)
 
 needs_own_server = pytest.mark.skipif(REAL is not None, reason="the server is not ours to kill")
 
@@ -109,18 +104,6 @@ def register(store: Store, organization: Organization, source_server: MongoDBSer
         return made
 
     return registered
-
-
-def sync(store: Store, *objects: str, mode: DataSyncMode | None = None) -> SyncReport:
-    return sync_integration(store, "acme-db", sync_id=f"sync-{next(_syncs)}", mode=mode, objects=objects or None)
-
-
-def mirrored(store: Store, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    """The live rows of ``raw.mongodb_acme_db_<table>``, as text, in order."""
-    listed = ", ".join(f'"{name}"::text' for name in columns)
-    with store.organization("acme") as connection:
-        rows = connection.execute(sa.text(f"SELECT {listed} FROM raw.mongodb_acme_db_{table} WHERE deleted_at IS NULL"))
-        return sorted((tuple(row) for row in rows), key=repr)
 
 
 class Replica:

@@ -23,7 +23,6 @@ from pymongo.errors import PyMongoError
 from churnguard_pipelines.connectors.sync import sync_integration
 from tests.connectors.mongodb.conftest import needs_own_server
 from tests.connectors.mongodb.test_sync import in_source, stored
-from tests.sources.homes import temporary_home
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
 from tests.sources.mongodb import PASSWORD, USER, MongoDBServer
 from tests.waiting import wait_for
@@ -98,24 +97,16 @@ def user(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    with temporary_home() as folder:
-        for name in ("source", "warehouse"):
-            (folder / name).mkdir(mode=0o755)
-        yield folder
-
-
-@pytest.fixture
-def server(home: Path) -> Iterator[MongoDBServer]:
-    made = MongoDBServer(home / "source")
+def server(home_of_source: Path) -> Iterator[MongoDBServer]:
+    made = MongoDBServer(home_of_source)
     made.start()
     yield made
     made.stop()
 
 
 @pytest.fixture
-def ours(home: Path, server: MongoDBServer) -> Iterator[Installation]:
-    made = Installation(home / "warehouse", "mongodb", USER, PASSWORD, **server.fields("shop"))
+def ours(home_of_ours: Path, server: MongoDBServer) -> Iterator[Installation]:
+    made = Installation(home_of_ours, "mongodb", USER, PASSWORD, **server.fields("shop"))
     yield made
     made.stop()
 

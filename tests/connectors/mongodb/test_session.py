@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from churnguard_pipelines.connectors.change_session import ChangeSession, look_at
+from churnguard_pipelines.connectors.change_session import look_at
 from churnguard_pipelines.store.catalogue import get_lag
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from tests.connectors.conftest import statuses
-from tests.connectors.mongodb.conftest import Configure, Source, needs_own_server, sync
+from tests.connectors.mirrors import running, sync
+from tests.connectors.mongodb.conftest import Configure, Source, needs_own_server
 from tests.connectors.mongodb.test_sync import in_source, stored
 from tests.sources.flaky import FlakyNetwork
 from tests.sources.mongodb import MongoDBServer
 from tests.waiting import wait_for
-
-
-@contextmanager
-def running(store: Store, **options: Any) -> Iterator[threading.Thread]:
-    session = ChangeSession(store, "session", **options)
-    thread = threading.Thread(target=session.run)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        session.stop()
-        thread.join()
 
 
 def same(store: Store, source: Source, name: str) -> bool:

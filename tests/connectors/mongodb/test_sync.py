@@ -14,7 +14,8 @@ from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store import catalogue
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
-from tests.connectors.mongodb.conftest import Configure, Source, mirrored, sync
+from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.mongodb.conftest import Configure, Source
 
 NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001  the driver's way to say UTC
 

@@ -35,7 +35,8 @@ from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
-from tests.connectors.mongodb.conftest import Configure, Source, mirrored, sync
+from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.mongodb.conftest import Configure, Source
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mongodb.md"
 MOMENT = datetime(2024, 2, 29, 12, 30, 0, 123_000)  # noqa: DTZ001  the driver's way to say UTC

@@ -8,11 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import (
-    DataSyncMode,
     IntegrationConfiguration,
     IntegrationCredentials,
     IntegrationType,
@@ -20,14 +17,12 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
-from churnguard_pipelines.store.ledger import SyncReport
 from tests.conftest import configuration
 from tests.sources.homes import temporary_home
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 
 Register = Callable[..., IntegrationConfiguration]
 _numbers = itertools.count(1)
-_syncs = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -84,20 +79,6 @@ def register(
         return made
 
     return registered
-
-
-def sync(store: Store, *objects: str, mode: DataSyncMode | None = None) -> SyncReport:
-    return sync_integration(store, "acme-db", sync_id=f"sync-{next(_syncs)}", mode=mode, objects=objects or None)
-
-
-def mirrored(store: Store, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    """The live rows of ``raw.postgresql_acme_db_<table>``, as text, in order."""
-    listed = ", ".join(f'"{name}"::text' for name in columns)
-    with store.organization("acme") as connection:
-        rows = connection.execute(
-            sa.text(f"SELECT {listed} FROM raw.postgresql_acme_db_{table} WHERE deleted_at IS NULL")
-        )
-        return sorted((tuple(row) for row in rows), key=repr)
 
 
 def in_source(source: psycopg.Connection[Any], table: str, *columns: str) -> list[tuple[Any, ...]]:

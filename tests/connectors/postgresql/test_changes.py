@@ -9,7 +9,8 @@ import psycopg
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
-from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.postgresql.conftest import Register, in_source
 
 Source = psycopg.Connection[Any]
 BIG = "x" * 10_000  # what PostgreSQL stores apart from its row, in `TOAST`, if it cannot be compressed

@@ -8,7 +8,8 @@ import psycopg
 
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
-from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.postgresql.conftest import Register, in_source
 
 Source = psycopg.Connection[Any]
 

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.connectors.sync import sync_integration
-from tests.connectors.postgresql.conftest import in_source, mirrored
-from tests.sources.homes import temporary_home
+from tests.connectors.mirrors import mirrored
+from tests.connectors.postgresql.conftest import in_source
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
@@ -90,20 +90,24 @@ class Product:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    with temporary_home() as folder:
-        for name in ("source", "warehouse"):
-            (folder / name).mkdir(mode=0o755)
-        yield folder
+def source(home_of_source: Path) -> Iterator[PostgreSQLServer]:
+    server = PostgreSQLServer(home_of_source)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ours(home_of_ours: Path, source: PostgreSQLServer) -> Iterator[Installation]:
+    made = Installation(home_of_ours, "postgresql", "owner", PASSWORD, port=str(source.port), database="postgres")
+    yield made
+    made.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [20261124])
-def test_every_table_equals_its_source_after_kills(home: Path, seed: int) -> None:
-    source = PostgreSQLServer(home / "source")
-    source.start()
+def test_every_table_equals_its_source_after_kills(source: PostgreSQLServer, ours: Installation, seed: int) -> None:
     product = Product(source, random.Random(seed + 1))
-    ours = _installed(home, source)
     try:
         ours.start(SYNC)
         wait_for(lambda: ours.progress("users") >= 2)  # in the middle of its copy, or a little after
@@ -125,43 +129,26 @@ def test_every_table_equals_its_source_after_kills(home: Path, seed: int) -> Non
         assert product.transactions > 20 * KILLS
     finally:
         product.stop()
-        ours.stop()
-        source.stop()
 
 
 @pytest.mark.slow
-def test_a_snapshot_killed_halfway_goes_on_from_there(home: Path) -> None:
+def test_a_snapshot_killed_halfway_goes_on_from_there(source: PostgreSQLServer, ours: Installation) -> None:
     rows = 1_000_000 if SOAK else 300_000
-    source = PostgreSQLServer(home / "source")
-    source.start()
-    ours = _installed(home, source)
-    try:
-        with source.connect() as connection:
-            connection.execute("CREATE TABLE users (id int PRIMARY KEY, email text, padding text)")
-            connection.execute(
-                f"INSERT INTO users SELECT n, 'u' || n, repeat('x', 200) FROM generate_series(1, {rows}) n"
-            )
-            connection.execute("ANALYZE users")
-            (pages,) = connection.execute("SELECT relpages FROM pg_class WHERE relname = 'users'").fetchone() or (0,)
+    with source.connect() as connection:
+        connection.execute("CREATE TABLE users (id int PRIMARY KEY, email text, padding text)")
+        connection.execute(f"INSERT INTO users SELECT n, 'u' || n, repeat('x', 200) FROM generate_series(1, {rows}) n")
+        connection.execute("ANALYZE users")
+        (pages,) = connection.execute("SELECT relpages FROM pg_class WHERE relname = 'users'").fetchone() or (0,)
 
-        def page() -> int:
-            mark = ours.mark_of("users")
-            return int(mark[1]) if mark else 0
+    def page() -> int:
+        mark = ours.mark_of("users")
+        return int(mark[1]) if mark else 0
 
-        ours.start(SYNC)
-        wait_for(lambda: page() >= pages / 2)
-        ours.kill()
-        reached = page()
-        report = sync_integration(ours.store, "acme-db", sync_id="second")
-        assert report.objects["users"].counts.read <= rows * (1 - reached / pages) * 1.01
-        with source.connect() as connection:
-            assert mirrored(ours.store, "users", "id", "email") == in_source(connection, "users", "id", "email")
-    finally:
-        ours.stop()
-        source.stop()
-
-
-def _installed(home: Path, source: PostgreSQLServer) -> Installation:
-    return Installation(
-        home / "warehouse", "postgresql", "owner", PASSWORD, port=str(source.port), database="postgres"
-    )  # fmt: skip
+    ours.start(SYNC)
+    wait_for(lambda: page() >= pages / 2)
+    ours.kill()
+    reached = page()
+    report = sync_integration(ours.store, "acme-db", sync_id="second")
+    assert report.objects["users"].counts.read <= rows * (1 - reached / pages) * 1.01
+    with source.connect() as connection:
+        assert mirrored(ours.store, "users", "id", "email") == in_source(connection, "users", "id", "email")

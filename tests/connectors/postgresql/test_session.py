@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.connectors.change_session import ChangeSession, look_at
+from churnguard_pipelines.connectors.change_session import look_at
 from churnguard_pipelines.connectors.database_sync import CHANGES
 from churnguard_pipelines.store import sessions
 from churnguard_pipelines.store.catalogue import get_lag
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from tests.connectors.conftest import statuses
-from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.connectors.mirrors import mirrored, running, sync
+from tests.connectors.postgresql.conftest import Register, in_source
 from tests.waiting import wait_for
 
 Source = psycopg.Connection[Any]
-
-
-@contextmanager
-def running(store: Store, session_id: str = "session", **options: Any) -> Iterator[threading.Thread]:
-    session = ChangeSession(store, session_id, **options)
-    thread = threading.Thread(target=session.run)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        session.stop()
-        thread.join()
 
 
 def same(store: Store, source: Source, table: str, *columns: str) -> bool:

@@ -22,7 +22,8 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.warehouse import Warehouse
 from tests.connectors.conftest import statuses
-from tests.connectors.postgresql.conftest import Register, in_source, mirrored, sync
+from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.postgresql.conftest import Register, in_source
 from tests.sources.postgresql import PostgreSQLServer
 
 Source = psycopg.Connection[Any]

@@ -13,7 +13,8 @@ import pytest
 
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
-from tests.connectors.postgresql.conftest import Register, sync
+from tests.connectors.mirrors import sync
+from tests.connectors.postgresql.conftest import Register
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "postgresql.md"
 Source = psycopg.Connection[Any]
