@@ -115,9 +115,8 @@ class Installation:
         returns how often each."""
         killed = dict.fromkeys(VICTIMS, 0)
         for number in range(kills):
-            self.keep()
             before = self.progress("changes")
-            wait_for(lambda before=before: self.progress("changes") > before, 60)  # type: ignore[misc]
+            wait_for(lambda before=before: self._moved_beyond(before))  # type: ignore[misc]
             victim = VICTIMS[number % len(VICTIMS)]
             threading.Event().wait(chance.random() * 0.5)  # anywhere in what it does
             if victim == "session":
@@ -129,6 +128,10 @@ class Installation:
                 self.kill_warehouse()
             killed[victim] += 1
         return killed
+
+    def _moved_beyond(self, before: int) -> bool:
+        self.keep()  # a session may have ended since, because the warehouse was away
+        return self.progress("changes") > before
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:

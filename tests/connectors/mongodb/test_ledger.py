@@ -146,7 +146,7 @@ def test_a_copy_killed_halfway_goes_on_from_there(server: MongoDBServer, ours: I
         return int(mark.split('"')[3]) if mark else 0  # {"$numberInt":"20000"}
 
     ours.start(SYNC)
-    wait_for(lambda: reached() >= documents / 2)
+    wait_for(lambda: reached() >= documents / 2, 300)
     ours.kill()
     before = reached()
     report = sync_integration(ours.store, "acme-db", sync_id="second")
