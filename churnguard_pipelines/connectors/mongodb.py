@@ -1,4 +1,4 @@
-"""MongoDB 4.4 and newer as a source: collections by ranges of _id, increments, change streams.
+"""MongoDB 4.4 and newer as a source: collections in the order of _id, increments, change streams.
 
 The driver takes a third of a second to import, so that nothing here imports it before it is needed.
 """
@@ -53,7 +53,7 @@ class MongoDB(DatabaseConnector):
     def discover(self) -> list[SourceTable]:
         from churnguard_pipelines.connectors.mongodb_catalog import find_collections, find_tables
 
-        return list(find_tables(self._source, find_collections(self._source).readable))
+        return find_tables(self._source, find_collections(self._source).readable)
 
     def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
         from churnguard_pipelines.connectors.mongodb_catalog import settled

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
@@ -29,6 +29,7 @@ SAMPLED = 200
 """Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
 MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
 BY_ID = [(KEY, 1)]
+AT_ONCE = 4  # questions: most of a discovery is waiting for answers, of which each may have 16 MB
 _LONGEST_NAME = 63
 _SAMPLE_SECONDS = 60
 _FILES, _CHUNKS = ".files", ".chunks"
@@ -82,17 +83,26 @@ def find_collections(source: Source) -> Collections:
     return Collections(tuple(readable), others)
 
 
-def find_tables(source: Source, names: tuple[str, ...]) -> Iterator[SourceTable]:
+def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:
     """Collections as tables, their key and the whole document among the columns."""
-    for name in names:
+    ends = [(name, direction) for name in names for direction in (1, -1)]
+    pool = ThreadPoolExecutor(AT_ONCE, "discover")
+    try:
+        fields = pool.map(lambda end: _fields_at(source, *end), ends)
+        counts = pool.map(lambda name: source.collection(name).estimated_document_count(), names)
         with source.translated():
-            columns = [SourceColumn(KEY, "text", "_id"), *_columns(source, name)]
-            if is_files(source, name):
-                columns = [column for column in columns if column.name != CONTENT]
-                columns.append(SourceColumn(CONTENT, "bytea", CONTENT_SOURCE))
-            columns.append(SourceColumn(WHOLE, "jsonb", "document"))
-            rows = source.collection(name).estimated_document_count()
-        yield SourceTable(name, tuple(columns), (KEY,), rows=rows)
+            return [_table(source, name, [next(fields), next(fields)], next(counts)) for name in names]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int) -> SourceTable:
+    columns = [SourceColumn(KEY, "text", "_id"), *_columns(ends)]
+    if is_files(source, name):
+        columns = [column for column in columns if column.name != CONTENT]
+        columns.append(SourceColumn(CONTENT, "bytea", CONTENT_SOURCE))
+    columns.append(SourceColumn(WHOLE, "jsonb", "document"))
+    return SourceTable(name, tuple(columns), (KEY,), rows=rows)
 
 
 def settled(found: SourceTable, known: SourceTable) -> SourceTable:
@@ -129,25 +139,40 @@ def _bucket(name: str, ending: str) -> str:
     return name.removesuffix(ending)
 
 
-def _columns(source: Source, name: str) -> list[SourceColumn]:
+@dataclass(slots=True)
+class _Fields:
+    """Of some documents: by field, in the order in which they were first seen, the types of its values as the source
+    and as PostgreSQL say them; and in how many documents each is."""
+
+    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+
+
+def _fields_at(source: Source, name: str, direction: int) -> _Fields:
+    """Of one end of the collection."""
+    fields = _Fields()
+    for document in _sample_from(source, name, direction):
+        for key, value in document.items():
+            if value is not None and _is_column(key):
+                kind, type_name = _kind(value)
+                fields.kinds.setdefault(key, {})[kind] = type_name
+                fields.seen[key] += 1
+    return fields
+
+
+def _columns(ends: Sequence[_Fields]) -> list[SourceColumn]:
     """In the order in which the fields were first seen."""
     kinds: dict[str, dict[str, str]] = {}
     seen: Counter[str] = Counter()
-    for document in _sample(source, name):
-        for field, value in document.items():
-            if value is not None and _is_column(field):
-                kind, type_name = _kind(value)
-                kinds.setdefault(field, {})[kind] = type_name
-                seen[field] += 1
-    chosen = {field for field, _ in seen.most_common(MOST_COLUMNS)}
+    for fields in ends:
+        seen += fields.seen
+        for name, found in fields.kinds.items():
+            kinds[name] = kinds.get(name, {}) | found
+    chosen = {name for name, _ in seen.most_common(MOST_COLUMNS)}
     return [
-        SourceColumn(field, _common(set(found.values())), ", ".join(sorted(found)))
-        for field, found in kinds.items() if field in chosen
+        SourceColumn(name, _common(set(found.values())), ", ".join(sorted(found)))
+        for name, found in kinds.items() if name in chosen
     ]  # fmt: skip
-
-
-def _sample(source: Source, name: str) -> Iterator[dict[str, Any]]:
-    return chain.from_iterable(_sample_from(source, name, direction) for direction in (1, -1))
 
 
 def _sample_from(source: Source, name: str, direction: int) -> Iterator[dict[str, Any]]:

@@ -17,15 +17,14 @@ from churnguard_pipelines.connectors.mongodb import MongoDB
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
+from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import (
     Configure,
     Connect,
     Replica,
     Source,
     integration_of,
-    mirrored,
     needs_own_server,
-    sync,
 )
 from tests.sources.flaky import FlakyNetwork
 from tests.sources.mongodb import MongoDBServer
