@@ -14,5 +14,7 @@ def temporary_home() -> Iterator[Path]:
     """A new folder that every user may enter; gone at the end."""
     home = Path(tempfile.mkdtemp(prefix="churnguard-server-"))
     home.chmod(0o755)
-    yield home
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

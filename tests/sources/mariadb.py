@@ -110,9 +110,11 @@ class MariaDBServer:
 def running_mariadb() -> Iterator[MariaDBServer]:
     with temporary_home() as home:
         server = MariaDBServer(home)
-        server.start()
-        yield server
-        server.stop()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 def _program(name: str) -> str:

@@ -101,6 +101,8 @@ class MongoDBServer:
 def running_mongodb() -> Iterator[MongoDBServer]:
     with temporary_home() as home:
         server = MongoDBServer(home)
-        server.start()
-        yield server
-        server.stop()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
