@@ -8,16 +8,17 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Literal
 
+from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.records import Position
 
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """``type``: the PostgreSQL type of what the connector sends for it, e.g. ``numeric(12,2)``; ``source_type``: the
-    source's own word, for people."""
+    """``type``: what the connector sends for it is in the warehouse. ``source_type``: the source's own word, for
+    people."""
 
     name: str
-    type: str
+    type: MirrorType
     source_type: str
 
 
@@ -42,7 +43,7 @@ class MirrorColumn:
     that path of the staged column named ``source``, a JSON document."""
 
     name: str
-    type: str
+    type: MirrorType
     source: str
     path: tuple[str, ...] = ()
 

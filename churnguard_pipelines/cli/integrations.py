@@ -128,7 +128,7 @@ def discover(
             raise NotFound(f"there is no table {table!r} that may be read.", integration_id=integration_id)
         columns = Table("column", "in the source", "in the warehouse", "key", box=None, pad_edge=False)
         for column in chosen.columns:
-            columns.add_row(column.name, column.source_type, column.type, "✓" if column.name in chosen.key else "")
+            columns.add_row(column.name, column.source_type, str(column.type), "✓" if column.name in chosen.key else "")
         out.print(columns)
         return
     tables = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
 from churnguard_pipelines.store.mirror_tables import OWN_COLUMNS
 
 _LONGEST_NAME = 63
+_DOCUMENTS = (MirrorType(Base.JSON), MirrorType(Base.JSONB))
 
 
 def wanted_tables(
@@ -56,13 +58,13 @@ def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_tab
         if path in names:
             continue
         document = by_source.get(first)
-        if document is None or not rest or document.type not in ("json", "jsonb") or not is_column_name(name):
+        if document is None or not rest or document.type not in _DOCUMENTS or not is_column_name(name):
             raise InvalidConfiguration(
                 f"field_mappings of {table.object}: there is no field {path!r}.",
                 integration_id=integration.integration_id,
                 remedy="Name a column, or a path into a JSON column, e.g. `profile.email`.",
             )
-        columns.append(MirrorColumn(name, "text", document.name, tuple(rest)))
+        columns.append(MirrorColumn(name, MirrorType(Base.TEXT), document.name, tuple(rest)))
     key = tuple(by_source[name].name for name in table.key)
     return Mirror(raw_table, table.object, tuple(columns), key)
 

@@ -23,6 +23,7 @@ from churnguard_pipelines.connectors.mongodb_documents import (
     Script,
     is_uuid,
 )
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 SAMPLED = 200
@@ -34,28 +35,28 @@ _LONGEST_NAME = 63
 _SAMPLE_SECONDS = 60
 _FILES, _CHUNKS = ".files", ".chunks"
 
-_KINDS: dict[type, tuple[str, str]] = {
-    bool: ("bool", "boolean"),
-    int: ("int", "bigint"),
-    Int64: ("long", "bigint"),
-    float: ("double", "double precision"),
-    NotFinite: ("double", "double precision"),
-    Decimal128: ("decimal", "numeric"),
-    str: ("string", "text"),
-    datetime: ("date", "timestamp with time zone"),
-    DatetimeMS: ("date", "timestamp with time zone"),
-    ObjectId: ("objectId", "text"),
-    Regex: ("regex", "text"),
-    Script: ("javascript", "text"),
-    Timestamp: ("timestamp", "text"),
-    bytes: ("binData", "bytea"),
-    dict: ("object", "jsonb"),
-    list: ("array", "jsonb"),
-    DBRef: ("object", "jsonb"),
-    MinKey: ("minKey", "jsonb"),
-    MaxKey: ("maxKey", "jsonb"),
+_KINDS: dict[type, tuple[str, Base]] = {
+    bool: ("bool", Base.BOOLEAN),
+    int: ("int", Base.BIGINT),
+    Int64: ("long", Base.BIGINT),
+    float: ("double", Base.DOUBLE),
+    NotFinite: ("double", Base.DOUBLE),
+    Decimal128: ("decimal", Base.NUMERIC),
+    str: ("string", Base.TEXT),
+    datetime: ("date", Base.TIMESTAMPTZ),
+    DatetimeMS: ("date", Base.TIMESTAMPTZ),
+    ObjectId: ("objectId", Base.TEXT),
+    Regex: ("regex", Base.TEXT),
+    Script: ("javascript", Base.TEXT),
+    Timestamp: ("timestamp", Base.TEXT),
+    bytes: ("binData", Base.BYTEA),
+    dict: ("object", Base.JSONB),
+    list: ("array", Base.JSONB),
+    DBRef: ("object", Base.JSONB),
+    MinKey: ("minKey", Base.JSONB),
+    MaxKey: ("maxKey", Base.JSONB),
 }
-_NUMBERS = {"bigint", "double precision", "numeric"}
+_NUMBERS = {Base.BIGINT, Base.DOUBLE, Base.NUMERIC}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,11 @@ def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:
 
 
 def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int) -> SourceTable:
-    columns = [SourceColumn(KEY, "text", "_id"), *_columns(ends)]
+    columns = [SourceColumn(KEY, MirrorType(Base.TEXT), "_id"), *_columns(ends)]
     if is_files(source, name):
         columns = [column for column in columns if column.name != CONTENT]
-        columns.append(SourceColumn(CONTENT, "bytea", CONTENT_SOURCE))
-    columns.append(SourceColumn(WHOLE, "jsonb", "document"))
+        columns.append(SourceColumn(CONTENT, MirrorType(Base.BYTEA), CONTENT_SOURCE))
+    columns.append(SourceColumn(WHOLE, MirrorType(Base.JSONB), "document"))
     return SourceTable(name, tuple(columns), (KEY,), rows=rows)
 
 
@@ -115,8 +116,9 @@ def settled(found: SourceTable, known: SourceTable) -> SourceTable:
             continue
         if before is None:
             fields[column.name] = column
-        elif before.type == "bigint" and column.type in _NUMBERS:
-            fields[column.name] = SourceColumn(column.name, _common({before.type, column.type}), column.source_type)
+        elif before.type.base is Base.BIGINT and column.type.base in _NUMBERS:
+            common = _common({before.type.base, column.type.base})
+            fields[column.name] = SourceColumn(column.name, common, column.source_type)
     first, *own = [column for column in found.columns if _is_own(column)]
     return replace(found, columns=(first, *fields.values(), *own))
 
@@ -144,7 +146,7 @@ class _Fields:
     """Of some documents: by field, in the order in which they were first seen, the types of its values as the source
     and as PostgreSQL say them; and in how many documents each is."""
 
-    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, Base]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
 
 
@@ -162,7 +164,7 @@ def _fields_at(source: Source, name: str, direction: int) -> _Fields:
 
 def _columns(ends: Sequence[_Fields]) -> list[SourceColumn]:
     """In the order in which the fields were first seen."""
-    kinds: dict[str, dict[str, str]] = {}
+    kinds: dict[str, dict[str, Base]] = {}
     seen: Counter[str] = Counter()
     for fields in ends:
         seen += fields.seen
@@ -189,15 +191,15 @@ def _is_column(field: str) -> bool:
     return field not in ("", KEY, WHOLE) and "\0" not in field and len(field.encode()) <= _LONGEST_NAME
 
 
-def _kind(value: Any) -> tuple[str, str]:
+def _kind(value: Any) -> tuple[str, Base]:
     """The source's word, and PostgreSQL's type."""
     if type(value) is Binary:
-        return ("uuid", "uuid") if is_uuid(value) else ("binData", "bytea")
+        return ("uuid", Base.UUID) if is_uuid(value) else ("binData", Base.BYTEA)
     return _KINDS[type(value)]
 
 
-def _common(types: set[str]) -> str:
+def _common(types: set[Base]) -> MirrorType:
     """Of values that differ: any number is a numeric, anything is JSON."""
     if len(types) == 1:
-        return next(iter(types))
-    return "numeric" if types <= _NUMBERS else "jsonb"
+        return MirrorType(next(iter(types)))
+    return MirrorType(Base.NUMERIC if types <= _NUMBERS else Base.JSONB)

@@ -19,6 +19,7 @@ from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 from bson.datetime_ms import DatetimeMS
 
+from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import SourceTable, Values
 from churnguard_pipelines.store.copy_text import encode
 
@@ -128,12 +129,12 @@ class Rows:
         self._content_of = content_of
         self._columns: list[tuple[str, Callable[[Any], Any]]] = []
         self._has_content = False
-        self._strings = {1 + place for place, column in enumerate(table.columns) if column.type in _STRINGS}
+        self._strings = {1 + place for place, column in enumerate(table.columns) if column.type.base in _STRINGS}
         for column in table.columns:
             if column.name == CONTENT and column.source_type == CONTENT_SOURCE:
                 self._has_content = True
             elif column.name not in (KEY, WHOLE):
-                self._columns.append((column.name, _CONVERSIONS[column.type]))
+                self._columns.append((column.name, _CONVERSIONS[column.type.base]))
 
     def values(self, document: Mapping[str, Any]) -> Values:
         """What does not fit its column is None there; the whole document has it."""
@@ -245,18 +246,18 @@ def _bytea(value: Any) -> str | None:
     return bytes_text(value) if isinstance(value, bytes) else None
 
 
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "text": _text,
-    "boolean": _boolean,
-    "bigint": _bigint,
-    "double precision": _double,
-    "numeric": _numeric,
-    "timestamp with time zone": _moment,
-    "uuid": _uuid,
-    "bytea": _bytea,
-    "jsonb": json_text,
+_CONVERSIONS: dict[Base, Callable[[Any], Any]] = {
+    Base.TEXT: _text,
+    Base.BOOLEAN: _boolean,
+    Base.BIGINT: _bigint,
+    Base.DOUBLE: _double,
+    Base.NUMERIC: _numeric,
+    Base.TIMESTAMPTZ: _moment,
+    Base.UUID: _uuid,
+    Base.BYTEA: _bytea,
+    Base.JSONB: json_text,
 }
-_STRINGS = ("text", "timestamp with time zone", "uuid", "bytea", "jsonb")
+_STRINGS = (Base.TEXT, Base.TIMESTAMPTZ, Base.UUID, Base.BYTEA, Base.JSONB)
 
 
 def _relaxed(value: Any) -> Any:

@@ -62,7 +62,7 @@ class MongoDBSnapshot(Snapshot):
                 yield from parts(rows, self.version, decoded(self._source, table.object, batch, session))
 
     def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:
-        kind = next(item.type for item in table.columns if item.name == column)
+        kind = next(item.type.base for item in table.columns if item.name == column)
         greatest = Greatest(kind)
         stages = [*self._source.pipelines.get(table.object, []), {"$match": condition(column, kind, after)}]
         rows = rows_of(self._source, table)

@@ -12,6 +12,7 @@ from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql_connection import execute, quoted
 from churnguard_pipelines.connectors.mysql_types import UNKNOWN, Kind, kind_of, members
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 ROW_NUMBER = "source_row"
@@ -166,7 +167,7 @@ def _table(
     index, key = found if found is not None else (None, [])
     declared = [SourceColumn(column.name, column.kind.type, column.source_type) for column in columns]
     if index is None:
-        declared.insert(0, SourceColumn(ROW_NUMBER, "bigint", "row number"))
+        declared.insert(0, SourceColumn(ROW_NUMBER, MirrorType(Base.BIGINT), "row number"))
     by_name = {column.name: column for column in columns}
     ordered: list[str] = []
     for column, _, part in key:

@@ -18,12 +18,13 @@ from churnguard_pipelines.connectors.mysql_catalog import FoundColumn, FoundTabl
 from churnguard_pipelines.connectors.mysql_connection import execute, forget_rows, quoted, translated
 from churnguard_pipelines.connectors.mysql_view import opened_view
 from churnguard_pipelines.errors import ProviderMisbehaved
+from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Piece, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 
 PIECE_ROWS = 50_000
 PART_ROWS = 2_000
-_MOMENTS = ("timestamp with time zone", "timestamp without time zone", "date")
+_MOMENTS = (Base.TIMESTAMPTZ, Base.TIMESTAMP, Base.DATE)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
@@ -204,7 +205,7 @@ def _before(terms: Sequence[tuple[str, str]]) -> str:
 def _since(column: FoundColumn, after: str) -> str:
     """Those without a date are null to the warehouse."""
     name = quoted(column.name)
-    if column.kind.type not in _MOMENTS:
+    if column.kind.type.base not in _MOMENTS:
         since = after if column.codec is None and _NUMBER.fullmatch(after) else _text(after)
         return f"({name} >= {since} OR {name} IS NULL)"
     earliest = "1970-01-01 00:00:01" if column.data_type == "timestamp" else "0001-01-01"

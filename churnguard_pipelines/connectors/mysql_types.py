@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from churnguard_pipelines.mirror_types import Base, MirrorType
+
 NUL = "\u2400"
 """SYMBOL FOR NULL, in place of U+0000, which PostgreSQL's text cannot hold."""
 
@@ -32,7 +34,7 @@ class Kind:
     ``skip``-th on. ``orderable``: ranges of it follow its index: "number", "text" or "bytes" say how a mark is written.
     """
 
-    type: str
+    type: MirrorType
     text: str
     escaped: bool = False
     hex: bool = False
@@ -56,15 +58,15 @@ class Kind:
         return rf"IF({column} IS NULL, '\\N', {text})"
 
 
-_TEXT = Kind("text", _UTF8, escaped=True, orderable="text")
-_BYTES = Kind("bytea", r"CONCAT('\\x', HEX({0}))", hex=True, orderable="bytes")
-_WKB = Kind("bytea", r"CONCAT('\\x', SUBSTRING(HEX({0}), 9))", hex=True, skip=4)  # after its SRID
+_TEXT = Kind(MirrorType(Base.TEXT), _UTF8, escaped=True, orderable="text")
+_BYTES = Kind(MirrorType(Base.BYTEA), r"CONCAT('\\x', HEX({0}))", hex=True, orderable="bytes")
+_WKB = Kind(MirrorType(Base.BYTEA), r"CONCAT('\\x', SUBSTRING(HEX({0}), 9))", hex=True, skip=4)  # after its SRID
 _INTEGERS = {
-    "tinyint": ("smallint", "smallint"),
-    "smallint": ("smallint", "integer"),
-    "mediumint": ("integer", "integer"),
-    "int": ("integer", "bigint"),
-    "bigint": ("bigint", "numeric(20,0)"),
+    "tinyint": (MirrorType(Base.SMALLINT), MirrorType(Base.SMALLINT)),
+    "smallint": (MirrorType(Base.SMALLINT), MirrorType(Base.INTEGER)),
+    "mediumint": (MirrorType(Base.INTEGER), MirrorType(Base.INTEGER)),
+    "int": (MirrorType(Base.INTEGER), MirrorType(Base.BIGINT)),
+    "bigint": (MirrorType(Base.BIGINT), MirrorType(Base.NUMERIC, (20, 0))),
 }
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
 _BINARIES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
@@ -73,25 +75,25 @@ SPATIAL = frozenset(
      "geometrycollection", "geomcollection")
 )  # fmt: skip
 _OTHERS = {
-    "float": Kind("real", "({0} + 0e0)"),  # as it is, its text is cut to six digits
-    "double": Kind("double precision", "({0} + 0e0)"),
-    "date": Kind("date", _DATE, orderable="text"),
-    "datetime": Kind("timestamp without time zone", _DATE, orderable="text"),
-    "timestamp": Kind("timestamp with time zone", "IF({0} = 0, NULL, CONCAT({0}, '+00'))", orderable="text"),
-    "time": Kind("interval", "CAST({0} AS CHAR)", orderable="text"),
-    "year": Kind("smallint", "({0} + 0)", orderable="number"),
-    "enum": Kind("text", _UTF8, escaped=True),
-    "set": Kind("text[]", _SET, escaped=True),
-    "uuid": Kind("uuid", "CAST({0} AS CHAR)", orderable="text"),
-    "inet6": Kind("inet", "CAST({0} AS CHAR)", orderable="text"),
-    "inet4": Kind("inet", "CAST({0} AS CHAR)", orderable="text"),
-    "json": Kind("jsonb", _JSON, escaped=True),
+    "float": Kind(MirrorType(Base.REAL), "({0} + 0e0)"),  # as it is, its text is cut to six digits
+    "double": Kind(MirrorType(Base.DOUBLE), "({0} + 0e0)"),
+    "date": Kind(MirrorType(Base.DATE), _DATE, orderable="text"),
+    "datetime": Kind(MirrorType(Base.TIMESTAMP), _DATE, orderable="text"),
+    "timestamp": Kind(MirrorType(Base.TIMESTAMPTZ), "IF({0} = 0, NULL, CONCAT({0}, '+00'))", orderable="text"),
+    "time": Kind(MirrorType(Base.INTERVAL), "CAST({0} AS CHAR)", orderable="text"),
+    "year": Kind(MirrorType(Base.SMALLINT), "({0} + 0)", orderable="number"),
+    "enum": Kind(MirrorType(Base.TEXT), _UTF8, escaped=True),
+    "set": Kind(MirrorType(Base.TEXT, array=True), _SET, escaped=True),
+    "uuid": Kind(MirrorType(Base.UUID), "CAST({0} AS CHAR)", orderable="text"),
+    "inet6": Kind(MirrorType(Base.INET), "CAST({0} AS CHAR)", orderable="text"),
+    "inet4": Kind(MirrorType(Base.INET), "CAST({0} AS CHAR)", orderable="text"),
+    "json": Kind(MirrorType(Base.JSONB), _JSON, escaped=True),
 }
-_KNOWN_JSON = Kind("json", _UTF8, escaped=True)
+_KNOWN_JSON = Kind(MirrorType(Base.JSON), _UTF8, escaped=True)
 """MariaDB's: a text with a check. As written: `jsonb` would refuse some of it, and drop double keys."""
-_DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
+_DECIMAL = re.compile(r"decimal\(([0-9]{1,2}),([0-9]{1,2})\)")
 _ESCAPED = {"0": "\0", "n": "\n", "r": "\r"}
-_BITS = re.compile(r"bit\((\d+)\)")
+_BITS = re.compile(r"bit\(([0-9]{1,2})\)")
 
 
 def kind_of(data_type: str, column_type: str, *, json_checked: bool) -> Kind | None:
@@ -102,11 +104,11 @@ def kind_of(data_type: str, column_type: str, *, json_checked: bool) -> Kind | N
     if data_type in _INTEGERS:
         return Kind(_INTEGERS[data_type][unsigned], plain, orderable="number")
     if found := _DECIMAL.match(column_type):
-        return Kind(f"numeric({found[1]},{found[2]})", plain, orderable="number")
+        return Kind(MirrorType(Base.NUMERIC, (int(found[1]), int(found[2]))), plain, orderable="number")
     if found := _BITS.match(column_type):
         if found[1] == "1":
-            return Kind("boolean", "ELT({0} + 1, 'f', 't')")
-        return Kind("bit varying", f"LPAD(BIN({{0}} + 0), {found[1]}, '0')")
+            return Kind(MirrorType(Base.BOOLEAN), "ELT({0} + 1, 'f', 't')")
+        return Kind(MirrorType(Base.BITS), f"LPAD(BIN({{0}} + 0), {found[1]}, '0')")
     if data_type in _TEXTS:
         return _KNOWN_JSON if json_checked else _TEXT
     if data_type in _BINARIES:
@@ -116,7 +118,7 @@ def kind_of(data_type: str, column_type: str, *, json_checked: bool) -> Kind | N
     return _OTHERS.get(data_type)
 
 
-UNKNOWN = Kind("text", _UTF8.replace("{0}", "CAST({0} AS CHAR)"), escaped=True)
+UNKNOWN = Kind(MirrorType(Base.TEXT), _UTF8.replace("{0}", "CAST({0} AS CHAR)"), escaped=True)
 """Of a type that we do not know: its text."""
 
 

@@ -18,6 +18,7 @@ from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
 from churnguard_pipelines.connectors.mysql_events import TableMap
 from churnguard_pipelines.connectors.mysql_json import text as json_text
 from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
+from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Values
 
 Read = Callable[[bytes, int], tuple[Any, int]]
@@ -251,7 +252,7 @@ def _set(size: int, column: FoundColumn) -> Read:
 
 def _bits(count: int, column: FoundColumn) -> Read:
     size = (count + 7) // 8
-    boolean = column.kind.type == "boolean"
+    boolean = column.kind.type.base is Base.BOOLEAN
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number = int.from_bytes(data[at : at + size], "big")

@@ -102,7 +102,7 @@ class PostgreSQL(DatabaseConnector):
         found = self._known(table.object)
         types = {column.name: column.type for column in table.columns}
         one = SQL("({})").format(
-            SQL(", ").join(SQL("{}::text::{}").format(Placeholder(), SQL(types[name])) for name in table.key)
+            SQL(", ").join(SQL("{}::text::{}").format(Placeholder(), types[name].sql) for name in table.key)
         )
         query = SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
             SQL(", ").join(SQL("({})::text").format(found.value(column.name)) for column in table.columns),

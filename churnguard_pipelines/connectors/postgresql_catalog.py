@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 FIRST_USER_OID = 16384
@@ -43,12 +44,11 @@ SELECT t.oid::bigint, format_type(t.oid, NULL), format_type(t.oid, %(modifier)s)
        t.typbasetype::bigint, t.typtypmod, t.typelem::bigint
   FROM pg_type t WHERE t.oid = %(oid)s
 """
-# Types whose text we keep: they mean something only in their own database, or depend on a server's settings or build.
-_AS_TEXT = frozenset(
-    {"money", "xml", "aclitem", "cid", "xid", "tid", "name", '"char"', "refcursor", "unknown", "pg_node_tree"}
-)
+# Of all other types we keep the text: they are the source's own, mean something only in their own database, or depend
+# on a server's settings or build.
+_SAME = frozenset(base.value for base in Base)
+_TEXT = MirrorType(Base.TEXT)
 _TEXTUAL = frozenset({"text", "character varying", "character", "bpchar"})
-_KEPT_KINDS = ("b", "r", "m")  # base types, ranges, multiranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Kind:
     """A source type. ``type``: in the warehouse. ``cast``: what the source must cast to for a COPY in binary.
     ``same``: whether it is the very type that the warehouse has; a binary array names its elements' type."""
 
-    type: str
-    cast: str | None
+    type: MirrorType
+    cast: MirrorType | None
     source_type: str
     same: bool = False
 
@@ -71,7 +71,7 @@ class FoundTable:
     schema: str
     name: str
     oid: int
-    casts: dict[str, str | None]
+    casts: dict[str, MirrorType | None]
     leaves: tuple[tuple[str, str], ...]
     unfollowable: str | None
 
@@ -90,7 +90,7 @@ class FoundTable:
             number = SQL("({} * 281474976710656 + {place}[0]::bigint * 65536 + {place}[1]::bigint)")
             return number.format(Literal(leaf), place=place)
         cast = self.casts[column]
-        return SQL("{}::{}").format(Identifier(column), SQL(cast)) if cast else Identifier(column)
+        return SQL("{}::{}").format(Identifier(column), cast.sql) if cast else Identifier(column)
 
 
 def object_name(schema: str, name: str) -> str:
@@ -112,21 +112,22 @@ class Types:
     def _look_up(self, oid: int, modifier: int) -> Kind:
         row = self._connection.execute(_TYPE, {"oid": oid, "modifier": modifier}).fetchone()
         if row is None:  # it was dropped since; its text is all that is left
-            return Kind("text", "text", f"a dropped type ({oid})")
+            return Kind(_TEXT, _TEXT, f"a dropped type ({oid})")
         _, plain, full, typtype, category, base, base_modifier, element = row
         if typtype == "d":
             inner = self.kind(base, base_modifier)
             return Kind(inner.type, inner.cast, full, inner.same)
         if category == "A" and element:
             inner = self.kind(element, modifier)
-            return Kind(f"{inner.type}[]", None if inner.same else f"{inner.type}[]", full, inner.same)
+            array = replace(inner.type, array=True)
+            return Kind(array, None if inner.same else array, full, inner.same)
         if plain in _TEXTUAL:
-            return Kind("text", None, full, plain == "text")
-        if oid >= FIRST_USER_OID or typtype not in _KEPT_KINDS or plain in _AS_TEXT or plain.startswith("reg"):
-            return Kind("text", "text", full)
+            return Kind(_TEXT, None, full, plain == "text")
         if plain in ("bit", "bit varying"):
-            return Kind("bit varying", None, full, plain == "bit varying")
-        return Kind(full if plain == "numeric" else plain, None, full, True)
+            return Kind(MirrorType(Base.BITS), None, full, plain == "bit varying")
+        if oid >= FIRST_USER_OID or plain not in _SAME:
+            return Kind(_TEXT, _TEXT, full)
+        return Kind(MirrorType.parse(full if plain == "numeric" else plain), None, full, True)
 
 
 def find_tables(connection: psycopg.Connection[Any], *, followed: bool) -> list[FoundTable]:
@@ -152,7 +153,7 @@ def _found(
     kinds = {column[1]: types.kind(column[2], column[3]) for column in columns}
     declared = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
     if key is None:
-        declared = (SourceColumn(ROW_NUMBER, "bigint", "ctid"), *declared)
+        declared = (SourceColumn(ROW_NUMBER, MirrorType(Base.BIGINT), "ctid"), *declared)
     table = SourceTable(
         object_name(schema, name), declared, tuple(key[4]) if key else (ROW_NUMBER,), keyless=key is None, rows=estimate
     )

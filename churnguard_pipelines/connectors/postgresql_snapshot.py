@@ -13,12 +13,13 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from churnguard_pipelines.connectors.database import OVERLAP_SECONDS, Snapshot
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable
 from churnguard_pipelines.connectors.postgresql_connection import connect, translated
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Piece, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 
 PIECE_BYTES = 16 * 2**20
 PART_BYTES = 2**18
-_MOMENTS = ("timestamp with time zone", "timestamp without time zone", "date")
+_MOMENTS = tuple(map(MirrorType, (Base.TIMESTAMPTZ, Base.TIMESTAMP, Base.DATE)))
 
 
 class PostgreSQLSnapshot(Snapshot):
@@ -67,7 +68,7 @@ class PostgreSQLSnapshot(Snapshot):
         name = Identifier(column)
         where: Composable = SQL("true")
         if after is not None:
-            since: Composable = SQL("{}::{}").format(Literal(after), SQL(kind))
+            since: Composable = SQL("{}::{}").format(Literal(after), kind.sql)
             if kind in _MOMENTS:
                 since = SQL("{} - interval {}").format(since, Literal(f"{OVERLAP_SECONDS} seconds"))
             where = SQL("({name} >= {since} OR {name} IS NULL)").format(name=name, since=since)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.health import CHANGES_CRITICAL_AT, CHANGES_WARN_AT
 from churnguard_pipelines.monitoring.vitals import late_after
@@ -24,7 +25,7 @@ from churnguard_pipelines.store.integrations import get_integration, list_integr
 from churnguard_pipelines.store.ledger import SyncReport, latest_sync
 
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
-_DOCUMENTS = ("json", "jsonb", "bytea")
+_DOCUMENTS = (Base.JSON, Base.JSONB, Base.BYTEA)
 
 
 class TablesConfig(SyncConfig):
@@ -131,7 +132,7 @@ def _metadata(report: SyncReport, name: str, seconds: float) -> dict[str, Any]:
     integration = get_integration(current_store(), report.integration_id)
     entry = catalogue.entries(current_store(), report.integration_id)[name]
     mirror = mirror_of(integration, entry.table, entry.raw_table)
-    plain = [column.name for column in mirror.columns if column.type not in _DOCUMENTS]
+    plain = [column.name for column in mirror.columns if column.type.base not in _DOCUMENTS]
     shown = Shown(mirror.table, mirror.key, plain)
     counted = object_metadata(current_store(), shown, report, name, seconds)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Lag, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
@@ -127,13 +129,23 @@ def _note(connection: Connection, integration: IntegrationConfiguration, table: 
 
 
 def _written(table: SourceTable) -> dict[str, Any]:
-    document = asdict(table)
-    del document["object"]
-    return document
+    columns = [
+        {"name": column.name, "type": str(column.type), "source_type": column.source_type} for column in table.columns
+    ]
+    return {"columns": columns, "key": table.key, "keyless": table.keyless, "rows": table.rows}
 
 
 def _read(object: str, definition: dict[str, Any]) -> SourceTable:
-    columns = tuple(SourceColumn(**column) for column in definition["columns"])
+    try:
+        columns = tuple(
+            SourceColumn(column["name"], MirrorType.parse(column["type"]), column["source_type"])
+            for column in definition["columns"]
+        )
+    except ValueError as error:
+        raise InvalidConfiguration(
+            f"what is noted of the table {object!r} cannot be used: {error}.",
+            remedy="`churnguard integrations reset` with this object notes it anew.",
+        ) from None
     return SourceTable(
         object, columns, tuple(definition["key"]), keyless=definition["keyless"], rows=definition["rows"]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import sqlalchemy as sa
@@ -10,6 +9,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import SchemaConflict
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.row_security import READ, protect
@@ -23,19 +23,11 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod)
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'raw' AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped
 """)
-_SPELLING = {
-    "timestamptz": "timestamp with time zone",
-    "timestamp": "timestamp without time zone",
-    "timetz": "time with time zone",
-    "time": "time without time zone",
-    "varbit": "bit varying",
-}
 _CHAINS = (
-    ("smallint", "integer", "bigint", "numeric"),
-    ("real", "double precision"),
-    ("date", "timestamp without time zone"),
+    (Base.SMALLINT, Base.INTEGER, Base.BIGINT, Base.NUMERIC),
+    (Base.REAL, Base.DOUBLE),
+    (Base.DATE, Base.TIMESTAMP),
 )
-_NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
 Fit = Literal["same", "fits", "widen", "conflict"]
 
@@ -62,13 +54,13 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     for column in mirror.columns:
         stored = existing.get(column.name)
         if stored is None:
-            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), SQL(column.type)))
-            drift.append(Drift(column.name, "added_column", column.type))
+            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), column.type.sql))
+            drift.append(Drift(column.name, "added_column", str(column.type)))
         elif (fit := fits(stored, column.type)) == "conflict":
             raise _conflict(mirror, f"column {column.source} was {stored} and is {column.type} now")
         elif fit == "widen":
             wider = _wider(stored, column.type)
-            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), SQL(wider)))
+            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), wider.sql))
             drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
     if changes:
         _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", mirror.table)) + SQL(", ").join(changes))
@@ -84,53 +76,40 @@ def drop(connection: Connection, table: str) -> None:
     _execute(connection, SQL("DROP TABLE IF EXISTS {}").format(Identifier("raw", table)))
 
 
-def fits(stored: str, new: str) -> Fit:
+def fits(stored: MirrorType, new: MirrorType) -> Fit:
     """Whether values of the type ``new`` can be kept in a column of the type ``stored``."""
-    stored, new = _spelled(stored), _spelled(new)
     if stored == new:
         return "same"
-    if stored.endswith("[]") and new.endswith("[]"):
-        return fits(stored[:-2], new[:-2])
-    old_digits, new_digits = _NUMERIC.fullmatch(stored), _NUMERIC.fullmatch(new)
-    if new_digits and stored == "numeric":
-        return "fits"
-    if old_digits and new_digits:
-        whole, fraction = _digits(old_digits)
-        new_whole, new_fraction = _digits(new_digits)
+    if stored.array != new.array:
+        return "conflict"
+    if stored.digits and new.digits:
+        (whole, fraction), (new_whole, new_fraction) = _places(stored.digits), _places(new.digits)
         return "fits" if new_whole <= whole and new_fraction <= fraction else "widen"
-    if old_digits:  # an unconstrained numeric, or an integer
-        return "widen" if new in _CHAINS[0] else "conflict"
-    if new_digits:
-        return "widen" if stored in _CHAINS[0] else "conflict"
+    if stored.digits or new.digits:  # the other is an unconstrained numeric, or an integer
+        other = new.base if stored.digits else stored.base
+        if other not in _CHAINS[0]:
+            return "conflict"
+        return "fits" if new.digits and other is Base.NUMERIC else "widen"
     for chain in _CHAINS:
-        if stored in chain and new in chain:
-            return "fits" if chain.index(new) < chain.index(stored) else "widen"
+        if stored.base in chain and new.base in chain:
+            return "fits" if chain.index(new.base) < chain.index(stored.base) else "widen"
     return "conflict"
 
 
-def _wider(stored: str, new: str) -> str:
-    stored, new = _spelled(stored), _spelled(new)
-    if stored.endswith("[]"):
-        return f"{_wider(stored[:-2], new[:-2])}[]"
-    old_digits, new_digits = _NUMERIC.fullmatch(stored), _NUMERIC.fullmatch(new)
-    if old_digits and new_digits:
-        whole, fraction = map(max, _digits(old_digits), _digits(new_digits))
-        return f"numeric({whole + fraction},{fraction})"
-    return "numeric" if old_digits or new_digits else new
+def _wider(stored: MirrorType, new: MirrorType) -> MirrorType:
+    if stored.digits and new.digits:
+        whole, fraction = map(max, _places(stored.digits), _places(new.digits))
+        return MirrorType(Base.NUMERIC, (whole + fraction, fraction), stored.array)
+    return MirrorType(Base.NUMERIC, None, stored.array) if stored.digits or new.digits else new
 
 
-def _digits(numeric: re.Match[str]) -> tuple[int, int]:
-    precision, scale = int(numeric[1]), int(numeric[2])
+def _places(digits: tuple[int, int]) -> tuple[int, int]:
+    """Before and after the point."""
+    precision, scale = digits
     return precision - scale, scale
 
 
-def _spelled(type_name: str) -> str:
-    """As ``format_type`` says it."""
-    base = type_name.removesuffix("[]")
-    return _SPELLING.get(base, base) + type_name[len(base) :]
-
-
-def _differs(existing: dict[str, str], mirror: Mirror) -> bool:
+def _differs(existing: dict[str, MirrorType], mirror: Mirror) -> bool:
     return any(
         column.name not in existing or fits(existing[column.name], column.type) not in ("same", "fits")
         for column in mirror.columns
@@ -163,11 +142,11 @@ def _creation(mirror: Mirror) -> Composed:
 
 
 def _column(column: MirrorColumn) -> Composed:
-    return SQL("{} {}").format(Identifier(column.name), SQL(column.type))
+    return SQL("{} {}").format(Identifier(column.name), column.type.sql)
 
 
-def _existing(connection: Connection, table: str) -> dict[str, str]:
-    return {row[0]: row[1] for row in connection.execute(_COLUMNS, {"name": table})}
+def _existing(connection: Connection, table: str) -> dict[str, MirrorType]:
+    return {row[0]: MirrorType.parse(row[1]) for row in connection.execute(_COLUMNS, {"name": table})}
 
 
 def _stored_key(connection: Connection, table: str) -> list[str]:

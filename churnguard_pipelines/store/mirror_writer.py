@@ -152,7 +152,7 @@ def _statements(mirror: Mirror) -> _Statements:
         return _parameterized(SQL(template).format(**parts))
 
     def creation(name: str, columns: Sequence[MirrorColumn]) -> str:
-        typed = [SQL("{} {}").format(Identifier(column.name), SQL(column.type)) for column in columns]
+        typed = [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in columns]
         made = SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS; TRUNCATE {}")
         table = Identifier("pg_temp", name)
         everything = SQL(", ").join([SQL("source_version bigint"), *typed])
@@ -246,7 +246,7 @@ def _match(mirror: Mirror) -> Composed:
 
 def _staging(columns: Sequence[MirrorColumn]) -> str:
     """By its columns: a pooled connection may serve many mirrors, and a mirror may change."""
-    content = repr([(column.name, column.type) for column in columns])
+    content = repr([(column.name, str(column.type)) for column in columns])
     return f"mirror_{hashlib.sha256(content.encode()).hexdigest()[:24]}"
 
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churnguard_pipelines.engine.net_changes import collapse
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import UNCHANGED, Change, Mirror, MirrorColumn, Values
 
-COLUMNS = tuple(MirrorColumn(name, "text", name) for name in ("id", "plan", "body"))
+COLUMNS = tuple(MirrorColumn(name, MirrorType(Base.TEXT), name) for name in ("id", "plan", "body"))
 MIRROR = Mirror("raw_users", "users", COLUMNS, ("id",))
 KEYS = st.integers(0, 5)
 ACTIONS = st.one_of(

@@ -13,6 +13,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import TEXT, Column, Table
@@ -56,7 +57,9 @@ class Guarded:
 def tables(store: Store) -> list[Guarded]:
     Warehouse(store).ensure(Table("test", "things", "id", (Column("a", TEXT),), versioned=True))
     with store.owner() as owner:
-        mirror_tables.ensure(owner, Mirror("mirrored", "users", (MirrorColumn("id", "integer", "id"),), ("id",)))
+        mirror_tables.ensure(
+            owner, Mirror("mirrored", "users", (MirrorColumn("id", MirrorType(Base.INTEGER), "id"),), ("id",))
+        )
     with psycopg.connect(store.database_url) as connection:
         found = [Guarded(*row) for row in connection.execute(CATALOG)]
     assert {str(table) for table in found} >= {

@@ -32,6 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
@@ -158,8 +159,9 @@ def test_the_document_has_this_matrix() -> None:
 @pytest.mark.parametrize(("milliseconds", "column"), FAR_DATES)
 def test_dates_that_python_does_not_know(database_url: str, milliseconds: int, column: str | None) -> None:
     table = SourceTable(
-        "t", (SourceColumn("_id", "text", "_id"), SourceColumn("at", "timestamp with time zone", "date"),
-              SourceColumn("document", "jsonb", "document")), ("_id",),
+        "t", (SourceColumn("_id", MirrorType(Base.TEXT), "_id"),
+              SourceColumn("at", MirrorType(Base.TIMESTAMPTZ), "date"),
+              SourceColumn("document", MirrorType(Base.JSONB), "document")), ("_id",),
     )  # fmt: skip
     rows = Rows(table, lambda file: None)
     document = decode(encode({"_id": "a", "at": DatetimeMS(milliseconds)}), DECODING)
@@ -229,7 +231,9 @@ def test_what_does_not_fit_its_column_stays_in_the_document(store: Store, regist
 )  # fmt: skip
 def test_any_decimal_is_the_number_that_the_driver_says(value: Decimal128) -> None:
     table = SourceTable(
-        "users", (SourceColumn("_id", "text", "_id"), SourceColumn("n", "numeric", "decimal")), ("_id",)
+        "users",
+        (SourceColumn("_id", MirrorType(Base.TEXT), "_id"), SourceColumn("n", MirrorType(Base.NUMERIC), "decimal")),
+        ("_id",),
     )
     _, number, document = Rows(table, lambda _: None).values({"_id": 1, "n": value})
     assert number == ("NaN" if "NaN" in str(value) else str(value))

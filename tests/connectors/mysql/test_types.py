@@ -130,7 +130,7 @@ def test_values_arrive_unaltered(connector: MySQL, source: Cursor, database_url:
 def test_the_types_are_those_of_the_matrix(connector: MySQL, source: Cursor) -> None:
     columns = ", ".join(f"c{place} {case.source} NULL" for place, case in enumerate(CASES))
     source.execute(f"CREATE TABLE matrix (id int PRIMARY KEY, {columns})")
-    assert [column.type for column in table(connector, "matrix").columns[1:]] == [case.warehouse for case in CASES]
+    assert [str(column.type) for column in table(connector, "matrix").columns[1:]] == [case.warehouse for case in CASES]
 
 
 def test_the_document_has_this_matrix() -> None:
@@ -158,7 +158,7 @@ def fill(source: Cursor) -> dict[int, tuple[int, str | None]]:
 def store(database_url: str, wanted: SourceTable, data: bytes) -> dict[int, tuple[Any, ...]]:
     """PostgreSQL's text of the rows, by key."""
     columns: list[Composable] = [SQL("source_version bigint")]
-    columns += [SQL("{} {}").format(Identifier(column.name), SQL(column.type)) for column in wanted.columns]
+    columns += [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in wanted.columns]
     listed = SQL(", ").join(SQL("{}::text").format(Identifier(column.name)) for column in wanted.columns[1:])
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
