@@ -38,11 +38,13 @@ _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _RESERVED = frozenset(
     {"organization_id", "integration_id", "extra", "source_version", "deleted_at", "delete_kind", "synced_at"}
     | {"valid_from", "valid_to"}
+    | {"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"}
 )
 
 
 def is_column_name(name: str) -> bool:
-    """Whether a field may be mapped to a column of this name: not to the product's own."""
+    """Whether a field may be mapped to a column of this name: not to the product's own, nor to
+    PostgreSQL's."""
     return bool(_COLUMN_NAME.fullmatch(name)) and name not in _RESERVED
 
 

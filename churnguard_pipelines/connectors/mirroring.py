@@ -9,7 +9,7 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
-from churnguard_pipelines.store.mirror_tables import OWN_COLUMNS
+from churnguard_pipelines.store.mirror_tables import OWN_COLUMNS, SYSTEM_COLUMNS
 
 _LONGEST_NAME = 63
 _DOCUMENTS = (MirrorType(Base.JSON), MirrorType(Base.JSONB))
@@ -40,14 +40,15 @@ def chosen_tables(integration: IntegrationConfiguration, tables: Sequence[Source
 
 
 def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_table: str) -> Mirror:
-    """With the integration's field mappings; a column named as one of ours is called ``source_…``.
+    """With the integration's field mappings; a column named as one of ours or of PostgreSQL's is called
+    ``source_…``.
 
     Raises ``InvalidConfiguration`` for a mapping of a field that is not there.
     """
     mappings = integration.sync_config.field_mappings.get(table.object, {})
     names = {column.name for column in table.columns}
     columns: list[MirrorColumn] = []
-    taken = set(OWN_COLUMNS) | set(mappings.values())
+    taken = {*OWN_COLUMNS, *SYSTEM_COLUMNS, "", *mappings.values()}
     for column in table.columns:
         name = mappings.get(column.name) or _free(column.name, taken)
         taken.add(name)
@@ -98,4 +99,4 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _cut(name: str) -> str:
-    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return name.replace("\0", "\u2400").encode()[:_LONGEST_NAME].decode(errors="ignore")

@@ -91,7 +91,7 @@ _OTHERS = {
 }
 _KNOWN_JSON = Kind(MirrorType(Base.JSON), _UTF8, escaped=True)
 """MariaDB's: a text with a check. As written: `jsonb` would refuse some of it, and drop double keys."""
-_DECIMAL = re.compile(r"decimal\(([0-9]{1,2}),([0-9]{1,2})\)")
+_DECIMAL = re.compile(r"decimal\(([1-9][0-9]?),([0-9]{1,2})\)")
 _ESCAPED = {"0": "\0", "n": "\n", "r": "\r"}
 _BITS = re.compile(r"bit\(([0-9]{1,2})\)")
 

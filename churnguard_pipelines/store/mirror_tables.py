@@ -15,6 +15,7 @@ from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.row_security import READ, protect
 
 OWN_COLUMNS = ("organization_id", "integration_id", "source_version", "deleted_at", "delete_kind", "synced_at")
+SYSTEM_COLUMNS = ("ctid", "tableoid", "xmin", "xmax", "cmin", "cmax")
 _LOCK = 0x6368_7572_6E03
 
 # By a join: to_regclass() answers from a cache that does not see what another process created since the first look.

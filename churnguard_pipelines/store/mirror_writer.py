@@ -12,13 +12,17 @@ from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 from sqlalchemy import Connection
 
 from churnguard_pipelines.mirrors import UNCHANGED, Mirror, MirrorColumn, Values
 from churnguard_pipelines.store.copy_text import encode
 
 _ROWS_PER_COPY = 1000
+_PARAMETERS = {name: Placeholder(name) for name in ("organization_id", "integration_id", "version", "kind")}
+_OWN = SQL("stored.organization_id = {organization_id} AND stored.integration_id = {integration_id}").format(
+    **_PARAMETERS
+)
 
 
 class MirrorWriter:
@@ -144,22 +148,22 @@ def _statements(mirror: Mirror) -> _Statements:
         ),
         "comma": SQL(", ") if len(mirror.columns) > len(mirror.key) else SQL(""),
         "match": _match(mirror),
-        "own": SQL("stored.organization_id = %(organization_id)s AND stored.integration_id = %(integration_id)s"),
-        "first_key": Identifier(mirror.key[0]),
+        "own": _OWN,
+        **_PARAMETERS,
     }  # fmt: skip
 
     def sql(template: str) -> str:
         return _parameterized(SQL(template).format(**parts))
+
+    def plain(template: str) -> str:  # COPY takes no parameters
+        return SQL(template).format(**parts).as_string()
 
     def creation(name: str, columns: Sequence[MirrorColumn]) -> str:
         typed = [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in columns]
         made = SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS; TRUNCATE {}")
         table = Identifier("pg_temp", name)
         everything = SQL(", ").join([SQL("source_version bigint"), *typed])
-        return _parameterized(made.format(table, everything, table)).replace("%%", "%")
-
-    def plain(template: str) -> str:  # COPY takes no parameters
-        return sql(template).replace("%%", "%")
+        return made.format(table, everything, table).as_string()
 
     return _Statements(
         stage=creation(staging, mirror.staged),
@@ -168,7 +172,7 @@ def _statements(mirror: Mirror) -> _Statements:
         upsert=sql(
             "INSERT INTO {raw} AS stored "
             "(organization_id, integration_id, source_version, {columns}, synced_at) "
-            "SELECT %(organization_id)s::text, %(integration_id)s::text, source_version, {values}, "
+            "SELECT {organization_id}::text, {integration_id}::text, source_version, {values}, "
             "statement_timestamp() FROM {staging} AS staged "
             "ON CONFLICT (organization_id, integration_id, {key}) DO UPDATE SET {sets}{comma} "
             "source_version = excluded.source_version, deleted_at = NULL, delete_kind = NULL, "
@@ -185,7 +189,7 @@ def _statements(mirror: Mirror) -> _Statements:
         delete=sql(
             "INSERT INTO {raw} AS stored (organization_id, integration_id, {key}, source_version, "
             "deleted_at, delete_kind, synced_at) "
-            "SELECT %(organization_id)s::text, %(integration_id)s::text, {key}, source_version, "
+            "SELECT {organization_id}::text, {integration_id}::text, {key}, source_version, "
             "statement_timestamp(), 'hard', statement_timestamp() FROM {staging_keys} "
             "ON CONFLICT (organization_id, integration_id, {key}) DO UPDATE SET "
             "source_version = excluded.source_version, deleted_at = coalesce(stored.deleted_at, excluded.deleted_at), "
@@ -193,16 +197,16 @@ def _statements(mirror: Mirror) -> _Statements:
             "WHERE excluded.source_version >= stored.source_version"
         ),
         delete_older=sql(
-            "UPDATE {raw} AS stored SET deleted_at = statement_timestamp(), delete_kind = %(kind)s "
-            "WHERE {own} AND source_version < %(version)s AND deleted_at IS NULL"
+            "UPDATE {raw} AS stored SET deleted_at = statement_timestamp(), delete_kind = {kind} "
+            "WHERE {own} AND source_version < {version} AND deleted_at IS NULL"
         ),
         truncate=sql(
-            "UPDATE {raw} AS stored SET deleted_at = statement_timestamp(), delete_kind = %(kind)s, "
-            "source_version = %(version)s WHERE {own} AND source_version <= %(version)s AND deleted_at IS NULL"
+            "UPDATE {raw} AS stored SET deleted_at = statement_timestamp(), delete_kind = {kind}, "
+            "source_version = {version} WHERE {own} AND source_version <= {version} AND deleted_at IS NULL"
         ),
         delete_missing=sql(
             "UPDATE {raw} AS stored SET deleted_at = statement_timestamp(), delete_kind = 'inferred' "
-            "WHERE {own} AND source_version <= %(version)s AND deleted_at IS NULL AND NOT EXISTS ("
+            "WHERE {own} AND source_version <= {version} AND deleted_at IS NULL AND NOT EXISTS ("
             "SELECT FROM {staging_keys} AS staged WHERE {match})"
         ),
         forget_versions=sql("UPDATE {raw} AS stored SET source_version = 0 WHERE {own} AND source_version <> 0"),
@@ -221,12 +225,12 @@ def _update(mirror: Mirror, known: tuple[bool, ...]) -> str:
     sets += [Composed([SQL("source_version = staged.source_version, synced_at = statement_timestamp()")])]
     statement = SQL(
         "UPDATE {raw} AS stored SET {sets} FROM {staging} AS staged "
-        "WHERE stored.organization_id = %(organization_id)s AND stored.integration_id = %(integration_id)s "
-        "AND {match} AND stored.deleted_at IS NULL AND staged.source_version >= stored.source_version"
+        "WHERE {own} AND {match} AND stored.deleted_at IS NULL AND staged.source_version >= stored.source_version"
     ).format(
         raw=Identifier("raw", mirror.table),
         sets=SQL(", ").join(sets),
         staging=Identifier("pg_temp", _staging(staged)),
+        own=_OWN,
         match=_match(mirror),
     )
     return _parameterized(statement)
@@ -254,11 +258,10 @@ def _list(names: Iterable[str]) -> Composed:
     return SQL(", ").join(map(Identifier, names))
 
 
-def _parameterized(statement: Composed) -> str:
-    """Percent signs of names are doubled, those of parameters are not."""
-    text = statement.as_string(None)
-    marks = ("organization_id", "integration_id", "version", "kind")
-    text = text.replace("%", "%%")
-    for mark in marks:
-        text = text.replace(f"%%({mark})s", f"%({mark})s")
-    return text
+def _parameterized(statement: Composable) -> str:
+    """For execution with parameters: a percent sign stands for one everywhere but in a placeholder, whatever the names
+    in the statement are."""
+    if isinstance(statement, Composed):
+        return "".join(map(_parameterized, statement))
+    text = statement.as_string()
+    return text if isinstance(statement, Placeholder) else text.replace("%", "%%")
