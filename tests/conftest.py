@@ -25,6 +25,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
+from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"
 _numbers = itertools.count(1)
@@ -43,6 +44,14 @@ def settings_for(home: Path, database_url: str | None = None, encryption_key: st
 def on_database(url: str, name: str) -> str:
     """The same server, another database."""
     return url.replace("/churnguard?", f"/{name}?", 1)
+
+
+@pytest.fixture(autouse=True)
+def every_statement_names_the_organization() -> Iterator[None]:
+    """In whichever test it is executed, by whichever thread of it."""
+    forgetful.clear()
+    yield
+    assert forgetful == [], "rows are asked for by their integration alone: `ownership.of_integration` names both"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from churnguard_pipelines.analytics.months import Calendar, instant, moment
 from churnguard_pipelines.analytics.movements import Movements, Totals
 from churnguard_pipelines.analytics.subscriptions import Segment, mrr_before, timeline
 from churnguard_pipelines.connectors import api_connector
+from churnguard_pipelines.store import locks
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import get_organization
 from churnguard_pipelines.store.warehouse import Warehouse
@@ -67,7 +68,7 @@ def compute_mrr(
         warehouse.ensure(stripe.table(name))
     with store.organization(organization_id) as connection:
         # Two computations of one organization at once: the second waits, reads what is there then, and its rows stand.
-        lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('mrr ' || :organization_id, 0))")
+        lock = sa.text(locks.taking_own(locks.Own.MRR, ":organization_id"))
         connection.execute(lock, {"organization_id": organization_id})
         return _compute(store, connection, organization_id, reporting, now, months or (date.min, date.max))
 

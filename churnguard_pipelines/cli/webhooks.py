@@ -119,10 +119,9 @@ def replay(
     from churnguard_pipelines.store.integrations import get_integration
 
     with opened_store() as store:
-        get_integration(store, integration_id)  # refuses an unknown one
         events = inbox.replay(
             store,
-            integration_id,
+            get_integration(store, integration_id),
             actor="cli",
             event_ids=event_id,
             event_types=event_type,

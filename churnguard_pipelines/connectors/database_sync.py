@@ -361,7 +361,9 @@ class _Run:
         return found
 
     def _ask(self, mirror: Mirror, what: str) -> Any:
-        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE integration_id = %(id)s AND deleted_at IS NULL"
+        own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE {own} AND deleted_at IS NULL"
         with self._store.organization(self._integration.organization_id) as connection:
-            values = {"id": self._integration.integration_id}
+            organization_id, integration_id = self._integration.organization_id, self._integration.integration_id
+            values = {"organization_id": organization_id, "integration_id": integration_id}
             return connection.exec_driver_sql(statement, values).scalar_one()

@@ -133,7 +133,7 @@ def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None
     waiting = rejected.list_rejected(store, integration_id, ids=ids)
     events = {item.id: str(item.key) for item in waiting if item.object == REJECTED_EVENTS}
     if events:  # whole webhook events, which are worked off once more
-        inbox.replay(store, integration_id, actor="replay", event_ids=sorted(events.values()))
+        inbox.replay(store, integration, actor="replay", event_ids=sorted(events.values()))
         with store.organization(integration.organization_id) as connection:
             rejected.mark_resolved(connection, events)
         waiting = [item for item in waiting if item.id not in events]

@@ -11,6 +11,7 @@ from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import list_drift
 from churnguard_pipelines.store.ledger import HISTORY, is_alive
+from churnguard_pipelines.store.ownership import of_integration
 from churnguard_pipelines.store.tables import sync_objects, syncs
 
 
@@ -55,7 +56,9 @@ SELECT object AS name, (array_agg(page.status ORDER BY started_at DESC))[1] AS s
        (array_agg(page.rows ORDER BY started_at DESC) FILTER (WHERE page.rows IS NOT NULL))[1] AS rows,
        max(started_at) FILTER (WHERE page.status = 'succeeded') AS fresh_at
   FROM ingest.syncs JOIN ingest.sync_objects AS page USING (sync_id)
- WHERE integration_id = :integration_id AND trigger <> '{HISTORY}' GROUP BY object ORDER BY object
+ WHERE integration_id = :integration_id AND syncs.organization_id = (
+       SELECT organization_id FROM control.integrations WHERE control.integrations.integration_id = :integration_id)
+   AND trigger <> '{HISTORY}' GROUP BY object ORDER BY object
 """)
 
 
@@ -80,7 +83,7 @@ def recent_syncs(store: Store, integration_id: str, limit: int = 20) -> list[Pas
             *columns, sa.case((dead, "failed"), else_=syncs.c.status).label("status"), *sums,
         )
         .outerjoin_from(syncs, sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
-        .where(syncs.c.integration_id == integration_id)
+        .where(of_integration(syncs, integration_id))
         .group_by(syncs.c.sync_id)
         .order_by(syncs.c.started_at.desc())
         .limit(limit)

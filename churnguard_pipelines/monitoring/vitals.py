@@ -117,20 +117,24 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
   LEFT JOIN LATERAL (
        SELECT sync_id, sync.status, started_at, finished_at, error, quota_left, heartbeat_at
          FROM ingest.syncs AS sync
-        WHERE sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
+        WHERE sync.organization_id = integration.organization_id
+          AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
         ORDER BY started_at DESC LIMIT 1) AS latest ON true
   LEFT JOIN LATERAL (
        SELECT started_at FROM ingest.syncs AS sync
-        WHERE sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
+        WHERE sync.organization_id = integration.organization_id
+          AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
           AND sync.status IN ('succeeded', 'partial')
         ORDER BY started_at DESC LIMIT 1) AS good ON true
   LEFT JOIN LATERAL (
        SELECT started_at FROM ingest.syncs AS sync
-        WHERE sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}' AND sync.status = 'succeeded'
+        WHERE sync.organization_id = integration.organization_id
+          AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}' AND sync.status = 'succeeded'
         ORDER BY started_at DESC LIMIT 1) AS whole ON true
   CROSS JOIN LATERAL (
        SELECT min(started_at) AS since FROM ingest.syncs AS sync
-        WHERE sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
+        WHERE sync.organization_id = integration.organization_id
+          AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
           AND sync.status IN ('failed', 'partial')
           AND sync.started_at > coalesce(whole.started_at, '-infinity')) AS failing
   CROSS JOIN LATERAL (

@@ -128,6 +128,7 @@ def _drift(store: Store, connector: type[ApiConnector], integration: Integration
     statement = (
         sa.select(table.column, table.kind)
         .where(
+            table.organization_id == integration.organization_id,
             table.integration_id == integration.integration_id,
             table.object == item.name,
             table.last_seen_at > store.now() - timedelta(days=DRIFT_DAYS),

@@ -88,7 +88,8 @@ def _lag_seconds(store: Store, report: SyncReport, name: str) -> float | None:
 
 def _syncs_of(selection: sa.Select[Any], report: SyncReport, name: str) -> sa.Select[Any]:
     joined = selection.select_from(syncs.join(sync_objects, sync_objects.c.sync_id == syncs.c.sync_id))
-    return joined.where(syncs.c.integration_id == report.integration_id, sync_objects.c.object == name)
+    own = syncs.c.organization_id == report.organization_id, syncs.c.integration_id == report.integration_id
+    return joined.where(*own, sync_objects.c.object == name)
 
 
 def _drift_seen_first(store: Store, report: SyncReport, name: str) -> str:
@@ -96,6 +97,7 @@ def _drift_seen_first(store: Store, report: SyncReport, name: str) -> str:
     statement = (
         sa.select(schema_drift.c.column, schema_drift.c.kind, schema_drift.c.detail)
         .where(
+            schema_drift.c.organization_id == report.organization_id,
             schema_drift.c.integration_id == report.integration_id,
             schema_drift.c.object == name,
             schema_drift.c.first_seen_at >= report.started_at,
@@ -118,10 +120,12 @@ def _preview(store: Store, shown: Shown, report: SyncReport) -> str:
     columns = ", ".join(Identifier(column).as_string(None) for column in headings)
     statement = sa.text(
         f"SELECT {columns} FROM {Identifier('raw', shown.raw_table).as_string(None)} ".replace(":", r"\:")
-        + "WHERE integration_id = :id AND deleted_at IS NULL ORDER BY source_version DESC LIMIT :rows"
+        + "WHERE organization_id = :organization_id AND integration_id = :id AND deleted_at IS NULL ORDER BY source_version DESC LIMIT :rows"
     )
     with store.organization(report.organization_id) as connection:
-        rows = connection.execute(statement, {"id": report.integration_id, "rows": PREVIEW_ROWS}).all()
+        rows = connection.execute(
+            statement, {"organization_id": report.organization_id, "id": report.integration_id, "rows": PREVIEW_ROWS}
+        ).all()
     if not rows:
         return "no rows"
     lines = [headings, ["---"] * len(headings), *([_cell(value) for value in row] for row in rows)]

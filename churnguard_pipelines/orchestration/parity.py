@@ -63,8 +63,10 @@ def _keys(
     Warehouse(store).ensure(table)
     statement = sa.text(
         f"SELECT {Identifier(table.key).as_string(None)} FROM {Identifier('raw', table.name).as_string(None)} "
-        f"WHERE integration_id = :id AND deleted_at IS NULL AND {created} >= :start AND {created} < :end"
+        "WHERE organization_id = :organization_id AND integration_id = :id "
+        f"AND deleted_at IS NULL AND {created} >= :start AND {created} < :end"
     )
-    values = {"id": integration.integration_id, "start": window.start, "end": window.end}
+    own = {"organization_id": integration.organization_id, "id": integration.integration_id}
+    values = own | {"start": window.start, "end": window.end}
     with store.organization(integration.organization_id) as connection:
         return set(connection.scalars(statement, values))

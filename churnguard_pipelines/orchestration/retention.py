@@ -20,13 +20,15 @@ _FORGET = sa.text("""
 DELETE FROM ingest.syncs old
  WHERE old.started_at < clock_timestamp() - make_interval(days => :days) AND old.status <> 'running'
    AND EXISTS (SELECT FROM ingest.syncs newer
-                WHERE newer.integration_id = old.integration_id AND newer.started_at > old.started_at
+                WHERE newer.organization_id = old.organization_id
+                  AND newer.integration_id = old.integration_id AND newer.started_at > old.started_at
                   AND newer.trigger <> 'history')
    AND NOT EXISTS (
        SELECT FROM ingest.sync_objects mine
         WHERE mine.sync_id = old.sync_id AND mine.status = 'succeeded'
           AND NOT EXISTS (SELECT FROM ingest.syncs newer JOIN ingest.sync_objects theirs USING (sync_id)
-                           WHERE newer.integration_id = old.integration_id AND newer.started_at > old.started_at
+                           WHERE newer.organization_id = old.organization_id
+                             AND newer.integration_id = old.integration_id AND newer.started_at > old.started_at
                              AND newer.trigger <> 'history'
                              AND theirs.object = mine.object AND theirs.status = 'succeeded'))
 """)

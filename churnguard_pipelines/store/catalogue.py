@@ -18,6 +18,7 @@ from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Lag, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import of_integration
 from churnguard_pipelines.store.tables import change_logs, source_tables
 
 _LONGEST_NAME = 63
@@ -36,7 +37,7 @@ class Entry:
 
 def entries(store: Store, integration_id: str) -> dict[str, Entry]:
     """Object -> what is known of it, in the order of the names."""
-    statement = sa.select(source_tables).where(_table.integration_id == integration_id).order_by(_table.object)
+    statement = sa.select(source_tables).where(of_integration(source_tables, integration_id)).order_by(_table.object)
     with store.operator() as connection:
         return {
             row.object: Entry(_read(row.object, row.definition), row.raw_table, row.problem, row.seen_at)
@@ -58,15 +59,16 @@ def remember(
     return named
 
 
-def forget(store: Store, integration_id: str) -> list[str]:
+def forget(store: Store, organization_id: str, integration_id: str) -> list[str]:
     """Forget an integration's tables; returns the raw tables they had."""
-    statement = sa.delete(source_tables).where(_table.integration_id == integration_id).returning(_table.raw_table)
+    own = _table.organization_id == organization_id, _table.integration_id == integration_id
+    statement = sa.delete(source_tables).where(*own).returning(_table.raw_table)
     with store.operator() as connection:
         return list(connection.scalars(statement))
 
 
 def set_problem(store: Store, integration_id: str, object: str, problem: str | None) -> None:
-    here = _table.integration_id == integration_id, _table.object == object
+    here = of_integration(source_tables, integration_id), _table.object == object
     with store.operator() as connection:
         connection.execute(sa.update(source_tables).where(*here).values(problem=problem))
 
@@ -90,7 +92,7 @@ def get_lag(store: Store, integration_id: str) -> Lag | None:
     """As it was last looked at."""
     with store.operator() as connection:
         row = connection.execute(
-            sa.select(change_logs).where(change_logs.c.integration_id == integration_id)
+            sa.select(change_logs).where(of_integration(change_logs, integration_id))
         ).one_or_none()
     return Lag(row.lag_bytes, row.lag_seconds, row.horizon, row.detail) if row else None
 
@@ -98,7 +100,7 @@ def get_lag(store: Store, integration_id: str) -> Lag | None:
 def forget_lag(store: Store, integration_id: str) -> None:
     """Its change log is not followed any more."""
     with store.operator() as connection:
-        connection.execute(sa.delete(change_logs).where(change_logs.c.integration_id == integration_id))
+        connection.execute(sa.delete(change_logs).where(of_integration(change_logs, integration_id)))
 
 
 def raw_name(provider: str, integration_id: str, name: str, *, unique: str = "") -> str:
@@ -112,13 +114,13 @@ def raw_name(provider: str, integration_id: str, name: str, *, unique: str = "")
 
 def _note(connection: Connection, integration: IntegrationConfiguration, table: SourceTable, name: str) -> str:
     seen = {"definition": _written(table), "seen_at": sa.func.clock_timestamp()}
-    here = _table.integration_id == integration.integration_id, _table.object == table.object
+    owner = {"organization_id": integration.organization_id, "integration_id": integration.integration_id}
+    here = (*(_table[name] == value for name, value in owner.items()), _table.object == table.object)
     known: str | None = connection.scalar(
         sa.update(source_tables).where(*here).values(seen).returning(_table.raw_table)
     )
     if known is not None:
         return known
-    owner = {"organization_id": integration.organization_id, "integration_id": integration.integration_id}
     for unique in ("", table.object):
         wanted = raw_name(integration.provider_name, integration.integration_id, name, unique=unique)
         statement = insert(source_tables).values(**owner, object=table.object, raw_table=wanted, **seen)

@@ -20,6 +20,7 @@ from churnguard_pipelines.model import APIIngestionRule, StreamConfiguration, re
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
+from churnguard_pipelines.store.ownership import Kind, claim
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import ingestion_rules, streams
 
@@ -37,18 +38,20 @@ class Configured(Generic[Model]):
 
 
 class Configurations(Generic[Model]):
-    """Those of one kind. ``what``: its name for people; ``secret``: whether the value at a path of a configuration's
-    JSON is one; ``destination``: where secrets are sent. Ids are unique over the installation."""
+    """Those of one kind. ``secret``: whether the value at a path of a configuration's
+    JSON is one; ``destination``: where secrets are sent. Ids are unique over the installation, and stay
+    with the organization that used one first."""
 
     def __init__(
         self,
         model: type[Model],
         table: sa.Table,
-        what: str,
+        kind: Kind,
         secret: Callable[[Path, Any], bool],
         destination: Callable[[Document], Any],
     ) -> None:
-        self.what = what
+        self.what = kind.value
+        self._kind = kind
         self._model: type[Model] = model
         self._table = table
         (self._key,) = table.primary_key.columns
@@ -63,6 +66,10 @@ class Configurations(Generic[Model]):
         values = {self._key.name: id_, "organization_id": organization_id, "created_by": actor}
         statement = insert(self._table).values(values | self._row(store.vault, document))
         with store.operator() as connection:
+            if not claim(connection, self._kind, id_, organization_id):
+                raise InvalidConfiguration(
+                    f"the id {id_!r} is, or was, another organization's.", remedy=f"Choose another {self._key.name}."
+                )
             try:
                 added = connection.scalar(statement.on_conflict_do_nothing().returning(self._key))
             except sa.exc.IntegrityError:
@@ -85,10 +92,14 @@ class Configurations(Generic[Model]):
             rows = connection.execute(statement).all()
         return [self._opened(store.vault, row) for row in rows]
 
-    def get(self, store: Store, id_: str) -> Configured[Model]:
-        """With its secrets opened. Raises ``NotFound`` or ``SecretsUnreadable``."""
+    def get(self, store: Store, id_: str, organization_id: str | None = None) -> Configured[Model]:
+        """With its secrets opened; ``organization_id``: only if it is this one's, else not even looked into. Raises
+        ``NotFound`` or ``SecretsUnreadable``."""
         with store.operator() as connection:
-            return self._opened(store.vault, self._find(connection, id_))
+            row = self._find(connection, id_)
+        if organization_id not in (None, row.organization_id):
+            raise self._unknown(id_)
+        return self._opened(store.vault, row)
 
     def change(self, store: Store, id_: str, changes: Mapping[str, Any], *, actor: str) -> Configured[Model]:
         """``changes``: new values of fields; what is left out stays. Inside a field it is so for secrets: one that is
@@ -146,8 +157,11 @@ class Configurations(Generic[Model]):
         statement = sa.select(self._table).where(self._key == id_)
         row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
         if row is None:
-            raise NotFound(f"there is no {self.what} {id_!r}.", remedy=f"Look at the list of {self.what}s.")
+            raise self._unknown(id_)
         return row
+
+    def _unknown(self, id_: str) -> NotFound:
+        return NotFound(f"there is no {self.what} {id_!r}.", remedy=f"Look at the list of {self.what}s.")
 
     def _note(
         self,
@@ -211,5 +225,5 @@ def _destination_of_rule(document: Document) -> Any:
     return urlsplit(document["endpoint_url"])[:2]
 
 
-STREAMS = Configurations(StreamConfiguration, streams, "stream", _secret_of_stream, _destination_of_stream)
-RULES = Configurations(APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule, _destination_of_rule)
+STREAMS = Configurations(StreamConfiguration, streams, Kind.STREAM, _secret_of_stream, _destination_of_stream)
+RULES = Configurations(APIIngestionRule, ingestion_rules, Kind.INGESTION_RULE, _secret_of_rule, _destination_of_rule)

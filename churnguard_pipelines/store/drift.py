@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Drift, Lane
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import of_integration
 from churnguard_pipelines.store.tables import schema_drift as table
 
 
@@ -42,9 +43,7 @@ def record_drift(connection: Connection, lane: Lane, object: str, drift: Sequenc
 
 def list_drift(store: Store, integration_id: str, object: str | None = None) -> dict[str, list[Drift]]:
     """Object -> what was seen of it."""
-    statement = (
-        sa.select(table).where(table.c.integration_id == integration_id).order_by(table.c.object, table.c.column)
-    )
+    statement = sa.select(table).where(of_integration(table, integration_id)).order_by(table.c.object, table.c.column)
     if object is not None:
         statement = statement.where(table.c.object == object)
     found: dict[str, list[Drift]] = {}

@@ -28,7 +28,11 @@ def due_integrations(store: Store, provider: str, now: datetime) -> list[DueInte
     """Longest due first: not paused, breaker closed or its time to retry come, nothing running, and
     ``sync_frequency`` past since the start of the last sync. A sync whose process was killed does not count as running.
     """
-    of_schedule = sa.and_(syncs.c.integration_id == integrations.c.integration_id, syncs.c.trigger != HISTORY)
+    of_schedule = sa.and_(
+        syncs.c.organization_id == integrations.c.organization_id,
+        syncs.c.integration_id == integrations.c.integration_id,
+        syncs.c.trigger != HISTORY,
+    )
     last_start = sa.select(sa.func.max(syncs.c.started_at)).where(of_schedule).scalar_subquery()
     running = sa.select(syncs.c.sync_id).where(of_schedule, is_alive()).exists()
     broken = (

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import Connection
 
+from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store import audit
+from churnguard_pipelines.store import audit, locks
 from churnguard_pipelines.store.database import Store
 
 CHANNEL = "churnguard_inbox"
@@ -26,12 +27,10 @@ SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
 DAYS_AHEAD = 3
-WRITERS_LOCK = 0x6368_7572_6E03
 _PARTITION = "webhook_inbox_"
-_PARTITIONS_LOCK = 0x6368_7572_6E04
 
 TAKE = f"""
-WITH lock AS MATERIALIZED (SELECT pg_advisory_xact_lock({WRITERS_LOCK})),
+WITH lock AS MATERIALIZED ({locks.taking(locks.Shared.INBOX_WRITERS)}),
 taken AS MATERIALIZED (
     SELECT taken.* FROM lock, unnest(
         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]
@@ -86,9 +85,11 @@ def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[Inb
     """The lane's next events, in order. In a transaction of its organization."""
     statement = sa.text(
         "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ingest.webhook_inbox "
-        "WHERE integration_id = :integration_id AND sequence > :after ORDER BY sequence LIMIT :limit"
+        "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence > :after "
+        "ORDER BY sequence LIMIT :limit"
     )
-    values = {"integration_id": lane.integration_id, "after": after, "limit": limit}
+    own = {"organization_id": lane.organization_id, "integration_id": lane.integration_id}
+    values = {**own, "after": after, "limit": limit}
     return [InboxEvent(*row) for row in connection.execute(statement, values)]
 
 
@@ -96,7 +97,8 @@ _WAITING = sa.text("""
 SELECT integration.organization_id, integration.integration_id, integration.provider, next.received_at,
        (SELECT count(*) FROM (
             SELECT FROM ingest.webhook_inbox AS counted
-             WHERE counted.integration_id = integration.integration_id AND counted.sequence > coalesce(done.sequence, 0)
+             WHERE counted.organization_id = integration.organization_id
+               AND counted.integration_id = integration.integration_id AND counted.sequence > coalesce(done.sequence, 0)
              LIMIT :limit) AS first)
   FROM control.integrations AS integration
   LEFT JOIN LATERAL (
@@ -105,7 +107,8 @@ SELECT integration.organization_id, integration.integration_id, integration.prov
           AND lane = :lane) AS done ON true
   CROSS JOIN LATERAL (
        SELECT received_at FROM ingest.webhook_inbox AS inbox
-        WHERE inbox.integration_id = integration.integration_id AND inbox.sequence > coalesce(done.sequence, 0)
+        WHERE inbox.organization_id = integration.organization_id
+          AND inbox.integration_id = integration.integration_id AND inbox.sequence > coalesce(done.sequence, 0)
         ORDER BY inbox.sequence LIMIT 1) AS next
  WHERE integration.status NOT IN ('paused', 'inactive')
  ORDER BY next.received_at
@@ -121,7 +124,7 @@ def waiting(store: Store, limit: int = 10_000) -> list[Waiting]:
 
 def replay(
     store: Store,
-    integration_id: str,
+    integration: IntegrationConfiguration,
     *,
     actor: str,
     event_ids: Sequence[str] | None = None,
@@ -133,8 +136,9 @@ def replay(
 
     Doing it twice changes nothing that once did not: the newer version of a record wins.
     """
-    chosen = "integration_id = :integration_id"
-    values: dict[str, Any] = {"integration_id": integration_id}
+    chosen = "organization_id = :organization_id AND integration_id = :integration_id"
+    own = {"organization_id": integration.organization_id, "integration_id": integration.integration_id}
+    values: dict[str, Any] = dict(own)
     for name, condition, value in (
         ("ids", "event_id = ANY(:ids)", None if event_ids is None else list(event_ids)),
         ("types", "event_type = ANY(:types)", None if event_types is None else list(event_types)),
@@ -149,16 +153,18 @@ def replay(
         f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "
         f"SELECT {columns}, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM ("
         f"SELECT DISTINCT ON (event_id) {columns}, sequence FROM ingest.webhook_inbox WHERE {chosen} "
-        "ORDER BY event_id, sequence) AS once ORDER BY sequence RETURNING organization_id"
+        "ORDER BY event_id, sequence) AS once ORDER BY sequence"
     )
     with store.operator() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS_LOCK)))
-        owners = list(connection.scalars(statement, values))
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration_id)))
-        detail = {name: str(value) for name, value in values.items()} | {"events": len(owners)}
-        organization = owners[0] if owners else None
-        audit.record(connection, actor, "webhooks.replay", integration_id, detail, organization_id=organization)
-    return len(owners)
+        locks.take(connection, locks.Shared.INBOX_WRITERS)
+        events = connection.execute(statement, values).rowcount
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration.integration_id)))
+        detail = {name: str(value) for name, value in values.items() if name not in own} | {"events": events}
+        audit.record(
+            connection, actor, "webhooks.replay", integration.integration_id, detail,
+            organization_id=integration.organization_id,
+        )  # fmt: skip
+    return events
 
 
 def count(store: Store, outcomes: Iterable[tuple[str, str, str, int]]) -> None:
@@ -183,16 +189,18 @@ def seen_by(
 ) -> tuple[dict[str, int], list[tuple[str, str, datetime]]]:
     """An endpoint's events by outcome, and the latest it took, newest first: (id, type, when)."""
     counts = sa.text(
-        "SELECT outcome, sum(events)::bigint FROM ingest.webhook_counts WHERE endpoint_id = :id GROUP BY outcome"
+        "SELECT outcome, sum(events)::bigint FROM ingest.webhook_counts "
+        "WHERE organization_id = :organization_id AND endpoint_id = :id GROUP BY outcome"
     )
     latest = sa.text(
         "SELECT event_id, event_type, received_at FROM ingest.webhook_inbox "
-        "WHERE integration_id = :integration_id AND endpoint_id = :id ORDER BY sequence DESC LIMIT :limit"
+        "WHERE organization_id = :organization_id AND integration_id = :integration_id AND endpoint_id = :id "
+        "ORDER BY sequence DESC LIMIT :limit"
     )
     with store.organization(organization_id) as connection:
-        outcomes = {row[0]: row[1] for row in connection.execute(counts, {"id": endpoint_id})}
-        values = {"integration_id": integration_id, "id": endpoint_id, "limit": limit}
-        rows = connection.execute(latest, values)
+        own = {"organization_id": organization_id, "id": endpoint_id}
+        outcomes = {row[0]: row[1] for row in connection.execute(counts, own)}
+        rows = connection.execute(latest, own | {"integration_id": integration_id, "limit": limit})
         return outcomes, [(row[0], row[1], row[2]) for row in rows]
 
 
@@ -200,7 +208,7 @@ def keep_partitions(store: Store, today: date | None = None) -> None:
     """Make the partitions of today and the days after it. As owner; cheap if they are there."""
     first = today or datetime.now(UTC).date()
     with store.owner() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PARTITIONS_LOCK)))
+        locks.take(connection, locks.Shared.INBOX_DAYS)
         there = set(_partitions(connection))
         for day in (first + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)):
             if day not in there:
@@ -215,7 +223,7 @@ def forget(store: Store, today: date | None = None) -> int:
     limit = (today or datetime.now(UTC).date()) - timedelta(days=KEEP_DAYS)
     behind = min((item.oldest.astimezone(UTC).date() for item in waiting(store, limit=1)), default=date.max)
     with store.owner() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PARTITIONS_LOCK)))
+        locks.take(connection, locks.Shared.INBOX_DAYS)
         # It locks the whole inbox for a moment; if it has to wait for that, deliveries wait behind it.
         connection.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
         old = [day for day in _partitions(connection) if day < min(limit, behind)]

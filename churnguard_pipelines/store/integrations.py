@@ -16,6 +16,7 @@ from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCred
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit, catalogue, mirror_tables
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import Kind, claim, of_integration
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import (
@@ -40,9 +41,15 @@ _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", 
 
 
 def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
-    """Raises ``InvalidConfiguration`` if the id is taken (ids are unique over the installation) or the
-    organization is unknown."""
+    """Raises ``InvalidConfiguration`` if the id is taken (ids are unique over the installation, and stay with the
+    organization that used one first) or the organization is unknown."""
     with store.operator() as connection:
+        if not claim(connection, Kind.INTEGRATION, integration.integration_id, integration.organization_id):
+            raise InvalidConfiguration(
+                "this id is, or was, another organization's.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id.",
+            )
         statement = (
             insert(integrations)
             .values(_row(store, integration, actor))
@@ -85,7 +92,7 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
     changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
     with store.operator() as connection:
         # What the old credentials were refused for says nothing about the new ones.
-        connection.execute(sa.delete(breakers).where(breakers.c.integration_id == integration.integration_id))
+        connection.execute(sa.delete(breakers).where(of_integration(breakers, integration.integration_id)))
         connection.execute(
             sa.update(integrations).where(integrations.c.integration_id == integration.integration_id).values(changed)
         )
@@ -93,10 +100,15 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
     return None
 
 
-def find_integration(store: Store, integration_id: str) -> IntegrationConfiguration | None:
-    """With its credentials opened. Raises ``SecretsUnreadable`` if the key does not open them."""
+def find_integration(
+    store: Store, integration_id: str, organization_id: str | None = None
+) -> IntegrationConfiguration | None:
+    """With its credentials opened; ``organization_id``: only if it is this one's, else not even looked into. Raises
+    ``SecretsUnreadable`` if the key does not open them."""
     with store.operator() as connection:
         row = _find(connection, integration_id)
+    if row is not None and organization_id not in (None, row.organization_id):
+        return None
     return _opened(store.vault, row) if row else None
 
 
@@ -231,21 +243,30 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         if row is None:
             raise _unknown(integration_id)
         for table in (checkpoints, rejected_records, breakers, schema_drift, change_logs, integrations):
-            connection.execute(sa.delete(table).where(table.c.integration_id == integration_id))
+            own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
+            connection.execute(sa.delete(table).where(*own))
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
         _purge_rows(store, row.organization_id, integration_id)
 
 
+_SHARED_TABLES = sa.text("""
+SELECT tablename FROM pg_tables
+ WHERE schemaname = 'raw' AND tablename NOT IN (SELECT raw_table FROM ingest.source_tables) ORDER BY tablename
+""")
+
+
 def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
-    for mirror in catalogue.forget(store, integration_id):
+    for mirror in catalogue.forget(store, organization_id, integration_id):
         with store.owner() as connection:
             mirror_tables.drop(connection, mirror)
-    tables = sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'raw' ORDER BY tablename")
+    with store.operator() as connection:  # others' mirrors have none of its rows, and may be locked for long
+        tables = connection.scalars(_SHARED_TABLES).all()
+    own = {"organization_id": organization_id, "integration_id": integration_id}
     with store.organization(organization_id) as connection:
-        for name in connection.scalars(tables).all():
-            statement = f"DELETE FROM {quoted(name)} WHERE integration_id = %(id)s"
-            connection.exec_driver_sql(statement, {"id": integration_id})
+        for name in tables:
+            condition = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+            connection.exec_driver_sql(f"DELETE FROM {quoted(name)} WHERE {condition}", own)
 
 
 def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Position
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import OF_INTEGRATION, of_integration
 from churnguard_pipelines.store.tables import sync_objects, syncs
 
 HEARTBEAT_SECONDS = 10.0
@@ -85,8 +86,10 @@ def start_sync(
     """
     owner = {"organization_id": integration.organization_id, "sync_id": sync_id}
     with store.operator() as connection:
-        _bury_the_dead(connection, integration.integration_id)
-        connection.execute(sa.delete(syncs).where(syncs.c.sync_id == sync_id))
+        _bury_the_dead(connection, integration)
+        connection.execute(
+            sa.delete(syncs).where(syncs.c.sync_id == sync_id, syncs.c.organization_id == integration.organization_id)
+        )
         connection.execute(
             sa.insert(syncs).values(
                 **owner, integration_id=integration.integration_id, mode=str(mode), trigger=trigger, status="running"
@@ -187,7 +190,7 @@ def get_sync(store: Store, sync_id: str) -> SyncReport:
 
 def latest_sync(store: Store, integration_id: str) -> SyncReport | None:
     """The one that started last."""
-    statement = sa.select(syncs, is_alive().label("alive")).where(syncs.c.integration_id == integration_id)
+    statement = sa.select(syncs, is_alive().label("alive")).where(of_integration(syncs, integration_id))
     return _report(store, statement.order_by(syncs.c.started_at.desc()).limit(1))
 
 
@@ -197,7 +200,7 @@ def last_success(store: Store, integration_id: str, object: str) -> datetime | N
         sa.select(sa.func.max(syncs.c.started_at))
         .join(sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
         .where(
-            syncs.c.integration_id == integration_id,
+            of_integration(syncs, integration_id),
             syncs.c.trigger != HISTORY,
             sync_objects.c.object == object,
             sync_objects.c.status == "succeeded",
@@ -212,11 +215,11 @@ def usual_seconds(store: Store, integration_id: str) -> float | None:
     """What the latest successful syncs took, in the median; None before the first."""
     statement = sa.text(
         "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) FROM ("
-        "SELECT started_at, finished_at FROM ingest.syncs WHERE integration_id = :id AND status = 'succeeded' "
+        f"SELECT started_at, finished_at FROM ingest.syncs WHERE {OF_INTEGRATION} AND status = 'succeeded' "
         "AND trigger <> :history ORDER BY started_at DESC LIMIT 5) AS latest"
     )
     with store.operator() as connection:
-        seconds = connection.scalar(statement, {"id": integration_id, "history": HISTORY})
+        seconds = connection.scalar(statement, {"integration_id": integration_id, "history": HISTORY})
     return None if seconds is None else float(seconds)
 
 
@@ -257,9 +260,12 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
     )
 
 
-def _bury_the_dead(connection: Connection, integration_id: str) -> None:
+def _bury_the_dead(connection: Connection, integration: IntegrationConfiguration) -> None:
     dead = sa.update(syncs).where(
-        syncs.c.integration_id == integration_id, syncs.c.status == "running", sa.not_(is_alive())
+        syncs.c.organization_id == integration.organization_id,
+        syncs.c.integration_id == integration.integration_id,
+        syncs.c.status == "running",
+        sa.not_(is_alive()),
     )
     values = {"status": "failed", "error": LAST_WORDS, "finished_at": syncs.c.heartbeat_at}
     _roll_up(connection, connection.scalars(dead.values(values).returning(syncs.c.sync_id)).all())

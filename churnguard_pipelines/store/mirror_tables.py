@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import sqlalchemy as sa
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from sqlalchemy import Connection
 
-from churnguard_pipelines.errors import SchemaConflict
+from churnguard_pipelines.errors import DatabaseUnavailable, SchemaConflict
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import Drift
@@ -16,7 +17,7 @@ from churnguard_pipelines.store.row_security import READ, protect
 
 OWN_COLUMNS = ("organization_id", "integration_id", "source_version", "deleted_at", "delete_kind", "synced_at")
 SYSTEM_COLUMNS = ("ctid", "tableoid", "xmin", "xmax", "cmin", "cmax")
-_LOCK = 0x6368_7572_6E03
+_LOCK_SECONDS = 60
 
 # By a join: to_regclass() answers from a cache that does not see what another process created since the first look.
 _COLUMNS = sa.text("""
@@ -36,33 +37,17 @@ Fit = Literal["same", "fits", "widen", "conflict"]
 def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     """Make the table, add columns it does not have yet, widen those that have become too narrow. As owner.
 
+    Nothing but the table itself is locked meanwhile: to widen a large one takes long, and is nobody else's matter.
     Returns what was added and widened. Raises ``SchemaConflict`` for a type or a key that changed in a way that the
-    stored rows cannot follow; nothing is changed then.
+    stored rows cannot follow, ``DatabaseUnavailable`` if others do not let go of the table; nothing is changed then.
     """
-    existing = _existing(connection, mirror.table)
-    if existing:
-        _check_key(mirror, _stored_key(connection, mirror.table))
-        if not _differs(existing, mirror):
-            return []
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    if not (existing := _existing(connection, mirror.table)):
-        _execute(connection, _creation(mirror))
-        for statement in protect("raw", mirror.table, operator=READ):
-            connection.exec_driver_sql(statement.replace("%", "%%"))
+    if not exists(connection, mirror.table) and _made(connection, mirror):
         return []
-    changes: list[Composable] = []
-    drift: list[Drift] = []
-    for column in mirror.columns:
-        stored = existing.get(column.name)
-        if stored is None:
-            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), column.type.sql))
-            drift.append(Drift(column.name, "added_column", str(column.type)))
-        elif (fit := fits(stored, column.type)) == "conflict":
-            raise _conflict(mirror, f"column {column.source} was {stored} and is {column.type} now")
-        elif fit == "widen":
-            wider = _wider(stored, column.type)
-            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), wider.sql))
-            drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
+    _check_key(mirror, _stored_key(connection, mirror.table))
+    if not _changes(connection, mirror)[0]:
+        return []
+    _lock(connection, mirror)
+    changes, drift = _changes(connection, mirror)  # another process may have been first
     if changes:
         _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", mirror.table)) + SQL(", ").join(changes))
     return drift
@@ -110,11 +95,51 @@ def _places(digits: tuple[int, int]) -> tuple[int, int]:
     return precision - scale, scale
 
 
-def _differs(existing: dict[str, MirrorType], mirror: Mirror) -> bool:
-    return any(
-        column.name not in existing or fits(existing[column.name], column.type) not in ("same", "fits")
-        for column in mirror.columns
-    )
+def _made(connection: Connection, mirror: Mirror) -> bool:
+    """False if another process was first: PostgreSQL lets two that make one name wait for each other."""
+    try:
+        with connection.begin_nested():
+            _execute(connection, _creation(mirror))
+            for statement in protect("raw", mirror.table, operator=READ):
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+    except (sa.exc.ProgrammingError, sa.exc.IntegrityError) as error:
+        if not isinstance(error.orig, (errors.DuplicateTable, errors.UniqueViolation)):
+            raise
+        return False
+    return True
+
+
+def _lock(connection: Connection, mirror: Mirror) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+    try:
+        _execute(connection, SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier("raw", mirror.table)))
+    except sa.exc.OperationalError as error:
+        if not isinstance(error.orig, errors.LockNotAvailable):
+            raise
+        raise DatabaseUnavailable(
+            f"{mirror.object} has changed, but raw.{mirror.table} has been in use for {_LOCK_SECONDS} s.",
+            remedy="The next sync tries again; `pg_stat_activity` shows who uses it.",
+        ) from None
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composable], list[Drift]]:
+    """What the table lacks for the mirror. Raises ``SchemaConflict``."""
+    existing = _existing(connection, mirror.table)
+    changes: list[Composable] = []
+    drift: list[Drift] = []
+    for column in mirror.columns:
+        stored = existing.get(column.name)
+        if stored is None:
+            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), column.type.sql))
+            drift.append(Drift(column.name, "added_column", str(column.type)))
+        elif (fit := fits(stored, column.type)) == "conflict":
+            raise _conflict(mirror, f"column {column.source} was {stored} and is {column.type} now")
+        elif fit == "widen":
+            wider = _wider(stored, column.type)
+            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), wider.sql))
+            drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
+    return changes, drift
 
 
 def _check_key(mirror: Mirror, stored_key: list[str]) -> None:

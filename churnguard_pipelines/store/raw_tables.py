@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.records import Drift, Table
+from churnguard_pipelines.store import locks
 from churnguard_pipelines.store.row_security import READ, protect
 
 OWN_COLUMNS = {
@@ -21,7 +22,6 @@ OWN_COLUMNS = {
 }
 VALIDITY = ("valid_from", "valid_to")
 _LONGEST_NAME = 63
-_LOCK = 0x6368_7572_6E02
 
 # By a join: to_regclass() answers from a cache that does not see what another process created since the first look.
 _COLUMNS = sa.text("""
@@ -82,7 +82,7 @@ def missing_columns(connection: Connection, table: Table) -> tuple[bool, list[Dr
 
 def create_or_widen(connection: Connection, table: Table) -> None:
     """As owner, one process at a time; types of existing columns are never changed."""
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    locks.take(connection, locks.Shared.RAW_TABLES)
     for name in (table.name, versions_name(table))[: 1 + table.versioned]:
         existing = _existing(connection, name)
         if not existing:

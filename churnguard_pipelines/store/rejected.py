@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Lane, Rejected
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import of_integration
 from churnguard_pipelines.store.tables import rejected_records as table
 
 
@@ -59,7 +60,7 @@ def list_rejected(
     columns = (table.c[name] for name in StoredRejected.__dataclass_fields__)
     statement = (
         sa.select(*columns)
-        .where(table.c.integration_id == integration_id, table.c.resolved_at.is_(None))
+        .where(of_integration(table, integration_id), table.c.resolved_at.is_(None))
         .order_by(table.c.id.desc())
         .limit(limit)
     )

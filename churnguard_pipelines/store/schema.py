@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.store import locks
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK = 0x6368_7572_6E01  # any number that nobody else takes as an advisory lock
 
 
 def expected_revision() -> str:
@@ -32,7 +32,7 @@ def migrate(connection: Connection) -> None:
     """
     if current_revision(connection) == expected_revision():
         return
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    locks.take_for_migration(connection)
     if (current := current_revision(connection)) == expected_revision():
         return
     if current is not None and current > expected_revision():

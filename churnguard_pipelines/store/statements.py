@@ -13,6 +13,7 @@ from functools import lru_cache
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.records import ColumnType, Table
+from churnguard_pipelines.store import locks
 from churnguard_pipelines.store.raw_tables import versions_name
 
 _TEXTUAL = (ColumnType.TEXT, ColumnType.JSON)
@@ -72,8 +73,10 @@ class _Writer:
             lock_deleted=self.lock_deleted(),
             delete=self.delete(),
             delete_absent=self.delete_absent(),
-            lock_versions="SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(' ', %(table)s::text, "
-            "%(organization_id)s::text, %(integration_id)s::text), 0))",
+            lock_versions=locks.taking_own(
+                locks.Own.VERSIONS,
+                "concat_ws(' ', %(organization_id)s::text, %(integration_id)s::text, %(table)s::text)",
+            ),
             add_versions=self.add_versions(),
             merge_versions=self.merge_versions(),
             chain_versions=self.chain_versions(),

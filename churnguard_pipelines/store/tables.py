@@ -76,6 +76,16 @@ streams, ingestion_rules = (
     for name, key in (("streams", "stream_id"), ("ingestion_rules", "rule_id"))
 )
 
+used_ids = Table(
+    "used_ids",
+    metadata,
+    _text("kind", key=True),
+    _text("used_id", key=True),
+    _text("organization_id"),
+    _moment("since"),
+    schema="control",
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -61,8 +61,10 @@ class Warehouse:
             if not raw_tables.exists(connection, name):
                 return 0
             table = raw_tables.quoted(name)
-            live = f"SELECT count(*) FROM {table} WHERE integration_id = %(id)s AND deleted_at IS NULL"
-            return int(connection.exec_driver_sql(live, {"id": integration_id}).scalar_one())
+            own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+            values = {"organization_id": organization_id, "integration_id": integration_id}
+            live = f"SELECT count(*) FROM {table} WHERE {own} AND deleted_at IS NULL"
+            return int(connection.exec_driver_sql(live, values).scalar_one())
 
 
 class WarehouseTransaction:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ownership import Kind, claim
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import integrations
 from churnguard_pipelines.store.tables import webhook_endpoints as table
@@ -89,6 +90,7 @@ def add_endpoint(
         }
         try:
             connection.execute(sa.insert(table).values(values))
+            claim(connection, Kind.WEBHOOK_ENDPOINT, endpoint.endpoint_id, organization_id)
         except sa.exc.IntegrityError:
             raise InvalidConfiguration(
                 f"there is no organization {organization_id!r}.", remedy="Add the organization first."
@@ -106,10 +108,13 @@ def list_endpoints(store: Store, organization_id: str | None = None) -> list[Web
         return [_opened(store.vault, row) for row in connection.execute(statement)]
 
 
-def get_endpoint(store: Store, endpoint_id: str) -> WebhookEndpoint:
-    """Raises ``NotFound``."""
+def get_endpoint(store: Store, endpoint_id: str, organization_id: str | None = None) -> WebhookEndpoint:
+    """``organization_id``: only if it is this one's, else not even looked into. Raises ``NotFound``."""
     with store.operator() as connection:
-        return _opened(store.vault, _find(connection, endpoint_id))
+        row = _find(connection, endpoint_id)
+    if organization_id not in (None, row.organization_id):
+        raise _unknown(endpoint_id)
+    return _opened(store.vault, row)
 
 
 def rotate_secret(store: Store, endpoint_id: str, secret: str, *, overlap: timedelta, actor: str) -> WebhookEndpoint:
@@ -188,11 +193,14 @@ def _find(connection: Connection, endpoint_id: str, *, lock: bool = False) -> Ro
     statement = sa.select(table).where(table.c.endpoint_id == endpoint_id)
     row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
     if row is None:
-        raise NotFound(
-            f"there is no webhook endpoint {endpoint_id!r}.",
-            remedy="`churnguard webhooks list` shows those there are.",
-        )
+        raise _unknown(endpoint_id)
     return row
+
+
+def _unknown(endpoint_id: str) -> NotFound:
+    return NotFound(
+        f"there is no webhook endpoint {endpoint_id!r}.", remedy="`churnguard webhooks list` shows those there are."
+    )
 
 
 def _changed(

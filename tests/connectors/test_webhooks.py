@@ -195,8 +195,13 @@ def test_replaying_changes_nothing_and_is_on_record(store: Store, stripe: StandI
     deliver(store, [event(n, customer(name=f"name {n}"), at=SECOND + n) for n in range(10)])
     drain(store)
     before = rows(store, "customers")
-    assert inbox.replay(store, "acme-stripe", actor="test", event_ids=["evt_00003", "evt_00004"]) == 2
-    assert inbox.replay(store, "acme-stripe", actor="test", event_types=["customer.updated"]) == 10
+    assert (
+        inbox.replay(store, get_integration(store, "acme-stripe"), actor="test", event_ids=["evt_00003", "evt_00004"])
+        == 2
+    )
+    assert (
+        inbox.replay(store, get_integration(store, "acme-stripe"), actor="test", event_types=["customer.updated"]) == 10
+    )
     assert drain(store).events == 12
     assert [row | {"synced_at": None} for row in rows(store, "customers")] == [
         row | {"synced_at": None} for row in before

@@ -80,7 +80,16 @@ def plant(connection: psycopg.Connection, table: Guarded, organization_id: str) 
             values[column] = "open"
         elif (table.name, column) == ("api_keys", "role"):
             values[column] = "viewer"
-        elif column in ("integration_id", "sync_id", "endpoint_id", "key_id", "stream_id", "rule_id", "raw_table"):
+        elif column in (
+            "integration_id",
+            "sync_id",
+            "endpoint_id",
+            "key_id",
+            "stream_id",
+            "rule_id",
+            "raw_table",
+            "used_id",
+        ):
             values[column] = f"of-{organization_id}"
     names, row = SQL(", ").join(map(Identifier, values)), list(values.values())
     places = SQL(", ").join([SQL("%s")] * len(row))

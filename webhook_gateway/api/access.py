@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
+from pydantic import BaseModel
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.store.configurations import Configurations, Configured, Model
 from churnguard_pipelines.store.database import Store
@@ -44,8 +45,7 @@ TheStore = Annotated[Store, Depends(store)]
 
 def own_integration(store: Store, principal: Principal, integration_id: str) -> IntegrationConfiguration:
     """404 for one of another organization, too."""
-    found = find_integration(store, integration_id)
-    if found is None or not sees(principal, found.organization_id):
+    if (found := find_integration(store, integration_id, principal.organization_id)) is None:
         raise not_found("integration", integration_id)
     return found
 
@@ -53,12 +53,16 @@ def own_integration(store: Store, principal: Principal, integration_id: str) -> 
 def own_configuration(kind: Configurations[Model], store: Store, principal: Principal, name: str) -> Configured[Model]:
     """404 for one of another organization, in the same words as for one that is not there."""
     try:
-        found = kind.get(store, name)
+        return kind.get(store, name, principal.organization_id)
     except NotFound:
-        found = None
-    if found is None or not sees(principal, found.configuration.organization_id):
-        raise not_found(kind.what, name)
-    return found
+        raise not_found(kind.what, name) from None
+
+
+def refuse_chosen_id(principal: Principal, body: BaseModel, field: str) -> None:
+    """Ids are one namespace of the installation: if an organization could choose one, "exists already" would tell it
+    what the others have. Raises ``InvalidConfiguration``, whatever there is."""
+    if not principal.is_operator and field in body.model_fields_set and getattr(body, field) is not None:
+        raise InvalidConfiguration("ids are made for an organization.", remedy=f"Leave {field} out.")
 
 
 def sees(principal: Principal, organization_id: str | None) -> bool:

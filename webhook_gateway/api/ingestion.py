@@ -19,14 +19,14 @@ from churnguard_pipelines.model import (
     SyncFrequency,
 )
 from churnguard_pipelines.store.configurations import RULES, Configured
-from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration
+from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
 
 router = APIRouter(prefix="/ingestion", tags=["ingestion"])
 RuleId = Annotated[Identifier, Path()]
 
 
 class NewRule(APIIngestionRule):
-    """``rule_id``: made up if omitted."""
+    """``rule_id``: made up if omitted; only an operator's key may choose it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,7 +43,7 @@ class NewRule(APIIngestionRule):
             ]
         }
     )
-    rule_id: Identifier = Field(default_factory=lambda: f"rule_{token_hex(6)}")
+    rule_id: Identifier = Field(default_factory=lambda: f"rule_{token_hex(8)}")
 
 
 class RuleChange(BaseModel):
@@ -86,6 +86,7 @@ class Rule(BaseModel):
 
 @router.post("/rules", status_code=201)
 def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
+    refuse_chosen_id(principal, new, "rule_id")
     made_organization(store, principal, new.organization_id)
     return _shown(RULES.add(store, new, actor=principal.id))
 

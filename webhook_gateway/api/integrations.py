@@ -27,7 +27,15 @@ from churnguard_pipelines.store.integrations import (
     replace_integration,
 )
 from churnguard_pipelines.store.ledger import usual_seconds
-from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, made_organization, own_integration, sees
+from webhook_gateway.api.access import (
+    Reader,
+    TheEngine,
+    TheStore,
+    Writer,
+    made_organization,
+    own_integration,
+    refuse_chosen_id,
+)
 
 router = APIRouter(prefix="/integrations", tags=["integrations"])
 IntegrationId = Annotated[Identifier, Path()]
@@ -35,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class NewIntegration(BaseModel):
-    """``integration_id``: made up if omitted."""
+    """``integration_id``: made up if omitted; only an operator's key may choose it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,12 +129,13 @@ class SyncState(BaseModel):
 def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integration:
     """Schedulable at once."""
     connector(new.provider_name)  # refuses an unknown provider
+    refuse_chosen_id(principal, new, "integration_id")
     fields = new.model_dump(exclude={"integration_id", "credentials", "sync_config"})
     made = IntegrationConfiguration(
         **fields,
         credentials=new.credentials,
         sync_config=new.sync_config,
-        integration_id=new.integration_id or f"{new.provider_name}_{token_hex(6)}",
+        integration_id=new.integration_id or f"{new.provider_name}_{token_hex(8)}",
         created_by=principal.id,
     )
     made_organization(store, principal, new.organization_id)
@@ -136,7 +145,7 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
 
 @router.get("")
 def list_(principal: Reader, store: TheStore) -> list[Integration]:
-    return [shown(each) for each in list_integrations(store) if sees(principal, each.organization_id)]
+    return [shown(each) for each in list_integrations(store, principal.organization_id)]
 
 
 @router.get("/{integration_id}")

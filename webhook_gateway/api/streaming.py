@@ -18,7 +18,7 @@ from churnguard_pipelines.model import (
     Topics,
 )
 from churnguard_pipelines.store.configurations import STREAMS, Configured
-from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration
+from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
 
 router = APIRouter(prefix="/streaming", tags=["streaming"])
 StreamId = Annotated[Identifier, Path()]
@@ -33,7 +33,7 @@ class ProcessingConfig(BaseModel):
 
 
 class NewStream(StreamConfiguration):
-    """``stream_id``: made up if omitted. ``processing_config`` wins over the fields themselves."""
+    """``stream_id``: made up if omitted; only an operator's key may choose it. ``processing_config`` wins over the fields themselves."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -49,7 +49,7 @@ class NewStream(StreamConfiguration):
             ]
         }
     )
-    stream_id: Identifier = Field(default_factory=lambda: f"stream_{token_hex(6)}")
+    stream_id: Identifier = Field(default_factory=lambda: f"stream_{token_hex(8)}")
     processing_config: ProcessingConfig | None = None
 
 
@@ -106,6 +106,7 @@ class StreamMetrics(BaseModel):
 
 @router.post("/streams", status_code=201)
 def create(new: NewStream, principal: Writer, store: TheStore) -> Stream:
+    refuse_chosen_id(principal, new, "stream_id")
     made_organization(store, principal, new.organization_id)
     return _shown(STREAMS.add(store, StreamConfiguration(**_fields(new)), actor=principal.id))
 

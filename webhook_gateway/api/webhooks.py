@@ -21,7 +21,7 @@ from churnguard_pipelines.store.webhook_endpoints import (
     remove_endpoint,
     rotate_secret,
 )
-from webhook_gateway.api.access import Reader, TheStore, Writer, own_integration, own_organization, sees
+from webhook_gateway.api.access import Reader, TheStore, Writer, own_integration, own_organization
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import Principal
 from webhook_gateway.schemes import scheme
@@ -138,7 +138,7 @@ def create(new: NewEndpoint, principal: Writer, store: TheStore) -> EndpointWith
 
 @router.get("/endpoints")
 def list_(principal: Reader, store: TheStore) -> list[Endpoint]:
-    return [_shown(each) for each in list_endpoints(store) if sees(principal, each.organization_id)]
+    return [_shown(each) for each in list_endpoints(store, principal.organization_id)]
 
 
 @router.get("/endpoints/{endpoint_id}")
@@ -176,10 +176,9 @@ def remove(endpoint_id: EndpointId, principal: Writer, store: TheStore) -> Respo
 @router.post("/replay", status_code=202)
 def replay(wanted: Replay, principal: Writer, store: TheStore) -> Replayed:
     """Work events off once more; twice changes nothing that once did not."""
-    own_integration(store, principal, wanted.integration_id)
     events = inbox.replay(
         store,
-        wanted.integration_id,
+        own_integration(store, principal, wanted.integration_id),
         actor=principal.id,
         event_ids=wanted.event_ids,
         event_types=wanted.event_types,
@@ -202,12 +201,9 @@ def _secret(provider: str, given: SecretStr | None) -> tuple[str | None, str | N
 def _own(store: Store, principal: Principal, endpoint_id: str) -> WebhookEndpoint:
     """404 for one of another organization, in the same words as for one that is not there."""
     try:
-        endpoint = get_endpoint(store, endpoint_id)
+        return get_endpoint(store, endpoint_id, principal.organization_id)
     except NotFound:
         raise not_found("webhook endpoint", endpoint_id) from None
-    if not sees(principal, endpoint.organization_id):
-        raise not_found("webhook endpoint", endpoint_id)
-    return endpoint
 
 
 def _shown(endpoint: WebhookEndpoint) -> Endpoint:

@@ -1,0 +1,60 @@
+"""Every lock over processes that is not a row's or a table's own, in one place, so that no two are the same.
+
+Those that all organizations share are rows of ``control.locks``, which the role of an organization may not touch:
+nothing that runs as it can hold up the others. Advisory locks, which every role may take, are left to what belongs to
+one organization, by pairs of numbers: the first says what for.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+
+class Shared(Enum):
+    """Each has its row, made by a migration."""
+
+    INBOX_WRITERS = "inbox writers"
+    INBOX_DAYS = "inbox days"
+    RAW_TABLES = "raw tables"
+
+
+class Own(IntEnum):
+    """The first number of an advisory lock's pair."""
+
+    VERSIONS = 1
+    MRR = 2
+
+
+MIGRATION = 0x6368_7572_6E01
+"""Of a database that has no schema yet, and therefore no other role than ours. An advisory lock of one number, which
+no pair of numbers is."""
+
+_TAKE = "SELECT 1 / count(*) FROM (SELECT FROM control.locks WHERE name = '{}' FOR UPDATE) AS held"
+_HELD = {lock: sa.text(_TAKE.format(lock.value)) for lock in Shared}
+
+
+def taking(lock: Shared) -> str:
+    """A query of one row that holds the lock until the transaction ends. It fails, rather than to go on without the
+    lock, if somebody removed its row."""
+    return _TAKE.format(lock.value)
+
+
+def take(connection: Connection, lock: Shared) -> None:
+    """Hold it until the transaction ends; as the operator or as the owner of tables."""
+    connection.execute(_HELD[lock])
+
+
+def taking_own(lock: Own, name: str) -> str:
+    """The same of an organization's own lock; ``name``: an SQL expression of text that begins with the organization."""
+    return f"SELECT pg_advisory_xact_lock({lock.value}, hashtext({name}))"
+
+
+def take_for_migration(connection: Connection) -> None:
+    """Hold it until the transaction ends: of several processes at once one migrates, the others wait for it."""
+    if connection.scalar(sa.text("SELECT to_regclass('control.alembic_version')")) is None:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION})
+    else:
+        connection.execute(sa.text("LOCK TABLE control.alembic_version IN EXCLUSIVE MODE"))
