@@ -120,7 +120,8 @@ def _preview(store: Store, shown: Shown, report: SyncReport) -> str:
     columns = ", ".join(Identifier(column).as_string(None) for column in headings)
     statement = sa.text(
         f"SELECT {columns} FROM {Identifier('raw', shown.raw_table).as_string(None)} ".replace(":", r"\:")
-        + "WHERE organization_id = :organization_id AND integration_id = :id AND deleted_at IS NULL ORDER BY source_version DESC LIMIT :rows"
+        + "WHERE organization_id = :organization_id AND integration_id = :id AND deleted_at IS NULL "
+        "ORDER BY source_version DESC LIMIT :rows"
     )
     with store.organization(report.organization_id) as connection:
         rows = connection.execute(

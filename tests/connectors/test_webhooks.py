@@ -17,6 +17,7 @@ from churnguard_pipelines.connectors.webhook_session import KIND, WebhookSession
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.rejected import list_rejected
 from churnguard_pipelines.store.warehouse import Warehouse
 from tests.connectors.conftest import Register, live, rows
@@ -195,13 +196,9 @@ def test_replaying_changes_nothing_and_is_on_record(store: Store, stripe: StandI
     deliver(store, [event(n, customer(name=f"name {n}"), at=SECOND + n) for n in range(10)])
     drain(store)
     before = rows(store, "customers")
-    assert (
-        inbox.replay(store, get_integration(store, "acme-stripe"), actor="test", event_ids=["evt_00003", "evt_00004"])
-        == 2
-    )
-    assert (
-        inbox.replay(store, get_integration(store, "acme-stripe"), actor="test", event_types=["customer.updated"]) == 10
-    )
+    integration = get_integration(store, "acme-stripe")
+    assert inbox.replay(store, integration, actor="test", event_ids=["evt_00003", "evt_00004"]) == 2
+    assert inbox.replay(store, integration, actor="test", event_types=["customer.updated"]) == 10
     assert drain(store).events == 12
     assert [row | {"synced_at": None} for row in rows(store, "customers")] == [
         row | {"synced_at": None} for row in before

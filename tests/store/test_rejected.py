@@ -12,6 +12,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import list_drift, record_drift
 from churnguard_pipelines.store.rejected import list_rejected, mark_resolved
 
+pytestmark = pytest.mark.usefixtures("integration")
 LANE = Lane("acme", "acme-stripe", "customers")
 
 

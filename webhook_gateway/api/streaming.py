@@ -33,7 +33,8 @@ class ProcessingConfig(BaseModel):
 
 
 class NewStream(StreamConfiguration):
-    """``stream_id``: made up if omitted; only an operator's key may choose it. ``processing_config`` wins over the fields themselves."""
+    """``stream_id``: made up if omitted; only an operator's key may choose it. ``processing_config`` wins over the
+    fields themselves."""
 
     model_config = ConfigDict(
         json_schema_extra={
