@@ -55,9 +55,7 @@ def by_a_detour(connection, name):
 
 
 def test_the_text_of_every_statement_is_ours() -> None:
-    assert found_in_the_product() - OURS.keys() == set(), (
-        "quote the name, pass a parameter, enumerate what there can be"
-    )
+    assert found_in_the_product() - OURS.keys() == set(), "quote the name, pass a parameter, enumerate what can be"
 
 
 def test_what_is_excused_is_still_there() -> None:
