@@ -113,6 +113,21 @@ def test_row_security_is_on_and_forced_everywhere(tables: list[Guarded]) -> None
     assert [str(table) for table in tables if not table.enforced] == []
 
 
+def test_what_has_no_organization_is_closed_to_the_application(store: Store, tables: list[Guarded]) -> None:
+    """Else a table could slip past these tests by not saying whose its rows are, or a view past the row security."""
+    open_to_all = """
+        SELECT nspname || '.' || relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
+           AND (relkind IN ('r', 'p', 'm', 'f') AND NOT EXISTS (
+                SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'organization_id')
+                OR relkind = 'v' AND NOT coalesce(reloptions @> '{security_invoker=true}', false))
+           AND has_table_privilege('churnguard_app', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES')
+         ORDER BY 1
+    """
+    with psycopg.connect(store.database_url) as connection:
+        assert connection.execute(open_to_all).fetchall() == [("analytics.exchange_rates",)]
+
+
 @pytest.fixture
 def planted(store: Store, tables: list[Guarded]) -> list[Guarded]:
     """A row of each of two organizations in every table; what is in a partition is its parent's."""
