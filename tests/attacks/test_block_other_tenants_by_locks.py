@@ -31,7 +31,7 @@ from churnguard_pipelines.store.integrations import (
 )
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
-from tests.conftest import configuration
+from tests.conftest import as_administrator, configuration
 from webhook_gateway.intake.committer import Committer
 
 AT_ONCE = 4.0
@@ -149,17 +149,19 @@ def test_the_role_of_an_organization_cannot_take_what_all_share(store: Store, th
         within(lambda: inbox.keep_partitions(store))
         assert deliver(store, "evt_1") == 1
         within(lambda: inbox.replay(store, theirs, actor="test"))
-        within(lambda: migrating(store))
+        within(lambda: migrating(as_administrator(store.database_url)))
 
 
-def migrating(store: Store) -> None:
-    with store.owner() as connection:
+def migrating(url: str) -> None:
+    owner = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+    with owner.begin() as connection:
         locks.take_for_migration(connection)
+    owner.dispose()
 
 
 def test_without_its_lock_nothing_is_taken(store: Store, theirs: IntegrationConfiguration) -> None:
     """A delivery that would be lost without a word is refused."""
-    with psycopg.connect(store.database_url) as owner:
+    with psycopg.connect(as_administrator(store.database_url)) as owner:
         owner.execute("DELETE FROM control.locks")
     with store.operator() as connection, pytest.raises(sa.exc.DataError):
         connection.exec_driver_sql(inbox.TAKE, tuple([["x"]] * 8))

@@ -21,7 +21,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.warehouse import Warehouse
-from tests.conftest import configuration
+from tests.conftest import as_administrator, configuration
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import sync
 from tests.connectors.postgresql.conftest import Register, register, source, source_server
@@ -90,7 +90,7 @@ def in_the_warehouse(store: Store) -> list[list[str]]:
     (entry,) = catalogue.entries(store, "acme-db").values()
     listed = SQL(", ").join(map(Identifier, NAMES))
     statement = SQL("SELECT {} FROM {} WHERE deleted_at IS NULL").format(listed, Identifier("raw", entry.raw_table))
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         return [list(row) for row in connection.execute(statement)]
 
 

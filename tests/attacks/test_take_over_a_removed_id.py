@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import psycopg
 import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -23,6 +24,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import list_drift, record_drift
 from churnguard_pipelines.store.integrations import get_integration, remove_integration, replace_integration
 from churnguard_pipelines.store.warehouse import Warehouse
+from tests.conftest import as_administrator
 from tests.gateway.api.conftest import Call, call, integration, key_of, settings
 
 __all__ = ["call", "settings"]
@@ -58,8 +60,8 @@ def live(store: Store, organization_id: str) -> IntegrationConfiguration:
 def reassign(store: Store, to: str) -> None:
     """What no interface of ours does any more: the id is another organization's now, and the past of the former owner
     is still there, as in an installation that was used before ids were kept."""
-    with store.owner() as connection:
-        connection.exec_driver_sql("UPDATE control.used_ids SET organization_id = %s WHERE used_id = %s", (to, ID))
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute("UPDATE control.used_ids SET organization_id = %s WHERE used_id = %s", (to, ID))
 
 
 def test_a_removed_id_stays_with_its_organization(store: Store, call: Call) -> None:
@@ -167,11 +169,11 @@ def test_an_upgrade_keeps_the_ids_that_were_removed_before(store: Store, call: C
     call("POST", "/streaming/streams", json=stream | {"connection_config": {}})
     STREAMS.remove(store, "st", actor="test")
     migration = import_module("churnguard_pipelines.store.migrations.versions.0010_tenancy")
-    with store.owner() as connection:
-        connection.exec_driver_sql("DROP TABLE control.used_ids")
-        connection.exec_driver_sql(migration.USED_IDS)
-        kept = connection.exec_driver_sql("SELECT kind, used_id, organization_id FROM control.used_ids ORDER BY 1, 2")
-        assert [tuple(row) for row in kept] == [
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute("DROP TABLE control.used_ids")
+        connection.execute(migration.USED_IDS)
+        kept = connection.execute("SELECT kind, used_id, organization_id FROM control.used_ids ORDER BY 1, 2")
+        assert kept.fetchall() == [
             ("integration", "in_use", "victim"), ("integration", ID, "victim"), ("stream", "st", "victim"),
         ]  # fmt: skip
 

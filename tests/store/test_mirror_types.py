@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
-import sqlalchemy as sa
 
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 
 SQL_FOR_A_TYPE = (
     "text); DROP TABLE control.integrations; --",
@@ -52,12 +53,12 @@ def test_postgresql_has_each_of_them_and_spells_it_the_same(store: Store) -> Non
         MirrorType(Base.NUMERIC, digits, array) for digits in ((1000, 0), (3, 5), (5, -2)) for array in (False, True)
     ]
     columns = ", ".join(f"c{place} {found.sql.as_string()}" for place, found in enumerate(each))
-    spelled = sa.text(
+    spelled = (
         "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
         "WHERE attrelid = 'pg_temp.matrix'::regclass AND attnum > 0 ORDER BY attnum"
     )
-    with store.owner() as connection:
-        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE matrix ({columns})")
-        found = list(connection.scalars(spelled))
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute(f"CREATE TEMPORARY TABLE matrix ({columns})")
+        found = [name for (name,) in connection.execute(spelled)]
     assert found == [str(one) for one in each]
     assert [MirrorType.parse(text) for text in found] == each

@@ -21,6 +21,7 @@ from churnguard_pipelines.store import mirror_tables
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import remove_integration
 from churnguard_pipelines.store.warehouse import Warehouse
+from tests.conftest import as_administrator
 
 CATALOG = """
 SELECT n.nspname, c.relname, c.relrowsecurity AND c.relforcerowsecurity, c.relispartition
@@ -124,7 +125,7 @@ def test_what_has_no_organization_is_closed_to_the_application(store: Store, tab
            AND has_table_privilege('churnguard_app', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES')
          ORDER BY 1
     """
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         assert connection.execute(open_to_all).fetchall() == [("analytics.exchange_rates",)]
 
 
