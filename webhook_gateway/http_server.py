@@ -1,7 +1,7 @@
 """The HTTP server of both ports: uvicorn, with bounds on what anybody may send before somebody has looked at it.
 
-Bounded while they arrive, in bytes and in time: heads, URLs, what frames a chunked body, requests sent ahead of answers,
-and connections. What lies beyond is refused or cut off at once, so that nobody's bytes pile up in the parser.
+Bounded while they arrive, in bytes and in time: heads, URLs, what frames a chunked body, requests sent ahead of
+answers, and connections. What lies beyond is refused or cut off at once, so that nobody's bytes pile up in the parser.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server:
-    """``options``: uvicorn's. It logs no requests: the secrets in URLs would be in there, and strangers would fill it."""
+    """``options``: uvicorn's. It logs no requests: URLs hold secrets, and strangers would fill the log."""
     _allow_files(most_connections + SPARE_FILES)
     crowd: Shares[Protocol] = Shares(most_connections)
     config = uvicorn.Config(

@@ -8,7 +8,7 @@ import uvicorn
 
 from churnguard_pipelines.settings import Settings
 from webhook_gateway import http_server
-from webhook_gateway.intake.intake import Receive, Scope, Send
+from webhook_gateway.intake.answers import Receive, Scope, Send
 
 STOP_SECONDS = 10
 BACKLOG = 2048
