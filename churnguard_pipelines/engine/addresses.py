@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration
@@ -28,6 +29,10 @@ LookUp = Callable[[str, int], list[str]]
 
 _HOST = re.compile(r"[\w.:-]{1,255}")
 """No socket path, list, user, zone or control character, which some driver or other would understand."""
+
+_ENCRYPTED = ("https", "wss", "rediss")
+_PORTS = {"http": 80, "ws": 80, "redis": 6379, "rediss": 6379}
+"""Of schemes whose port is not 443."""
 
 _IPV4_SPECIAL = tuple(
     ipaddress.IPv4Network(network)
@@ -106,6 +111,30 @@ class AddressGuard:
         if literal and not self._may_reach(host, port, literal):
             raise self._unreachable(host)
 
+    def check_url(self, url: str) -> None:
+        """Of HTTP or another protocol: the host, and that nobody on the way may read what is sent. Raises
+        ``InvalidConfiguration``."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise self._unreachable(url) from None
+        port = _PORTS.get(parts.scheme, 443) if port is None else port
+        self.check(host, port)
+        if self.restricted and parts.scheme not in _ENCRYPTED and not self._is_listed(host, port):
+            raise InvalidConfiguration(
+                f"“{shown(host)}” would be asked without encryption.",
+                integration_id=self.integration_id,
+                remedy=f"Its address must begin with {' or '.join(f'{scheme}://' for scheme in _ENCRYPTED)}.",
+            )
+
+    def _is_listed(self, host: str, port: int) -> bool:
+        addresses = _numeric(host)
+        return any(
+            each.names(host, port) or (addresses and all(each.contains(address, port) for address in addresses))
+            for each in self.allowed
+        )
+
     def _may_reach(self, host: str, port: int, found: list[str]) -> bool:
         if not self.restricted or any(each.names(host, port) for each in self.allowed):
             return True
@@ -115,13 +144,14 @@ class AddressGuard:
         )
 
     def _unreachable(self, host: str) -> InvalidConfiguration:
-        shown = "".join(sign for sign in host[:100] if sign.isprintable())
         if not self.restricted:
             return InvalidConfiguration(
-                f"there is no host “{shown}”.", integration_id=self.integration_id, remedy="Correct the host's name."
+                f"there is no host “{shown(host)}”.",
+                integration_id=self.integration_id,
+                remedy="Correct the host's name.",
             )
         return InvalidConfiguration(
-            f"“{shown}” is no host with a public address.",
+            f"“{shown(host)}” is no host with a public address.",
             integration_id=self.integration_id,
             remedy="Name one that the internet reaches; one inside can only be opened by whoever operates this "
             "installation, in CHURNGUARD_TENANT_ADDRESSES.",
@@ -133,6 +163,10 @@ def guard_of(configuration: IntegrationConfiguration | StreamConfiguration | API
     restricted = configuration.configured_by != "operator"
     allowed = load_settings().tenant_addresses if restricted else ()
     return AddressGuard(_name(configuration), restricted, allowed)
+
+
+def shown(host: str) -> str:
+    return "".join(sign for sign in host[:100] if sign.isprintable())
 
 
 def is_public(address: str) -> bool:
