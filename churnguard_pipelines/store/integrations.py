@@ -37,7 +37,9 @@ _SEALED = (
     streams.c.secrets_sealed,
     ingestion_rules.c.secrets_sealed,
 )
-_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
+_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
+    "configured_by"
+}
 
 
 def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
@@ -89,7 +91,8 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
                 remedy="Use another integration_id.",
             )
     row = _row(store, integration, actor)
-    changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
+    changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
+    changed["status_reason"] = None
     with store.operator() as connection:
         # What the old credentials were refused for says nothing about the new ones.
         connection.execute(sa.delete(breakers).where(of_integration(breakers, integration.integration_id)))
@@ -270,6 +273,7 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
 
 
 def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    _check_base_url(integration)
     integration = _with_defaults(store.settings, integration)
     return {
         "integration_id": integration.integration_id,
@@ -279,7 +283,19 @@ def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dic
         "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,
+        "configured_by": integration.configured_by,
     }
+
+
+def _check_base_url(integration: IntegrationConfiguration) -> None:
+    """Requests append their paths to it; after a ``?`` they would be somebody's parameter."""
+    url = integration.base_url
+    if url is not None and (url.username or url.password or "?" in str(url) or "#" in str(url)):
+        raise InvalidConfiguration(
+            "its base_url has a user, a query or a fragment.",
+            integration_id=integration.integration_id,
+            remedy="Give scheme, host and path only; what proves who we are goes into credentials.",
+        )
 
 
 def _with_defaults(settings: Settings, integration: IntegrationConfiguration) -> IntegrationConfiguration:
@@ -303,6 +319,7 @@ def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
         status=row.status,
         created_at=row.created_at,
         created_by=row.created_by,
+        configured_by=row.configured_by,
         credentials=credentials,
     )
 
