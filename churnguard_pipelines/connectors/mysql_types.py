@@ -89,9 +89,11 @@ _OTHERS = {
 }
 _KNOWN_JSON = Kind("json", _UTF8, escaped=True)
 """MariaDB's: a text with a check. As written: `jsonb` would refuse some of it, and drop double keys."""
-_DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
+_DECIMAL = re.compile(r"decimal\(([0-9]{1,3}),([0-9]{1,3})\)")
 _ESCAPED = {"0": "\0", "n": "\n", "r": "\r"}
-_BITS = re.compile(r"bit\((\d+)\)")
+_BITS = re.compile(r"bit\(([0-9]{1,3})\)")
+_MEMBER = re.compile(r"'((?:[^'\\]++|\\.|'')*+)'?", re.DOTALL)  # one that does not end is read to the end, once
+_ESCAPE = re.compile(r"\\(.)|''", re.DOTALL)
 
 
 def kind_of(data_type: str, column_type: str, *, json_checked: bool) -> Kind | None:
@@ -126,5 +128,4 @@ def members(column_type: str) -> tuple[str, ...]:
     def unescaped(found: re.Match[str]) -> str:
         return "'" if found[1] is None else _ESCAPED.get(found[1], found[1])
 
-    listed = re.findall(r"'((?:[^'\\]|\\.|'')*)'", column_type, re.DOTALL)
-    return tuple(re.sub(r"\\(.)|''", unescaped, each, flags=re.DOTALL) for each in listed)
+    return tuple(_ESCAPE.sub(unescaped, each) for each in _MEMBER.findall(column_type))

@@ -26,6 +26,9 @@ TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(5
 SHORTEST_SECRET = 5
 """Characters; striking out every "a" would leave no message."""
 
+_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*+>?")
+
 RENEW_CREDENTIALS = "Update them with `churnguard integrations add FILE.yaml --replace`."
 GRANT_PERMISSION = "Grant it at the provider, or leave the object out of the integration's `objects`."
 TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provider's status page."
@@ -170,5 +173,5 @@ def shorten(text: str, length: int) -> str:
 
 def _plain_text(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
-    title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
-    return title.group(1) if title else re.sub(r"<[^>]*>?", " ", text)
+    title = _TITLE.search(text)
+    return title.group(1) if title else _TAG.sub(" ", text)
