@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
-
+from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -52,8 +52,8 @@ class Response:
     @cached_property
     def _parsed(self) -> Any:
         try:
-            return orjson.loads(self.content)
-        except orjson.JSONDecodeError:
+            return exact_json.loads(self.content)
+        except json.JSONDecodeError:
             raise ProviderUnavailable(
                 f"{self.provider_title} answered {self.status} with {self._not_json()}.",
                 integration_id=self.integration_id,
