@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
-
+from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.hearsay import repeated, shorten
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
@@ -26,6 +26,9 @@ TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(5
 
 SHORTEST_SECRET = 5
 """Characters; striking out every "a" would leave no message."""
+
+_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*+>?")
 
 RENEW_CREDENTIALS = "Update them with `churnguard integrations add FILE.yaml --replace`."
 GRANT_PERMISSION = "Grant it at the provider, or leave the object out of the integration's `objects`."
@@ -54,8 +57,8 @@ class Response:
     @cached_property
     def _parsed(self) -> Any:
         try:
-            return orjson.loads(self.content)
-        except orjson.JSONDecodeError:
+            return exact_json.loads(self.content)
+        except json.JSONDecodeError:
             raise ProviderUnavailable(
                 f"{self.provider_title} answered {self.status} with {self._not_json()}.",
                 integration_id=self.integration_id,
@@ -172,5 +175,5 @@ def common_description(response: Response) -> str | None:
 
 def _plain_text(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
-    title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
-    return title.group(1) if title else re.sub(r"<[^>]*>?", " ", text)
+    title = _TITLE.search(text)
+    return title.group(1) if title else _TAG.sub(" ", text)
