@@ -7,12 +7,30 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import TooBusy
 
 Answer = TypeVar("Answer")
+
+
+def in_thread(name: str, work: Callable[[], Answer]) -> Future[Answer]:
+    """Does it in a thread that nothing joins: the process ends although it hangs, as it would not with a pool's."""
+    future: Future[Answer] = Future()
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=_settle, args=[future, work], name=name, daemon=True).start()
+    return future
+
+
+def _settle(future: Future[Answer], work: Callable[[], Answer]) -> None:
+    try:
+        answer = work()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +45,7 @@ class FairThreads:
     whoever has the fewest at work comes next.
 
     Work that hangs keeps its place, so that an organization's silent sources cost nobody else anything. Nothing joins
-    these threads: a process ends although one hangs. That is why this is no ``ThreadPoolExecutor``.
+    these threads.
     """
 
     def __init__(self, name: str, most: int, most_each: int) -> None:
@@ -60,7 +78,7 @@ class FairThreads:
         with self._lock:
             while (job := self._next()) is not None:
                 self._busy[job.organization_id] += 1
-                threading.Thread(target=self._do, args=[job], name=self._name, daemon=True).start()
+                in_thread(self._name, partial(self._do, job))
 
     def _next(self) -> _Job | None:
         while (queue := self._next_queue()) is not None:
@@ -79,14 +97,13 @@ class FairThreads:
         return self._waiting[names[0]] if names else None
 
     def _do(self, job: _Job) -> None:
-        try:
-            answer = job.work()
-        except BaseException as error:
-            self._leave(job)
+        done: Future[Any] = Future()
+        _settle(done, job.work)
+        self._leave(job)  # before anybody learns of it, so that its place is free for them
+        if (error := done.exception()) is not None:
             job.future.set_exception(error)
         else:
-            self._leave(job)
-            job.future.set_result(answer)
+            job.future.set_result(done.result())
 
     def _leave(self, job: _Job) -> None:
         with self._lock:

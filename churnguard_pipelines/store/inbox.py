@@ -25,6 +25,7 @@ LANE = "webhooks"
 SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
+READ_BYTES = 16 * 2**20
 DAYS_AHEAD = 3
 WRITERS_LOCK = 0x6368_7572_6E03
 _PARTITION = "webhook_inbox_"
@@ -83,12 +84,15 @@ def lane_of(organization_id: str, integration_id: str) -> Lane:
 
 
 def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[InboxEvent]:
-    """The lane's next events, in order. In a transaction of its organization."""
+    """The lane's next events, in order, in a transaction of its organization: no more than about ``READ_BYTES`` of them,
+    but at least one."""
     statement = sa.text(
-        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ingest.webhook_inbox "
-        "WHERE integration_id = :integration_id AND sequence > :after ORDER BY sequence LIMIT :limit"
+        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ("
+        "SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM ("
+        "SELECT * FROM ingest.webhook_inbox WHERE integration_id = :integration_id AND sequence > :after "
+        "ORDER BY sequence LIMIT :limit) AS next) AS sized WHERE before < :bytes ORDER BY sequence"
     )
-    values = {"integration_id": lane.integration_id, "after": after, "limit": limit}
+    values = {"integration_id": lane.integration_id, "after": after, "limit": limit, "bytes": READ_BYTES}
     return [InboxEvent(*row) for row in connection.execute(statement, values)]
 
 
