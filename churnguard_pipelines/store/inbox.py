@@ -84,8 +84,8 @@ def lane_of(organization_id: str, integration_id: str) -> Lane:
 
 
 def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[InboxEvent]:
-    """The lane's next events, in order, in a transaction of its organization: no more than about ``READ_BYTES`` of them,
-    but at least one."""
+    """The lane's next events, in order: at least one, and no more than about ``READ_BYTES``. In a transaction of its
+    organization."""
     statement = sa.text(
         "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ("
         "SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM ("

@@ -1,4 +1,4 @@
-"""Hostile servers on the loopback that say nothing, or not enough."""
+"""A hostile server on the loopback that says nothing, and integrations that lead there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from churnguard_pipelines.connectors.change_lane import lane_of
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.warehouse import Warehouse
+from tests.conftest import configuration
 
 
 class Silent:
@@ -49,3 +55,23 @@ def silence() -> Iterator[Silent]:
         yield server
     finally:
         server.close()
+
+
+def database(name: str, organization_id: str, port: int, **sync: object) -> IntegrationConfiguration:
+    """A PostgreSQL at this port of this machine."""
+    where = {"host": "127.0.0.1", "port": str(port), "database": "d", "tls": "disable"}
+    credentials = {"credential_type": "basic_auth", "username": "u", "password": "p", "custom_fields": where}
+    return configuration(
+        name,
+        organization_id=organization_id,
+        integration_type=IntegrationType.DATABASE,
+        provider_name="postgresql",
+        credentials=IntegrationCredentials.model_validate(credentials),
+        sync_config=sync,
+    )
+
+
+def followed(store: Store, integration: IntegrationConfiguration) -> None:
+    """As if its first sync had begun to follow its changes."""
+    with Warehouse(store).transaction(integration.organization_id) as transaction:
+        transaction.advance(lane_of(integration), None, {"lsn": "0/1"}, "their server")

@@ -13,14 +13,12 @@ import pytest
 
 from churnguard_pipelines import api
 from churnguard_pipelines.api import ASKED_AT_ONCE_EACH
-from churnguard_pipelines.connectors.change_lane import lane_of
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType, Organization
+from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.api_keys import create_key
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration, find_integration
 from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.warehouse import Warehouse
-from tests.attacks.silence import Silent, silence
+from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import bearer, context, engine_on, served, sign_in  # noqa: F401 - a fixture
 from webhook_gateway.dashboard.app import create_app
@@ -65,22 +63,6 @@ def good(store: Store, organization: Organization) -> str:
     """The key of an organization that minds its own business."""
     add_integration(store, configuration("acme-stripe", base_url="http://127.0.0.1:9"), actor="test")
     return create_key(store, "good", actor="test", organization_id="acme")
-
-
-def database(name: str, organization_id: str, port: int, **sync: object) -> IntegrationConfiguration:
-    return configuration(
-        name,
-        organization_id=organization_id,
-        integration_type=IntegrationType.DATABASE,
-        provider_name="postgresql",
-        credentials=IntegrationCredentials.model_validate(
-            {
-                "credential_type": "basic_auth", "username": "u", "password": "p",
-                "custom_fields": {"host": "127.0.0.1", "port": str(port), "database": "d", "tls": "disable"},
-            }
-        ),
-        sync_config=sync,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -161,10 +143,9 @@ def test_removing_an_integration_whose_source_never_answers(
     store: Store,
 ) -> None:
     """It is followed, so its source is told that nobody follows it any more; that it does not listen is its loss."""
-    followed = find_integration(store, "evil-0")
-    assert followed is not None
-    with Warehouse(store).transaction("evil") as transaction:
-        transaction.advance(lane_of(followed), None, {"lsn": 1}, "their server")
+    integration = find_integration(store, "evil-0")
+    assert integration is not None
+    followed(store, integration)
     answer = httpx.delete(f"{address}/api/integrations/evil-0", headers=bearer(evil), timeout=30)
     assert answer.status_code == 204
     assert find_integration(store, "evil-0") is None
