@@ -10,6 +10,7 @@ ChurnGuardError
   SchemaConflict            a source table changed so that its mirror cannot follow; the other tables go on
   Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
   SyncFailed                some objects of a sync failed; the message lists each with its cause
+  TooBusy                   not now: what was begun before holds all the places there are
   ProviderError             the provider's side
     AuthenticationFailed    the credentials are refused
     PermissionMissing       the credentials are good but may not read this
@@ -76,6 +77,10 @@ class Stopped(ChurnGuardError):
 
 
 class SyncFailed(ChurnGuardError):
+    pass
+
+
+class TooBusy(ChurnGuardError):
     pass
 
 

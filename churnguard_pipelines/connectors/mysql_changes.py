@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from churnguard_pipelines.connectors import mysql_events as events
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import (
     LONGEST_GATHERING,
-    MOST_CHANGE_BYTES,
     MOST_CHANGES,
     ChangeLog,
 )
@@ -78,7 +78,7 @@ class MySQLChanges(ChangeLog):
                 continue
             changes.extend(self._taken(event))
             size += len(event.body) if changes else 0
-            if len(changes) >= MOST_CHANGES or size >= MOST_CHANGE_BYTES:
+            if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)

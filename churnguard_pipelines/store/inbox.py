@@ -26,6 +26,7 @@ LANE = "webhooks"
 SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
+READ_BYTES = 16 * 2**20
 DAYS_AHEAD = 3
 _PARTITION = "webhook_inbox_"
 
@@ -82,14 +83,17 @@ def lane_of(organization_id: str, integration_id: str) -> Lane:
 
 
 def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[InboxEvent]:
-    """The lane's next events, in order. In a transaction of its organization."""
+    """The lane's next events, in order: at least one, and no more than about ``READ_BYTES``. In a transaction of its
+    organization."""
     statement = sa.text(
-        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ingest.webhook_inbox "
+        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ("
+        "SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM ("
+        "SELECT * FROM ingest.webhook_inbox "
         "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence > :after "
-        "ORDER BY sequence LIMIT :limit"
+        "ORDER BY sequence LIMIT :limit) AS next) AS sized WHERE before < :bytes ORDER BY sequence"
     )
     own = {"organization_id": lane.organization_id, "integration_id": lane.integration_id}
-    values = {**own, "after": after, "limit": limit}
+    values = {**own, "after": after, "limit": limit, "bytes": READ_BYTES}
     return [InboxEvent(*row) for row in connection.execute(statement, values)]
 
 

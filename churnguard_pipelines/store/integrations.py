@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, NotFound, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit, catalogue, mirror_tables
@@ -37,6 +38,7 @@ _SEALED = (
     streams.c.secrets_sealed,
     ingestion_rules.c.secrets_sealed,
 )
+_log = logging.getLogger(__name__)
 _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
     "configured_by"
 }
@@ -136,20 +138,39 @@ def list_integrations(
 
 
 def survey_integrations(
-    store: Store, provider: str | None = None
-) -> dict[str, IntegrationConfiguration | SecretsUnreadable]:
-    """By id; the error stands for one whose secrets the key does not open, so that it does not hide the others."""
+    store: Store, provider: str | None = None, *, organization_id: str | None = None
+) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
+    """By id; the error stands for one whose secrets the key does not open, or whose configuration this version does not
+    take, so that it does not hide the others."""
     statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
     if provider is not None:
         statement = statement.where(integrations.c.provider == provider)
+    if organization_id is not None:
+        statement = statement.where(integrations.c.organization_id == organization_id)
     with store.operator() as connection:
         rows = connection.execute(statement).all()
-    found: dict[str, IntegrationConfiguration | SecretsUnreadable] = {}
-    for row in rows:
-        try:
-            found[row.integration_id] = _opened(store.vault, row)
-        except SecretsUnreadable as error:
-            found[row.integration_id] = error
+    return {row.integration_id: _opened_or_error(store.vault, row) for row in rows}
+
+
+def _opened_or_error(vault: Vault, row: Row[Any]) -> IntegrationConfiguration | ChurnGuardError:
+    try:
+        return _opened(vault, row)
+    except SecretsUnreadable as error:
+        return error
+    except ValueError as error:  # pydantic's, whose own words would repeat what is wrong, maybe a secret
+        _log.error("%s: its stored configuration is not valid (%s)", row.integration_id, type(error).__name__)
+        return InvalidConfiguration(
+            "its stored configuration is not valid.", integration_id=row.integration_id, remedy="Configure it anew."
+        )
+
+
+def organization_of(store: Store, integration_id: str) -> str:
+    """Opens no secret: one that cannot be opened must not keep the others from their turn. Raises ``NotFound``."""
+    statement = sa.select(integrations.c.organization_id).where(integrations.c.integration_id == integration_id)
+    with store.operator() as connection:
+        found: str | None = connection.scalar(statement)
+    if found is None:
+        raise _unknown(integration_id)
     return found
 
 
