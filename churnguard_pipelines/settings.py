@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.foreign_text import LineFormatter
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -100,8 +101,10 @@ def load_settings() -> Settings:
 
 
 def start_logging(settings: Settings) -> None:
-    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
+    written = logging.StreamHandler()
+    written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[written])
     logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
 
 

@@ -23,7 +23,8 @@ import psutil
 import psycopg
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store.placement import Placement, place
+from churnguard_pipelines.store.placement import SERVICES_USER, Placement, place
+from churnguard_pipelines.store.private_files import keep_private
 from churnguard_pipelines.store.server import create_database
 
 DATABASE = "churnguard"
@@ -66,7 +67,7 @@ class EmbeddedPostgres:
         Raises ``DatabaseUnavailable`` with the end of the server's log if it does not start.
         """
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            keep_private(self._home)
             with self._one_at_a_time():
                 self._placement = place(self._home)
                 if self._users is None:
@@ -162,7 +163,7 @@ class EmbeddedPostgres:
     def _write_configuration(self) -> None:
         """What depends on where we are now and who we are; the folder may have been moved since the last start."""
         placed = self._placed
-        ours = {placed.user.name, pwd.getpwuid(os.geteuid()).pw_name}
+        ours = {placed.user.name, pwd.getpwuid(os.geteuid()).pw_name, SERVICES_USER}
         changed = [
             self._write("pg_ident.conf", "".join(f'churnguard "{name}" postgres\n' for name in sorted(ours))),
             self._write("pg_hba.conf", "local all all peer map=churnguard\n"),

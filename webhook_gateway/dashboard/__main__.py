@@ -98,6 +98,7 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
                 proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
                 access_log=False,  # ours leaves out the queries
                 server_header=False,
+                log_config=None,  # by our own, which keeps lines apart
                 log_level="warning",
                 timeout_graceful_shutdown=STOP_SECONDS,
             )

@@ -65,6 +65,7 @@ def server(app: Any, settings: Settings) -> uvicorn.Server:
             backlog=BACKLOG,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=STOP_SECONDS,
+            log_config=None,  # by our own, which keeps lines apart
             log_level="warning",
         )
     )
