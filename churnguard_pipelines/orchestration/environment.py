@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from churnguard_pipelines.store.database import Store
 
 LOCATION = "churnguard"
+OWNERS_VARIABLE = "CHURNGUARD_OWNER_DATABASE_URL"
+"""What no process but the one that sets up the database needs."""
 DAGSTER_VARIABLES = (
     "DAGSTER_HOME",
     "CHURNGUARD_HOME",
@@ -37,7 +39,7 @@ def dagster_home(settings: Settings) -> Path:
 def dagster_environment(store: Store) -> dict[str, str]:
     """The whole environment of a Dagster process of this installation. Holds the database's password: never log it."""
     settings = store.settings
-    variables = os.environ | {
+    variables = {name: value for name, value in os.environ.items() if name != OWNERS_VARIABLE} | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "CHURNGUARD_HOME": str(settings.home),
         "CHURNGUARD_DATABASE_URL": store.database_url,
@@ -45,4 +47,4 @@ def dagster_environment(store: Store) -> dict[str, str]:
     }
     if settings.encryption_key is not None:
         variables["INTEGRATION_ENCRYPTION_KEY"] = settings.encryption_key.get_secret_value()
-    return dict(variables)
+    return variables
