@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_DATABASE_URL"))
+    owner_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_OWNER_DATABASE_URL"))
+    """Who sets up and migrates that database; the services never get it."""
     home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "owner_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
@@ -86,7 +88,7 @@ class Settings(BaseSettings):
     @cached_property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
-        return self.database_url is None
+        return self.database_url is None and self.owner_database_url is None
 
 
 def load_settings() -> Settings:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from churnguard_pipelines.store.database import Store
 
 LOCATION = "churnguard"
+OWNERS_VARIABLE = "CHURNGUARD_OWNER_DATABASE_URL"
+"""What no process but the one that sets up the database needs."""
 DAGSTER_VARIABLES = (
     "DAGSTER_HOME",
     "CHURNGUARD_HOME",
@@ -44,7 +46,7 @@ def dagster_home(settings: Settings) -> Path:
 def dagster_environment(store: Store) -> dict[str, str]:
     """The whole environment of a Dagster process of this installation. Holds the database's password: never log it."""
     settings = store.settings
-    variables = os.environ | {
+    variables = {name: value for name, value in os.environ.items() if name != OWNERS_VARIABLE} | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "CHURNGUARD_HOME": str(settings.home),
         "CHURNGUARD_DATABASE_URL": store.database_url,
@@ -52,4 +54,4 @@ def dagster_environment(store: Store) -> dict[str, str]:
     }
     with suppress(InvalidConfiguration):  # without one they say so themselves
         variables["INTEGRATION_ENCRYPTION_KEY"] = load_keys(settings)
-    return dict(variables)
+    return variables
