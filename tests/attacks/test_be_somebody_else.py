@@ -203,3 +203,12 @@ def raw(url: str, line: str, headers: dict[str, str], body: bytes = b"", *, host
         while piece := connection.recv(65536):
             received += piece
     return received
+
+
+def test_who_tries_answers_of_the_provider_has_to_wait(browser_with_provider: httpx.Client, provider: Provider) -> None:
+    """Each would have us ask the provider; half of an IPv6 network is one customer's, too."""
+    browser_with_provider.get("/oidc/login", follow_redirects=False)
+    answers = [browser_with_provider.get("/oidc/callback?code=a&state=b").status_code for _ in range(15)]
+    assert set(answers) == {401, 429}
+    assert answers[-1] == 429
+    assert provider.asked == {}

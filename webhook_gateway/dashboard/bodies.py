@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webhook_gateway.dashboard.authentication import problem
 from webhook_gateway.dashboard.principal import SCOPE, Principal
+from webhook_gateway.limits import network
 
 MIB = 1024 * 1024
 MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB}
@@ -94,7 +95,7 @@ def _announced(scope: Scope) -> int:
 def _whose(scope: Scope) -> tuple[str, int]:
     principal: Principal | None = scope.get(SCOPE)
     if principal is None:
-        return f"address {(scope.get('client') or ('?',))[0]}", STRANGERS_SHARE
+        return f"address {network((scope.get('client') or ('?',))[0])}", STRANGERS_SHARE
     return f"{principal.organization_id or principal.id}", SHARE
 
 

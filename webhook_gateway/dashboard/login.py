@@ -17,7 +17,7 @@ from churnguard_pipelines.store import audit, logins
 from churnguard_pipelines.store.api_keys import authenticate
 from churnguard_pipelines.store.database import Store
 from webhook_gateway.dashboard.authentication import COOKIE, DAGSTER, from_us
-from webhook_gateway.limits import RateLimit
+from webhook_gateway.limits import RateLimit, network
 
 LIFETIME = timedelta(hours=12)
 ATTEMPTS_PER_MINUTE = 10  # of one address
@@ -69,9 +69,9 @@ class Login:
         wanted = own_path(request)
         if not from_us(request.headers, secure=self._secure):
             return self.form(wanted, "The request comes from another site.", 403)
+        if too_many := self.too_many(request, wanted):
+            return too_many
         address = request.client.host if request.client else "?"
-        if self._attempts.wait(address, time.monotonic()):
-            return self.form(wanted, "Too many attempts. Wait a minute.", 429)
         try:
             key = await asyncio.to_thread(authenticate, self._store, await _given(request))
             if key is None:
@@ -80,6 +80,13 @@ class Login:
             return await asyncio.to_thread(self.let_in, wanted, key_id=key.key_id)
         except DatabaseUnavailable:
             return self.form(wanted, "The database cannot be reached.", 503)
+
+    def too_many(self, request: Request, wanted: str) -> Response | None:
+        """The answer to who tries too often: by key and with the identity provider, which we would ask each time."""
+        address = network(request.client.host) if request.client else "?"
+        if self._attempts.wait(address, time.monotonic()):
+            return self.form(wanted, "Too many attempts. Wait a minute.", 429)
+        return None
 
     async def leave_page(self, request: Request) -> Response:
         return HTMLResponse(PAGE.format(action="/logout", content=LEAVE), headers=HEADERS)

@@ -110,6 +110,8 @@ class Oidc:
     async def callback(self, request: Request) -> Response:
         request.scope["session"] = state = self._state(request)
         wanted = str(state.get("next", "/"))
+        if too_many := self._login.too_many(request, wanted):
+            return too_many
         try:
             address = await self._address(request)
         except Exception as error:  # what providers and attackers send here fails in many ways of three libraries
