@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.foreign_text import LineFormatter
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_DATABASE_URL"))
+    owner_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_OWNER_DATABASE_URL"))
+    """Who sets up and migrates that database; the services never get it."""
     home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
@@ -118,7 +121,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "owner_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
@@ -140,7 +143,7 @@ class Settings(BaseSettings):
     @cached_property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
-        return self.database_url is None
+        return self.database_url is None and self.owner_database_url is None
 
 
 def load_settings() -> Settings:
@@ -155,8 +158,10 @@ def load_settings() -> Settings:
 
 
 def start_logging(settings: Settings) -> None:
-    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
+    written = logging.StreamHandler()
+    written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[written])
     logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
 
 

@@ -21,6 +21,7 @@ MOST_HEAD = 64 * 1024
 """Bytes of a request line and its headers, and of what is neither head nor body: trailers, extensions of chunks."""
 MOST_URL = 8 * 1024
 MOST_HEADERS = 128
+MOST_MESSAGE = 1024 * 1024  # of a websocket
 MOST_AHEAD = 8  # requests that are sent before the first one is answered
 HEAD_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 SPARE_FILES = 256  # of the process: for what is no connection
@@ -145,7 +146,9 @@ def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server
         loop="uvloop",
         access_log=False,
         server_header=False,
+        log_config=None,  # by our own, which keeps lines apart
         log_level="error",
+        ws_max_size=MOST_MESSAGE,
         **options,
     )
     return uvicorn.Server(config)

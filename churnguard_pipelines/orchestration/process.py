@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.environment import dagster_environment
 
 if TYPE_CHECKING:
@@ -47,14 +48,15 @@ class SyncProcess:
         self.request = request
         self._store = store
         self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as stream:
+        account = Account(store.settings)
+        with account.new_file(self._log) as stream:
             self._process = subprocess.Popen(
                 [*LAUNCH, "sync", request.to_json()],
-                env=dagster_environment(store),
+                env=dagster_environment(store) | account.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                **account.process_options,
             )
 
     @property
@@ -100,12 +102,13 @@ class SyncProcess:
 def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
     """Materialize ``analytics/mrr_movements`` for these integrations and wait. Raises ``ChurnGuardError``."""
     log = store.settings.home / "logs" / "mrr.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
+    account = Account(store.settings)
+    with account.new_file(log) as stream:
         ended = subprocess.run(
             [*LAUNCH, "mrr", *integration_ids],
-            env=dagster_environment(store), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-            check=False,
+            env=dagster_environment(store) | account.environment,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            check=False, **account.process_options,
         )  # fmt: skip
     if ended.returncode:
         raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")
