@@ -17,10 +17,11 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST)
 
-lint: .venv/.dev ## format, lint, types
+lint: .venv/.dev ## format, lint, types, locks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/check_locks.py
 
 bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))

@@ -11,32 +11,43 @@ The calls are coroutines over the synchronous store; none of them blocks the eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.engine.fair_threads import FairThreads
+from churnguard_pipelines.errors import ChurnGuardError, ProviderUnavailable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus, Organization
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.process import SyncRequest, refuse_unknown
+from churnguard_pipelines.orchestration.sync_queue import SyncQueue
 from churnguard_pipelines.settings import Settings, load_settings
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration, get_integration
-from churnguard_pipelines.store.ledger import SyncReport, latest_sync
+from churnguard_pipelines.store.ledger import SyncReport, find_sync, latest_sync
 from churnguard_pipelines.store.organizations import add_organization
 
 ACTOR = "python"
+ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # sources, of all organizations and of each
+ANSWER_WITHIN = 30.0  # seconds, for all that one call asks
+
+Answer = TypeVar("Answer")
+Question = tuple[IntegrationConfiguration, Callable[[], Answer]]
+_log = logging.getLogger(__name__)
 
 
 class SyncStatus(BaseModel):
-    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, or None where nothing is known yet."""
+    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, or None where nothing is known yet. ``status``:
+    ``queued`` while a sync waits for its turn."""
 
     integration_id: str
     sync_id: str | None
-    status: IntegrationStatus
+    status: IntegrationStatus | Literal["queued"]
     progress: float | None
     records_processed: int
     estimated_remaining: str | None
@@ -48,11 +59,15 @@ class IntegrationEngine:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load_settings()
-        self._syncs: dict[str, SyncProcess] = {}
+        self._sources = FairThreads("asks-a-source", ASKED_AT_ONCE, ASKED_AT_ONCE_EACH)
 
     @cached_property
     def store(self) -> Store:
         return Store.open(self._settings)
+
+    @cached_property
+    def _syncs(self) -> SyncQueue:
+        return SyncQueue(self.store)
 
     async def __aenter__(self) -> IntegrationEngine:
         return self
@@ -72,12 +87,18 @@ class IntegrationEngine:
     async def start_sync(
         self, integration_id: str, *, mode: DataSyncMode | None = None, objects: Sequence[str] | None = None
     ) -> str:
-        """Start a sync in a process of its own and return its ``sync_id``, which is the Dagster run id too.
+        """Start a sync in a process of its own, or have it wait for its turn, and return its ``sync_id``, which is the
+        Dagster run id too; that of the one that runs or waits already if it is the same.
 
-        Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object or while
-        a sync that this engine started is still running.
+        Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object or while another
+        sync of the integration is running or waiting, ``TooBusy`` and ``ProviderUnavailable`` where its database has to
+        be asked for its tables and does not answer.
         """
-        return await asyncio.to_thread(self._start, integration_id, mode, objects)
+        integration = await asyncio.to_thread(get_integration, self.store, integration_id)
+        if objects:
+            await self.ask_source(integration, partial(refuse_unknown, integration, objects))
+        request = SyncRequest(integration_id, mode, objects)
+        return await asyncio.to_thread(lambda: self._syncs.start(integration, request))
 
     async def get_sync_status(self, integration_id: str) -> SyncStatus:
         """How the integration's latest sync is doing. Raises ``NotFound`` for an unknown integration."""
@@ -85,9 +106,45 @@ class IntegrationEngine:
 
     async def wait_for_sync(self, integration_id: str) -> SyncStatus:
         """Return when the sync that this engine started for the integration has ended."""
-        if process := self._syncs.get(integration_id):
-            await asyncio.to_thread(process.wait)
+        if active := self._syncs.find(integration_id):
+            await asyncio.wait([asyncio.wrap_future(active.ends)])
         return await self.get_sync_status(integration_id)
+
+    async def ask_source(self, integration: IntegrationConfiguration, question: Callable[[], Answer]) -> Answer:
+        """The answer of something that has to wait for the integration's source, which may be silent.
+
+        Raises what it raises, ``ProviderUnavailable`` if there is no answer in time, ``TooBusy`` without asking.
+        """
+        (answer,) = await self.ask_sources([(integration, question)])
+        if isinstance(answer, ChurnGuardError):
+            raise answer
+        return answer
+
+    async def ask_sources(self, questions: Sequence[Question[Answer]]) -> list[Answer | ChurnGuardError]:
+        """The same of many at once, in their order; an error stands for one that failed.
+
+        They are asked in threads that serve nothing else, a few for each organization. ``TooBusy`` is raised if all of
+        them are of organizations whose threads still wait for answers.
+        """
+        refused: dict[str, ChurnGuardError] = {}
+        for organization_id in {integration.organization_id for integration, _ in questions}:
+            try:
+                self._sources.refuse_if_full(organization_id)
+            except ChurnGuardError as error:
+                refused[organization_id] = error
+        if refused and all(integration.organization_id in refused for integration, _ in questions):
+            raise next(iter(refused.values()))
+        asked = {
+            place: asyncio.wrap_future(self._sources.submit(integration.organization_id, question))
+            for place, (integration, question) in enumerate(questions)
+            if integration.organization_id not in refused
+        }
+        if asked:
+            await asyncio.wait(asked.values(), timeout=ANSWER_WITHIN)
+        return [
+            _answer(integration, asked[place]) if place in asked else refused[integration.organization_id]
+            for place, (integration, _) in enumerate(questions)
+        ]
 
     async def close(self) -> None:
         """Stop syncs that still run (the next one goes on from their checkpoint) and leave the database."""
@@ -100,48 +157,35 @@ class IntegrationEngine:
         add_integration(self.store, configuration, actor=ACTOR)
         return configuration.integration_id
 
-    def _start(self, integration_id: str, mode: DataSyncMode | None, objects: Sequence[str] | None) -> str:
-        if (running := self._syncs.get(integration_id)) and running.running:
-            raise InvalidConfiguration(
-                "a sync is running already.", integration_id=integration_id, remedy="Wait for it with wait_for_sync()."
-            )
-        request = SyncRequest(integration_id, mode, objects)
-        self._syncs[integration_id] = SyncProcess(self.store, request)
-        return request.sync_id
-
     def _status(self, integration_id: str) -> SyncStatus:
         integration = get_integration(self.store, integration_id)
-        report = latest_sync(self.store, integration_id)
-        error = report.error if report else None
-        process = self._syncs.get(integration_id)
-        running = process is not None and process.running  # asked before its page is read: then None means never begun
-        if process is not None:
-            ours = process.progress()
-            if running or ours is None:
-                report, error = ours, ours.error if ours else None
-            if not running and ours is None:
-                error = process.last_words()
+        if active := self._syncs.find(integration_id):
+            report = find_sync(self.store, active.request.sync_id)
+            status: IntegrationStatus | Literal["queued"] = "queued" if active.waits else IntegrationStatus.SYNCING
+        else:
+            report = latest_sync(self.store, integration_id)
+            status = "queued" if report and report.status == "queued" else integration.status
         progress, remaining = _estimate(report)
         return SyncStatus(
             integration_id=integration_id,
-            sync_id=report.sync_id if report else process.request.sync_id if process else None,
-            status=IntegrationStatus.SYNCING if running else integration.status,
+            sync_id=report.sync_id if report else None,
+            status=status,
             progress=progress,
             records_processed=sum(item.counts.read for item in report.objects.values()) if report else 0,
             estimated_remaining=remaining,
-            error=error,
+            error=report.error if report else None,
         )
 
     def _close(self) -> None:
-        for process in self._syncs.values():
-            process.stop()
+        if "_syncs" in self.__dict__:
+            self._syncs.stop()
         if "store" in self.__dict__:
             self.store.close()
 
 
 def _estimate(report: SyncReport | None) -> tuple[float | None, str | None]:
     """Share done and time left, from the objects' expected counts; (None, None) where nothing is known."""
-    if report is None:
+    if report is None or not report.objects:
         return None, None
     if report.finished_at is not None:
         return 1.0, "0 seconds"
@@ -157,3 +201,23 @@ def _estimate(report: SyncReport | None) -> tuple[float | None, str | None]:
 def duration(seconds: float) -> str:
     """For people, e.g. ``10 minutes``."""
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def _answer(integration: IntegrationConfiguration, asked: asyncio.Future[Any]) -> Any:
+    """Its answer, or the error that stands for it."""
+    if not asked.done():
+        asked.cancel()  # one that has not begun will not; one that has keeps its thread until its source lets go
+        return ProviderUnavailable(
+            f"its source did not answer within {ANSWER_WITHIN:.0f} s.",
+            integration_id=integration.integration_id,
+            remedy="See that it can be reached from here, and try again.",
+        )
+    error = asked.exception()
+    if error is None or isinstance(error, ChurnGuardError):
+        return error or asked.result()
+    _log.error("%s: its source could not be asked", integration.integration_id, exc_info=error)
+    return ProviderUnavailable(
+        f"its source could not be asked ({type(error).__name__}).",
+        integration_id=integration.integration_id,
+        remedy="Check its configuration; the log has the details.",
+    )

@@ -10,6 +10,7 @@ ChurnGuardError
   SchemaConflict            a source table changed so that its mirror cannot follow; the other tables go on
   Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
   SyncFailed                some objects of a sync failed; the message lists each with its cause
+  TooBusy                   not now: what was begun before holds all the places there are
   ProviderError             the provider's side
     AuthenticationFailed    the credentials are refused
     PermissionMissing       the credentials are good but may not read this
@@ -79,8 +80,13 @@ class SyncFailed(ChurnGuardError):
     pass
 
 
+class TooBusy(ChurnGuardError):
+    pass
+
+
 class ProviderError(ChurnGuardError):
-    """Something on the provider's side. ``status``: the HTTP status where there was one."""
+    """Something on the provider's side. ``status``: the HTTP status where there was one. ``said``: the words of a
+    server, not for everybody: whoever knows who asked adds them to the message."""
 
     def __init__(
         self,
@@ -89,9 +95,11 @@ class ProviderError(ChurnGuardError):
         integration_id: str | None = None,
         remedy: str | None = None,
         status: int | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message, integration_id=integration_id, remedy=remedy)
         self.status = status
+        self.said = said
 
 
 class AuthenticationFailed(ProviderError):

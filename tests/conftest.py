@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.model import (
@@ -22,20 +25,24 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.embedded import SUPERUSER, EmbeddedPostgres
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.row_security import SERVICE
 from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"
 _numbers = itertools.count(1)
 
 
-def settings_for(home: Path, database_url: str | None = None, encryption_key: str | None = None) -> Settings:
+def settings_for(
+    home: Path, database_url: str | None = None, encryption_key: str | None = None, *, owner_url: str | None = None
+) -> Settings:
     """Settings as the environment would give them, and nothing of the environment of whoever runs the tests."""
     values = {
         "CHURNGUARD_HOME": home,
         "CHURNGUARD_DATABASE_URL": database_url,
+        "CHURNGUARD_OWNER_DATABASE_URL": owner_url,
         "INTEGRATION_ENCRYPTION_KEY": encryption_key or Fernet.generate_key().decode(),
     }
     return Settings(_env_file=None, **values)
@@ -43,7 +50,21 @@ def settings_for(home: Path, database_url: str | None = None, encryption_key: st
 
 def on_database(url: str, name: str) -> str:
     """The same server, another database."""
-    return url.replace("/churnguard?", f"/{name}?", 1)
+    return re.sub(r"@/[^?]*\?", f"@/{name}?", url, count=1)
+
+
+def opened_on(server: EmbeddedPostgres, home: Path) -> Store:
+    """A store on a server that the test starts and ends itself, as on a given one; its schema is brought up to date."""
+    owner_url = server.start()
+    return Store.open(settings_for(home, server.url(SERVICE), owner_url=owner_url))
+
+
+def as_administrator(url: str) -> str:
+    """The same database of a private PostgreSQL, as its superuser: for what a test sees or does behind our back."""
+    options = conninfo_to_dict(url)
+    home = Path(str(options["host"])).parents[1]  # its socket is below it
+    password = json.loads((home / "postgresql.passwords").read_text())[SUPERUSER]
+    return url.replace(f"{options['user']}:{options['password']}@", f"{SUPERUSER}:{password}@", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +90,8 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    """A PostgreSQL server of this test process; the URL of an empty database on it, as its superuser."""
+def _server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server of this test process."""
     home = Path(tempfile.mkdtemp(prefix="churnguard-tests-"))
     home.chmod(0o755)
     server = EmbeddedPostgres(home)
@@ -80,31 +101,44 @@ def server_url() -> Iterator[str]:
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                 connection.execute(SQL("ALTER SYSTEM SET {} = off").format(Identifier(setting)))
             connection.execute("SELECT pg_reload_conf()")
-        yield url
+        yield server
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def _template(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def server_url(_server: EmbeddedPostgres) -> str:
+    """The URL of an empty database on the server of this test process, as its superuser."""
+    return _server.url()
+
+
+@pytest.fixture(scope="session")
+def _template(_server: EmbeddedPostgres, server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a migrated database, to be copied."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
-    url = on_database(server_url, _TEMPLATE)
-    Store.open(settings_for(tmp_path_factory.mktemp("template"), url)).close()
+    url = _server.url(SERVICE, _TEMPLATE)
+    owner_url = on_database(server_url, _TEMPLATE)
+    Store.open(settings_for(tmp_path_factory.mktemp("template"), url, owner_url=owner_url)).close()
     return _TEMPLATE
 
 
 @pytest.fixture
-def database_url(server_url: str, _template: str) -> Iterator[str]:
-    """A database of one's own, migrated and empty; the URL is its owner's."""
+def database_url(_server: EmbeddedPostgres, server_url: str, _template: str) -> Iterator[str]:
+    """A database of one's own, migrated and empty; the URL is that of the services' login."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(_template)))
-    yield on_database(server_url, name)
+    yield _server.url(SERVICE, name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@pytest.fixture
+def administrator_url(database_url: str) -> str:
+    """The same database as ``store``, as the server's superuser."""
+    return as_administrator(database_url)
 
 
 @pytest.fixture

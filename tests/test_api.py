@@ -65,8 +65,9 @@ def test_a_sync_is_started_awaited_and_reported(settings: Settings, store: Store
             sync_id = await engine.start_sync("acme")
             under_way = await engine.get_sync_status("acme")
             assert (under_way.sync_id, under_way.status) == (sync_id, "syncing")
-            with pytest.raises(InvalidConfiguration, match="a sync is running already"):
-                await engine.start_sync("acme")
+            assert await engine.start_sync("acme") == sync_id, "the same is not started twice"
+            with pytest.raises(InvalidConfiguration, match="another sync is running or waiting already"):
+                await engine.start_sync("acme", objects=["invoices"])
 
             done = await engine.wait_for_sync("acme")
             assert (done.integration_id, done.sync_id, done.status, done.error) == ("acme", sync_id, "active", None)

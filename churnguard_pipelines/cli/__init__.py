@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,6 +11,7 @@ import typer
 from churnguard_pipelines.cli import api_keys, integrations, operations, rejected, services, sync, webhooks
 from churnguard_pipelines.cli.terminal import fail
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.store.private_files import UMASK
 
 app = typer.Typer(
     help="Customer data of SaaS companies, per tenant, exactly once, in one PostgreSQL warehouse.\n\n"
@@ -36,6 +38,7 @@ app.command("env")(operations.env)
 
 def main() -> None:
     """A known error is one clear message and exit code 1; anything else is a bug and keeps its traceback."""
+    os.umask(UMASK)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what service managers send is to stop us as Ctrl-C does
     try:
         app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -116,12 +117,11 @@ class Demo:
             str(port),
             "--state",
             str(self._folder),
-            "--product-database",
-            self._product_url,
         ]
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
                 command if self._living else [*command, "--freeze"],
+                env=os.environ | {"SANDBOX_PRODUCT_DATABASE": self._product_url},  # not for everybody's `ps`
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -193,7 +193,12 @@ class Demo:
                 "integration_type": IntegrationType.DATABASE,
                 "provider_name": "postgresql",
                 "credentials": IntegrationCredentials.model_validate(
-                    {"credential_type": "basic_auth", "username": str(where["user"]), "custom_fields": fields}
+                    {
+                        "credential_type": "basic_auth",
+                        "username": str(where["user"]),
+                        "password": str(where["password"]),
+                        "custom_fields": fields,
+                    }
                 ),
                 "sync_config": SyncConfiguration(sync_mode=DataSyncMode.REAL_TIME, sync_frequency=300),
             }

@@ -47,7 +47,29 @@ def rotate_keys() -> None:
 
 @db.command("migrate")
 def migrate() -> None:
-    """Bring the database's schema up to date (every start does this too)."""
+    """Bring the database up to date, and make what it does not have yet: roles, tables, the services' login.
+
+    With a PostgreSQL of your own it needs CHURNGUARD_OWNER_DATABASE_URL, of a user who owns the database and may create
+    roles. Without CHURNGUARD_DATABASE_URL it makes the services' login and prints its URL, once.
+
+    Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard db migrate`
+    """
+    from churnguard_pipelines.settings import load_settings
+    from churnguard_pipelines.store import setup
+    from churnguard_pipelines.store.row_security import SERVICE
+
+    settings = load_settings()
+    owner = settings.owner_database_url
+    if owner is not None and settings.database_url is None:
+        url = setup.services_url(owner.get_secret_value())
+        if not setup.set_up(owner.get_secret_value(), url):
+            raise InvalidConfiguration(
+                f"the login {SERVICE} was made before; its password is not known here.",
+                remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password with ALTER ROLE.",
+            )
+        out.print("The database is set up. The services log in with this URL; it is not shown again:")
+        typer.echo(f"CHURNGUARD_DATABASE_URL={url}")
+        return
     with opened_store() as store:
         out.print(f"The schema of {store.described} is up to date.")
 

@@ -28,10 +28,12 @@ def sync(
 
     Examples: `churnguard sync acme`, `churnguard sync acme --mode full --objects customers,invoices`
     """
-    from churnguard_pipelines.orchestration.process import SyncRequest
+    from churnguard_pipelines.orchestration.process import SyncRequest, refuse_unknown
+    from churnguard_pipelines.store.integrations import get_integration
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
     with opened_store() as store:
+        refuse_unknown(get_integration(store, integration_id), chosen)
         report = run_with_progress(store, [SyncRequest(integration_id, mode, chosen)])[0]
     out.print(report_table(report))
     for name, item in report.objects.items():

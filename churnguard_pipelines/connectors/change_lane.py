@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
 import psycopg
 
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import chosen_tables, mirror_of
 from churnguard_pipelines.connectors.read_ahead import ReadAhead
@@ -159,7 +160,9 @@ class ChangeLane:
     def _commit(self, log: ChangeLog, batch: ChangeBatch) -> Stored:
         """One transaction of ours, however many batches one of the source's comes in."""
         counts: dict[str, Counts] = {}
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+        organization_id = self._lane.organization_id
+        held = nullcontext() if batch.whole else CHANGE_MEMORY.long_transaction(organization_id)
+        with held, self._warehouse.transaction(organization_id) as transaction:
             self._store_changes(transaction, batch.changes, counts)
             while not batch.whole:
                 following = log.read(REST_OF_TRANSACTION)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -14,7 +16,15 @@ from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, loa
 from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.database_sync import CHANGES, opened_database
 from churnguard_pipelines.connectors.sync_page import said
-from churnguard_pipelines.errors import AuthenticationFailed, ChurnGuardError, LaneTakenOver, SourceChanged
+from churnguard_pipelines.engine.sharing import fair_share
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    InvalidConfiguration,
+    LaneTakenOver,
+    NotFound,
+    SourceChanged,
+)
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Counts
@@ -30,6 +40,9 @@ STEP = 1.0  # seconds that a reader waits for changes before it looks whether it
 LAG_EVERY = 10.0
 TELL_EVERY = 1.0
 MOST_LANES = 64
+QUIET_TURN, BUSY_TURN = 20.0, 120.0
+"""Seconds after which a lane that was quiet so long, or that was served so long, makes room if others wait for one."""
+END_WITHIN = 10.0  # seconds; a source that does not let go of its thread by then keeps it, and nothing else
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # of a lane whose source or whose place cannot be had
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE, IntegrationStatus.AUTHENTICATION_FAILED)
 
@@ -69,13 +82,19 @@ class _Reader:
 
     integration: IntegrationConfiguration
     stop: threading.Event = field(default_factory=threading.Event)
+    begun: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
+
+    def had_its_turn(self) -> bool:
+        now = time.monotonic()
+        return now - self.active > QUIET_TURN or now - self.begun > BUSY_TURN
 
 
 class ChangeSession:
     """``linger``: seconds of quiet after which it ends; ``max_age``: after which it ends anyway, as it does when a
-    younger session has begun. One thread per integration."""
+    younger session has begun. One thread per integration, up to ``MOST_LANES``; if there are more integrations, they
+    take turns, with as many places for each organization as for any other."""
 
     def __init__(
         self,
@@ -92,6 +111,7 @@ class ChangeSession:
         self._on_worked = on_worked
         self._warehouse = Warehouse(store)
         self._readers: dict[str, _Reader] = {}
+        self._ended: dict[str, float] = {}  # integration: when its last turn did
         self._worked: Worked = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -118,25 +138,54 @@ class ChangeSession:
                         break
                     self._stop.wait(TELL_EVERY)
             finally:
-                for reader in self._readers.values():
-                    reader.stop.set()
-                for reader in self._readers.values():
-                    assert reader.thread is not None
-                    reader.thread.join()
+                self._end_readers()
         self._tell()
 
+    def _end_readers(self) -> None:
+        for reader in self._readers.values():
+            reader.stop.set()
+        deadline = time.monotonic() + END_WITHIN
+        for name, reader in self._readers.items():
+            assert reader.thread is not None
+            reader.thread.join(max(deadline - time.monotonic(), 0))
+            if reader.thread.is_alive():
+                _log.warning("%s: its source does not let go; the session ends without it.", name)
+
     def _begin_readers(self) -> None:
-        """One for each integration; one whose integration is configured otherwise now ends, and is begun next time."""
-        wanted = {each.integration_id: each for each in followed_integrations(self._store)[:MOST_LANES]}
+        """One for each integration that has its turn; one whose integration is configured otherwise now ends, and is
+        begun next time."""
+        wanted = {each.integration_id: each for each in followed_integrations(self._store)}
         for name, reader in list(self._readers.items()):
             if not _same(reader.integration, wanted.get(name)):
                 reader.stop.set()
             if reader.thread is not None and not reader.thread.is_alive():
                 del self._readers[name]
-        for name in wanted.keys() - self._readers.keys():
+                self._ended[name] = time.monotonic()
+        self._ended = {name: moment for name, moment in self._ended.items() if name in wanted}
+        chosen = self._chosen(wanted)
+        for name in self._readers.keys() - chosen:
+            self._readers[name].stop.set()
+        for name in chosen - self._readers.keys():
             reader = self._readers[name] = _Reader(wanted[name])
             reader.thread = threading.Thread(target=self._follow, args=[reader], name=f"changes-{name}", daemon=True)
             reader.thread.start()
+
+    def _chosen(self, wanted: Mapping[str, IntegrationConfiguration]) -> set[str]:
+        """Those that have their turn now: first who has it already, then who waits, longest first, then who had it.
+
+        A thread that is to end counts for its organization until it has: who hangs does not get more by it.
+        """
+        candidates = {name: reader.integration for name, reader in self._readers.items()} | dict(wanted)
+
+        def rank(integration: IntegrationConfiguration) -> tuple[int, float]:
+            reader = self._readers.get(integration.integration_id)
+            if reader is None:
+                return 1, self._ended.get(integration.integration_id, -math.inf)
+            over = reader.had_its_turn() and not reader.stop.is_set()
+            return (2 if over else 0), reader.begun
+
+        lanes = sorted(candidates.values(), key=rank)
+        return {each.integration_id for each in fair_share(lanes, lambda each: each.organization_id, MOST_LANES)}
 
     def _replaced(self) -> bool:
         ages = sessions.ages(self._store, CHANGES)
@@ -156,7 +205,7 @@ class ChangeSession:
                 self._read(reader)
             except LaneTakenOver:  # by a sync, so that we see the tables that it found
                 continue
-            except (SourceChanged, AuthenticationFailed) as error:
+            except (SourceChanged, AuthenticationFailed, InvalidConfiguration) as error:
                 self._give_up(reader.integration, error)
                 return
             except Exception as error:
@@ -198,7 +247,8 @@ class ChangeSession:
         _log.error("%s", error)
         refused = isinstance(error, AuthenticationFailed)
         status = IntegrationStatus.AUTHENTICATION_FAILED if refused else IntegrationStatus.ERROR
-        set_status(self._store, integration.integration_id, status, said(error))
+        with suppress(NotFound):  # it was removed meanwhile
+            set_status(self._store, integration.integration_id, status, said(error))
 
     def _tell(self) -> None:
         with self._lock:

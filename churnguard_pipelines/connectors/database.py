@@ -13,8 +13,8 @@ from churnguard_pipelines.mirrors import ChangeBatch, Lag, Piece, SourceTable, V
 from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
 
-MOST_CHANGES, MOST_CHANGE_BYTES = 10_000, 16 * 2**20
-"""In a batch of changes; they bound memory, whatever the size of a transaction."""
+MOST_CHANGES = 10_000
+"""In a batch of changes; with ``CHANGE_MEMORY.batch_bytes()`` it bounds memory, whatever the size of a transaction."""
 LONGEST_GATHERING = 0.2
 """Seconds until a batch ends after its first change, though more comes."""
 OVERLAP_SECONDS = 300

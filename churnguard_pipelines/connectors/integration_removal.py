@@ -7,7 +7,7 @@ from churnguard_pipelines.connectors.change_lane import lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database_sync import opened_database
 from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.model import IntegrationStatus
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.store import integrations
 from churnguard_pipelines.store.database import Store
 
@@ -19,12 +19,26 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
     """
     integration = integrations.get_integration(store, integration_id)
     left = None
-    if integration.provider_name in databases() and load_checkpoint(store, lane_of(integration)) is not None:
-        integrations.set_status(store, integration_id, IntegrationStatus.INACTIVE, actor=actor)  # a session lets go
+    if has_left_something(store, integration):
         try:
-            with opened_database(integration) as connector:
-                connector.end_changes()
+            leave_source(store, integration, actor)
         except ChurnGuardError as error:
-            left = f"its source still keeps changes for it, which fills its disk: {said(error)}"
+            left = left_behind(error)
     integrations.remove_integration(store, integration_id, actor, purge=purge)
     return left
+
+
+def has_left_something(store: Store, integration: IntegrationConfiguration) -> bool:
+    """Whether its source keeps changes for it."""
+    return integration.provider_name in databases() and load_checkpoint(store, lane_of(integration)) is not None
+
+
+def leave_source(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
+    """Its source keeps nothing for it any more. Raises what the connector does."""
+    integrations.set_status(store, integration.integration_id, IntegrationStatus.INACTIVE, actor=actor)  # sessions end
+    with opened_database(integration) as connector:
+        connector.end_changes()
+
+
+def left_behind(error: ChurnGuardError) -> str:
+    return f"its source still keeps changes for it, which fills its disk: {said(error)}"

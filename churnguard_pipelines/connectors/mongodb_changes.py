@@ -18,6 +18,7 @@ from bson import Timestamp, json_util
 from pymongo.change_stream import ChangeStream
 from pymongo.client_session import ClientSession
 
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mongodb_connection import Document, Source, version_of
 from churnguard_pipelines.connectors.mongodb_documents import KEY, Rows, key_text
@@ -149,7 +150,8 @@ class MongoDBChanges(ChangeLog):
             for change in self._of_document(event):
                 changes.append(change)
                 size += size_of(change.values or ())
-            if len(changes) >= AT_ONCE or size >= MOST_BYTES or time.monotonic() >= ends:
+            most = min(MOST_BYTES, CHANGE_MEMORY.batch_bytes())
+            if len(changes) >= AT_ONCE or size >= most or time.monotonic() >= ends:
                 break
             following = self._next()
             if following is None:

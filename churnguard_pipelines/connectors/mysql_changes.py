@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from churnguard_pipelines.connectors import mysql_events as events
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import (
     LONGEST_GATHERING,
-    MOST_CHANGE_BYTES,
     MOST_CHANGES,
     ChangeLog,
 )
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables
 from churnguard_pipelines.connectors.mysql_connection import connect, parameters, translated
-from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
+from churnguard_pipelines.connectors.mysql_ddl import Statement, mentioned, understood
 from churnguard_pipelines.connectors.mysql_events import Event
 from churnguard_pipelines.connectors.mysql_followed import Followed, Unfollowable, layout
 from churnguard_pipelines.connectors.mysql_position import Place, variables
@@ -78,7 +78,7 @@ class MySQLChanges(ChangeLog):
                 continue
             changes.extend(self._taken(event))
             size += len(event.body) if changes else 0
-            if len(changes) >= MOST_CHANGES or size >= MOST_CHANGE_BYTES:
+            if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)
@@ -155,7 +155,8 @@ class MySQLChanges(ChangeLog):
             self._commit(event)
 
     def _effect(self, statement: Statement, text: str) -> Iterator[Change]:
-        what, named = statement.what, self._followed(statement)
+        what = statement.what
+        named: Collection[str] = self._followed(statement)
         if what == "truncate":
             yield from (Change(name, "truncate", self._version) for name in named)
         elif what == "alter":
@@ -171,16 +172,20 @@ class MySQLChanges(ChangeLog):
             yield from self._give_up(named, "it was renamed, or another table took its name")
         elif what == "rollback":
             yield from self._give_up(self._touched, "a transaction that wrote to it was rolled back in part")
+        elif what == "unclear":
+            yield from self._give_up(list(self._tables), "a statement in the log is too long to see what it drops or "
+                                     "renames")  # fmt: skip
         elif what == "rows":
-            mentioned = {name for name in self._tables if name in text}
-            yield from self._give_up(mentioned, "a statement that changes rows was logged without them: let "
+            named = mentioned(self._tables, text, fold=self._fold)
+            yield from self._give_up(named, "a statement that changes rows was logged without them: let "
                                      "binlog_format be ROW for every session")  # fmt: skip
 
     def _followed(self, statement: Statement) -> list[str]:
         if statement.what == "drop database":
             return list(self._tables) if self._same(statement.database, self._database) else []
-        named = [table for database, table in statement.tables if self._same(database, self._database)]
-        return [name for name in self._tables if any(self._same(table, name) for table in named)]
+        folded = str.lower if self._fold else str
+        named = {folded(table) for database, table in statement.tables if self._same(database, self._database)}
+        return [name for name in self._tables if folded(name) in named]
 
     def _same(self, one: str, other: str) -> bool:
         return one == other or (self._fold and one.lower() == other.lower())
@@ -242,7 +247,7 @@ class MySQLChanges(ChangeLog):
         except Unfollowable as reason:
             yield from self._give_up([followed.table.object], str(reason))
 
-    def _give_up(self, names: Sequence[str] | set[str], reason: str) -> Iterator[Change]:
+    def _give_up(self, names: Collection[str], reason: str) -> Iterator[Change]:
         """From now on nothing of them is handed out: only a reading of the whole table makes it good."""
         remedy = f"`churnguard integrations reset {self._integration.integration_id} "
         for name in sorted(names):

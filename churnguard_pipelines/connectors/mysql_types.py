@@ -94,6 +94,8 @@ _KNOWN_JSON = Kind(MirrorType(Base.JSON), _UTF8, escaped=True)
 _DECIMAL = re.compile(r"decimal\(([1-9][0-9]?),([0-9]{1,2})\)")
 _ESCAPED = {"0": "\0", "n": "\n", "r": "\r"}
 _BITS = re.compile(r"bit\(([0-9]{1,2})\)")
+_MEMBER = re.compile(r"'((?:[^'\\]++|\\.|'')*+)'?", re.DOTALL)  # one that does not end is read to the end, once
+_ESCAPE = re.compile(r"\\(.)|''", re.DOTALL)
 
 
 def kind_of(data_type: str, column_type: str, *, json_checked: bool) -> Kind | None:
@@ -128,5 +130,4 @@ def members(column_type: str) -> tuple[str, ...]:
     def unescaped(found: re.Match[str]) -> str:
         return "'" if found[1] is None else _ESCAPED.get(found[1], found[1])
 
-    listed = re.findall(r"'((?:[^'\\]|\\.|'')*)'", column_type, re.DOTALL)
-    return tuple(re.sub(r"\\(.)|''", unescaped, each, flags=re.DOTALL) for each in listed)
+    return tuple(_ESCAPE.sub(unescaped, each) for each in _MEMBER.findall(column_type))

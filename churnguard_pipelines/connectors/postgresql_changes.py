@@ -13,9 +13,9 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.connectors import postgresql_messages as messages
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import (
     LONGEST_GATHERING,
-    MOST_CHANGE_BYTES,
     MOST_CHANGES,
     ChangeLog,
 )
@@ -192,7 +192,7 @@ class PostgreSQLChanges(ChangeLog):
             size += len(message) if changes else 0
             if not self._in_transaction:
                 self._whole = len(changes)
-            if len(changes) >= MOST_CHANGES or size >= MOST_CHANGE_BYTES:
+            if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 
+from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import ChangeLog
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.mirrors import ChangeBatch
 from churnguard_pipelines.records import Position
 
 BEHIND = 1000  # changes in one batch, after which more is waiting; smaller ones grow while the last is stored
 PATIENCE = 0.05  # seconds; a confirmation waits for as long
+LEAVES_WITHIN = 5.0  # seconds; a log that hangs is left to itself
 
 
 class ReadAhead(ChangeLog):
@@ -17,8 +20,8 @@ class ReadAhead(ChangeLog):
 
     def __init__(self, log: ChangeLog) -> None:
         self._log = log
-        self._reader = ThreadPoolExecutor(1, "read-ahead")
         self._ahead: Future[ChangeBatch | None] | None = None
+        CHANGE_MEMORY.enter()
 
     def read(self, timeout: float) -> ChangeBatch | None:
         ahead, self._ahead = self._ahead, None
@@ -26,7 +29,7 @@ class ReadAhead(ChangeLog):
         if batch is None:
             batch = self._log.read(timeout)
         if batch is not None and len(batch.changes) >= BEHIND:
-            self._ahead = self._reader.submit(self._log.read, PATIENCE)
+            self._ahead = in_thread("read-ahead", lambda: self._log.read(PATIENCE))
         return batch
 
     def confirm(self, position: Position) -> None:
@@ -35,5 +38,7 @@ class ReadAhead(ChangeLog):
         self._log.confirm(position)
 
     def close(self) -> None:
-        self._reader.shutdown()
+        CHANGE_MEMORY.leave()
+        if self._ahead is not None:
+            wait([self._ahead], LEAVES_WITHIN)
         self._log.close()

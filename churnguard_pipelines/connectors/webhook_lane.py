@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import Object
 from churnguard_pipelines.connectors.sync import REJECTED_EVENTS, mapper_of, opened
+from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import store_changes
 from churnguard_pipelines.errors import (
@@ -129,7 +129,7 @@ class InboxLane:
         by_object: dict[str, list[Mapping[str, Any]]] = {}
         outcomes: Counter[tuple[str, str]] = Counter()
         for event in events:
-            payload = orjson.loads(event.payload)
+            payload = exact_json.loads(event.payload.encode())
             name = self._connector.object_of(payload)
             if name is not None and self._wanted(name):
                 by_object.setdefault(name, []).append(payload)
@@ -162,7 +162,7 @@ class InboxLane:
     def _reject(self, event: InboxEvent, error: Exception) -> Drained:
         reason = str(error) if isinstance(error, ChurnGuardError) else f"{type(error).__name__}: {error}"
         _log.warning("%s: webhook event %s is rejected: %s", self.lane.integration_id, event.event_id, reason)
-        rejected = Rejected(event.event_id, reason, orjson.loads(event.payload))
+        rejected = Rejected(event.event_id, reason, exact_json.loads(event.payload.encode()))
         with self._warehouse.transaction(self.lane.organization_id) as transaction:
             transaction.reject(self.lane, REJECTED_EVENTS, [rejected], None)
             moved = transaction.advance(self.lane, self._checkpoint, {"sequence": event.sequence}, SOURCE)

@@ -8,23 +8,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 
 from churnguard_pipelines.connectors.webhook_lane import NOT_ITS_FAULT, Drained, InboxLane
-from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
+from churnguard_pipelines.engine.fair_threads import FairThreads
+from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver, NotFound
 from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import organization_of
 from churnguard_pipelines.store.warehouse import Warehouse
 
 KIND = "webhooks"
 LINGER = 60.0
 MAX_AGE = 900.0
-LANES_AT_ONCE = 4
+LANES_AT_ONCE, LANES_AT_ONCE_EACH = 8, 4  # of all organizations and of each
+END_WITHIN = 10.0  # seconds; a provider that does not let go of its thread by then keeps it, and nothing else
 LOOK_EVERY = 5.0  # at the whole inbox: what a notification did not say, e.g. of a lane that had to wait
 IDLE_LOOK, BUSY_LOOK = 0.5, 0.05  # at what threads have done; a notification wakes at once
 TELL_EVERY = 1.0
@@ -69,7 +73,9 @@ class WebhookSession:
         self._warehouse = Warehouse(store)
         self._lanes: dict[str, _Open] = {}
         self._waiting: set[str] = set()
-        self._busy: set[str] = set()
+        self._busy: dict[str, Future[None]] = {}
+        self._organizations: dict[str, str] = {}
+        self._threads = FairThreads("lane", LANES_AT_ONCE, LANES_AT_ONCE_EACH)
         self._again: dict[str, tuple[float, float]] = {}  # integration: when to try again, and the pause before that
         self._worked = Worked()
         self._lock = threading.Lock()
@@ -83,16 +89,30 @@ class WebhookSession:
     def run(self) -> None:
         """Returns when it was quiet for ``linger``, when it is too old, or after :meth:`stop`."""
         begun = self._active = time.monotonic()
-        with sessions.alive(self._store, self._session_id, KIND), ThreadPoolExecutor(LANES_AT_ONCE, "lane") as pool:
+        with sessions.alive(self._store, self._session_id, KIND):
             try:
-                self._loop(pool, begun)
+                self._loop(begun)
             finally:
                 self._stop.set()
+                hung = self._end()
         self._tell()
-        for opened in self._lanes.values():
-            opened.lane.__exit__(None, None, None)
+        for name, opened in self._lanes.items():
+            if name not in hung:
+                with suppress(Exception):
+                    opened.lane.__exit__(None, None, None)
 
-    def _loop(self, pool: ThreadPoolExecutor, begun: float) -> None:
+    def _end(self) -> set[str]:
+        """Waits for lanes that are worked off, but not for ever; returns those that are left."""
+        with self._lock:
+            busy = dict(self._busy)
+        begun = {name: future for name, future in busy.items() if not future.cancel()}
+        wait(begun.values(), END_WITHIN)
+        hung = {name for name, future in begun.items() if not future.done()}
+        for name in hung:
+            _log.warning("%s: its provider does not let go; the session ends without it.", name)
+        return hung
+
+    def _loop(self, begun: float) -> None:
         looked = told = -math.inf
         with _notifications(self._store) as listening:
             while not self._stop.is_set():
@@ -100,7 +120,7 @@ class WebhookSession:
                 if now - looked >= LOOK_EVERY:
                     looked = now
                     self._wait_for(item.lane.integration_id for item in inbox.waiting(self._store, limit=1))
-                self._start(pool)
+                self._start()
                 if now - told >= TELL_EVERY:
                     told = now
                     self._tell()
@@ -116,17 +136,24 @@ class WebhookSession:
         with self._lock:
             self._waiting.update(names)
 
-    def _start(self, pool: ThreadPoolExecutor) -> None:
+    def _start(self) -> None:
         now = time.monotonic()
         with self._lock:
-            ready = {name for name in self._waiting - self._busy if self._again.get(name, (now, 0.0))[0] <= now}
-            self._busy |= ready
-            self._waiting -= ready
+            ready = [name for name in self._waiting - self._busy.keys() if self._again.get(name, (now, 0.0))[0] <= now]
+            self._waiting.difference_update(ready)
         for name in ready:
-            pool.submit(self._drain, name)
+            with suppress(NotFound):  # it was removed meanwhile
+                organization_id = self._organization(name)
+                with self._lock:
+                    self._busy[name] = self._threads.submit(organization_id, partial(self._drain, name))
+
+    def _organization(self, integration_id: str) -> str:
+        if integration_id not in self._organizations:
+            self._organizations[integration_id] = organization_of(self._store, integration_id)
+        return self._organizations[integration_id]
 
     def _drain(self, integration_id: str) -> None:
-        """In a thread of the pool; one lane is never in two of them."""
+        """In a thread of its own; one lane is never in two of them."""
         try:
             worked_off = 0
             for drained in self._lane(integration_id).drain(lambda: not self._stop.is_set(), AT_ONCE):
@@ -145,7 +172,7 @@ class WebhookSession:
                     self._waiting.add(integration_id)  # there is more; others come first
         finally:
             with self._lock:
-                self._busy.discard(integration_id)
+                self._busy.pop(integration_id, None)
 
     def _note(self, integration_id: str, drained: Drained) -> None:
         self._active = time.monotonic()

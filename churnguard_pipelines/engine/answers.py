@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
-
+from churnguard_pipelines.engine import exact_json
+from churnguard_pipelines.engine.hearsay import repeated, shorten
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -26,6 +27,9 @@ TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(5
 SHORTEST_SECRET = 5
 """Characters; striking out every "a" would leave no message."""
 
+_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*+>?")
+
 RENEW_CREDENTIALS = "Update them with `churnguard integrations add FILE.yaml --replace`."
 GRANT_PERMISSION = "Grant it at the provider, or leave the object out of the integration's `objects`."
 TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provider's status page."
@@ -33,7 +37,10 @@ TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provi
 
 @dataclass(frozen=True)
 class Response:
-    """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock."""
+    """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock.
+
+    ``aloud``: whether a message may repeat what it says.
+    """
 
     status: int
     headers: Mapping[str, str]  # case-insensitive
@@ -41,6 +48,7 @@ class Response:
     received_at: float
     integration_id: str | None = field(default=None, repr=False)
     provider_title: str = field(default="The provider", repr=False)
+    aloud: bool = field(default=True, repr=False)
 
     def json(self) -> Any:
         """The parsed body. Raises ``ProviderUnavailable`` for an empty, cut or non-JSON one."""
@@ -49,8 +57,8 @@ class Response:
     @cached_property
     def _parsed(self) -> Any:
         try:
-            return orjson.loads(self.content)
-        except orjson.JSONDecodeError:
+            return exact_json.loads(self.content)
+        except json.JSONDecodeError:
             raise ProviderUnavailable(
                 f"{self.provider_title} answered {self.status} with {self._not_json()}.",
                 integration_id=self.integration_id,
@@ -60,6 +68,9 @@ class Response:
 
     def _not_json(self) -> str:
         body = self.content.lstrip()
+        if not self.aloud:
+            repeated(self.integration_id, _plain_text(body[:2000]), aloud=False)
+            return "something that is not JSON"
         kind = self.headers.get("content-type", "no content type").split(";")[0].strip()
         if not body:
             return f"an empty body instead of JSON ({kind})"
@@ -122,7 +133,7 @@ class Judge:
     def _error_of(self, call: str, response: Response, retry_after: float | None) -> ProviderError:
         title, status = self.provider_title, response.status
         words = (self.describe or common_description)(response)
-        said = f": {shorten(words, 300)}" if words else ""
+        said = repeated(self.integration_id, self.redact(words), aloud=response.aloud) if words else ""
         kind: type[ProviderError]
         if status == 401:
             kind, remedy = AuthenticationFailed, RENEW_CREDENTIALS
@@ -162,13 +173,7 @@ def common_description(response: Response) -> str | None:
     return None
 
 
-def shorten(text: str, length: int) -> str:
-    """One line of printable text, at most ``length`` characters."""
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
-
-
 def _plain_text(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
-    title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
-    return title.group(1) if title else re.sub(r"<[^>]*>?", " ", text)
+    title = _TITLE.search(text)
+    return title.group(1) if title else _TAG.sub(" ", text)

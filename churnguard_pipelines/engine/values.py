@@ -23,7 +23,7 @@ NUMERIC_DIGITS = 4000
 """Digits before or after the point. PostgreSQL takes more; Python does not print more (4,300)."""
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,20}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,6})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,6})?")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTES = [f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
 _SECONDS = [f"{second:02d}+00" for second in range(60)]

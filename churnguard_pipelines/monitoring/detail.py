@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import list_drift
-from churnguard_pipelines.store.ledger import HISTORY, is_alive
+from churnguard_pipelines.store.ledger import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ownership import of_integration
 from churnguard_pipelines.store.tables import sync_objects, syncs
 
@@ -72,7 +72,7 @@ def objects_of(store: Store, integration_id: str) -> list[ObjectState]:
 
 def recent_syncs(store: Store, integration_id: str, limit: int = 20) -> list[PastSync]:
     """Newest first."""
-    dead = sa.and_(syncs.c.status == "running", sa.not_(is_alive()))
+    dead = sa.and_(syncs.c.status.in_(UNFINISHED), sa.not_(is_alive()))
     columns = [syncs.c[name] for name in ("sync_id", "mode", "trigger", "started_at", "finished_at", "error")]
     sums = [
         sa.func.coalesce(sa.func.sum(sync_objects.c[name]), 0).cast(sa.BigInteger).label(name)

@@ -135,7 +135,7 @@ def _running() -> sa.Select[Any]:
             (read / seconds).cast(sa.Double).label("per_second"),
         )
         .outerjoin_from(syncs, sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
-        .where(is_alive())
+        .where(is_alive(), syncs.c.status == "running")
         .group_by(syncs.c.sync_id)
         .order_by(syncs.c.organization_id, syncs.c.integration_id)
     )

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sync import quota_account
 from churnguard_pipelines.engine.tokens import token_of
-from churnguard_pipelines.errors import SecretsUnreadable
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.store import inbox
 from churnguard_pipelines.store.breakers import BreakerRow
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import survey_integrations
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS
+from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS, UNFINISHED
 
 MOST_COUNTED = 1000
 """Rejected records and waiting events are counted up to here: a number that large says enough."""
@@ -27,7 +27,7 @@ DRIFT_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class LatestSync:
-    """``status``: ``running``, ``succeeded``, ``partial`` or ``failed``."""
+    """``status``: ``queued``, ``running``, ``succeeded``, ``partial`` or ``failed``."""
 
     sync_id: str
     status: str
@@ -195,21 +195,22 @@ def read_vitals(store: Store, integration_id: str | None = None) -> list[Vitals]
 
 def _vitals(
     row: sa.Row[Any],
-    integration: IntegrationConfiguration | SecretsUnreadable,
+    integration: IntegrationConfiguration | ChurnGuardError,
     quotas: Mapping[tuple[str, str, str], Quota],
     webhooks: Waits | None,
 ) -> Vitals:
     unreadable, ends, quota = None, None, _NO_QUOTA
-    if isinstance(integration, SecretsUnreadable):
+    if isinstance(integration, ChurnGuardError):
         unreadable = integration.message
     else:
-        token = token_of(integration.credentials)
-        if token is not None and token.refresh_token is None and token.expires_at is not None:
-            ends = datetime.fromtimestamp(token.expires_at, UTC)
+        try:
+            ends = _credentials_end(integration)
+        except (ValueError, OverflowError, OSError):  # somebody else's words, which are no moments
+            unreadable = "the times in its credentials are not valid."
         quota = quotas.get((row.organization_id, row.provider, quota_account(integration)), _NO_QUOTA)
     latest = None
     if row.sync_id is not None:
-        vanished = row.sync_status == "running" and row.dead
+        vanished = row.sync_status in UNFINISHED and row.dead
         latest = LatestSync(
             row.sync_id, "failed" if vanished else row.sync_status, row.started_at, row.finished_at,
             LAST_WORDS if vanished else row.error, row.quota_left,
@@ -237,6 +238,13 @@ def _vitals(
         unreadable=unreadable,
         credentials_end=ends,
     )
+
+
+def _credentials_end(integration: IntegrationConfiguration) -> datetime | None:
+    token = token_of(integration.credentials)
+    if token is None or token.refresh_token is not None or token.expires_at is None:
+        return None
+    return datetime.fromtimestamp(token.expires_at, UTC)
 
 
 def _breaker(row: sa.Row[Any]) -> BreakerRow:

@@ -1,18 +1,15 @@
 """Change logs of databases as Dagster sees them: a sensor that looks at lag, and the warm session that follows them."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import dagster as dg
 
-from churnguard_pipelines.connectors.change_session import MAX_AGE, ChangeSession, followed_integrations, look_at
+from churnguard_pipelines.connectors.change_session import MAX_AGE, ChangeSession, followed_integrations
 from churnguard_pipelines.connectors.database_sync import CHANGES
-from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.connectors.lag_probes import LagProbes
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Diary, session_request
 
 JOB = "change_session"
-LOOKS_AT_ONCE = 8
+_PROBES = LagProbes()
 
 
 @dg.op
@@ -43,15 +40,6 @@ def changes_waiting(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
 
 
 def _behind() -> dict[str, str] | None:
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        behind = [name for name in pool.map(_name_if_behind, followed_integrations(current_store())) if name]
+    store = current_store()
+    behind = _PROBES.behind(store, followed_integrations(store))
     return {"churnguard/behind": ",".join(behind[:10])} if behind else None
-
-
-def _name_if_behind(integration: IntegrationConfiguration) -> str | None:
-    """One whose source cannot be asked is left to its next sync, which says why."""
-    try:
-        lag = look_at(current_store(), integration)
-    except ChurnGuardError:
-        return None
-    return integration.integration_id if lag and (lag.bytes or lag.seconds) else None

@@ -3,6 +3,7 @@
 Checks are not partitioned, so each speaks for every integration and names those that are not well.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from churnguard_pipelines.store.integrations import survey_integrations
 from churnguard_pipelines.store.ledger import last_success
 from churnguard_pipelines.store.tables import schema_drift
 
+_log = logging.getLogger(__name__)
 _MAX_NAMED = 20
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
@@ -96,6 +98,9 @@ def _careful(
         return look(store, connector, integration, item)
     except ChurnGuardError as error:
         return Finding(error.message)
+    except Exception as error:
+        _log.exception("%s: %s could not be checked", integration.integration_id, item.name)
+        return Finding(f"could not be checked ({type(error).__name__})")
 
 
 def _result(asset: dg.AssetKey, name: str, found: Mapping[str, Finding]) -> dg.AssetCheckResult:

@@ -4,15 +4,17 @@ Tables are the integrations' own, so they cannot be declared beforehand: a table
 materialization, under ``[provider, table]``, with the integration as its partition.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
 
 from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.mirror_types import Base
-from churnguard_pipelines.model import IntegrationStatus
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.health import CHANGES_CRITICAL_AT, CHANGES_WARN_AT
 from churnguard_pipelines.monitoring.vitals import late_after
 from churnguard_pipelines.orchestration.metadata import Shown, data_version, object_metadata
@@ -21,10 +23,11 @@ from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
 from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, TRIGGER_TAG, SyncConfig, key_of, mode_of
 from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.integrations import get_integration, list_integrations
+from churnguard_pipelines.store.integrations import get_integration, survey_integrations
 from churnguard_pipelines.store.ledger import SyncReport, latest_sync
 
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
+_log = logging.getLogger(__name__)
 _DOCUMENTS = (Base.JSON, Base.JSONB, Base.BYTEA)
 
 
@@ -87,22 +90,40 @@ def database_checks(connector: type[DatabaseConnector]) -> dg.AssetChecksDefinit
         can_subset=True,
     )
     def health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        surveyed = survey_integrations(current_store(), connector.provider)
+        unreadable = {name: each.message for name, each in surveyed.items() if isinstance(each, ChurnGuardError)}
         integrations = [
-            each.integration_id for each in list_integrations(current_store())
-            if each.provider_name == connector.provider and each.status not in _RESTING
+            name for name, each in surveyed.items()
+            if isinstance(each, IntegrationConfiguration) and each.status not in _RESTING
         ]  # fmt: skip
         for key in sorted(context.selected_asset_check_keys, key=lambda each: each.name):
-            found = {name: problem for name in integrations if (problem := looks[key.name](name))}
+            found = unreadable | {
+                name: problem for name in integrations if (problem := _careful(looks[key.name], name))
+            }
             yield dg.AssetCheckResult(
                 asset_key=asset,
                 check_name=key.name,
                 passed=not found,
                 severity=dg.AssetCheckSeverity.WARN,
                 description="; ".join(f"{name}: {problem}" for name, problem in found.items()) or None,
-                metadata={"integrations": len(integrations), "integrations_with_findings": len(found)},
+                metadata={
+                    "integrations": len(integrations) + len(unreadable),
+                    "integrations_with_findings": len(found),
+                },
             )
 
     return health
+
+
+def _careful(look: Callable[[str], str | None], integration_id: str) -> str | None:
+    """What goes wrong with one integration hides nothing of the others."""
+    try:
+        return look(integration_id)
+    except ChurnGuardError as error:
+        return error.message
+    except Exception as error:
+        _log.exception("%s could not be checked", integration_id)
+        return f"could not be checked ({type(error).__name__})"
 
 
 def _stale(integration_id: str) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors.sdk import ApiConnector
+from churnguard_pipelines.foreign_text import as_code
 from churnguard_pipelines.records import ColumnType, Position
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.ledger import HISTORY, SyncReport
@@ -19,6 +21,8 @@ from churnguard_pipelines.store.tables import schema_drift, sync_objects, syncs
 
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 7
+PREVIEW_CHARACTERS = 120
+DRIFT_LINES = 100
 _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email", "customer_email", "memo"})
 
 
@@ -106,7 +110,9 @@ def _drift_seen_first(store: Store, report: SyncReport, name: str) -> str:
     )
     with store.operator() as connection:
         rows = connection.execute(statement).all()
-    return "\n".join(f"- `{row.column}`: {row.kind.replace('_', ' ')}, {row.detail}" for row in rows)
+    return "\n".join(
+        f"- {as_code(row.column)}: {row.kind.replace('_', ' ')}, {as_code(row.detail)}" for row in rows[:DRIFT_LINES]
+    )
 
 
 def _position(position: Position | None) -> dg.MetadataValue[Any]:
@@ -124,16 +130,21 @@ def _preview(store: Store, shown: Shown, report: SyncReport) -> str:
         "ORDER BY source_version DESC LIMIT :rows"
     )
     with store.organization(report.organization_id) as connection:
-        rows = connection.execute(
-            statement, {"organization_id": report.organization_id, "id": report.integration_id, "rows": PREVIEW_ROWS}
-        ).all()
-    if not rows:
-        return "no rows"
-    lines = [headings, ["---"] * len(headings), *([_cell(value) for value in row] for row in rows)]
+        values = {"organization_id": report.organization_id, "id": report.integration_id, "rows": PREVIEW_ROWS}
+        rows = connection.execute(statement, values).all()
+    return table_of(headings, rows) if rows else "no rows"
+
+
+def table_of(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """In Markdown; whatever the headings and cells hold, it is shown as it is."""
+    head = [[as_code(heading, PREVIEW_CHARACTERS) for heading in headings], ["---"] * len(headings)]
+    lines = [*head, *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    if value is None or isinstance(value, bool | int | float | Decimal):
+        return "" if value is None else str(value)
+    return as_code(str(value), PREVIEW_CHARACTERS)

@@ -13,11 +13,11 @@ from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.partitions import (
     integrations_of,
     months_of,
-    organization_of,
     split_month,
     tags_of,
 )
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.store.integrations import organization_of
 
 KEY = dg.AssetKey(["analytics", "mrr_movements"])
 SOURCES = ("subscriptions", "invoices", "invoice_items", "prices", "coupons")
@@ -77,7 +77,7 @@ mrr_job = dg.define_asset_job(
 
 def _compute(integration_id: str, months: Any = None) -> MrrReport:
     try:
-        organization_id = organization_of(integration_id)
+        organization_id = organization_of(current_store(), integration_id)
         return compute_mrr(current_store(), organization_id, now=datetime.now(UTC), months=months)
     except ChurnGuardError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None

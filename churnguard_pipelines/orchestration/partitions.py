@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
-import sqlalchemy as sa
 
 from churnguard_pipelines.connectors import providers
-from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.store.integrations import list_integration_ids
-from churnguard_pipelines.store.tables import integrations
+from churnguard_pipelines.store.integrations import list_integration_ids, organization_of
 
 INTEGRATION_TAG = "churnguard/integration"
 ORGANIZATION_TAG = "churnguard/organization"
@@ -39,20 +36,7 @@ def split_month(partition_key: str) -> tuple[str, Window]:
 def tags_of(partition_key: str) -> dict[str, str]:
     """What the queue limits runs by: one per integration, a few per organization."""
     integration_id = partition_key.partition("|")[0]
-    return {INTEGRATION_TAG: integration_id, ORGANIZATION_TAG: organization_of(integration_id)}
-
-
-def organization_of(integration_id: str) -> str:
-    """Opens no secret: one that cannot be opened must not keep the others from being scheduled. Raises ``NotFound``."""
-    statement = sa.select(integrations.c.organization_id).where(integrations.c.integration_id == integration_id)
-    with current_store().operator() as connection:
-        found: str | None = connection.scalar(statement)
-    if found is None:
-        raise NotFound(
-            f"there is no integration {integration_id!r}.",
-            remedy="`churnguard integrations list` shows those there are.",
-        )
-    return found
+    return {INTEGRATION_TAG: integration_id, ORGANIZATION_TAG: organization_of(current_store(), integration_id)}
 
 
 def reconcile(instance: dg.DagsterInstance, provider: str) -> tuple[list[str], list[str]]:

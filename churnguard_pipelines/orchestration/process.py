@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
-from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.environment import dagster_environment
 
 if TYPE_CHECKING:
@@ -41,24 +42,21 @@ class SyncRequest:
 
 
 class SyncProcess:
-    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``.
-
-    Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object.
-    """
+    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``."""
 
     def __init__(self, store: Store, request: SyncRequest) -> None:
-        _refuse_unknown(store, request)
         self.request = request
         self._store = store
         self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as stream:
+        account = Account(store.settings)
+        with account.new_file(self._log) as stream:
             self._process = subprocess.Popen(
                 [*LAUNCH, "sync", request.to_json()],
-                env=dagster_environment(store),
+                env=dagster_environment(store) | account.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                **account.process_options,
             )
 
     @property
@@ -104,26 +102,26 @@ class SyncProcess:
 def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
     """Materialize ``analytics/mrr_movements`` for these integrations and wait. Raises ``ChurnGuardError``."""
     log = store.settings.home / "logs" / "mrr.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
+    account = Account(store.settings)
+    with account.new_file(log) as stream:
         ended = subprocess.run(
             [*LAUNCH, "mrr", *integration_ids],
-            env=dagster_environment(store), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-            check=False,
+            env=dagster_environment(store) | account.environment,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            check=False, **account.process_options,
         )  # fmt: skip
     if ended.returncode:
         raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")
 
 
-def _refuse_unknown(store: Store, request: SyncRequest) -> None:
+def refuse_unknown(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
+    """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.database_sync import discover
     from churnguard_pipelines.connectors.mirroring import wanted_tables
     from churnguard_pipelines.connectors.sync import chosen_objects
-    from churnguard_pipelines.store.integrations import get_integration
 
-    integration = get_integration(store, request.integration_id)
     if integration.provider_name not in databases():
-        chosen_objects(integration, request.objects)
-    elif request.objects:
-        wanted_tables(integration, [each.table for each in discover(integration)], request.objects)
+        chosen_objects(integration, objects)
+    elif objects:
+        wanted_tables(integration, [each.table for each in discover(integration)], objects)

@@ -16,6 +16,7 @@ import httpx
 import yaml
 
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.environment import LOCATION, dagster_environment
 from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
 from churnguard_pipelines.ports import free_port, listens, refuse_taken
@@ -66,12 +67,14 @@ class Services:
         """
         refuse_taken(self._host, self._port, "DASHBOARD_PORT")
         refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
-        self._logs.mkdir(parents=True, exist_ok=True)
-        environment = dagster_environment(self._store) | self._addresses
+        self._account = Account(self._store.settings)
+        environment = dagster_environment(self._store) | self._addresses | self._account.environment
         code_port = free_port()
         workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
-        workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+        written = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+        with self._account.new_file(workspace) as file:
+            file.write(written.encode())
         module = ("-m", "churnguard_pipelines.definitions")
         try:
             self._spawn(
@@ -123,7 +126,7 @@ class Services:
 
     def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
         program = Path(sys.executable).with_name(command[0])
-        with (self._logs / f"{name}.log").open("wb") as log:
+        with self._account.new_file(self._logs / f"{name}.log") as log:
             self._processes[name] = subprocess.Popen(
                 [str(program), *command[1:]],
                 env=environment,
@@ -131,6 +134,7 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,
+                **self._account.process_options,
                 start_new_session=True,  # Ctrl-C is for us: we stop them, each with all that it started
             )
 

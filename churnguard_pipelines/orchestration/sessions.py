@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, key_of
 from churnguard_pipelines.records import Counts
@@ -41,7 +42,11 @@ class Diary:
         self._number += 1
         counts, self._counts = self._counts, {}
         for (integration_id, name), count in sorted(counts.items()):
-            kind = connector(get_integration(current_store(), integration_id).provider_name)
+            try:
+                kind = connector(get_integration(current_store(), integration_id).provider_name)
+            except ChurnGuardError as error:  # removed meanwhile, or its secrets cannot be opened any more
+                self._context.log.warning("%s: what changed in it is not shown: %s", integration_id, error.message)
+                continue
             self._context.log_event(
                 dg.AssetMaterialization(
                     key_of(kind, name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,6 @@ def main() -> int:
     parser.add_argument("--bulk", type=int, default=0, help="customers of the account `bulk`")
     parser.add_argument("--rate", type=float, default=100, help="requests a second per key, 0 for any number")
     parser.add_argument("--gzip", action="store_true", help="compress answers for clients that accept it")
-    parser.add_argument("--product-database", metavar="URL", help="PostgreSQL database that acme's product writes")
     options = parser.parse_args()
     try:
         listener = listen(options.port)
@@ -39,8 +39,8 @@ def main() -> int:
     keys = ", ".join(KEY + name for name in world.businesses)
     print(f"sandbox: http://127.0.0.1:{listener.getsockname()[1]}/v1 with keys {keys}", flush=True)  # noqa: T201
     with contextlib.ExitStack() as stack:
-        if options.product_database:
-            product = Product(world, "acme", options.product_database)
+        if product_database := os.environ.get("SANDBOX_PRODUCT_DATABASE"):  # PostgreSQL; with a password
+            product = Product(world, "acme", product_database)
             stack.callback(product.close)
             if live:
                 product.live()

@@ -1,4 +1,4 @@
-"""The one way to PostgreSQL: transactions as an organization, as the operator, or as the owner."""
+"""The one way to PostgreSQL: transactions as an organization, as the operator, or as the owner of tables in ``raw``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store import schema, server
+from churnguard_pipelines.store import schema, server, setup
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.row_security import APP, CONTEXT, OPERATOR
+from churnguard_pipelines.store.row_security import APP, CONTEXT, OPERATOR, RAW, SERVICE
 from churnguard_pipelines.store.secrets import Vault, load_vault
 
 _AS_ORGANIZATION = sa.text("SELECT set_config('role', :role, true), set_config(:context, :organization_id, true)")
-_AS_OPERATOR = sa.text("SELECT set_config('role', :role, true)")
+_AS_ROLE = sa.text("SELECT set_config('role', :role, true)")
 
 
 class Store:
@@ -44,20 +44,25 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings, *, migrate: bool = True) -> Store:
-        """Reach the given database, or start (or join) the private one, and bring its schema up to date.
+        """Reach the given database, or start (or join) the private one; as its owner, if we are given that, bring its
+        schema up to date.
 
-        Raises ``DatabaseUnavailable`` with a remedy.
+        ``migrate``: otherwise neither look at the schema nor change it. Raises ``DatabaseUnavailable`` with a remedy.
         """
-        embedded = EmbeddedPostgres(settings.home) if settings.database_url is None else None
-        url = settings.database_url.get_secret_value() if settings.database_url else ""
+        embedded = EmbeddedPostgres(settings.home) if settings.embedded else None
         try:
             if embedded is not None:
-                url = embedded.start()
-            server.prepare(url)
+                owner_url: str | None = embedded.start()
+                url = embedded.url(SERVICE)
+            else:
+                owner_url, url = _given(settings)
+            if migrate and owner_url is not None:
+                setup.set_up(owner_url, url)
+            with server.connect(url) as connection:
+                server.check(connection, url)
             store = cls(settings, url, embedded)
             if migrate:
-                with store.owner() as connection:
-                    schema.migrate(connection)
+                store._refuse_another_schema()
         except BaseException:
             if embedded is not None:
                 embedded.stop()
@@ -98,13 +103,14 @@ class Store:
     def operator(self) -> Iterator[Connection]:
         """One transaction over every organization: all of ``control`` and ``ingest``, the rest read only."""
         with self._transaction() as connection:
-            connection.execute(_AS_OPERATOR, {"role": OPERATOR})
+            connection.execute(_AS_ROLE, {"role": OPERATOR})
             yield connection
 
     @contextmanager
     def owner(self) -> Iterator[Connection]:
-        """One transaction as the owner of the tables: for changes to tables, never for rows."""
+        """One transaction as the owner of the tables in ``raw``: for changes to tables, never for rows."""
         with self._transaction() as connection:
+            connection.execute(_AS_ROLE, {"role": RAW})
             yield connection
 
     def now(self) -> datetime:
@@ -118,6 +124,15 @@ class Store:
         self._engine.dispose()
         if self._embedded is not None:
             self._embedded.stop()
+
+    def _refuse_another_schema(self) -> None:
+        with self.operator() as connection:
+            current = schema.current_revision(connection)
+        schema.refuse_newer(current)
+        if current != schema.expected_revision():
+            raise DatabaseUnavailable(
+                f"the schema of {self.described} is that of another version of ChurnGuard.", remedy=server.SET_UP
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -133,3 +148,14 @@ class Store:
                 f"the connection to {self.described} broke; what was not committed is undone.",
                 remedy="Check that PostgreSQL is running.",
             ) from error
+
+
+def _given(settings: Settings) -> tuple[str | None, str]:
+    """The owner's URL, if we have it, and the services'."""
+    if settings.database_url is None:
+        raise DatabaseUnavailable(
+            "CHURNGUARD_OWNER_DATABASE_URL is set without CHURNGUARD_DATABASE_URL, the login of the services.",
+            remedy="Run `churnguard db migrate`: it makes that login and prints its URL.",
+        )
+    owner = settings.owner_database_url
+    return owner.get_secret_value() if owner else None, settings.database_url.get_secret_value()

@@ -2,8 +2,8 @@
 
 Each user of the server holds a shared lock on a file. Who leaves and can take that lock alone was the last one, and
 stops the server. The kernel drops the locks of a killed process, so nothing can go stale; starting and stopping
-happen under a second lock, one process at a time. The server listens on a Unix socket only, and lets in the system
-users named in its map.
+happen under a second lock, one process at a time. The server listens on a Unix socket only, and lets in nobody without
+one of the passwords that we made.
 """
 
 from __future__ import annotations
@@ -17,19 +17,27 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
 import psycopg
+from psycopg import pq
 
 from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.store import cluster_passwords
 from churnguard_pipelines.store.placement import Placement, place
+from churnguard_pipelines.store.private_files import keep_private
+from churnguard_pipelines.store.row_security import SERVICE
 from churnguard_pipelines.store.server import create_database
 
 DATABASE = "churnguard"
+SUPERUSER = "postgres"
 PORT = 5432  # only part of the socket's name; given everywhere, because PGPORT would change the default
 _START_SECONDS = 120
 _STOP_SECONDS = 60
+_RELOAD_SECONDS = 30
+_BY_PASSWORD = "local all all scram-sha-256\n"
 _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",  # Dagster's daemon, web server and runs each keep a few
@@ -55,25 +63,28 @@ class EmbeddedPostgres:
         self._settings = _SETTINGS | dict(settings or {})
         self._users: int | None = None  # file descriptor that carries our share of the lock
         self._placement: Placement | None = None
+        self._passwords: Mapping[str, str] = {}
 
     @property
     def data(self) -> Path:
         return self._placed.data
 
     def start(self) -> str:
-        """Start the server, or join it if it runs; returns the database's URL.
+        """Start the server, or join it if it runs; returns the database's URL as its superuser.
 
         Raises ``DatabaseUnavailable`` with the end of the server's log if it does not start.
         """
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            keep_private(self._home)
             with self._one_at_a_time():
                 self._placement = place(self._home)
                 if self._users is None:
                     self._users = os.open(self._home / "postgresql.users", os.O_RDWR | os.O_CREAT, 0o600)
                     fcntl.flock(self._users, fcntl.LOCK_SH)
+                self._passwords = cluster_passwords.load(self._home / "postgresql.passwords", (SUPERUSER, SERVICE))
                 self._prepare_folders()
                 self._ensure_running()
+                self._let_ourselves_in()
                 self._create_database()
         except OSError as error:
             self.stop()
@@ -81,7 +92,11 @@ class EmbeddedPostgres:
                 f"the private PostgreSQL cannot be kept in {self._home}: {error}.",
                 remedy="Set CHURNGUARD_HOME to a folder you may write to, or CHURNGUARD_DATABASE_URL.",
             ) from None
-        return self._url(DATABASE)
+        return self.url()
+
+    def url(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
+        """libpq's form, with the password. ``role``: the superuser or the services' login."""
+        return f"postgresql://{role}:{self._passwords[role]}@/{database}?{self._where}"
 
     def stop(self) -> None:
         """Leave the server; it stops if nobody else uses it. Does nothing if we do not."""
@@ -107,9 +122,9 @@ class EmbeddedPostgres:
             raise DatabaseUnavailable("the private PostgreSQL has not been started.")
         return self._placement
 
-    def _url(self, database: str) -> str:
-        host = quote(str(self._placed.socket_folder), safe="")
-        return f"postgresql://postgres@/{database}?host={host}&port={PORT}"
+    @property
+    def _where(self) -> str:
+        return f"host={quote(str(self._placed.socket_folder), safe='')}&port={PORT}"
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -148,7 +163,7 @@ class EmbeddedPostgres:
             "initdb",
             "--pgdata",
             str(draft),
-            "--username=postgres",
+            f"--username={SUPERUSER}",
             "--encoding=UTF8",
             "--locale=C",
             "--locale-provider=builtin",
@@ -160,19 +175,20 @@ class EmbeddedPostgres:
         draft.rename(placed.data)
 
     def _write_configuration(self) -> None:
-        """What depends on where we are now and who we are; the folder may have been moved since the last start."""
+        """What depends on where we are now; the folder may have been moved since the last start."""
         placed = self._placed
-        ours = {placed.user.name, pwd.getpwuid(os.geteuid()).pw_name}
         changed = [
-            self._write("pg_ident.conf", "".join(f'churnguard "{name}" postgres\n' for name in sorted(ours))),
-            self._write("pg_hba.conf", "local all all peer map=churnguard\n"),
+            self._write("pg_hba.conf", _BY_PASSWORD),
             self._write("churnguard.conf", f"port = {PORT}\nunix_socket_directories = '{placed.socket_folder}'\n"),
         ]
         include = "include 'churnguard.conf'\n"
         if not (text := (placed.data / "postgresql.conf").read_text()).endswith(include):
             self._write("postgresql.conf", text + include)
         if any(changed) and self._running_pid() is not None:
-            self._run("pg_ctl", "reload", "--silent", "--pgdata", str(placed.data))
+            self._reload()
+
+    def _reload(self) -> None:
+        self._run("pg_ctl", "reload", "--silent", "--pgdata", str(self._placed.data))
 
     def _write(self, name: str, text: str) -> bool:
         """Whether that changed anything."""
@@ -232,14 +248,45 @@ class EmbeddedPostgres:
                 placed.socket_folder.rmdir()
 
     def _answers(self) -> bool:
+        wanted = f"postgresql://{SUPERUSER}@/postgres?{self._where}&connect_timeout=10"
+        return pq.PGconn.ping(wanted.encode()) == pq.Ping.OK
+
+    def _let_ourselves_in(self) -> None:
+        """Where our passwords are not known to the server: at its first start, or when their file was lost."""
         try:
-            psycopg.connect(self._url("postgres"), connect_timeout=10).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+            psycopg.connect(self.url(database="postgres"), connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            if "password authentication failed" not in str(error):
+                raise
+            self._set_passwords()
+
+    def _set_passwords(self) -> None:
+        """For this moment the system users that are the server's and ours are let in without one."""
+        ours = {self._placed.user.name, pwd.getpwuid(os.geteuid()).pw_name}
+        self._write("pg_ident.conf", "".join(f'churnguard "{name}" {SUPERUSER}\n' for name in sorted(ours)))
+        self._write("pg_hba.conf", f"local all {SUPERUSER} peer map=churnguard\n")
+        self._reload()
+        try:
+            with self._connected_by_name() as connection:
+                known = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+                for role in known & self._passwords.keys():
+                    cluster_passwords.set_password(connection, role, self._passwords[role])
+        finally:
+            self._write("pg_hba.conf", _BY_PASSWORD)
+            self._reload()
+
+    def _connected_by_name(self) -> psycopg.Connection[tuple[Any, ...]]:
+        deadline = time.monotonic() + _RELOAD_SECONDS
+        while True:
+            try:
+                return psycopg.connect(f"postgresql://{SUPERUSER}@/postgres?{self._where}", connect_timeout=10)
+            except psycopg.OperationalError:  # the server has not read its new configuration yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _create_database(self) -> None:
-        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.url(database="postgres"), autocommit=True) as connection:
             known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
             if known is None:
                 create_database(connection, DATABASE)

@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import Connection
 
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -26,6 +25,7 @@ LANE = "webhooks"
 SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
+READ_BYTES = 16 * 2**20
 DAYS_AHEAD = 3
 _PARTITION = "webhook_inbox_"
 
@@ -82,14 +82,17 @@ def lane_of(organization_id: str, integration_id: str) -> Lane:
 
 
 def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[InboxEvent]:
-    """The lane's next events, in order. In a transaction of its organization."""
+    """The lane's next events, in order: at least one, and no more than about ``READ_BYTES``. In a transaction of its
+    organization."""
     statement = sa.text(
-        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ingest.webhook_inbox "
+        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ("
+        "SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM ("
+        "SELECT * FROM ingest.webhook_inbox "
         "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence > :after "
-        "ORDER BY sequence LIMIT :limit"
+        "ORDER BY sequence LIMIT :limit) AS next) AS sized WHERE before < :bytes ORDER BY sequence"
     )
     own = {"organization_id": lane.organization_id, "integration_id": lane.integration_id}
-    values = {**own, "after": after, "limit": limit}
+    values = {**own, "after": after, "limit": limit, "bytes": READ_BYTES}
     return [InboxEvent(*row) for row in connection.execute(statement, values)]
 
 
@@ -205,14 +208,14 @@ def seen_by(
 
 
 def keep_partitions(store: Store, today: date | None = None) -> None:
-    """Make the partitions of today and the days after it. As owner; cheap if they are there."""
+    """Make the partitions of today and the days after it; cheap if they are there."""
     first = today or datetime.now(UTC).date()
-    with store.owner() as connection:
+    with store.operator() as connection:
         locks.take(connection, locks.Shared.INBOX_DAYS)
         there = set(_partitions(connection))
         for day in (first + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)):
             if day not in there:
-                _create(connection, day)
+                connection.execute(sa.text("SELECT ingest.make_inbox_day(:day)"), {"day": day})
 
 
 def forget(store: Store, today: date | None = None) -> int:
@@ -222,14 +225,13 @@ def forget(store: Store, today: date | None = None) -> int:
     """
     limit = (today or datetime.now(UTC).date()) - timedelta(days=KEEP_DAYS)
     behind = min((item.oldest.astimezone(UTC).date() for item in waiting(store, limit=1)), default=date.max)
-    with store.owner() as connection:
+    with store.operator() as connection:
         locks.take(connection, locks.Shared.INBOX_DAYS)
         # It locks the whole inbox for a moment; if it has to wait for that, deliveries wait behind it.
         connection.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
         old = [day for day in _partitions(connection) if day < min(limit, behind)]
         for day in old:
-            name = Identifier("ingest", f"{_PARTITION}{day:%Y%m%d}")
-            connection.exec_driver_sql(SQL("DROP TABLE {}").format(name).as_string(None))
+            connection.execute(sa.text("SELECT ingest.drop_inbox_day(:day)"), {"day": day})
     with store.operator() as connection:
         connection.execute(
             sa.text("DELETE FROM ingest.webhook_seen WHERE seen_at < clock_timestamp() - make_interval(days => :days)"),
@@ -249,15 +251,3 @@ def _partitions(connection: Connection) -> list[date]:
     )
     names = (name.removeprefix(_PARTITION) for name in connection.scalars(statement))
     return sorted(date.fromisoformat(name) for name in names if name.isdigit())
-
-
-def _create(connection: Connection, day: date) -> None:
-    name = Identifier("ingest", f"{_PARTITION}{day:%Y%m%d}")
-    bounds = Literal(day.isoformat()), Literal((day + timedelta(days=1)).isoformat())
-    creation = SQL("CREATE TABLE {} PARTITION OF ingest.webhook_inbox FOR VALUES FROM ({}) TO ({})")
-    for statement in (
-        creation.format(name, *bounds),
-        SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(name),
-        SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(name),
-    ):
-        connection.exec_driver_sql(statement.as_string(None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import InvalidConfiguration, NotFound, SecretsUnreadable
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, NotFound, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit, catalogue, mirror_tables
@@ -37,7 +38,10 @@ _SEALED = (
     streams.c.secrets_sealed,
     ingestion_rules.c.secrets_sealed,
 )
-_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
+_log = logging.getLogger(__name__)
+_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
+    "configured_by"
+}
 
 
 def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
@@ -89,7 +93,8 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
                 remedy="Use another integration_id.",
             )
     row = _row(store, integration, actor)
-    changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
+    changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
+    changed["status_reason"] = None
     with store.operator() as connection:
         # What the old credentials were refused for says nothing about the new ones.
         connection.execute(sa.delete(breakers).where(of_integration(breakers, integration.integration_id)))
@@ -133,20 +138,39 @@ def list_integrations(
 
 
 def survey_integrations(
-    store: Store, provider: str | None = None
-) -> dict[str, IntegrationConfiguration | SecretsUnreadable]:
-    """By id; the error stands for one whose secrets the key does not open, so that it does not hide the others."""
+    store: Store, provider: str | None = None, *, organization_id: str | None = None
+) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
+    """By id; the error stands for one whose secrets the key does not open, or whose configuration this version does not
+    take, so that it does not hide the others."""
     statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
     if provider is not None:
         statement = statement.where(integrations.c.provider == provider)
+    if organization_id is not None:
+        statement = statement.where(integrations.c.organization_id == organization_id)
     with store.operator() as connection:
         rows = connection.execute(statement).all()
-    found: dict[str, IntegrationConfiguration | SecretsUnreadable] = {}
-    for row in rows:
-        try:
-            found[row.integration_id] = _opened(store.vault, row)
-        except SecretsUnreadable as error:
-            found[row.integration_id] = error
+    return {row.integration_id: _opened_or_error(store.vault, row) for row in rows}
+
+
+def _opened_or_error(vault: Vault, row: Row[Any]) -> IntegrationConfiguration | ChurnGuardError:
+    try:
+        return _opened(vault, row)
+    except SecretsUnreadable as error:
+        return error
+    except ValueError as error:  # pydantic's, whose own words would repeat what is wrong, maybe a secret
+        _log.error("%s: its stored configuration is not valid (%s)", row.integration_id, type(error).__name__)
+        return InvalidConfiguration(
+            "its stored configuration is not valid.", integration_id=row.integration_id, remedy="Configure it anew."
+        )
+
+
+def organization_of(store: Store, integration_id: str) -> str:
+    """Opens no secret: one that cannot be opened must not keep the others from their turn. Raises ``NotFound``."""
+    statement = sa.select(integrations.c.organization_id).where(integrations.c.integration_id == integration_id)
+    with store.operator() as connection:
+        found: str | None = connection.scalar(statement)
+    if found is None:
+        raise _unknown(integration_id)
     return found
 
 
@@ -270,6 +294,7 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
 
 
 def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    _check_base_url(integration)
     integration = _with_defaults(store.settings, integration)
     return {
         "integration_id": integration.integration_id,
@@ -279,7 +304,19 @@ def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dic
         "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,
+        "configured_by": integration.configured_by,
     }
+
+
+def _check_base_url(integration: IntegrationConfiguration) -> None:
+    """Requests append their paths to it; after a ``?`` they would be somebody's parameter."""
+    url = integration.base_url
+    if url is not None and (url.username or url.password or "?" in str(url) or "#" in str(url)):
+        raise InvalidConfiguration(
+            "its base_url has a user, a query or a fragment.",
+            integration_id=integration.integration_id,
+            remedy="Give scheme, host and path only; what proves who we are goes into credentials.",
+        )
 
 
 def _with_defaults(settings: Settings, integration: IntegrationConfiguration) -> IntegrationConfiguration:
@@ -303,6 +340,7 @@ def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
         status=row.status,
         created_at=row.created_at,
         created_by=row.created_by,
+        configured_by=row.configured_by,
         credentials=credentials,
     )
 

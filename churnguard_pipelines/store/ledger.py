@@ -25,9 +25,10 @@ DEAD_AFTER_SECONDS = 60
 HISTORY = "history"
 """The trigger of a sync that re-reads a window of the past; schedules do not go by it."""
 
-SyncStatus = Literal["running", "succeeded", "failed", "partial"]
+SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
 ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
+UNFINISHED = ("queued", "running")
 _OUTCOMES = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
@@ -67,9 +68,27 @@ class SyncReport:
 
 
 def is_alive() -> sa.ColumnElement[bool]:
-    """Of a row of ``ingest.syncs``: it runs, and its process has shown a sign of life lately."""
+    """Of a row of ``ingest.syncs``: it runs or waits for its turn, and its process has shown a sign of life lately."""
     oldest = sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, DEAD_AFTER_SECONDS)
-    return sa.and_(syncs.c.status == "running", syncs.c.heartbeat_at > oldest)
+    return sa.and_(syncs.c.status.in_(UNFINISHED), syncs.c.heartbeat_at > oldest)
+
+
+def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
+    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`signs_of_life`."""
+    with store.operator() as connection:
+        connection.execute(
+            sa.insert(syncs).values(
+                organization_id=integration.organization_id, integration_id=integration.integration_id,
+                sync_id=sync_id, mode=str(mode), trigger="manual", status="queued",
+            )
+        )  # fmt: skip
+
+
+def signs_of_life(store: Store, sync_ids: Sequence[str]) -> None:
+    """Of those among them that still wait for their turn."""
+    waiting = sa.update(syncs).where(syncs.c.sync_id.in_(sync_ids), syncs.c.status == "queued")
+    with store.operator() as connection:
+        connection.execute(waiting.values(heartbeat_at=sa.func.clock_timestamp()))
 
 
 def start_sync(
@@ -126,7 +145,7 @@ def finish_sync(
     store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
 ) -> None:
     """Close the page and add it to its hour; a page that is closed already keeps what it says."""
-    finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status == "running")
+    finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
         _roll_up(connection, connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all())
@@ -229,7 +248,7 @@ def _report(store: Store, statement: sa.Select[Any]) -> SyncReport | None:
         if row is None:
             return None
         objects = connection.execute(sa.select(sync_objects).where(sync_objects.c.sync_id == row.sync_id)).all()
-    dead = row.status == "running" and not row.alive
+    dead = row.status in UNFINISHED and not row.alive
     return SyncReport(
         row.sync_id,
         row.integration_id,
@@ -264,7 +283,7 @@ def _bury_the_dead(connection: Connection, integration: IntegrationConfiguration
     dead = sa.update(syncs).where(
         syncs.c.organization_id == integration.organization_id,
         syncs.c.integration_id == integration.integration_id,
-        syncs.c.status == "running",
+        syncs.c.status.in_(UNFINISHED),
         sa.not_(is_alive()),
     )
     values = {"status": "failed", "error": LAST_WORDS, "finished_at": syncs.c.heartbeat_at}

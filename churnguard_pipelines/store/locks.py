@@ -31,6 +31,8 @@ class Own(IntEnum):
 MIGRATION = 0x6368_7572_6E01
 """Of a database that has no schema yet, and therefore no other role than ours. An advisory lock of one number, which
 no pair of numbers is."""
+SET_UP = 0x6368_7572_6E02
+"""Of the server, before our roles are there; an advisory lock, too."""
 
 _TAKE = "SELECT 1 / count(*) FROM (SELECT FROM control.locks WHERE name = '{}' FOR UPDATE) AS held"
 _HELD = {lock: sa.text(_TAKE.format(lock.value)) for lock in Shared}

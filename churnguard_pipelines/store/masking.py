@@ -23,8 +23,8 @@ Secrets = Sequence[tuple[Sequence[str], Any]]
 _SECRET_NAME = re.compile(
     "password|passwd|passphrase|secret|token|credential|authorization|cookie|jaas|(api|access|private|ssl)key"
 )
-_URL_PARAMETER = re.compile(r"[?&]([^=&#]*)=")
-_USERINFO = re.compile(r"[a-z][a-z0-9+.-]*://.*@", re.IGNORECASE)
+_URL_PARAMETER = re.compile(r"[?&#]([^=?&#]*+)=")  # a name ends where another could begin: each is read once
+_USERINFO = re.compile(r"[a-z][a-z0-9+.-]*+://.*@", re.IGNORECASE | re.DOTALL)
 
 
 def looks_secret(name: str, value: Any) -> bool:

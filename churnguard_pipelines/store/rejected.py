@@ -104,4 +104,6 @@ def _storable(payload: Any) -> Any:
         json.dumps(payload, allow_nan=False)
     except (TypeError, ValueError):
         return repr(payload)
+    except RecursionError:
+        return "nested too deeply to be kept"
     return payload

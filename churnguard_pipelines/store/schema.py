@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store import locks
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -26,22 +25,23 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection) -> None:
-    """Run inside the caller's transaction; of several processes at once one migrates, the others wait for it.
+    """Run inside the caller's transaction, which holds the lock.
 
     Raises ``DatabaseUnavailable`` if a newer version of the product has already migrated further than we know.
     """
-    if current_revision(connection) == expected_revision():
-        return
-    locks.take_for_migration(connection)
     if (current := current_revision(connection)) == expected_revision():
         return
+    refuse_newer(current)
+    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS control"))
+    _run_alembic(connection)
+
+
+def refuse_newer(current: str | None) -> None:
     if current is not None and current > expected_revision():
         raise DatabaseUnavailable(
             f"the database has schema {current}, this version of ChurnGuard knows only {expected_revision()}.",
             remedy="Install the newer version that was used on this database before.",
         )
-    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS control"))
-    _run_alembic(connection)
 
 
 def _run_alembic(connection: Connection) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
 from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store.private_files import keep_private
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.database import Store
@@ -21,13 +25,18 @@ class Vault:
     """``keys``: a comma-separated list of Fernet keys (32 bytes, URL-safe base64). The first seals, all open."""
 
     def __init__(self, keys: str) -> None:
+        self._keys = [key.strip() for key in keys.split(",") if key.strip()]
         try:
-            self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
+            self._fernet = MultiFernet([Fernet(key) for key in self._keys])
         except ValueError:
             raise InvalidConfiguration(
                 "the encryption key is malformed: each must be 32 bytes in URL-safe base64, separated by commas.",
                 remedy=_REMEDY,
             ) from None
+
+    def for_purpose(self, purpose: str) -> Vault:
+        """One under keys derived from ours: what it seals opens nowhere else, and nothing else opens in it."""
+        return Vault(",".join(_derived(key, purpose) for key in self._keys))
 
     def __repr__(self) -> str:
         return "Vault(…)"
@@ -55,17 +64,23 @@ def key_file(settings: Settings) -> Path:
 
 
 def load_vault(settings: Settings, create: bool = False) -> Vault:
-    """The vault under ``INTEGRATION_ENCRYPTION_KEY`` or, without it, under the key in ``<home>/encryption.key``.
+    """``create``: make a key and its file (mode 0600) if there is none. Raises ``InvalidConfiguration`` otherwise."""
+    path = key_file(settings)
+    if create and settings.encryption_key is None and not path.exists():
+        _create(path)
+    return Vault(load_keys(settings))
 
-    ``create``: make the file (mode 0600) if there is neither. Raises ``InvalidConfiguration`` otherwise.
+
+def load_keys(settings: Settings) -> str:
+    """``INTEGRATION_ENCRYPTION_KEY`` or, without it, what is in ``<home>/encryption.key``; as :class:`Vault` takes it.
+
+    Raises ``InvalidConfiguration`` if there is neither.
     """
     if settings.encryption_key is not None:
-        return Vault(settings.encryption_key.get_secret_value())
+        return settings.encryption_key.get_secret_value()
     path = key_file(settings)
-    if create and not path.exists():
-        _create(path)
     try:
-        return Vault(path.read_text(encoding="ascii"))
+        return path.read_text(encoding="ascii")
     except FileNotFoundError:
         raise InvalidConfiguration("there is no encryption key, so secrets cannot be kept.", remedy=_REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +96,7 @@ def rotate_all(store: Store) -> int:
 
 def _create(path: Path) -> None:
     """Of two processes at once both end up with the same key: ``link`` refuses to replace a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    keep_private(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600, exist_ok=False)
     draft.write_bytes(Fernet.generate_key())
@@ -91,6 +106,11 @@ def _create(path: Path) -> None:
         pass
     finally:
         draft.unlink()
+
+
+def _derived(key: str, purpose: str) -> str:
+    derived = HKDF(hashes.SHA256(), 32, salt=None, info=purpose.encode()).derive(urlsafe_b64decode(key))
+    return urlsafe_b64encode(derived).decode()
 
 
 def _unreadable() -> SecretsUnreadable:

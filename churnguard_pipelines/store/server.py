@@ -1,4 +1,4 @@
-"""A given PostgreSQL server: reach it, check that it can serve us, make what is missing. Says clearly what is wrong."""
+"""A given PostgreSQL server: reach it, check that its login suits the services. Says clearly what is wrong."""
 
 from __future__ import annotations
 
@@ -14,36 +14,51 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store.row_security import APP, OPERATOR
+from churnguard_pipelines.store.row_security import OWNER, SERVICES_GROUPS
 
 OLDEST_VERSION = 15
 DAGSTER_DATABASE = "dagster"
+SET_UP = (
+    "Run `churnguard db migrate` with CHURNGUARD_OWNER_DATABASE_URL set to the URL of a user who owns the database and "
+    "may create roles."
+)
 _CONNECT_TIMEOUT_SECONDS = 10
 
-_FACTS = """
-SELECT current_setting('server_version_num')::int / 10000 AS version,
-       current_setting('server_version') AS version_name,
-       current_setting('server_encoding') AS encoding,
-       current_user AS "user",
-       current_database() AS database,
-       has_database_privilege(current_database(), 'CREATE') AS may_create_schemas,
-       (rolsuper OR rolcreaterole) AS may_create_roles,
-       (rolsuper OR rolcreatedb) AS may_create_databases,
-       EXISTS (SELECT FROM pg_database WHERE datname = %(dagster)s) AS has_dagster,
-       (SELECT array_agg(rolname::text) FROM pg_roles WHERE rolname = ANY(%(roles)s)) AS roles,
-       (SELECT array_agg(rolname::text) FROM pg_roles
-         WHERE rolname = ANY(%(roles)s) AND pg_has_role(current_user, oid, %(membership)s)) AS granted
-  FROM pg_roles WHERE rolname = current_user
+# Of these, and of roles with an attribute that lets one do more than use tables, the services' login may be none.
+_TOO_MUCH = (
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+    "pg_read_all_data",
+    "pg_write_all_data",
+    "pg_database_owner",
+    OWNER,
+)
+_RIGHTS = """
+SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser,
+       (SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles
+         WHERE rolname = ANY(%(groups)s) AND pg_has_role(session_user, oid, %(membership)s)) AS granted,
+       (SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles
+         WHERE pg_has_role(session_user, oid, 'MEMBER')
+           AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
+                OR rolname = ANY(%(too_much)s)
+                OR EXISTS (SELECT FROM pg_namespace WHERE nspowner = pg_roles.oid AND nspname = ANY(%(schemas)s)))
+       ) AS too_much
 """
 
 
-def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
-    """Raises ``DatabaseUnavailable`` naming host and cause; never repeats the password."""
+def connect(url: str, *, autocommit: bool = False, database: str | None = None) -> psycopg.Connection[Any]:
+    """``database``: another one of the same server.
+
+    Raises ``DatabaseUnavailable`` naming host and cause; never repeats the password.
+    """
     _refuse_ambiguous(url)
     try:
         options = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise _malformed() from None
+    if database is not None:
+        options["dbname"] = database
     options.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
     options.setdefault("application_name", "churnguard")
     try:
@@ -75,81 +90,50 @@ def sqlalchemy_url(url: str, driver: str, database: str) -> str:
     return made.render_as_string(hide_password=False)
 
 
-def prepare(url: str) -> None:
-    """Check the server and create our roles and Dagster's database if they are missing.
+def check(connection: psycopg.Connection[Any], url: str) -> None:
+    """Refuse a login that cannot do the services' work, or that could do more, were it made to.
 
-    Raises ``DatabaseUnavailable`` for a server that is too old, a database that is not UTF-8, or a missing right;
-    the remedy is the SQL that grants it.
+    Raises ``DatabaseUnavailable``.
     """
-    with connect(url, autocommit=True) as connection:
-        facts = _facts(connection)
-        if facts["version"] < OLDEST_VERSION:
-            raise DatabaseUnavailable(
-                f"{describe(url)} runs PostgreSQL {facts['version_name']}.",
-                remedy=f"PostgreSQL {OLDEST_VERSION} or newer is needed.",
-            )
-        if facts["encoding"] != "UTF8":
-            raise DatabaseUnavailable(
-                f"{describe(url)} has the encoding {facts['encoding']}.",
-                remedy="Make one with CREATE DATABASE churnguard TEMPLATE template0 ENCODING 'UTF8'.",
-            )
-        _refuse_missing_rights(url, facts)
-        _create_roles(connection, facts)
-        if not facts["has_dagster"]:
-            create_database(connection, DAGSTER_DATABASE)
+    refuse_old(connection, url)
+    values = {
+        "groups": list(SERVICES_GROUPS), "membership": membership(connection), "too_much": list(_TOO_MUCH),
+        "schemas": ["control", "ingest", "analytics"],
+    }  # fmt: skip
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rights = cursor.execute(_RIGHTS, values).fetchone()
+    assert rights is not None
+    if too_much := rights["too_much"]:
+        reason = "is a superuser" if rights["superuser"] else f"has the rights of {', '.join(too_much)}"
+        raise DatabaseUnavailable(
+            f"the user of {describe(url)} may do more than the services need: it {reason}.",
+            remedy="Set this URL as CHURNGUARD_OWNER_DATABASE_URL instead, unset CHURNGUARD_DATABASE_URL and run "
+            "`churnguard db migrate`: it makes a login for the services and prints its URL.",
+        )
+    if missing := set(SERVICES_GROUPS) - set(rights["granted"] or ()):
+        raise DatabaseUnavailable(
+            f"the user of {describe(url)} may not take the role {', '.join(sorted(missing))}.", remedy=SET_UP
+        )
+
+
+def refuse_old(connection: psycopg.Connection[Any], url: str) -> None:
+    """Raises ``DatabaseUnavailable``."""
+    if connection.info.server_version // 10000 < OLDEST_VERSION:
+        raise DatabaseUnavailable(
+            f"{describe(url)} runs PostgreSQL {connection.info.parameter_status('server_version')}.",
+            remedy=f"PostgreSQL {OLDEST_VERSION} or newer is needed.",
+        )
+
+
+def membership(connection: psycopg.Connection[Any]) -> str:
+    """What of a membership lets one take the role: before version 16 every one does."""
+    return "SET" if connection.info.server_version >= 160000 else "MEMBER"
 
 
 def create_database(connection: psycopg.Connection[Any], name: str) -> None:
     """``connection`` must be in autocommit. Leaves an existing database as it is."""
     with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(Identifier(name)))
-
-
-def _facts(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    # Only membership that allows SET ROLE helps; before version 16 every membership does.
-    membership = "SET" if connection.info.server_version >= 160000 else "MEMBER"
-    values = {"dagster": DAGSTER_DATABASE, "roles": [APP, OPERATOR], "membership": membership}
-    with connection.cursor(row_factory=dict_row) as cursor:
-        facts = cursor.execute(_FACTS, values).fetchone()
-    assert facts is not None
-    return facts
-
-
-def _refuse_missing_rights(url: str, facts: dict[str, Any]) -> None:
-    user = Identifier(facts["user"]).as_string(None)
-    missing: list[str] = []
-    remedies: list[str] = []
-    if not facts["may_create_schemas"]:
-        missing.append("create schemas in the database")
-        remedies.append(f"GRANT CREATE ON DATABASE {Identifier(facts['database']).as_string(None)} TO {user};")
-    roles = {APP, OPERATOR}
-    if not facts["may_create_roles"] and not roles <= set(facts["granted"] or ()):
-        missing.append(f"create or take the roles {APP} and {OPERATOR}")
-        remedies += [f"CREATE ROLE {role};" for role in sorted(roles - set(facts["roles"] or ()))]
-        remedies.append(f"GRANT {APP}, {OPERATOR} TO {user};")
-    if not facts["may_create_databases"] and not facts["has_dagster"]:
-        missing.append(f"create the database {DAGSTER_DATABASE}")
-        remedies.append(f"CREATE DATABASE {DAGSTER_DATABASE} OWNER {user};")
-    if missing:
-        raise DatabaseUnavailable(
-            f"the user of {describe(url)} has no right to {'; nor to '.join(missing)}.",
-            remedy=f"Run as the server's administrator: {' '.join(remedies)}",
-        )
-
-
-def _create_roles(connection: psycopg.Connection[Any], facts: dict[str, Any]) -> None:
-    for role in {APP, OPERATOR} - set(facts["granted"] or ()):
-        name = Identifier(role)
-        if role not in (facts["roles"] or ()):
-            with suppress(errors.DuplicateObject, errors.UniqueViolation):  # another process was faster
-                connection.execute(SQL("CREATE ROLE {} NOLOGIN NOSUPERUSER NOBYPASSRLS").format(name))
-        try:
-            connection.execute(SQL("GRANT {} TO CURRENT_USER").format(name))
-        except errors.InsufficientPrivilege:
-            raise DatabaseUnavailable(
-                f"{facts['user']} may not take the role {role}, which somebody else created on this server.",
-                remedy=f"Run as the server's administrator: GRANT {APP}, {OPERATOR} TO {facts['user']};",
-            ) from None
 
 
 def _refuse_ambiguous(url: str) -> None:

@@ -16,7 +16,7 @@ from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Drift, La
 from churnguard_pipelines.store import checkpoints, ledger, raw_tables, rejected
 from churnguard_pipelines.store.copy_text import Row, encode
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.row_security import APP
+from churnguard_pipelines.store.row_security import APP, RAW
 from churnguard_pipelines.store.statements import Statements, statements_for
 
 _ROWS_PER_COPY = 1000  # the server reads one part while we write the next
@@ -147,7 +147,7 @@ class WarehouseTransaction:
     @contextmanager
     def as_owner(self) -> Iterator[Connection]:
         """For a change of a table that must commit with its rows; the rows themselves stay the organization's."""
-        self.connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        self.connection.exec_driver_sql(f"SET LOCAL ROLE {RAW}")
         yield self.connection
         self.connection.exec_driver_sql(f"SET LOCAL ROLE {APP}")
 

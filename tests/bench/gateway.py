@@ -30,6 +30,7 @@ from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.bench.harness import Row
 from tests.bench.load import SECRET, delivery
 from tests.bench.stripe import INTEGRATION, integration
+from tests.conftest import as_administrator
 from tests.dagster_processes import Dagster
 
 AREA = "gateway"
@@ -102,7 +103,7 @@ def _cold(store: Store, port: int) -> Row:
 
 def _accept_to_row(store: Store, port: int, prefix: str, seconds: float, rate: float) -> tuple[float, list[float]]:
     """Events/s, and seconds from the moment each was taken until a query has found its row, in order; one clock."""
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         connection.execute("CREATE INDEX IF NOT EXISTS bench_customers ON raw.stripe_customers (name)")
         connection.execute("ANALYZE raw.stripe_customers")
     ended = threading.Event()
@@ -113,7 +114,7 @@ def _accept_to_row(store: Store, port: int, prefix: str, seconds: float, rate: f
     _until(lambda: len(found) == seen["statuses"]["200"], 60)
     ended.set()
     observer.join()
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         taken = "SELECT event_id, extract(epoch FROM received_at)::float FROM ingest.webhook_inbox WHERE event_id LIKE "
         moments: dict[str, float] = dict(connection.execute(f"{taken} 'evt_{prefix}%'").fetchall())
     return seen["rate"], sorted(moment - moments[f"evt_{name}"] for name, moment in found.items())
@@ -126,7 +127,7 @@ def _observe(store: Store, prefix: str, ended: threading.Event, found: dict[str,
     """
     missing = 0
     question = "SELECT name FROM raw.stripe_customers WHERE name >= %s AND name < %s"
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         while not ended.wait(0.01):
             names = connection.execute(question, [f"{prefix}{missing:08}", f"{prefix}99999999"]).fetchall()
             now = time.time()

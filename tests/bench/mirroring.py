@@ -23,6 +23,7 @@ from churnguard_pipelines.store.catalogue import entries
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
 from tests.bench.harness import ROUNDS, Row
+from tests.conftest import as_administrator
 
 AREA = "databases"
 ROWS = 1_000_000
@@ -136,7 +137,7 @@ def clean(store: Store, made: IntegrationConfiguration) -> None:
     with store.owner() as owner:
         owner.exec_driver_sql(f"TRUNCATE {mirror(store)}, raw.bench_floor")
     reset_database(store, made)
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         connection.execute("CHECKPOINT")
 
 
@@ -145,7 +146,7 @@ def write_floor(store: Store, columns: tuple[str, ...], fill: Callable[[psycopg.
     key = columns[0].split()[0]
     names = ", ".join(column.split()[0] for column in columns)
     updates = ", ".join(f"{name} = excluded.{name}" for name in names.split(", ")[1:])
-    with psycopg.connect(store.database_url) as writing, writing.cursor() as cursor:
+    with psycopg.connect(as_administrator(store.database_url)) as writing, writing.cursor() as cursor:
         begun = time.perf_counter()
         writing.execute("SELECT set_config('role', 'churnguard_app', true)")
         writing.execute("SELECT set_config('churnguard.organization_id', 'bench', true)")
@@ -178,7 +179,7 @@ def delays(store: Store, insert: Callable[[int, int], None]) -> list[float]:
 
     def observe() -> None:
         missing = first
-        with psycopg.connect(store.database_url, autocommit=True) as connection:
+        with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
             while not ended.wait(0.01):
                 rows = connection.execute(f"SELECT id FROM {raw} WHERE id >= %s", [missing]).fetchall()
                 now = time.time()

@@ -16,6 +16,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.warehouse import Warehouse
 from tests.bench.harness import Row, compare
+from tests.conftest import as_administrator
 
 ROWS = 200_000
 ORGANIZATION = "bench"
@@ -100,7 +101,7 @@ class Bench:
         self._prepare("raw.bench_reference", fresh)
         incoming = ready_tuples(self._version)
         updates = ", ".join(f"{name} = excluded.{name}" for name in ("source_version", *(name for name, _ in COLUMNS)))
-        with psycopg.connect(self._store.database_url) as connection, connection.cursor() as cursor:
+        with psycopg.connect(as_administrator(self._store.database_url)) as connection, connection.cursor() as cursor:
             started = time.perf_counter()
             cursor.execute("SET LOCAL ROLE churnguard_app")
             cursor.execute("SELECT set_config('churnguard.organization_id', %s, true)", [ORGANIZATION])
@@ -125,7 +126,7 @@ class Bench:
         with self._store.owner() as connection:
             if fresh:
                 connection.exec_driver_sql(f"TRUNCATE {table}")
-        with psycopg.connect(self._store.database_url, autocommit=True) as connection:
+        with psycopg.connect(as_administrator(self._store.database_url), autocommit=True) as connection:
             connection.execute(f"VACUUM {table}")
             connection.execute("CHECKPOINT")
 

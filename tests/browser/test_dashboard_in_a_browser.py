@@ -87,6 +87,32 @@ def test_the_api_s_page_is_all_ours(installation: Installation, page: Page) -> N
     assert complaints == [], "the Content-Security-Policy refused something"
 
 
+def test_dagster_s_pages_work_without_anything_from_elsewhere(installation: Installation, page: Page) -> None:
+    """A picture in somebody's text would tell its server who looks at what."""
+    hosts: set[str] = set()
+    complaints: list[str] = []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.on("console", lambda message: complaints.append(message.text))
+    opened(page, installation, GRAPH, installation.key())
+    expect(page.get_by_text("100% filled").first).to_be_visible()
+    for path in ("/dashboard/overview", "/dashboard/runs", "/dashboard/deployment", JOB, "/dashboard/assets"):
+        page.goto(f"{installation.url}{path}")
+        page.wait_for_load_state("networkidle")
+    assert [each for each in complaints if "Content Security Policy" in each] == []
+    assert hosts - {""} == {urlsplit(installation.url).netloc}
+    refused = page.evaluate(
+        """source => new Promise(resolve => {
+            document.addEventListener("securitypolicyviolation", event => resolve(event.effectiveDirective));
+            document.body.append(Object.assign(new Image(), {src: source}));
+        })""",
+        "http://127.0.0.1:9/leak.png",
+    )
+    assert refused == "img-src"
+    page.goto(f"{installation.url}/dashboard/graphql")
+    expect(page.locator(".graphiql-container")).to_be_visible()
+    assert hosts - {""} == {urlsplit(installation.url).netloc}
+
+
 def opened(page: Page, installation: Installation, path: str, key: str) -> None:
     """A page, signed in."""
     page.goto(f"{installation.url}/login")

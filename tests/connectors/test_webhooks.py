@@ -24,6 +24,8 @@ from tests.connectors.conftest import Register, live, rows
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.test_stripe_contract import CONTRACTS, contract
 from tests.waiting import wait_for
+from webhook_gateway.schemes import scheme
+from webhook_gateway.schemes.sdk import Delivery
 
 VERSION = "2026-05-27.dahlia"
 SECOND = 1_790_000_000
@@ -52,10 +54,12 @@ def event(
     }  # fmt: skip
 
 
-def deliver(store: Store, events: Sequence[Event], integration_id: str = "acme-stripe") -> None:
+def deliver(
+    store: Store, events: Sequence[Event], integration_id: str = "acme-stripe", payload: str | None = None
+) -> None:
     """Put them into the inbox as the gateway does."""
     columns = [
-        [("acme", "stripe", integration_id, "we_1", each["id"], each["type"], "", json.dumps(each))[place]
+        [("acme", "stripe", integration_id, "we_1", each["id"], each["type"], "", payload or json.dumps(each))[place]
          for each in events]
         for place in range(8)
     ]  # fmt: skip
@@ -77,6 +81,29 @@ def test_events_become_rows(store: Store, stripe: StandIn) -> None:
     assert {key: row["name"] for key, row in live(store, "customers").items()} == {"cus_1": "Ada", "cus_2": "Bob"}
     assert drain(store).events == 0
     assert stripe.asked == [], "what an event tells in full is not asked for"
+
+
+def test_whole_numbers_of_any_length_arrive_exactly(store: Store, stripe: StandIn) -> None:
+    long, longer = 123456789012345678901234567890, "9" * 4001
+    told = event(1, customer(name=long, metadata={"big": -long}, counter=long))
+    body = json.dumps(told).replace(f'"counter": {long}', f'"counter": {long}, "longer": {longer}').encode()
+    (accepted,) = scheme("stripe").events(Delivery("POST", "", {}, body, 0.0))
+    deliver(store, [told], payload=accepted.payload)
+    assert drain(store).outcomes == {("we_1", "stored"): 1}
+    with store.operator() as connection:
+        written = connection.exec_driver_sql(
+            "SELECT name, metadata ->> 'big', extra ->> 'counter', extra ->> 'longer' FROM raw.stripe_customers"
+        ).one()
+    assert tuple(written) == (str(long), str(-long), str(long), longer)
+
+
+def test_a_whole_number_too_long_for_its_column_is_kept_with_every_digit(store: Store, stripe: StandIn) -> None:
+    long = 123456789012345678901234567890
+    deliver(store, [event(1, customer(balance=long))])
+    drain(store)
+    (rejected,) = list_rejected(store, "acme-stripe")
+    assert rejected.reason == "balance: a whole number beyond 64 bits"
+    assert rejected.payload["balance"] == long
 
 
 def test_in_any_order_the_newest_state_stands(store: Store, stripe: StandIn) -> None:

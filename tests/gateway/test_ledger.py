@@ -28,12 +28,11 @@ import pytest
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
-from tests.conftest import configuration, settings_for
+from tests.conftest import as_administrator, configuration, opened_on
 from tests.dagster_processes import Dagster
 from tests.gateway.intake.conftest import SECRET, Gateway, stripe_event, stripe_headers
 from tests.waiting import wait_for
@@ -52,7 +51,7 @@ class Installation:
 
     def __init__(self, home: Path) -> None:
         self.postgres = EmbeddedPostgres(home)
-        self.store = Store.open(settings_for(home, self.postgres.start()))
+        self.store = opened_on(self.postgres, home)
         self.gateway = Gateway(self.store, {"WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000"})
         self.dagster = Dagster(self.store)
         self.killed: Counter[str] = Counter()
@@ -189,7 +188,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_whatever_dies(installation: Ins
 
     wait_for(worked_off, PATIENCE_SECONDS)
     newest = {event(number)[:2]: number for number in range(EVENTS)}
-    with psycopg.connect(installation.store.database_url) as connection:
+    with psycopg.connect(as_administrator(installation.store.database_url)) as connection:
         taken = Counter(row[0] for row in connection.execute("SELECT event_id FROM ingest.webhook_inbox"))
         rows = connection.execute("SELECT organization_id, id, name FROM raw.stripe_customers").fetchall()
         rejected = connection.execute("SELECT count(*) FROM ingest.rejected_records").fetchone()

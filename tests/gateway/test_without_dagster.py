@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 from tests.dagster_processes import Dagster
 from tests.gateway.intake.conftest import Gateway, endpoint, make_gateway, stripe_event
 from tests.waiting import wait_for
@@ -35,7 +36,7 @@ def test_what_was_taken_while_dagster_was_down_arrives_when_it_is_back(
     dagster.start()
 
     def rows() -> int:
-        with psycopg.connect(store.database_url) as connection:
+        with psycopg.connect(as_administrator(store.database_url)) as connection:
             try:
                 found = connection.execute("SELECT count(*) FROM raw.stripe_customers").fetchone()
             except psycopg.errors.UndefinedTable:

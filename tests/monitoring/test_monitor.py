@@ -6,6 +6,7 @@ import runpy
 from datetime import timedelta
 from typing import Literal
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
@@ -24,7 +25,7 @@ from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.schema import MIGRATIONS
 from churnguard_pipelines.store.tables import syncs
 from churnguard_pipelines.store.warehouse import Warehouse
-from tests.conftest import configuration, settings_for
+from tests.conftest import as_administrator, configuration, settings_for
 
 LANE = Lane("acme", "acme-stripe", "customers")
 
@@ -99,12 +100,12 @@ def test_what_was_synced_before_the_roll_up_existed_counts_too(
     synced(store, integration, "old-too", "failed", Counts(read=1))
     before = take_picture(store).last_day
     migration = runpy.run_path(str(MIGRATIONS / "versions" / "0007_monitoring.py"))["SYNC_HOURS"]
-    with store.owner() as connection:
-        connection.exec_driver_sql("DROP TABLE ingest.sync_hours")
-        connection.exec_driver_sql("DROP INDEX ingest.syncs_running")
-        connection.exec_driver_sql("ALTER TABLE ingest.sync_objects DROP COLUMN rows")
-        connection.exec_driver_sql(migration)
-        connection.exec_driver_sql("GRANT SELECT ON ingest.sync_hours TO churnguard_operator")
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute("DROP TABLE ingest.sync_hours")
+        connection.execute("DROP INDEX ingest.syncs_running")
+        connection.execute("ALTER TABLE ingest.sync_objects DROP COLUMN rows")
+        connection.execute(migration)
+        connection.execute("GRANT SELECT ON ingest.sync_hours TO churnguard_operator")
     assert take_picture(store).last_day == before
 
 

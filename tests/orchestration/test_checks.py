@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -16,6 +17,7 @@ from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import set_status
 from churnguard_pipelines.store.tables import integrations, syncs
+from tests.conftest import as_administrator
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import ANCHOR, config, objects, run, sandbox_of_one_s_own
 
@@ -119,10 +121,10 @@ def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted(
     assert all(each.passed for each in same.values())
     assert {each.metadata["not_compared"].value for each in same.values()} == {0}
 
-    with store.owner() as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         newest = "SELECT id FROM raw.stripe_charges WHERE created < '2026-09-17 10:00' ORDER BY created DESC LIMIT 2"
-        connection.exec_driver_sql(f"DELETE FROM raw.stripe_charges WHERE id IN ({newest})")
-        connection.exec_driver_sql(
+        connection.execute(f"DELETE FROM raw.stripe_charges WHERE id IN ({newest})")
+        connection.execute(
             "UPDATE raw.stripe_invoices SET id = 'in_nowhere' WHERE id = (SELECT id FROM raw.stripe_invoices "
             "WHERE created < '2026-09-17 10:00' ORDER BY created DESC LIMIT 1)"
         )

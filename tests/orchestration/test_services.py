@@ -42,7 +42,7 @@ from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
-from tests.conftest import configuration, settings_for
+from tests.conftest import as_administrator, configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
 from tests.sources.mariadb import running_mariadb
 from tests.sources.mongodb import running_mongodb
@@ -314,7 +314,7 @@ def test_mrr_is_computed_by_itself_after_a_sync(installation: Installation) -> N
 def test_no_secret_is_anywhere_in_the_databases_or_the_logs(installation: Installation) -> None:
     store = installation.store
     for url in (store.database_url, store.dagster_database_url.replace("postgresql+psycopg2://", "postgresql://")):
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(as_administrator(url)) as connection:
             tables = connection.execute(
                 "SELECT schemaname, tablename FROM pg_tables "
                 "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND schemaname NOT LIKE 'pg_temp%'"

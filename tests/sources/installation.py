@@ -16,11 +16,10 @@ import psutil
 from churnguard_pipelines.connectors.change_lane import load_checkpoint
 from churnguard_pipelines.model import IntegrationCredentials, IntegrationType, Organization
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
-from tests.conftest import configuration, settings_for
+from tests.conftest import configuration, opened_on
 from tests.waiting import wait_for
 
 SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
@@ -51,8 +50,8 @@ class Installation:
 
     def __init__(self, home: Path, provider: str, username: str, password: str, **where: str) -> None:
         self.postgres = EmbeddedPostgres(home)
-        settings = settings_for(home, self.postgres.start())
-        self.store = Store.open(settings)
+        self.store = opened_on(self.postgres, home)
+        settings = self.store.settings
         assert settings.encryption_key is not None
         self._environment = os.environ | {
             "CHURNGUARD_HOME": str(home), "CHURNGUARD_DATABASE_URL": self.store.database_url,

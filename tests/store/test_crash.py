@@ -7,12 +7,14 @@ import random
 import subprocess
 import sys
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.records import TEXT, Column, Lane, Table
 from churnguard_pipelines.store import checkpoints
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +77,8 @@ def wait_for_its_backends(store: Store) -> None:
     """The server notices a killed client a little later; until then its transaction is open."""
     end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     others = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    with store.owner() as connection:
-        connection.execute(sa.text(f"{end} WHERE {others}"))
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute(f"{end} WHERE {others}")
 
 
 def environment(store: Store) -> dict[str, str]:

@@ -61,7 +61,7 @@ def tables(store: Store) -> list[Guarded]:
         mirror_tables.ensure(
             owner, Mirror("mirrored", "users", (MirrorColumn("id", MirrorType(Base.INTEGER), "id"),), ("id",))
         )
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         found = [Guarded(*row) for row in connection.execute(CATALOG)]
     assert {str(table) for table in found} >= {
         "control.integrations",
@@ -133,7 +133,7 @@ def test_what_has_no_organization_is_closed_to_the_application(store: Store, tab
 def planted(store: Store, tables: list[Guarded]) -> list[Guarded]:
     """A row of each of two organizations in every table; what is in a partition is its parent's."""
     tables = [table for table in tables if not table.partition]
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("SET session_replication_role = replica")  # foreign keys would need an order of the tables
         for table in tables:
             for organization_id in ("mine", "theirs"):
@@ -142,7 +142,7 @@ def planted(store: Store, tables: list[Guarded]) -> list[Guarded]:
 
 
 def test_reads_see_one_organization_and_none_without_a_context(store: Store, planted: list[Guarded]) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in planted:
             for context, mine, theirs in (("mine", 1, 0), ("theirs", 0, 1), ("", 0, 0), (None, 0, 0)):
                 with connection.transaction():
@@ -158,7 +158,7 @@ def test_writes_reach_one_organization(store: Store, planted: list[Guarded]) -> 
         SQL("UPDATE {} SET organization_id = 'mine'"),  # with its own row, that is no theft
         SQL("DELETE FROM {}"),
     )
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in planted:
             for context in ("mine", None):
                 for attempt in attempts:
@@ -177,7 +177,7 @@ def test_writes_reach_one_organization(store: Store, planted: list[Guarded]) -> 
 def test_rows_cannot_be_slipped_to_another_organization(
     store: Store, tables: list[Guarded], context: str | None
 ) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in tables:
             with pytest.raises(errors.InsufficientPrivilege), connection.transaction():  # noqa: PT012
                 become(connection, context)
@@ -185,7 +185,7 @@ def test_rows_cannot_be_slipped_to_another_organization(
 
 
 def test_own_rows_cannot_be_given_away(store: Store, planted: list[Guarded]) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in planted:
             with pytest.raises(errors.InsufficientPrivilege), connection.transaction():  # noqa: PT012
                 become(connection, "mine")
@@ -193,7 +193,7 @@ def test_own_rows_cannot_be_given_away(store: Store, planted: list[Guarded]) -> 
 
 
 def test_the_operator_reads_everything_and_writes_no_customer_data(store: Store, planted: list[Guarded]) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in planted:
             with connection.transaction():
                 connection.execute("SET LOCAL ROLE churnguard_operator")
@@ -207,14 +207,14 @@ def test_the_operator_reads_everything_and_writes_no_customer_data(store: Store,
 @pytest.mark.parametrize("role", ["churnguard_app", "churnguard_operator"])
 @pytest.mark.parametrize("deed", ["UPDATE control.audit_log SET actor = 'nobody'", "DELETE FROM control.audit_log"])
 def test_nobody_rewrites_the_audit_log(store: Store, role: str, deed: str) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
         with pytest.raises(errors.InsufficientPrivilege):
             connection.execute(deed)
 
 
 def test_the_roles_own_nothing_and_cannot_bypass(store: Store) -> None:
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         roles = connection.execute(
             "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin, "
             "EXISTS (SELECT FROM pg_class WHERE relowner = pg_roles.oid) "

@@ -18,7 +18,7 @@ from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.secrets import Vault, key_file, load_vault, rotate_all
-from tests.conftest import settings_for
+from tests.conftest import as_administrator, settings_for
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 
@@ -75,7 +75,7 @@ def test_rotation_seals_everything_under_the_first_key(store: Store, integration
 
 def test_the_secret_is_nowhere_in_the_database(store: Store, integration: IntegrationConfiguration) -> None:
     tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('control', 'ingest', 'raw', 'analytics')"
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for schema, table in connection.execute(tables).fetchall():
             for row in connection.execute(SQL("SELECT t::text FROM {} AS t").format(Identifier(schema, table))):
                 assert "rk_test_canary" not in row[0]

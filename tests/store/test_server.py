@@ -13,7 +13,7 @@ from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.store import server
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from tests.conftest import settings_for
+from tests.conftest import as_administrator, settings_for
 
 CANARY = "s3cret-canary"
 
@@ -153,8 +153,8 @@ def test_a_server_that_is_too_old(monkeypatch: pytest.MonkeyPatch, server_url: s
 def test_a_connection_that_breaks_is_said_and_the_next_one_works(store: Store) -> None:
     with pytest.raises(DatabaseUnavailable, match="broke"), store.organization("acme") as connection:  # noqa: PT012
         backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
-        with store.owner() as other:
-            other.exec_driver_sql("SELECT pg_terminate_backend(%(pid)s, 5000)", {"pid": backend})
+        with psycopg.connect(as_administrator(store.database_url)) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
         connection.exec_driver_sql("SELECT 1")
     with store.organization("acme") as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1

@@ -7,14 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.model import (
     APIIngestionRule,
+    ConfiguredBy,
     CredentialType,
     DataFormat,
     FieldMappings,
     HttpMethod,
     Identifier,
     IntegrationCredentials,
+    RuleFields,
     RuleFormat,
     SyncFrequency,
 )
@@ -25,7 +28,7 @@ router = APIRouter(prefix="/ingestion", tags=["ingestion"])
 RuleId = Annotated[Identifier, Path()]
 
 
-class NewRule(APIIngestionRule):
+class NewRule(RuleFields):
     """``rule_id``: made up if omitted; only an operator's key may choose it."""
 
     model_config = ConfigDict(
@@ -82,13 +85,16 @@ class Rule(BaseModel):
     credential_type: CredentialType | None
     created_at: datetime
     created_by: str | None
+    configured_by: ConfiguredBy
 
 
 @router.post("/rules", status_code=201)
 def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
     refuse_chosen_id(principal, new, "rule_id")
+    made = APIIngestionRule(**dict(new), configured_by=principal.configures_as)
+    check_addresses(made)
     made_organization(store, principal, new.organization_id)
-    return _shown(RULES.add(store, new, actor=principal.id))
+    return _shown(RULES.add(store, made, actor=principal.id))
 
 
 @router.get("/rules")
@@ -109,7 +115,8 @@ def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheSto
         for name, value in wanted.model_dump(exclude_unset=True).items()
         if value is not None or name == "authentication"
     }
-    return _shown(RULES.change(store, rule_id, changes, actor=principal.id))
+    by = principal.configures_as
+    return _shown(RULES.change(store, rule_id, changes, actor=principal.id, by=by, approve=check_addresses))
 
 
 @router.delete("/rules/{rule_id}", status_code=204)

@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from datetime import datetime
+from functools import partial
 from secrets import token_hex
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, HttpUrl
 
 from churnguard_pipelines.api import duration
 from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.connectors.integration_removal import remove_integration
+from churnguard_pipelines.connectors.integration_removal import has_left_something, leave_source, left_behind
+from churnguard_pipelines.engine.addresses import check_addresses
+from churnguard_pipelines.errors import ChurnGuardError, TooBusy
 from churnguard_pipelines.model import (
+    ConfiguredBy,
     DataSyncMode,
     Identifier,
     IntegrationConfiguration,
@@ -23,8 +27,9 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.store.integrations import (
     add_integration,
-    list_integrations,
+    remove_integration,
     replace_integration,
+    survey_integrations,
 )
 from churnguard_pipelines.store.ledger import usual_seconds
 from webhook_gateway.api.access import (
@@ -97,6 +102,7 @@ class Integration(BaseModel):
     tags: list[str]
     created_at: datetime | None
     created_by: str | None
+    configured_by: ConfiguredBy
 
 
 class SyncStart(BaseModel):
@@ -106,10 +112,11 @@ class SyncStart(BaseModel):
 
 
 class StartedSync(BaseModel):
-    """``sync_id`` is the Dagster run's; ``estimated_duration``: what the latest ones took, null before the first."""
+    """``sync_id`` is the Dagster run's; that of the same sync if it runs or waits already. ``status``: ``queued`` while
+    it waits for its turn. ``estimated_duration``: what the latest ones took, null before the first."""
 
     sync_id: str
-    status: str = "started"
+    status: Literal["started", "queued"]
     estimated_duration: str | None
 
 
@@ -118,7 +125,7 @@ class SyncState(BaseModel):
 
     integration_id: str
     sync_id: str | None
-    status: IntegrationStatus
+    status: IntegrationStatus | Literal["queued"]
     progress: float | None
     records_processed: int
     estimated_remaining: str | None
@@ -137,7 +144,9 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
         sync_config=new.sync_config,
         integration_id=new.integration_id or f"{new.provider_name}_{token_hex(8)}",
         created_by=principal.id,
+        configured_by=principal.configures_as,
     )
+    check_addresses(made)
     made_organization(store, principal, new.organization_id)
     add_integration(store, made, actor=principal.id)
     return shown(own_integration(store, principal, made.integration_id))
@@ -145,7 +154,9 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
 
 @router.get("")
 def list_(principal: Reader, store: TheStore) -> list[Integration]:
-    return [shown(each) for each in list_integrations(store, principal.organization_id)]
+    """One whose secrets cannot be opened is left out; `/api/dashboard/integrations` tells of it."""
+    found = survey_integrations(store, organization_id=principal.organization_id)
+    return [shown(each) for each in found.values() if isinstance(each, IntegrationConfiguration)]
 
 
 @router.get("/{integration_id}")
@@ -159,16 +170,29 @@ def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: 
     changed = known.model_copy(
         update={name: getattr(wanted, name) for name in wanted.model_fields_set if getattr(wanted, name) is not None}
     )
+    if wanted.credentials is not None:
+        if (
+            known.base_url is None or not principal.is_operator
+        ):  # an operator's once nothing of the address is another's
+            changed.configured_by = principal.configures_as
+        check_addresses(changed)
     replace_integration(store, changed, actor=principal.id)
     return shown(own_integration(store, principal, integration_id))
 
 
 @router.delete("/{integration_id}", status_code=204)
-def remove(integration_id: IntegrationId, principal: Writer, store: TheStore, purge: bool = False) -> Response:
+async def remove(integration_id: IntegrationId, principal: Writer, engine: TheEngine, purge: bool = False) -> Response:
     """``purge``: the rows it brought, too."""
-    own_integration(store, principal, integration_id)
-    if left := remove_integration(store, integration_id, actor=principal.id, purge=purge):
-        _log.warning("%s is removed, but %s", integration_id, left)
+    store = engine.store
+    integration = await asyncio.to_thread(own_integration, store, principal, integration_id)
+    if await asyncio.to_thread(has_left_something, store, integration):
+        try:
+            await engine.ask_source(integration, partial(leave_source, store, integration, principal.id))
+        except TooBusy:
+            raise
+        except ChurnGuardError as error:
+            _log.warning("%s is removed, but %s", integration_id, left_behind(error))
+    await asyncio.to_thread(remove_integration, store, integration_id, principal.id, purge=purge)
     return Response(status_code=204)
 
 
@@ -180,7 +204,12 @@ async def start_sync(
     given = wanted or SyncStart()
     sync_id = await engine.start_sync(integration_id, mode=given.sync_mode, objects=given.objects)
     seconds = await asyncio.to_thread(usual_seconds, engine.store, integration_id)
-    return StartedSync(sync_id=sync_id, estimated_duration=None if seconds is None else duration(seconds))
+    waits = (await engine.get_sync_status(integration_id)).status == "queued"
+    return StartedSync(
+        sync_id=sync_id,
+        status="queued" if waits else "started",
+        estimated_duration=None if seconds is None else duration(seconds),
+    )
 
 
 @router.get("/{integration_id}/sync/status")

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse
 from psycopg import errors
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, NotFound
+from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, NotFound, TooBusy
 
-_STATUS: Mapping[type[ChurnGuardError], int] = {NotFound: 404, DatabaseUnavailable: 503}
+_STATUS: Mapping[type[ChurnGuardError], int] = {NotFound: 404, DatabaseUnavailable: 503, TooBusy: 429}
 """Any other is about what was asked for: 422."""
+RETRY = {"Retry-After": "10"}
 _UNSTORABLE = (
     errors.InvalidTextRepresentation,
     errors.UntranslatableCharacter,
@@ -69,7 +70,7 @@ def not_found(what: str, name: str) -> HTTPException:
 def _ours(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChurnGuardError)
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
-    return _problem(status, str(error))
+    return _problem(status, str(error), headers=RETRY if isinstance(error, TooBusy) else None)
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:

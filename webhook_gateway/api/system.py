@@ -1,13 +1,20 @@
 """`/api/system`: does everything that we depend on answer."""
 
+import asyncio
+from functools import partial
+
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from churnguard_pipelines.connectors.sync import check_connection
+from churnguard_pipelines.connectors.sdk import ConnectionReport
+from churnguard_pipelines.connectors.sync import check_configuration
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.model import Identifier
-from churnguard_pipelines.store.integrations import list_integrations
-from webhook_gateway.api.access import TheStore, Writer, own_integration, sees
+from churnguard_pipelines.model import Identifier, IntegrationConfiguration
+from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.integrations import survey_integrations
+from webhook_gateway.api.access import TheEngine, Writer
+from webhook_gateway.api.problems import not_found
+from webhook_gateway.dashboard.principal import Principal
 
 router = APIRouter(prefix="/system", tags=["system"])
 
@@ -30,19 +37,31 @@ class Connection(BaseModel):
 
 
 @router.post("/test-connections")
-def check_connections(principal: Writer, store: TheStore, which: Which | None = None) -> list[Connection]:
-    """Asks each provider who we are and what we may read."""
-    if which is not None and which.integration_ids is not None:
-        names = [own_integration(store, principal, name).integration_id for name in which.integration_ids]
-    else:
-        names = [each.integration_id for each in list_integrations(store) if sees(principal, each.organization_id)]
-    found = []
-    for name in names:
-        try:
-            report = check_connection(store, name)
-        except ChurnGuardError as error:
-            found.append(Connection(integration_id=name, ok=False, cause=error.message, remedy=error.remedy))
-        else:
-            missing = [item.object for item in report.objects if not item.readable]
-            found.append(Connection(integration_id=name, ok=report.complete, missing_permissions=missing))
-    return found
+async def check_connections(principal: Writer, engine: TheEngine, which: Which | None = None) -> list[Connection]:
+    """Asks each provider who we are and what we may read; tells of those that do not answer within 30 seconds."""
+    names = which.integration_ids if which else None
+    chosen = await asyncio.to_thread(_chosen, engine.store, principal, names)
+    found: dict[str, ConnectionReport | ChurnGuardError] = {
+        name: each for name, each in chosen.items() if isinstance(each, ChurnGuardError)
+    }
+    readable = [each for each in chosen.values() if isinstance(each, IntegrationConfiguration)]
+    answers = await engine.ask_sources([(each, partial(check_configuration, engine.store, each)) for each in readable])
+    found |= {each.integration_id: answer for each, answer in zip(readable, answers, strict=True)}
+    return [_connection(name, found[name]) for name in chosen]
+
+
+def _chosen(
+    store: Store, principal: Principal, names: list[str] | None
+) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
+    seen = survey_integrations(store, organization_id=principal.organization_id)
+    for name in names or ():
+        if name not in seen:
+            raise not_found("integration", name)
+    return seen if names is None else {name: seen[name] for name in names}
+
+
+def _connection(name: str, found: ConnectionReport | ChurnGuardError) -> Connection:
+    if isinstance(found, ChurnGuardError):
+        return Connection(integration_id=name, ok=False, cause=found.message, remedy=found.remedy)
+    missing = [item.object for item in found.objects if not item.readable]
+    return Connection(integration_id=name, ok=found.complete, missing_permissions=missing)

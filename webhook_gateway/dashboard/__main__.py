@@ -14,6 +14,7 @@ from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.settings import LOOPBACK, Settings, load_settings, start_logging
 
 STOP_SECONDS = 5
+MOST_BROWSERS = 512  # connections
 # As `dagster-webserver` has them: without, Dagster opens a connection to PostgreSQL for each statement.
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
 
@@ -78,29 +79,27 @@ def transport_of(
 
 
 def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> None:
-    import uvicorn
     from dagster import DagsterInstance, __version__
     from dagster._core.workspace.load_target import WorkspaceFileTarget
 
     from webhook_gateway.dashboard.app import create_app
     from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
+    from webhook_gateway.http_server import server
 
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS)
         target = WorkspaceFileTarget(paths=[str(workspace)])
         with PrincipalProcessContext(instance, version=__version__, workspace_load_target=target) as context:
-            uvicorn.run(
+            server(
                 create_app(engine, context, secure=transport.secure),
+                most_connections=MOST_BROWSERS,
                 host=transport.host,
                 port=engine.store.settings.dashboard_port,
                 ssl_certfile=transport.cert,
                 ssl_keyfile=transport.key,
                 proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
-                access_log=False,  # ours leaves out the queries
-                server_header=False,
-                log_level="warning",
                 timeout_graceful_shutdown=STOP_SECONDS,
-            )
+            ).run()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.store import audit
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import DAGSTER, Authentication
+from webhook_gateway.dashboard.bodies import BoundedBodies
 from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
@@ -49,7 +50,8 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
             Mount("/", DagsterUi(context, note).create_asgi_app()),
         ]
     )
-    return Edge(Authentication(pages, store, secure=secure, person=people.principal), secure=secure)
+    door = Authentication(BoundedBodies(pages), store, secure=secure, person=people.principal)
+    return Edge(door, secure=secure)
 
 
 def _healthy(_: Request) -> Response:

@@ -1,6 +1,7 @@
 """Dagster's own web server as a part of ours: whoever may not write gets a context in which nothing can be changed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
@@ -17,10 +18,13 @@ from graphql import (
     SelectionSetNode,
     parse,
 )
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 
+from churnguard_pipelines.foreign_text import on_one_line
 from webhook_gateway.dashboard.authentication import DAGSTER
+from webhook_gateway.dashboard.edge import NO_FOREIGN_PARTS
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
 POLL_MILLISECONDS = 2000
@@ -45,7 +49,8 @@ class PrincipalProcessContext(WorkspaceProcessContext):
 
 
 class DagsterUi(DagsterWebserver[PrincipalProcessContext, WorkspaceRequestContext]):
-    """``on_change`` is told each GraphQL mutation that may be executed: who, its operation's name, its fields."""
+    """``on_change`` is told each change that may be executed: who; of a GraphQL mutation its operation's name and its
+    fields, of a report the asset and the kind."""
 
     def __init__(self, context: PrincipalProcessContext, on_change: OnChange) -> None:
         super().__init__(context, DAGSTER, POLL_MILLISECONDS)
@@ -61,6 +66,37 @@ class DagsterUi(DagsterWebserver[PrincipalProcessContext, WorkspaceRequestContex
             if principal.may_write and set(fields) - OF_NO_CONSEQUENCE:
                 self._on_change(principal, operation, fields)
         return super().graphql_execution_thread(request, query, variables, operation_name)
+
+    async def report_asset_materialization_endpoint(self, request: Request) -> JSONResponse:
+        await self._note_report(request, "report_asset_materialization")
+        return await super().report_asset_materialization_endpoint(request)
+
+    async def report_asset_check_endpoint(self, request: Request) -> JSONResponse:
+        await self._note_report(request, "report_asset_check")
+        return await super().report_asset_check_endpoint(request)
+
+    async def report_asset_observation_endpoint(self, request: Request) -> JSONResponse:
+        await self._note_report(request, "report_asset_observation")
+        return await super().report_asset_observation_endpoint(request)
+
+    def make_csp_header(self, nonce: str) -> str:
+        return f"{super().make_csp_header(nonce).rstrip('; ')}; {NO_FOREIGN_PARTS}; frame-ancestors 'none'"
+
+    async def _note_report(self, request: Request, what: str) -> None:
+        principal: Principal = request.scope[SCOPE]
+        if principal.may_write:  # Dagster refuses the others
+            await run_in_threadpool(self._on_change, principal, on_one_line(await _asset(request), 200), [what])
+
+
+async def _asset(request: Request) -> str:
+    """Which one a report is of: Dagster takes it from the path, the body or the query."""
+    if named := request.path_params.get("asset_key"):
+        return str(named)
+    with suppress(ValueError):
+        body = await request.json()
+        if isinstance(body, dict) and "asset_key" in body:
+            return str(body["asset_key"])
+    return request.query_params.get("asset_key", "")
 
 
 def _mutations(query: str) -> Iterator[tuple[str, list[str]]]:

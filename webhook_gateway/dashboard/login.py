@@ -12,16 +12,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.store import audit, logins
 from churnguard_pipelines.store.api_keys import authenticate
 from churnguard_pipelines.store.database import Store
 from webhook_gateway.dashboard.authentication import COOKIE, DAGSTER, from_us
-from webhook_gateway.limits import RateLimit
+from webhook_gateway.limits import RateLimit, network
 
 LIFETIME = timedelta(hours=12)
 ATTEMPTS_PER_MINUTE = 10  # of one address
 REFUSALS_NOTED_PER_MINUTE = 30  # of all: nobody fills the audit log from outside
-MOST_BYTES = 4_096
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ChurnGuard</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">
 <style>
@@ -69,9 +69,9 @@ class Login:
         wanted = own_path(request)
         if not from_us(request.headers, secure=self._secure):
             return self.form(wanted, "The request comes from another site.", 403)
+        if too_many := self.too_many(request, wanted):
+            return too_many
         address = request.client.host if request.client else "?"
-        if self._attempts.wait(address, time.monotonic()):
-            return self.form(wanted, "Too many attempts. Wait a minute.", 429)
         try:
             key = await asyncio.to_thread(authenticate, self._store, await _given(request))
             if key is None:
@@ -80,6 +80,13 @@ class Login:
             return await asyncio.to_thread(self.let_in, wanted, key_id=key.key_id)
         except DatabaseUnavailable:
             return self.form(wanted, "The database cannot be reached.", 503)
+
+    def too_many(self, request: Request, wanted: str) -> Response | None:
+        """The answer to who tries too often: by key and with the identity provider, which we would ask each time."""
+        address = network(request.client.host) if request.client else "?"
+        if self._attempts.wait(address, time.monotonic()):
+            return self.form(wanted, "Too many attempts. Wait a minute.", 429)
+        return None
 
     async def leave_page(self, request: Request) -> Response:
         return HTMLResponse(PAGE.format(action="/logout", content=LEAVE), headers=HEADERS)
@@ -105,7 +112,7 @@ class Login:
 
     def note_refusal(self, who: str) -> None:
         if not self._noted.wait("", time.monotonic()):
-            self._note(who, "login.refused")
+            self._note(on_one_line(who, 254), "login.refused")
 
     def form(self, wanted: str, wrong: str = "", status: int = 200) -> Response:
         shown = f'<div class="wrong" role="alert">{html.escape(wrong)}</div>' if wrong else ""
@@ -133,10 +140,5 @@ def own_path(request: Request) -> str:
 
 
 async def _given(request: Request) -> str:
-    """The key in the form; empty for anything that is no such form. What is too long is not read to its end."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            return ""
-    return parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
+    """The key in the form; empty for anything that is no such form."""
+    return parse_qs((await request.body()).decode("utf-8", "replace")).get("key", [""])[0].strip()

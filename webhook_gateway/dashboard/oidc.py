@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COOKIE = "churnguard_oidc"
 PATH = "/oidc"
 SECONDS = 600  # to sign in at the provider
+MOST_CHARACTERS = 254  # of an e-mail address, by RFC 5321
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 """By the provider's key pair: none that is void, none by a shared secret."""
 
@@ -59,7 +60,7 @@ class People:
 
     def principal(self, address: str) -> Principal | None:
         """Asked with each request: who is taken off the lists is out after a restart, whatever cookie they have."""
-        may_write = self._may_write.get(address.casefold()) if self.configured else None
+        may_write = self._may_write.get(_spelled(address)) if self.configured else None
         return None if may_write is None else Principal(address, address, None, may_write)
 
 
@@ -80,7 +81,7 @@ class Oidc:
             server_metadata_url=f"{self._issuer}/.well-known/openid-configuration",
             client_kwargs={"scope": "openid email", "code_challenge_method": "S256", "timeout": 10},
         )
-        self._vault = vault
+        self._vault = vault.for_purpose("sign-in")
         self._people = people
         self._login = login
         self._secure = secure
@@ -109,6 +110,8 @@ class Oidc:
     async def callback(self, request: Request) -> Response:
         request.scope["session"] = state = self._state(request)
         wanted = str(state.get("next", "/"))
+        if too_many := self._login.too_many(request, wanted):
+            return too_many
         try:
             address = await self._address(request)
         except Exception as error:  # what providers and attackers send here fails in many ways of three libraries
@@ -133,9 +136,12 @@ class Oidc:
         }
         token = await self._client.authorize_access_token(request, claims_options=options)
         claims = token["userinfo"]
-        if claims.get("email_verified") not in (True, "true"):
+        address, verified = claims.get("email"), claims.get("email_verified")
+        if verified is not True and verified != "true":  # the word is Amazon's
             raise ChurnGuardError("the provider does not say that the address is verified")
-        return str(claims["email"])
+        if not isinstance(address, str) or not address.isascii() or len(address) > MOST_CHARACTERS:
+            raise ChurnGuardError("the provider gives no address that could be listed")
+        return address
 
     def _let_in(self, wanted: str, address: str) -> Response:
         if self._people.principal(address) is None:
@@ -152,4 +158,15 @@ class Oidc:
 
 
 def _listed(addresses: str) -> list[str]:
-    return [each.strip().casefold() for each in addresses.split(",") if each.strip()]
+    found = [_spelled(each.strip()) for each in addresses.split(",") if each.strip()]
+    if any(not each.isascii() for each in found):
+        raise InvalidConfiguration(
+            "OIDC_ADMIN_EMAILS and OIDC_VIEWER_EMAILS hold letters beyond ASCII, whose likes others could register.",
+            remedy="List addresses in ASCII.",
+        )
+    return found
+
+
+def _spelled(address: str) -> str:
+    """Small and capital letters are the same, of ASCII only: Unicode folds others onto them, and `ſ` is no `s`."""
+    return "".join(each.lower() if each.isascii() else each for each in address)

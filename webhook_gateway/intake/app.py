@@ -14,9 +14,11 @@ from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.settings import LOOPBACK, Settings
 from churnguard_pipelines.store import inbox
 from churnguard_pipelines.store.database import Store
+from webhook_gateway.intake.answers import Receive, Scope, Send
 from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
-from webhook_gateway.intake.intake import PREFIX, Intake, Limits, Receive, Scope, Send
+from webhook_gateway.intake.intake import PREFIX, Intake, Limits
+from webhook_gateway.intake.workshop import Workshop
 
 HEALTH = PREFIX + "health"
 COUNT_EVERY = 1.0
@@ -34,9 +36,11 @@ class Gateway:
         self._store = store
         self._committer = Committer(store.database_url)
         self._directory = Directory(store)
+        self._workshop = Workshop(settings.webhook_max_payload_size)
         self._intake = Intake(
             self._directory,
             self._committer,
+            self._workshop,
             Limits(settings.webhook_max_payload_size, settings.webhook_rate_limit_per_minute),
             public_url=settings.webhook_public_url,
             check_signatures=settings.webhook_signature_validation,
@@ -69,6 +73,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             loops: tuple[Coroutine[Any, Any, None], ...] = (
                 self._committer.work(),
+                self._workshop.work(),
                 self._directory.keep_fresh(),
                 self._keep_counts(),
                 self._keep_partitions(),

@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from churnguard_pipelines.store.inbox import TAKE
 from churnguard_pipelines.store.row_security import OPERATOR
 
-MOST_EVENTS = 1_000  # in one transaction
-MOST_WAITING = 20_000
-MOST_WAITING_BYTES = 64 * 1024 * 1024
+# In one transaction: of all, of one organization, of one request. A large one is stored over several of them.
+MOST_EVENTS, MOST_OF_ONE, PIECE = 1_000, 250, 100
+MOST_BYTES = 4 * 1024 * 1024
+# Waiting: of all, of one organization.
+MOST_WAITING, MOST_WAITING_OF_ONE = 100_000, 20_000
+MOST_WAITING_BYTES, MOST_WAITING_BYTES_OF_ONE = 32 * 1024 * 1024, 8 * 1024 * 1024
 COMMIT_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
@@ -26,106 +29,155 @@ _log = logging.getLogger(__name__)
 
 
 class CannotStore(Exception):
-    """Nothing of the request is known to be stored; it is to be delivered again."""
+    """Not all of the request is known to be stored; it is to be delivered again. Then what is stored is known."""
 
 
 class Unstorable(Exception):
-    """This request's events can never be stored."""
+    """Some of this request's events can never be stored."""
 
 
 class _Request:
-    __slots__ = ("fresh", "rows", "size")
+    """``stored``: how many of its rows are; ``fresh``: how many of these were new."""
 
-    def __init__(self, rows: Sequence[Row], fresh: asyncio.Future[int]) -> None:
+    __slots__ = ("done", "fresh", "rows", "stored")
+
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.fresh = fresh
-        self.size = sum(len(row[7]) for row in rows)
+        self.stored = self.fresh = 0
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+
+class _Part(NamedTuple):
+    request: _Request
+    rows: Sequence[Row]
+
+
+class _Held:
+    """What of one organization, or of all, waits."""
+
+    __slots__ = ("events", "size")
+
+    def __init__(self) -> None:
+        self.events = self.size = 0
 
 
 class Committer:
-    """One connection, one transaction after the other; what comes meanwhile is the next one's."""
+    """One connection, one transaction after the other; what comes meanwhile is the next one's. Every organization, and
+    every request of it, has a piece in it before anybody has a second one."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._waiting: deque[_Request] = deque()
-        self._events = 0
-        self._bytes = 0
+        self._queues: dict[str, deque[_Request]] = {}
+        self._held: dict[str, _Held] = {}
+        self._all = _Held()
         self._wake = asyncio.Event()
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self.available = False
         """Whether the last transaction committed."""
 
     async def store(self, rows: Sequence[Row]) -> int:
-        """Returns, after the commit, how many of the events were new. Raises ``CannotStore``, ``Unstorable``."""
-        if self._events >= MOST_WAITING or self._bytes >= MOST_WAITING_BYTES:
-            raise CannotStore
-        request = _Request(rows, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
-        self._events += len(rows)
-        self._bytes += request.size
+        """All of one organization. Returns, after the last of them is committed, how many of the events were new.
+        Raises ``CannotStore``, ``Unstorable``."""
+        organization_id = rows[0][0] if rows else ""
+        held, size = self._room(organization_id), sum(len(row[7]) for row in rows)
+        request = _Request(rows)
+        self._queues.setdefault(organization_id, deque()).append(request)
+        for one in (held, self._all):
+            one.events += len(rows)
+            one.size += size
         self._wake.set()
-        return await request.fresh
+        try:
+            return await request.done
+        finally:
+            for one in (held, self._all):
+                one.events -= len(rows)
+                one.size -= size
+            if not held.events:
+                self._held.pop(organization_id, None)
+
+    def _room(self, organization_id: str) -> _Held:
+        """An organization that waits for nothing always has room: the others do not keep it out."""
+        held = self._held.setdefault(organization_id, _Held())
+        crowded = self._all.events >= MOST_WAITING or self._all.size >= MOST_WAITING_BYTES
+        if held.events and (crowded or held.events >= MOST_WAITING_OF_ONE or held.size >= MOST_WAITING_BYTES_OF_ONE):
+            raise CannotStore
+        return held
 
     async def work(self) -> None:
         """Returns never."""
         pause = FIRST_PAUSE
         try:
             while True:
-                if not self._waiting:
+                if not self._queues:
                     self._wake.clear()
                     await self._wake.wait()
-                requests = self._next()
+                parts = self._next()
                 try:
-                    await self._commit(requests)
+                    await self._commit(parts)
                     pause = FIRST_PAUSE
                     self.available = True
                 except psycopg.DataError:
-                    for request in requests:
-                        await self._commit_alone(request)
+                    for part in parts:
+                        await self._commit_alone(part)
                 except Exception as error:
                     self.available = False
                     _log.warning("webhooks cannot be stored: %s", error)
-                    _fail(requests, CannotStore())
+                    _fail(parts, CannotStore())
                     await self._disconnect()
                     # Whoever comes meanwhile hears at once that it cannot be: nobody waits for a database that is away.
                     await self._refuse_for(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
         finally:
-            _fail(self._waiting, CannotStore())
+            self._refuse_all()
             await self._disconnect()
 
-    def _next(self) -> list[_Request]:
-        requests, events = [], 0
-        while self._waiting and events < MOST_EVENTS:
-            request = self._waiting.popleft()
-            requests.append(request)
-            events += len(request.rows)
-            self._bytes -= request.size
-        self._events -= events
-        return requests
+    def _next(self) -> list[_Part]:
+        parts: list[_Part] = []
+        events = size = 0
+        for organization_id in list(self._queues):
+            if events >= MOST_EVENTS or size >= MOST_BYTES:
+                break
+            queue, unfinished = self._queues.pop(organization_id), deque[_Request]()
+            most = events + MOST_OF_ONE
+            while queue and events < most and size < MOST_BYTES:
+                request = queue.popleft()
+                if request.done.done():
+                    continue  # an earlier part of it failed
+                rows = request.rows[request.stored : request.stored + PIECE]
+                parts.append(_Part(request, rows))
+                events += len(rows)
+                size += sum(len(row[7]) for row in rows)
+                if request.stored + len(rows) < len(request.rows):
+                    unfinished.append(request)
+            queue.extend(unfinished)
+            if queue:
+                self._queues[organization_id] = queue  # behind everybody else's
+        return parts
 
-    async def _commit(self, requests: Sequence[_Request]) -> None:
+    async def _commit(self, parts: Sequence[_Part]) -> None:
         unique: dict[tuple[str, str, str], Row] = {}
-        for request in requests:
-            for row in request.rows:
+        for part in parts:
+            for row in part.rows:
                 unique.setdefault((row[0], row[1], row[4]), row)
         async with asyncio.timeout(COMMIT_SECONDS):
             connection = await self._connected()
             columns = [list(column) for column in zip(*unique.values(), strict=True)] or [[]] * 8
             cursor = await connection.execute(TAKE, columns, prepare=True)
             fresh = set(await cursor.fetchall())
-        for request in requests:
+        for request, rows in parts:
             # Of one event in several requests the first one brought it.
-            brought = {key for row in request.rows if (key := (row[0], row[1], row[4])) in fresh}
+            brought = {key for row in rows if (key := (row[0], row[1], row[4])) in fresh}
             fresh -= brought
-            if not request.fresh.done():
-                request.fresh.set_result(len(brought))
+            request.fresh += len(brought)
+            request.stored += len(rows)
+            if request.stored == len(request.rows) and not request.done.done():
+                request.done.set_result(request.fresh)
 
-    async def _commit_alone(self, request: _Request) -> None:
+    async def _commit_alone(self, part: _Part) -> None:
         try:
-            await self._commit([request])
+            await self._commit([part])
         except psycopg.DataError:
-            _fail([request], Unstorable())
+            _fail([part], Unstorable())
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
@@ -149,11 +201,14 @@ class Committer:
                     await self._wake.wait()
             except TimeoutError:
                 pass
-            while self._waiting:
-                _fail(self._next(), CannotStore())
+            self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        while self._queues:
+            _fail(self._next(), CannotStore())
 
 
-def _fail(requests: Sequence[_Request] | deque[_Request], error: Exception) -> None:
-    for request in requests:
-        if not request.fresh.done():
-            request.fresh.set_exception(error)
+def _fail(parts: Sequence[_Part], error: Exception) -> None:
+    for request, _ in parts:
+        if not request.done.done():
+            request.done.set_exception(error)

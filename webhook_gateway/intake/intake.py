@@ -1,47 +1,38 @@
 """The hot path: ``POST /webhooks/{provider}/{organization_id}``, as plain ASGI.
 
-Size, rate, signature, single events, allowed ones, stored: in this order, and 2xx only after the commit.
+Size, signature, rate, single events, allowed ones, stored: in this order, and 2xx only after the commit.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
 
+from webhook_gateway.intake.answers import Receive, Refused, Scope, Send, answer, refuse, too_many, unavailable
+from webhook_gateway.intake.arrivals import Arrivals
 from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
-from webhook_gateway.limits import RateLimit
+from webhook_gateway.intake.workshop import Busy, Workshop
+from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
 from webhook_gateway.schemes.sdk import Answer, Delivery, Event, MalformedBody, Scheme
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-BODY_SECONDS = 10.0
-RETRY_AFTER = 5
 PREFIX = "/webhooks/"
+MOST_EVENTS = 10_000
+"""Of one body. SendGrid, whose batches are the largest, sends at most 768 kB, some three thousand."""
+LARGE = 32 * 1024
+"""Bytes from which on a body is verified and read beside the loop."""
+FAILURES_PER_MINUTE = 600
+"""Of one network on one path: deliveries without a valid signature, after which it is not listened to for a while."""
 
-_log = logging.getLogger(__name__)
-
-
-class Refused(Exception):
-    """``outcome``: under which it is counted; ``headers``: of the answer."""
-
-    def __init__(
-        self, status: int, title: str, outcome: str, headers: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
-    ) -> None:
-        super().__init__(title)
-        self.status, self.title, self.outcome, self.close = status, title, outcome, close
-        self.headers = headers
+Made = TypeVar("Made")
 
 
 class Limits(NamedTuple):
-    """``body``: bytes; ``per_minute``: requests of an organization."""
+    """``body``: bytes; ``per_minute``: verified deliveries of an endpoint."""
 
     body: int
     per_minute: int
@@ -55,6 +46,7 @@ class Intake:
         self,
         directory: Directory,
         committer: Committer,
+        workshop: Workshop,
         limits: Limits,
         *,
         public_url: str | None = None,
@@ -62,8 +54,11 @@ class Intake:
     ) -> None:
         self._directory = directory
         self._committer = committer
+        self._workshop = workshop
         self._limits = limits
+        self._arrivals = Arrivals(limits.body)
         self._rate = RateLimit(limits.per_minute)
+        self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
         self._check = check_signatures
         self._schemes: dict[str, Scheme] = {name: scheme(name) for name in providers()}
@@ -72,54 +67,72 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         provider, _, organization_id = scope["path"].removeprefix(PREFIX).partition("/")
-        known = self._schemes.get(provider)
+        sender = network(scope["client"][0]) if scope["client"] else ""
+        # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all
+        # customers share, does not shut out the others.
+        path_is_there = self._directory.find(provider, organization_id) is not None
+        suspect = f"{sender} {provider}/{organization_id}" if path_is_there else sender
         try:
-            if known is None or not organization_id or "/" in organization_id:
-                raise Refused(404, "There are no webhooks here.", "")
-            if scope["method"] in known.probes and scope["method"] != "POST":
-                answer = Answer(200, "text/plain", b"")
-            else:
-                answer = await self._take(scope, receive, known, provider, organization_id)
+            if wait := self._failures.left(suspect, time.monotonic()):
+                raise too_many("Too many deliveries that nobody signed.", wait, close=True)
+            try:
+                known = self._scheme(provider, organization_id)
+                if scope["method"] in known.probes and scope["method"] != "POST":
+                    await answer(send, Answer(200, "text/plain", b""))
+                    return
+                delivery, address = await self._verified(scope, receive, known, sender)
+            except Refused:
+                self._failures.wait(suspect, time.monotonic())
+                raise
+            await self._take(delivery, address, known, organization_id)
         except Refused as refused:
             self._count(provider, organization_id, refused.outcome)
-            await _refuse(send, refused)
+            await refuse(send, refused)
         else:
-            await _answer(send, answer)
+            await answer(send, known.accepted(delivery))
 
-    async def _take(self, scope: Scope, receive: Receive, known: Scheme, provider: str, organization_id: str) -> Answer:
+    def _scheme(self, provider: str, organization_id: str) -> Scheme:
+        known = self._schemes.get(provider)
+        if known is None or not organization_id or "/" in organization_id:
+            raise Refused(404, "There are no webhooks here.", "")
+        return known
+
+    async def _verified(self, scope: Scope, receive: Receive, known: Scheme, sender: str) -> tuple[Delivery, Address]:
         if scope["method"] != "POST":
             raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
         headers = _headers(scope)
         self._look_at(headers, known)
-        body = await self._body(receive)
-        if wait := self._rate.wait(organization_id, time.monotonic()):
-            seconds = str(int(wait) + 1).encode()
-            raise Refused(429, "Too many deliveries.", "rate_limited", [(b"retry-after", seconds)])
+        body = await self._arrivals.read(receive, sender)
         delivery = Delivery("POST", self._url(scope, headers), headers, body, time.time())
-        address = self._address(known, provider, organization_id, delivery)
-        try:
-            events = known.events(delivery)
-        except MalformedBody as error:
-            raise Refused(400, f"The body is malformed: {error}", "malformed") from None
-        rows = [
-            _row(organization_id, provider, address, event)
-            for event in events
-            if address.allowed_events is None or event.type in address.allowed_events
-        ]
-        if (filtered := len(events) - len(rows)) > 0:
+        organization_id = scope["path"].rpartition("/")[2]
+        return delivery, await self._work(sender, body, partial(self._address, known, organization_id, delivery))
+
+    async def _take(self, delivery: Delivery, address: Address, known: Scheme, organization_id: str) -> None:
+        if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
+            raise too_many("Too many deliveries.", wait, "rate_limited")
+        rows, filtered = await self._work(
+            organization_id, delivery.body, partial(_rows, known, organization_id, address, delivery)
+        )
+        if filtered:
             self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
         if rows:
             try:
                 fresh = await self._committer.store(rows)
             except CannotStore:
-                retry = [(b"retry-after", str(RETRY_AFTER).encode())]
-                raise Refused(503, "It cannot be stored now.", "unavailable", retry) from None
+                raise unavailable("It cannot be stored now.") from None
             except Unstorable:
                 raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
             if fresh < len(rows):
                 self.outcomes[organization_id, address.endpoint_id, "duplicate"] += len(rows) - fresh
-        return known.accepted(delivery)
+
+    async def _work(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
+        if len(body) <= LARGE:
+            return work()
+        try:
+            return await self._workshop.run(owner, len(body), work)
+        except Busy:
+            raise unavailable("Too many large deliveries wait.") from None
 
     def _look_at(self, headers: Mapping[str, str], known: Scheme) -> None:
         """What can be said without the body."""
@@ -132,30 +145,7 @@ class Intake:
             )  # fmt: skip
         announced = headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 15 or int(announced) > self._limits.body:
-            raise self._too_large()
-
-    async def _body(self, receive: Receive) -> bytes:
-        """What is read counts, whatever was announced."""
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Refused(400, "The connection was closed before the end.", "", close=True)
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > self._limits.body:
-                        raise self._too_large()
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
-            raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.", "", close=True) from None
-
-    def _too_large(self) -> Refused:
-        return Refused(413, f"The body is larger than {self._limits.body} bytes.", "too_large", close=True)
+            raise self._arrivals.too_large()
 
     def _url(self, scope: Scope, headers: Mapping[str, str]) -> str:
         base = self._public_url or f"{scope['scheme']}://{headers.get('host', '')}"
@@ -163,10 +153,10 @@ class Intake:
         query = scope["query_string"].decode("latin-1")
         return f"{base}{path}?{query}" if query else f"{base}{path}"
 
-    def _address(self, known: Scheme, provider: str, organization_id: str, delivery: Delivery) -> Address:
+    def _address(self, known: Scheme, organization_id: str, delivery: Delivery) -> Address:
         """Of several endpoints under one address the one whose secret signed. One answer for a wrong signature and for
         an organization that is not there."""
-        addresses = self._directory.find(provider, organization_id)
+        addresses = self._directory.find(known.provider, organization_id)
         if addresses is not None and not self._check:
             return addresses[0]
         signed = [each for each in addresses or NOBODY if known.verify(delivery, each.trust)]
@@ -188,30 +178,25 @@ def _headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
+def _rows(known: Scheme, organization_id: str, address: Address, delivery: Delivery) -> tuple[list[Row], int]:
+    """What is to be stored, and how many events are not allowed. Raises ``Refused``."""
+    try:
+        events = known.events(delivery)
+    except MalformedBody as error:
+        raise Refused(400, f"The body is malformed: {error}", "malformed") from None
+    if len(events) > MOST_EVENTS:
+        raise Refused(413, f"The body holds more than {MOST_EVENTS} events.", "too_many_events")
+    allowed = address.allowed_events
+    rows = [
+        _row(organization_id, known.provider, address, event)
+        for event in events
+        if allowed is None or event.type in allowed
+    ]
+    return rows, len(events) - len(rows)
+
+
 def _row(organization_id: str, provider: str, address: Address, event: Event) -> Row:
     return (
         organization_id, provider, address.integration_id, address.endpoint_id,
         event.id, event.type, event.entity, event.payload,
     )  # fmt: skip
-
-
-async def _answer(send: Send, answer: Answer) -> None:
-    headers = [
-        (b"content-type", answer.content_type.encode()),
-        (b"content-length", str(len(answer.body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-async def _refuse(send: Send, refused: Refused) -> None:
-    body = f'{{"type":"about:blank","title":"{refused.title}","status":{refused.status}}}'.encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        *refused.headers,
-    ]
-    if refused.close:  # what is still to come of the body is not read
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from array import array
 from itertools import accumulate
 from typing import Any
 
-import orjson
-
+from churnguard_pipelines.engine import exact_json
 from webhook_gateway.schemes.sdk import MalformedBody
 from webhook_gateway.schemes.signatures import as_bytes
 
@@ -32,12 +32,12 @@ def _is_deep(body: bytes) -> bool:
 
 
 def parsed(body: bytes) -> Any:
-    """The value of strict JSON: UTF-8, no NaN, no lone surrogates, at most ``DEPTH`` levels."""
+    """The value of strict JSON: UTF-8, no NaN, no lone surrogates, at most ``DEPTH`` levels; whole numbers exactly."""
     if _is_deep(body):
         raise MalformedBody(f"the body is nested deeper than {DEPTH} levels.")
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return exact_json.loads(body)
+    except json.JSONDecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error.msg} at byte {error.pos}.") from None
 
 
@@ -56,7 +56,7 @@ def parsed_batch(body: bytes) -> list[dict[str, Any]]:
 
 
 def as_json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return exact_json.dumps(value).decode()
 
 
 def scalar(value: Any) -> str:
@@ -96,4 +96,4 @@ def digest(*parts: str | bytes) -> str:
 def digest_of(item: dict[str, Any], *, without: str = "") -> str:
     """The id of an event that has none: what it says, whatever the order of its fields."""
     said = {name: value for name, value in item.items() if name != without}
-    return digest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
+    return digest(exact_json.dumps(said, sort_keys=True))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from webhook_gateway.schemes.bodies import digest, entity, parsed_object, scalar, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, from_base64, is_recent
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, from_base64, header, is_recent
 
 _MOST_ASYMMETRIC = 4  # each costs some 100 µs per key
 
@@ -27,12 +27,11 @@ class Custom(Scheme):
     generated_secret_prefix = "whsec_"
 
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
-        headers = delivery.headers
-        identifier, time = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        identifier, time = header(delivery, "webhook-id"), header(delivery, "webhook-timestamp")
         if not identifier or not is_recent(time, delivery.received_at):
             return False
         signed = as_bytes(f"{identifier}.{time}.") + delivery.body
-        offered = [item.partition(",") for item in headers.get("webhook-signature", "").split(" ")]
+        offered = [item.partition(",") for item in header(delivery, "webhook-signature").split(" ")]
         symmetric = [as_bytes(value) for version, _, value in offered if version == "v1"]
         shared = filter(None, (_decoded(secret, "whsec_") for secret in trust.secrets))
         found = any_equal(symmetric, [base64.b64encode(hmac.digest(key, signed, "sha256")) for key in shared])
@@ -48,7 +47,7 @@ class Custom(Scheme):
         attempt; it can only be missing where nobody verifies."""
         body = parsed_object(delivery.body)
         kind = storable(scalar(body.get("type")) or "unknown")
-        identifier = delivery.headers.get("webhook-id", "") or digest(delivery.body)
+        identifier = header(delivery, "webhook-id") or digest(delivery.body)
         return [Event(storable(identifier), kind, _entity(kind, body.get("data")), delivery.body.decode())]
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from webhook_gateway.schemes.bodies import as_json, digest_of, entity, parsed_batch, required, scalar, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
-from webhook_gateway.schemes.signatures import as_bytes, from_base64, is_recent
+from webhook_gateway.schemes.signatures import as_bytes, from_base64, header, is_recent
 
 _ALGORITHM = ECDSA(SHA256())
 
@@ -24,8 +24,8 @@ class SendGrid(Scheme):
     provider, title = "sendgrid", "SendGrid"
 
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
-        time = delivery.headers.get("x-twilio-email-event-webhook-timestamp", "")
-        signature = from_base64(delivery.headers.get("x-twilio-email-event-webhook-signature", ""))
+        time = header(delivery, "x-twilio-email-event-webhook-timestamp")
+        signature = from_base64(header(delivery, "x-twilio-email-event-webhook-signature"))
         if not signature or not is_recent(time, delivery.received_at):
             return False
         signed = as_bytes(time) + delivery.body

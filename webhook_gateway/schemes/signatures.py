@@ -13,6 +13,8 @@ TOLERANCE = 300.0
 """Seconds, both ways: what Stripe, HubSpot and Standard Webhooks recommend against replays. Their own libraries look
 only for deliveries that are too old; one dated in the future would stay replayable until then."""
 
+_LONGEST_HEADER = 4096  # characters; what proves a delivery is 700 at most, and a stranger's is not taken apart at all
+_LONGEST_QUERY = 4096
 _MOST_SIGNATURES = 16  # no sender signs with more secrets at once, and each costs a comparison with each of ours
 
 
@@ -24,6 +26,12 @@ def as_bytes(text: str) -> bytes:
 def keys(trust: Trust) -> list[bytes]:
     """The active secrets; an empty one is none, since anybody can sign with it."""
     return [as_bytes(secret) for secret in trust.secrets if secret.strip()]
+
+
+def header(delivery: Delivery, name: str) -> str:
+    """What a header says; empty where there is none, or one that is too long to be a provider's."""
+    value = delivery.headers.get(name, "")
+    return value if len(value) <= _LONGEST_HEADER else ""
 
 
 def any_equal(offered: Sequence[bytes], expected: Sequence[bytes]) -> bool:
@@ -55,8 +63,11 @@ def from_base64(text: str) -> bytes:
 
 def has_url_secret(delivery: Delivery, trust: Trust) -> bool:
     """Whether the URL's query has one ``secret``, and it is an active one: for providers that sign nothing."""
+    text = delivery.url.partition("?")[2]
+    if len(text) > _LONGEST_QUERY:
+        return False
     try:
-        query = parse_qsl(delivery.url.partition("?")[2], keep_blank_values=True, max_num_fields=16)
+        query = parse_qsl(text, keep_blank_values=True, max_num_fields=16)
     except ValueError:
         return False
     offered = [as_bytes(value) for name, value in query if name == "secret"]

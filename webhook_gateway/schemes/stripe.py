@@ -7,7 +7,7 @@ from typing import Any
 
 from webhook_gateway.schemes.bodies import entity, parsed_object, required, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, is_recent, keys
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, is_recent, keys
 
 
 class Stripe(Scheme):
@@ -17,7 +17,7 @@ class Stripe(Scheme):
     provider, title = "stripe", "Stripe"
 
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
-        items = [item.partition("=") for item in delivery.headers.get("stripe-signature", "").split(",")]
+        items = [item.partition("=") for item in header(delivery, "stripe-signature").split(",")]
         times = [value for name, _, value in items if name == "t"]
         if len(times) != 1 or not is_recent(times[0], delivery.received_at):
             return False

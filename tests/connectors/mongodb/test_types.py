@@ -35,6 +35,7 @@ from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source
@@ -276,7 +277,7 @@ def fill(source: Source, prefix: str = "") -> None:
 
 def in_the_warehouse(store: Store) -> dict[str, tuple[tuple[str | None, ...], Any]]:
     listed = ", ".join(f"c{place}::text" for place in range(len(CASES)))
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
         rows = connection.execute(
             f"SELECT _id, document, {listed} FROM raw.mongodb_acme_db_matrix WHERE deleted_at IS NULL", []
@@ -285,7 +286,7 @@ def in_the_warehouse(store: Store) -> dict[str, tuple[tuple[str | None, ...], An
 
 
 def types_in_the_warehouse(store: Store) -> dict[str, str]:
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         return dict(
             connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "

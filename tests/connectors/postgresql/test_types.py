@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import sync
 from tests.connectors.postgresql.conftest import Register
@@ -141,12 +142,12 @@ def rows(connection: Source, table: str) -> dict[int, tuple[Any, ...]]:
 
 
 def rows_in_the_warehouse(store: Store) -> dict[int, tuple[Any, ...]]:
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         return rows(connection, "raw.postgresql_acme_db_matrix")
 
 
 def types_in_the_warehouse(store: Store) -> dict[str, str]:
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         return dict(
             connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "

@@ -22,7 +22,7 @@ from churnguard_pipelines.store.api_keys import Role, create_key
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.secrets import rotate_all
-from tests.conftest import settings_for
+from tests.conftest import as_administrator, settings_for
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import Authentication
 
@@ -78,7 +78,7 @@ def noted(store: Store, key: str, subject: str) -> list[tuple[str, dict[str, Any
 
 def nowhere_in_the_database(store: Store, secret: str) -> None:
     tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('control', 'ingest', 'raw', 'analytics')"
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for names in connection.execute(tables).fetchall():
             for row in connection.execute(SQL("SELECT t::text FROM {} AS t").format(Identifier(*names))):
                 assert secret not in row[0], names

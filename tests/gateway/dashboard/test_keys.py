@@ -12,6 +12,7 @@ from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store import logins
 from churnguard_pipelines.store.api_keys import Role, authenticate, create_key, list_keys, revoke_key
 from churnguard_pipelines.store.database import Store
+from tests.conftest import as_administrator
 from tests.gateway.dashboard.conftest import key_id
 
 HOUR = timedelta(hours=1)
@@ -44,7 +45,7 @@ def test_nothing_that_opens_is_stored(store: Store) -> None:
     key = create_key(store, "ada", actor="test")
     token = logins.begin(store, key_id=key_id(key), lifetime=HOUR)
     assert authenticate(store, key)
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         for table in ("api_keys", "logins", "audit_log"):
             rows = connection.execute(f"SELECT t::text FROM control.{table} t").fetchall()
             assert rows
@@ -101,7 +102,7 @@ def test_an_organization_sees_neither_operators_keys_nor_logins(store: Store, or
     logins.begin(store, key_id=key_id(create_key(store, "operator's", actor="test")), lifetime=HOUR)
     with store.organization("acme") as connection:
         assert connection.exec_driver_sql("SELECT key_id FROM control.api_keys").scalars().all() == [key_id(mine)]
-    with psycopg.connect(store.database_url) as connection:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("SET LOCAL ROLE churnguard_app")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT FROM control.logins")

@@ -14,7 +14,7 @@ from tests.gateway.dashboard.conftest import HTML, MakeKey, audit, cookie, engin
 from webhook_gateway.dashboard.app import create_app
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
-from webhook_gateway.dashboard.login import ATTEMPTS_PER_MINUTE, MOST_BYTES
+from webhook_gateway.dashboard.login import ATTEMPTS_PER_MINUTE
 
 INFO = "/dashboard/server_info"
 
@@ -36,7 +36,7 @@ def test_a_key_becomes_a_session(store: Store, url: str, browser: httpx.Client, 
     assert audit(store) == [(key_id(key), "login", "dashboard")]
 
 
-@pytest.mark.parametrize("wrong", ["", "cg_00000000_wrong", "k" * 2 * MOST_BYTES, "ÿ\0"])
+@pytest.mark.parametrize("wrong", ["", "cg_00000000_wrong", "k" * 2000, "ÿ\0"])
 def test_a_wrong_key_lets_nobody_in(store: Store, browser: httpx.Client, make_key: MakeKey, wrong: str) -> None:
     make_key()
     answer = sign_in(browser, wrong)

@@ -25,7 +25,7 @@ from churnguard_pipelines.store.webhook_endpoints import (
     remove_endpoint,
     rotate_secret,
 )
-from tests.conftest import settings_for
+from tests.conftest import as_administrator, settings_for
 from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
 from tests.waiting import wait_for
 from webhook_gateway.intake.app import refuse_unsigned
@@ -163,7 +163,7 @@ def test_other_methods_are_refused(gateway: Gateway) -> None:
 
 def test_nothing_is_acknowledged_while_the_database_is_away(store: Store, gateway: Gateway) -> None:
     assert gateway.post(stripe_event("evt_1")).status_code == 200
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         connection.execute("ALTER TABLE ingest.webhook_seen RENAME TO webhook_gone")
         refused = gateway.post(stripe_event("evt_2"))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
@@ -175,7 +175,7 @@ def test_nothing_is_acknowledged_while_the_database_is_away(store: Store, gatewa
 
 def test_a_broken_connection_is_made_again(store: Store, gateway: Gateway) -> None:
     assert gateway.post(stripe_event("evt_1")).status_code == 200
-    with psycopg.connect(store.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     wait_for(lambda: gateway.post(stripe_event("evt_2")).status_code == 200)
     assert inbox(store) == ["evt_1", "evt_2"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, urlencode
 
 import stripe
@@ -42,7 +42,8 @@ Signer = Callable[[str, Delivery], Delivery]
 @dataclass(frozen=True)
 class Sender:
     """One way of one provider. ``secrets``: two, as the receiver knows them; ``proof``: the header that proves, None
-    where it is the URL; ``timed``: whether the signature ages; ``covers_body``: whether a changed body is noticed."""
+    where it is the URL; ``timed``: whether the signature ages; ``covers_body``: whether a changed body is noticed;
+    ``options``: with which an endpoint takes it."""
 
     name: str
     secrets: tuple[str, str]
@@ -51,6 +52,7 @@ class Sender:
     proof: str | None
     timed: bool = False
     covers_body: bool = True
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def provider(self) -> str:
@@ -61,7 +63,7 @@ class Sender:
         return scheme(self.provider)
 
     def trust(self, *secrets: str) -> Trust:
-        return Trust(secrets or self.secrets[:1], {"organization_ids": [ORGANIZATION]})
+        return Trust(secrets or self.secrets[:1], {"organization_ids": [ORGANIZATION], **self.options})
 
     def unsigned(self, body: bytes | None = None, at: float = NOW) -> Delivery:
         return Delivery("POST", URL.format(provider=self.provider), {}, self.body if body is None else body, at)
@@ -161,10 +163,15 @@ def by_github(secret: str, delivery: Delivery) -> Delivery:
 _TEXTS = ("a-secret-of-one-tenant-0123456789", "a-secret-of-another-tenant-987654")
 _WHSEC = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + base64.b64encode(b"\x01" * 32).decode())
 
+
+def _older(version: str) -> dict[str, list[str]]:
+    return {"signature_versions": [version]}
+
+
 SENDERS = (
     Sender("stripe", _TEXTS, STRIPE_BODY, by_stripe, "stripe-signature", timed=True),
-    Sender("hubspot v1", _TEXTS, HUBSPOT_BODY, by_hubspot_v1, "x-hubspot-signature"),
-    Sender("hubspot v2", _TEXTS, HUBSPOT_BODY, by_hubspot_v2, "x-hubspot-signature"),
+    Sender("hubspot v1", _TEXTS, HUBSPOT_BODY, by_hubspot_v1, "x-hubspot-signature", options=_older("v1")),
+    Sender("hubspot v2", _TEXTS, HUBSPOT_BODY, by_hubspot_v2, "x-hubspot-signature", options=_older("v2")),
     Sender("hubspot v3", _TEXTS, HUBSPOT_BODY, by_hubspot_v3, "x-hubspot-signature-v3", timed=True),
     Sender(
         "sendgrid",

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from webhook_gateway.schemes import scheme
 from webhook_gateway.schemes.bodies import DEPTH, digest, entity, parsed, scalar, storable
-from webhook_gateway.schemes.sdk import MalformedBody
+from webhook_gateway.schemes.sdk import Delivery, MalformedBody
 
 
 def depth(value: Any) -> int:
@@ -74,6 +75,20 @@ def test_a_megabyte_of_anything_is_refused_quickly(unit: bytes) -> None:
 )  # fmt: skip
 def test_json_is_strict(body: bytes) -> None:
     assert not accepted(body)
+
+
+def test_whole_numbers_beyond_64_bits_are_exact_as_ids_and_in_what_is_stored() -> None:
+    long = 123456789012345678901234567890
+    body = f'[{{"eventId":{long},"objectId":{long + 1},"subscriptionType":"contact.creation"}}]'.encode()
+    (event,) = scheme("hubspot").events(Delivery("POST", "", {}, body, 0.0))
+    assert event.id == f"{long}:::"
+    assert event.entity == f"contact:{long + 1}"
+    assert f"[{event.payload}]".encode() == body
+    one, other = (
+        scheme("sendgrid").events(Delivery("POST", "", {}, f'[{{"event":"open","n":{n}}}]'.encode(), 0.0))[0].id
+        for n in (long, long + 1)
+    )
+    assert one != other
 
 
 def test_a_refusal_does_not_quote_the_body() -> None:

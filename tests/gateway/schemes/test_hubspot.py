@@ -24,9 +24,35 @@ def test_the_published_vectors(name: str) -> None:
     )
     body = vector["body"].encode()
     sent = Delivery(vector.get("method", "POST"), vector.get("uri", ""), headers, body, int(time) / 1000)
-    assert V1.scheme.verify(sent, Trust([vector["secret"]]))
-    assert not V1.scheme.verify(replace(sent, body=body + b" "), Trust([vector["secret"]]))
-    assert not V1.scheme.verify(sent, Trust(["zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"]))
+    options = {} if name.endswith("v3") else {"signature_versions": [name.split()[1]]}
+    assert V1.scheme.verify(sent, Trust([vector["secret"]], options))
+    assert not V1.scheme.verify(replace(sent, body=body + b" "), Trust([vector["secret"]], options))
+    assert not V1.scheme.verify(sent, Trust(["zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"], options))
+
+
+def delivered() -> Delivery:
+    """As HubSpot sends CRM events: v3, and v1 beside it."""
+    sent = V3.signed()
+    return replace(sent, headers={**sent.headers, **V1.signed().headers})
+
+
+def test_what_hubspot_sends_verifies() -> None:
+    assert V3.scheme.verify(delivered(), V3.trust())
+    assert V3.scheme.verify(delivered(), V1.trust())
+
+
+@pytest.mark.parametrize("older", [V1, V2], ids=["v1", "v2"])
+def test_a_delivery_stripped_to_an_older_signature_does_not_verify(older: Any) -> None:
+    stripped = older.signed()
+    for trust in (V3.trust(), Trust(V3.secrets, {"signature_versions": ["v3", "", "V1"]})):
+        assert not V3.scheme.verify(stripped, trust)
+    assert not V3.scheme.verify(stripped, (V2 if older is V1 else V1).trust())
+
+
+def test_a_delivery_whose_v3_is_too_old_does_not_verify_by_its_v1() -> None:
+    old = replace(delivered(), received_at=delivered().received_at + 86_400)
+    assert not V3.scheme.verify(old, V3.trust())
+    assert not V3.scheme.verify(old, V1.trust())
 
 
 @pytest.mark.parametrize("older", [V1, V2], ids=["v1", "v2"])

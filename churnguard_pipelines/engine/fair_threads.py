@@ -1,0 +1,113 @@
+"""Threads that are shared out among organizations: for whatever waits for somebody else's machine."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from churnguard_pipelines.engine.sharing import fair_share
+from churnguard_pipelines.errors import TooBusy
+
+Answer = TypeVar("Answer")
+
+
+def in_thread(name: str, work: Callable[[], Answer]) -> Future[Answer]:
+    """Does it in a thread that nothing joins: the process ends although it hangs, as it would not with a pool's."""
+    future: Future[Answer] = Future()
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=_settle, args=[future, work], name=name, daemon=True).start()
+    return future
+
+
+def _settle(future: Future[Answer], work: Callable[[], Answer]) -> None:
+    try:
+        answer = work()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    organization_id: str
+    work: Callable[[], Any]
+    future: Future[Any]
+
+
+class FairThreads:
+    """Does work in threads of its own, ``most`` at once and ``most_each`` for an organization; the rest waits, and
+    whoever has the fewest at work comes next.
+
+    Work that hangs keeps its place, so that an organization's silent sources cost nobody else anything. Nothing joins
+    these threads.
+    """
+
+    def __init__(self, name: str, most: int, most_each: int) -> None:
+        self._name, self._most, self._most_each = name, most, most_each
+        self._waiting: dict[str, deque[_Job]] = {}  # by organization; who was served last is at the end
+        self._busy: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def submit(self, organization_id: str, work: Callable[[], Answer]) -> Future[Answer]:
+        """The future can be cancelled until its work begins."""
+        job = _Job(organization_id, work, Future())
+        with self._lock:
+            self._waiting.setdefault(organization_id, deque()).append(job)
+        self._begin_next()
+        return job.future
+
+    def refuse_if_full(self, organization_id: str) -> None:
+        """Raises ``TooBusy`` if what is submitted now would have to wait for work that may hang."""
+        with self._lock:
+            own, all_ = self._busy[organization_id], self._busy.total()
+        if own >= self._most_each:
+            raise TooBusy(
+                f"{own} of the organization's sources are being asked and have not answered yet.",
+                remedy="Wait until they have, or pause those that never do.",
+            )
+        if all_ >= self._most:
+            raise TooBusy("too many sources are being asked that have not answered yet.", remedy="Try again.")
+
+    def _begin_next(self) -> None:
+        with self._lock:
+            while (job := self._next()) is not None:
+                self._busy[job.organization_id] += 1
+                in_thread(self._name, partial(self._do, job))
+
+    def _next(self) -> _Job | None:
+        while (queue := self._next_queue()) is not None:
+            job = queue.popleft()
+            del self._waiting[job.organization_id]
+            if queue:
+                self._waiting[job.organization_id] = queue
+            if job.future.set_running_or_notify_cancel():
+                return job
+        return None
+
+    def _next_queue(self) -> deque[_Job] | None:
+        if self._busy.total() >= self._most:
+            return None
+        names = fair_share(self._waiting, str, 1, most_each=self._most_each, held=self._busy)
+        return self._waiting[names[0]] if names else None
+
+    def _do(self, job: _Job) -> None:
+        done: Future[Any] = Future()
+        _settle(done, job.work)
+        self._leave(job)  # before anybody learns of it, so that its place is free for them
+        if (error := done.exception()) is not None:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(done.result())
+
+    def _leave(self, job: _Job) -> None:
+        with self._lock:
+            self._busy[job.organization_id] -= 1
+            if not self._busy[job.organization_id]:
+                del self._busy[job.organization_id]
+        self._begin_next()

@@ -1,0 +1,161 @@
+"""The HTTP server of both ports: uvicorn, with bounds on what anybody may send before somebody has looked at it.
+
+Bounded while they arrive, in bytes and in time: heads, URLs, what frames a chunked body, requests sent ahead of
+answers, and connections. What lies beyond is refused or cut off at once, so that nobody's bytes pile up in the parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from webhook_gateway.limits import Shares, network
+
+MOST_HEAD = 64 * 1024
+"""Bytes of a request line and its headers, and of what is neither head nor body: trailers, extensions of chunks."""
+MOST_URL = 8 * 1024
+MOST_HEADERS = 128
+MOST_MESSAGE = 1024 * 1024  # of a websocket
+MOST_AHEAD = 8  # requests that are sent before the first one is answered
+HEAD_SECONDS, REQUEST_SECONDS = 10.0, 60.0
+SPARE_FILES = 256  # of the process: for what is no connection
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. ``_allowance``: bytes that may still come and be no body."""
+
+    def __init__(self, *arguments: Any, crowd: Shares[Protocol], **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._crowd = crowd
+        self._network = ""
+        self._allowance = MOST_HEAD
+        self._in_head, self._arriving = True, True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refused: HTTPStatus | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._network = network(self.client[0]) if self.client else ""
+        self._expect()
+        for other in self._crowd.add(self._network, self, 1):
+            other.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._leave()
+        super().handle_websocket_upgrade()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._arriving:  # the connection's next request
+            self._arriving, self._in_head = True, True
+        while data:
+            piece, data = data[: self._allowance], data[self._allowance :]
+            self._allowance -= len(piece)
+            super().data_received(piece)
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            if self._allowance <= 0:
+                self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
+        if self._arriving and self._deadline is None:
+            self._expect()
+
+    def on_message_begin(self) -> None:
+        self._arriving, self._in_head = True, True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MOST_URL:
+            self._refused = HTTPStatus.REQUEST_URI_TOO_LONG
+            raise ValueError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MOST_HEADERS:
+            self._refused = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise ValueError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._expect_nothing()
+        self._in_head = False
+        if len(self.pipeline) >= MOST_AHEAD:
+            self._refused = HTTPStatus.TOO_MANY_REQUESTS
+            raise ValueError
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if not self.cycle.response_complete:  # nobody reads what comes after the answer: it has to end soon
+            self._allowance = min(self._allowance + 2 * len(body), MOST_HEAD)
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        self._arriving = False
+        self._allowance = MOST_HEAD
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Where the parser gave up, or one of us made it."""
+        self.refuse(self._refused or HTTPStatus.BAD_REQUEST)
+
+    def refuse(self, status: HTTPStatus) -> None:
+        """Close the connection; with an answer where none is under way."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n"
+            retry = "retry-after: 5\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
+            self.transport.write(f"{head}{retry}\r\n".encode())
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def _leave(self) -> None:
+        self._expect_nothing()
+        self._crowd.remove(self._network, self)
+
+    def _expect(self) -> None:
+        self._deadline = self.loop.call_later(HEAD_SECONDS if self._in_head else REQUEST_SECONDS, self._too_late)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self.transport.abort()
+
+
+def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server:
+    """``options``: uvicorn's. It logs no requests: URLs hold secrets, and strangers would fill the log."""
+    _allow_files(most_connections + SPARE_FILES)
+    crowd: Shares[Protocol] = Shares(most_connections)
+    config = uvicorn.Config(
+        app,
+        http=cast("type[asyncio.Protocol]", partial(Protocol, crowd=crowd)),
+        loop="uvloop",
+        access_log=False,
+        server_header=False,
+        log_config=None,  # by our own, which keeps lines apart
+        log_level="error",
+        ws_max_size=MOST_MESSAGE,
+        **options,
+    )
+    return uvicorn.Server(config)
+
+
+def _allow_files(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

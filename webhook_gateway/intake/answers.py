@@ -1,0 +1,56 @@
+"""What a delivery is answered, as plain ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from webhook_gateway.schemes.sdk import Answer
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+RETRY_AFTER = 5
+
+
+class Refused(Exception):
+    """``outcome``: under which it is counted; ``headers``: of the answer; ``close``: its body is not read on."""
+
+    def __init__(
+        self, status: int, title: str, outcome: str, headers: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
+    ) -> None:
+        super().__init__(title)
+        self.status, self.title, self.outcome, self.close = status, title, outcome, close
+        self.headers = headers
+
+
+def too_many(title: str, wait: float, outcome: str = "", *, close: bool = False) -> Refused:
+    """``wait``: seconds until it is worth coming again."""
+    return Refused(429, title, outcome, [(b"retry-after", str(int(wait) + 1).encode())], close=close)
+
+
+def unavailable(title: str, *, close: bool = False) -> Refused:
+    return Refused(503, title, "unavailable", [(b"retry-after", str(RETRY_AFTER).encode())], close=close)
+
+
+async def answer(send: Send, given: Answer) -> None:
+    headers = [
+        (b"content-type", given.content_type.encode()),
+        (b"content-length", str(len(given.body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": given.status, "headers": headers})
+    await send({"type": "http.response.body", "body": given.body})
+
+
+async def refuse(send: Send, refused: Refused) -> None:
+    body = f'{{"type":"about:blank","title":"{refused.title}","status":{refused.status}}}'.encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        *refused.headers,
+    ]
+    if refused.close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
