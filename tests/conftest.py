@@ -75,11 +75,6 @@ def every_statement_names_the_organization() -> Iterator[None]:
     assert forgetful == [], "rows are asked for by their integration alone: `ownership.of_integration` names both"
 
 
-def as_administrator(url: str) -> str:
-    """The same database, as the server's superuser: for what a test sees or does behind our back."""
-    return url
-
-
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A new folder that every user of the machine may enter, unlike ``tmp_path``, and short enough for sockets."""

@@ -130,6 +130,8 @@ def _is_ours(node: ast.AST, assigned: dict[str, list[ast.expr]]) -> bool:
         case ast.Name(id=name) if name in assigned:
             rest = {other: values for other, values in assigned.items() if other != name}
             return all(_is_ours(value, rest) for value in assigned[name])
+        case ast.IfExp(body=body, orelse=orelse):
+            return _is_ours(body, assigned) and _is_ours(orelse, assigned)
         case ast.JoinedStr(values=values):
             return all(_is_ours(value, assigned) for value in values)
         case ast.FormattedValue(value=value):

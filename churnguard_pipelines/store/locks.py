@@ -8,9 +8,14 @@ one organization, by pairs of numbers: the first says what for.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import errors
 from sqlalchemy import Connection
+
+from churnguard_pipelines.errors import DatabaseUnavailable
 
 
 class Shared(Enum):
@@ -32,7 +37,9 @@ MIGRATION = 0x6368_7572_6E01
 """Of a database that has no schema yet, and therefore no other role than ours. An advisory lock of one number, which
 no pair of numbers is."""
 SET_UP = 0x6368_7572_6E02
-"""Of the server, before our roles are there; an advisory lock, too."""
+"""Of the server, before our roles are there; an advisory lock, too. Nobody waits for it for ever: once they are there,
+they may take it."""
+_SET_UP_SECONDS = 120
 
 _TAKE = "SELECT 1 / count(*) FROM (SELECT FROM control.locks WHERE name = '{}' FOR UPDATE) AS held"
 _HELD = {lock: sa.text(_TAKE.format(lock.value)) for lock in Shared}
@@ -60,3 +67,16 @@ def take_for_migration(connection: Connection) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION})
     else:
         connection.execute(sa.text("LOCK TABLE control.alembic_version IN EXCLUSIVE MODE"))
+
+
+def take_for_set_up(connection: psycopg.Connection[Any]) -> None:
+    """Hold it until the connection is closed. Raises ``DatabaseUnavailable`` if somebody does not let go of it."""
+    connection.execute(f"SET lock_timeout = '{_SET_UP_SECONDS}s'")
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", [SET_UP])
+    except errors.LockNotAvailable:
+        raise DatabaseUnavailable(
+            f"somebody else has been setting up this database for {_SET_UP_SECONDS} s.",
+            remedy="`SELECT * FROM pg_locks WHERE locktype = 'advisory'` shows who; end it, and start again.",
+        ) from None
+    connection.execute("RESET lock_timeout")

@@ -86,7 +86,7 @@ def set_up(owner_url: str, url: str) -> bool:
         if _is_ready(connection, facts):
             return False
         _refuse_missing_rights(owner_url, login, facts)
-        connection.execute("SELECT pg_advisory_lock(%s)", [locks.SET_UP])  # until we disconnect
+        locks.take_for_set_up(connection)
         facts = _facts(connection, login)
         _make_groups(connection, facts)
         if not facts["has_login"]:
