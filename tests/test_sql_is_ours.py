@@ -21,7 +21,6 @@ QUOTES = {"as_string", "quoted", "taking", "taking_own"}
 OURS = {
     "churnguard_pipelines/mirror_types.py sql": "str() of an enumerated base and two checked integers",
     "churnguard_pipelines/analytics/evidence.py _rows": "a file of the package",
-    "churnguard_pipelines/analytics/mrr.py read_movements": "one of two names that stand there",
     "churnguard_pipelines/monitoring/monitor.py <module>": "constants of the module",
     "churnguard_pipelines/store/breakers.py _read": "one of two that stand in the module",
     "churnguard_pipelines/store/inbox.py replay": "its conditions stand there, their values are parameters",
