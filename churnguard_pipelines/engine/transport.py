@@ -75,7 +75,7 @@ class _Transport(httpx.HTTPTransport):
         limits = httpx.Limits(
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEPT_SECONDS
         )
-        super().__init__(trust_env=not guard.restricted, limits=limits, proxy=proxy)
+        super().__init__(limits=limits, proxy=proxy)
         self._pool._network_backend = _Network(guard)
         self._guard = guard
 
