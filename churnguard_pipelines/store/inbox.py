@@ -33,7 +33,7 @@ TAKE = f"""
 WITH lock AS MATERIALIZED ({locks.taking(locks.Shared.INBOX_WRITERS)}),
 taken AS MATERIALIZED (
     SELECT taken.* FROM lock, unnest(
-        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]
+        %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]
     ) WITH ORDINALITY
       AS taken (organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, place)
 ), fresh AS (
@@ -54,7 +54,8 @@ taken AS MATERIALIZED (
 SELECT organization_id, provider, event_id FROM stored WHERE (SELECT count(*) FROM told) >= 0
 """
 """One group commit. Parameters: a column each of the events, no two with one organization, provider and event id.
-Returns those that were not known. In a statement of its own, its lock held until the commit."""
+Returns those that were not known. In a statement of its own, its lock held until the commit. In binary: as text,
+each payload would be escaped here and parsed there, which took three quarters of the time."""
 
 
 class InboxEvent(NamedTuple):
