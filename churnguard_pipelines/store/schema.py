@@ -33,7 +33,7 @@ def migrate(connection: Connection) -> None:
         return
     refuse_newer(current)
     connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS control"))
-    _run_alembic(connection)
+    upgrade(connection)
 
 
 def refuse_newer(current: str | None) -> None:
@@ -44,11 +44,11 @@ def refuse_newer(current: str | None) -> None:
         )
 
 
-def _run_alembic(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
     from alembic import command  # imported late: most starts find the schema up to date
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

@@ -48,23 +48,24 @@ SELECT current_setting('server_encoding') AS encoding, current_user AS "user", c
                      WHERE roleid = pg_roles.oid AND login.rolname = %(login)s)) AS login_groups
   FROM pg_roles WHERE rolname = current_user
 """
-# Tables, views and sequences of their own that belong to somebody else than they should.
+# Tables, views and sequences that belong to somebody else than they should; a column's sequence follows its table.
 _FOREIGN = """
 SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
  WHERE nspname = ANY(%s) AND relkind IN ('r', 'p', 'v', 'm', 'S') AND pg_get_userbyid(relowner) <> %s
-   AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid
-                      AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i'))
+   AND NOT (relkind = 'S' AND EXISTS (
+           SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid
+              AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')))
 """
 
 
 def services_url(owner_url: str) -> str:
     """A login of the services that there may not be yet, on the owner's database, with a new password."""
     options: dict[str, Any] = dict(conninfo_to_dict(owner_url))
-    for name in ("user", "password"):
-        options.pop(name, None)
-    host, port, database = options.pop("host", ""), options.pop("port", "5432"), options.pop("dbname", "")
-    options = {"host": host} | options if host.startswith("/") else options
-    place = f":{port}" if host.startswith("/") else f"{host}:{port}"
+    database = options.pop("dbname", None) or options.get("user", "")
+    options = {name: value for name, value in options.items() if name not in ("user", "password")}
+    place = ""
+    if not str(options.get("host", "/")).startswith("/"):  # a socket's folder has no place before the URL's path
+        place = f"{options.pop('host')}:{options.pop('port', '5432')}"
     query = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in options.items())
     url = f"postgresql://{SERVICE}:{secrets.token_urlsafe(32)}@{place}/{quote(database, safe='')}"
     return f"{url}?{query}" if query else url

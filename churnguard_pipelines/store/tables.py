@@ -92,6 +92,16 @@ used_ids = Table(
     schema="control",
 )
 
+readers = Table(
+    "readers",
+    metadata,
+    _text("login", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id, ondelete="CASCADE"), primary_key=True),
+    _moment("created_at"),
+    _text("created_by", null=True),
+    schema="control",
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -18,7 +18,9 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from tests.conftest import as_administrator, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +98,35 @@ def test_the_last_to_leave_stops_it_and_the_data_stay(home: Path) -> None:
     assert ours.last_user()
     ours.stop()
     ours.stop()  # once more does nothing
+
+
+def test_nobody_gets_in_without_a_password_that_only_we_read(home: Path) -> None:
+    """Not even a process of ours: it may be connecting to whatever a tenant named."""
+    ours = EmbeddedPostgres(home)
+    url = ours.start()
+    assert (home / "postgresql.passwords").stat().st_mode & 0o777 == 0o600
+    for user in ("postgres", "churnguard_service"):
+        where = url.partition("@")[2]
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(f"postgresql://{user}@{where}")
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(f"postgresql://{user}:wrong@{where}")
+    ours.stop()
+
+
+def test_lost_passwords_are_replaced(home: Path) -> None:
+    """A cluster of version 0.1.0 has none, too."""
+    store = Store.open(settings_for(home))
+    remember(as_administrator(store.database_url), "kept")
+    store.close()
+    (home / "postgresql.passwords").unlink()
+    again = Store.open(settings_for(home))
+    assert again.database_url != store.database_url
+    assert remembered(as_administrator(again.database_url)) == ["kept"]
+    with again.operator() as connection:
+        assert connection.exec_driver_sql("SELECT session_user").scalar() == "churnguard_service"
+    assert "peer" not in (home / "postgresql/data/pg_hba.conf").read_text()
+    again.close()
 
 
 def test_two_at_once_start_one_server(home: Path) -> None:

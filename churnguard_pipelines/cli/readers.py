@@ -1,0 +1,46 @@
+"""`churnguard readers …`: which organizations' rows a person's own PostgreSQL login sees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from churnguard_pipelines.cli.terminal import opened_store, out
+
+app = typer.Typer(help="PostgreSQL logins that read some organizations' rows.", no_args_is_help=True)
+Login = Annotated[str, typer.Argument(help="As PostgreSQL spells it; a member of churnguard_tenant_reader.")]
+Organization = Annotated[str, typer.Argument(help="The organization's id.")]
+
+
+@app.command("add")
+def add(login: Login, organization: Organization) -> None:
+    """Let a login read an organization's rows.
+
+    Example: `churnguard readers add ada acme`, and as the database's owner `GRANT churnguard_tenant_reader TO ada`
+    """
+    from churnguard_pipelines.store.readers import add_reader
+
+    with opened_store() as store:
+        add_reader(store, login, organization, actor="cli")
+    out.print(f"{login} reads {organization}, once it is a member of churnguard_tenant_reader.", highlight=False)
+
+
+@app.command("remove")
+def remove(login: Login, organization: Organization) -> None:
+    """Let a login read an organization's rows no more."""
+    from churnguard_pipelines.store.readers import remove_reader
+
+    with opened_store() as store:
+        remove_reader(store, login, organization, actor="cli")
+    out.print(f"{login} does not read {organization} any more.", highlight=False)
+
+
+@app.command("list")
+def list_() -> None:
+    """Who reads what."""
+    from churnguard_pipelines.store.readers import list_readers
+
+    with opened_store() as store:
+        for login, organization in list_readers(store):
+            out.print(f"{login}  {organization}", highlight=False)
