@@ -73,7 +73,8 @@ def moments_that_are_none(store: Store) -> None:
         a_configuration_of_another_version,
         a_configuration_that_is_empty,
         moments_that_are_none,
-    ]
+    ],
+    ids=lambda spoil: spoil.__name__,
 )
 def spoilt(request: pytest.FixtureRequest, store: Store, organization: Organization) -> str:
     """The good organization's key; the other one's integrations, which come first everywhere, are spoilt."""
@@ -163,8 +164,7 @@ def test_a_check_at_a_silent_provider_keeps_nobody_waiting(
         _registered_for_parity(store, silent)
         result = definitions.resolve_job_def("stripe_parity_checks").execute_in_process(instance=instance)
         told: list[Any] = [each.description or "" for each in result.get_asset_check_evaluations()]
-    assert told
-    assert all("evil-0: its provider did not answer in time" in each for each in told)
+    assert sum("evil-0: its provider did not answer in time" in each for each in told) >= 3
     assert not any("acme-stripe" in each for each in told), "never synced, so there was nothing to compare"
 
 
