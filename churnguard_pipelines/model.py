@@ -32,7 +32,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Currency = Annotated[str, StringConstraints(pattern=r"^[a-z]{3}$", to_lower=True)]
 
 BatchSize = Annotated[int, Field(ge=1, le=100_000)]
-SyncFrequency = Annotated[int, Field(ge=60)]  # seconds
+SyncFrequency = Annotated[int, Field(ge=60, le=366 * 86_400)]  # seconds; a number that PostgreSQL can reckon with
 
 _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _RESERVED = frozenset(

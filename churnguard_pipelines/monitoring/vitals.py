@@ -102,11 +102,12 @@ class Vitals:
     credentials_end: datetime | None
 
 
+_FREQUENCY = "coalesce((config #>> '{sync_config,sync_frequency}')::int, 3600)"
 # In conditions now(), not clock_timestamp(), which no index can be used for.
 _INTEGRATIONS = sa.text(f"""
 SELECT clock_timestamp() AS now, integration.organization_id, integration.integration_id,
-       config ->> 'integration_name' AS name, provider, integration.status,
-       integration.created_at, (config #>> '{{sync_config,sync_frequency}}')::int AS sync_frequency,
+       coalesce(config ->> 'integration_name', integration.integration_id) AS name, provider, integration.status,
+       integration.created_at, {_FREQUENCY} AS sync_frequency,
        latest.sync_id, latest.status AS sync_status, latest.started_at, latest.finished_at, latest.error,
        latest.quota_left, latest.heartbeat_at < clock_timestamp() - interval '{DEAD_AFTER_SECONDS} seconds' AS dead,
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
@@ -145,7 +146,7 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
         WHERE hours.organization_id = integration.organization_id
           AND hours.integration_id = integration.integration_id
           AND hour > now() - greatest(interval '24 hours', make_interval(
-              secs => 3 * (config #>> '{{sync_config,sync_frequency}}')::int))) AS recent
+              secs => 3 * {_FREQUENCY}))) AS recent
   LEFT JOIN ingest.breakers AS breaker ON breaker.organization_id = integration.organization_id
         AND breaker.integration_id = integration.integration_id
   CROSS JOIN LATERAL (

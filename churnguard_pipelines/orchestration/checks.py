@@ -4,15 +4,19 @@ Checks are not partitioned, so each speaks for every integration and names those
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import dagster as dg
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import ApiConnector, Object
+from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
@@ -25,6 +29,8 @@ from churnguard_pipelines.store.ledger import last_success
 from churnguard_pipelines.store.tables import schema_drift
 
 _log = logging.getLogger(__name__)
+AT_ONCE, AT_ONCE_EACH = 8, 2  # integrations that are looked at, of all organizations and of each
+PATIENCE, LEAST_PATIENCE = 1800.0, 5.0  # seconds, for all objects together and for each of those that come after
 _MAX_NAMED = 20
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
@@ -73,12 +79,25 @@ def _results(
 ) -> Iterator[dg.AssetCheckResult]:
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
+    threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
     for item in connector.objects:
         chosen = [each for each in readable if item.name in (each.sync_config.objects or [item.name])]
         for name, look in looks.items():
             if dg.AssetCheckKey(key_of(connector, item.name), name) in context.selected_asset_check_keys:
-                found = {each.integration_id: _careful(look, store, connector, each, item) for each in chosen}
-                yield _result(key_of(connector, item.name), name, unreadable | found)
+                asked = {
+                    each.integration_id: threads.submit(
+                        each.organization_id, partial(_careful, look, store, connector, each, item)
+                    )
+                    for each in chosen
+                }
+                yield _result(key_of(connector, item.name), name, unreadable | _found(asked, deadline))
+
+
+def _found(asked: Mapping[str, Future[Finding]], deadline: float) -> dict[str, Finding]:
+    """What is known by then; those that are silent keep nobody waiting."""
+    wait(asked.values(), max(deadline - time.monotonic(), LEAST_PATIENCE))
+    silent = Finding("its provider did not answer in time")
+    return {name: silent if future.cancel() or not future.done() else future.result() for name, future in asked.items()}
 
 
 def _integrations(store: Store, provider: str) -> tuple[list[IntegrationConfiguration], dict[str, Finding]]:

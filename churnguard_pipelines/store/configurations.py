@@ -21,7 +21,7 @@ from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
 from churnguard_pipelines.store.ownership import Kind, claim
-from churnguard_pipelines.store.secrets import Vault
+from churnguard_pipelines.store.secrets import Vault, readable
 from churnguard_pipelines.store.tables import ingestion_rules, streams
 
 _WORDS = {"name", "description"}
@@ -89,13 +89,14 @@ class Configurations(Generic[Model]):
         return self.get(store, id_)
 
     def list(self, store: Store, organization_id: str | None = None) -> list[Configured[Model]]:
-        """With their secrets opened; ``organization_id``: None for all. Raises ``SecretsUnreadable``."""
+        """With their secrets opened, where they can be; ``organization_id``: None for all. Raises ``SecretsUnreadable``
+        if none can."""
         statement = sa.select(self._table).order_by(self._table.c.organization_id, self._key)
         if organization_id is not None:
             statement = statement.where(self._table.c.organization_id == organization_id)
         with store.operator() as connection:
             rows = connection.execute(statement).all()
-        return [self._opened(store.vault, row) for row in rows]
+        return readable(rows, lambda row: self._opened(store.vault, row), self._key.name)
 
     def get(self, store: Store, id_: str, organization_id: str | None = None) -> Configured[Model]:
         """With its secrets opened; ``organization_id``: only if it is this one's, else not even looked into. Raises

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
@@ -16,8 +18,12 @@ from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.private_files import keep_private
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
     from churnguard_pipelines.store.database import Store
 
+Found = TypeVar("Found")
+_log = logging.getLogger(__name__)
 _REMEDY = "Make one with `churnguard keys create`, or set INTEGRATION_ENCRYPTION_KEY."
 
 
@@ -57,6 +63,21 @@ class Vault:
             return self._fernet.rotate(sealed.encode()).decode()
         except InvalidToken:
             raise _unreadable() from None
+
+
+def readable(rows: Iterable[Row[Any]], opened: Callable[[Row[Any]], Found], key: str) -> list[Found]:
+    """Each row as it is opened; one that cannot be hides no other, and is logged by its ``key``. If none can, it is the
+    encryption key that is wrong: raises what the first one does."""
+    found, errors = [], []
+    for row in rows:
+        try:
+            found.append(opened(row))
+        except (SecretsUnreadable, ValueError) as error:
+            _log.error("%s %s cannot be read (%s)", key, row._mapping[key], type(error).__name__)
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    return found
 
 
 def key_file(settings: Settings) -> Path:

@@ -16,7 +16,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.ownership import Kind, claim
-from churnguard_pipelines.store.secrets import Vault
+from churnguard_pipelines.store.secrets import Vault, readable
 from churnguard_pipelines.store.tables import integrations
 from churnguard_pipelines.store.tables import webhook_endpoints as table
 
@@ -100,12 +100,13 @@ def add_endpoint(
 
 
 def list_endpoints(store: Store, organization_id: str | None = None) -> list[WebhookEndpoint]:
-    """With their secrets opened. Raises ``SecretsUnreadable``."""
+    """With their secrets opened, where they can be. Raises ``SecretsUnreadable`` if none can."""
     statement = sa.select(table).order_by(table.c.organization_id, table.c.created_at)
     if organization_id is not None:
         statement = statement.where(table.c.organization_id == organization_id)
     with store.operator() as connection:
-        return [_opened(store.vault, row) for row in connection.execute(statement)]
+        rows = connection.execute(statement).all()
+    return readable(rows, lambda row: _opened(store.vault, row), "endpoint_id")
 
 
 def get_endpoint(store: Store, endpoint_id: str, organization_id: str | None = None) -> WebhookEndpoint:
