@@ -178,12 +178,18 @@ def _terms(found: FoundTable, marks: Sequence[str]) -> list[tuple[str, str]]:
 
 def _literal(column: FoundColumn, mark: str) -> str:
     if column.codec or column.kind.orderable == "bytes":
-        assert re.fullmatch(r"[0-9A-F]*", mark), mark
+        if not re.fullmatch(r"[0-9A-F]*", mark):
+            raise _no_mark()
         return f"_utf8mb4 x'{mark}'" if column.codec else f"x'{mark}'"
     if column.kind.orderable == "number":
-        assert _NUMBER.fullmatch(mark), mark
+        if not _NUMBER.fullmatch(mark):
+            raise _no_mark()
         return mark
     return _text(mark)
+
+
+def _no_mark() -> ProviderMisbehaved:
+    return ProviderMisbehaved("MySQL gave a key that is not written as its column's are.")
 
 
 def _beyond(terms: Sequence[tuple[str, str]], *, strictly: bool) -> str:
