@@ -361,7 +361,7 @@ class _Run:
         return found
 
     def _ask(self, mirror: Mirror, what: str) -> Any:
-        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE integration_id = %(id)s AND deleted_at IS NULL"
+        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE integration_id = %(id)s AND deleted_at IS NULL"  # noqa: S608 - names are ours or quoted, values are parameters
         with self._store.organization(self._integration.organization_id) as connection:
             values = {"id": self._integration.integration_id}
             return connection.exec_driver_sql(statement, values).scalar_one()

@@ -62,7 +62,7 @@ def _keys(
     table, created = connector.table(item.name), Identifier(item.created_column).as_string(None)
     Warehouse(store).ensure(table)
     statement = sa.text(
-        f"SELECT {Identifier(table.key).as_string(None)} FROM {Identifier('raw', table.name).as_string(None)} "
+        f"SELECT {Identifier(table.key).as_string(None)} FROM {Identifier('raw', table.name).as_string(None)} "  # noqa: S608 - names are ours or quoted, values are parameters
         f"WHERE integration_id = :id AND deleted_at IS NULL AND {created} >= :start AND {created} < :end"
     )
     values = {"id": integration.integration_id, "start": window.start, "end": window.end}
