@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.mirrors import UNCHANGED
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -115,8 +114,7 @@ def _row(message: bytes, at: int) -> tuple[Row, int]:
             values.append(message[at : at + size].decode())
             at += size
             continue
-        if kind not in (_TUPLE_NULL, _TUPLE_UNCHANGED):
-            raise ProviderMisbehaved(f"PostgreSQL sent a value of the unknown kind {kind}.")
+        assert kind in (_TUPLE_NULL, _TUPLE_UNCHANGED), f"a value of kind {kind}"
         values.append(None if kind == _TUPLE_NULL else UNCHANGED)
         at += 1
     return tuple(values), at
