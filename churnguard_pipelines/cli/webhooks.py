@@ -22,7 +22,7 @@ SecretFrom = Annotated[
 def add(
     provider: Annotated[str, typer.Argument(help="Who delivers, e.g. stripe.")],
     organization: Annotated[str, typer.Argument(help="Whose events they are.")],
-    secret_env: SecretFrom = "WEBHOOK_SECRET",
+    secret_env: SecretFrom = "WEBHOOK_SECRET",  # noqa: S107 - no secret: the name of a variable
     integration: Annotated[str | None, typer.Option(help="Whose tables change; needed if there are several.")] = None,
     event: Annotated[list[str] | None, typer.Option(help="Take only this type of event; may be repeated.")] = None,
 ) -> None:
@@ -72,7 +72,7 @@ def list_() -> None:
 @app.command("rotate")
 def rotate(
     endpoint_id: EndpointId,
-    secret_env: SecretFrom = "WEBHOOK_SECRET",
+    secret_env: SecretFrom = "WEBHOOK_SECRET",  # noqa: S107 - no secret: the name of a variable
     overlap_hours: Annotated[float, typer.Option(min=0, help="How long the secrets until now still count.")] = 24,
 ) -> None:
     """Replace an endpoint's secret; the ones until now count a while longer.

@@ -72,32 +72,32 @@ class MySQLSnapshot(Snapshot):
             conditions.append(_before(_terms(found, piece.end)))
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         if table.keyless:
-            return self._numbered(table.object, f"SELECT {found.line()} FROM {found.name}")
+            return self._numbered(table.object, f"SELECT {found.line()} FROM {found.name}")  # noqa: S608 - names are quoted, values are quoted or numbers
         index = f" FORCE INDEX ({quoted(found.index)})" if found.index and found.ordered else ""
-        return self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{index}{where}")
+        return self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{index}{where}")  # noqa: S608 - names are quoted, values are quoted or numbers
 
     def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:
         found = self._found[table.object]
         cursor = found.column(column)
         where = "" if after is None else f" WHERE {_since(cursor, after)}"
-        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"
+        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"  # noqa: S608 - names are quoted, values are quoted or numbers
         with self._reader() as reader, translated(self._integration):
             greatest = execute(reader, newest)[0][0]
         greatest = None if greatest is None else str(greatest)
-        for part in self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{where}"):
+        for part in self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{where}"):  # noqa: S608 - names are quoted, values are quoted or numbers
             yield part, greatest
 
     def keys(self, table: SourceTable) -> Iterator[bytes]:
         found = self._found[table.object]
         fields = [found.column(name).kind.field(quoted(name)) for name in table.key]
-        return self._lines(table.object, f"SELECT {copy_line(fields)} FROM {found.name}")
+        return self._lines(table.object, f"SELECT {copy_line(fields)} FROM {found.name}")  # noqa: S608 - names are quoted, values are quoted or numbers
 
     def _next_mark(self, found: FoundTable, begin: list[str] | None) -> list[str] | None:
         listed = ", ".join(map(quoted, found.ordered))
         marks = ", ".join(_mark(found.column(name)) for name in found.ordered)
         where = "" if begin is None else f" WHERE {_beyond(_terms(found, begin), strictly=True)}"
         statement = (
-            f"SELECT {marks} FROM {found.name} FORCE INDEX ({quoted(str(found.index))}){where} "
+            f"SELECT {marks} FROM {found.name} FORCE INDEX ({quoted(str(found.index))}){where} "  # noqa: S608 - names are quoted, values are quoted or numbers
             f"ORDER BY {listed} LIMIT 1 OFFSET {PIECE_ROWS - 1}"
         )
         with self._guiding, translated(self._integration):
@@ -179,12 +179,18 @@ def _terms(found: FoundTable, marks: Sequence[str]) -> list[tuple[str, str]]:
 
 def _literal(column: FoundColumn, mark: str) -> str:
     if column.codec or column.kind.orderable == "bytes":
-        assert re.fullmatch(r"[0-9A-F]*", mark), mark
+        if not re.fullmatch(r"[0-9A-F]*", mark):
+            raise _no_mark()
         return f"_utf8mb4 x'{mark}'" if column.codec else f"x'{mark}'"
     if column.kind.orderable == "number":
-        assert _NUMBER.fullmatch(mark), mark
+        if not _NUMBER.fullmatch(mark):
+            raise _no_mark()
         return mark
     return _text(mark)
+
+
+def _no_mark() -> ProviderMisbehaved:
+    return ProviderMisbehaved("MySQL gave a key that is not written as its column's are.")
 
 
 def _beyond(terms: Sequence[tuple[str, str]], *, strictly: bool) -> str:

@@ -132,7 +132,7 @@ class Source:
         with self._translated():
             connection = self._connection()
             wanted = ", ".join(f"({', '.join(connection.escape(str(value)) for value in row)})" for row in keys)
-            rows = execute(connection, f"SELECT {values} FROM {found.name} WHERE ({', '.join(key)}) IN ({wanted})")
+            rows = execute(connection, f"SELECT {values} FROM {found.name} WHERE ({', '.join(key)}) IN ({wanted})")  # noqa: S608 - names are quoted, values are quoted or numbers
         return [tuple(None if value is None else str(value) for value in row) for row in rows]
 
     def close(self) -> None:

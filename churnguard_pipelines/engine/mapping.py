@@ -204,7 +204,7 @@ def _compile(table: Table) -> _MapRecords:
         columns="\n".join(" " * 12 + line for line in lines),
         names="".join(f"c{number}, " for number in range(len(table.columns))),
     )
-    exec(compile(source, f"<mapper of {table.name}>", "exec"), namespace)  # every name in it is ours or quoted by repr
+    exec(compile(source, f"<mapper of {table.name}>", "exec"), namespace)  # noqa: S102 - every name in it is ours or quoted by repr
     mapper: _MapRecords = namespace["map_records"]
     return mapper
 

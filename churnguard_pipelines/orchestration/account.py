@@ -80,7 +80,7 @@ def _obstacle(user: SystemUser, settings: Settings) -> str | None:
 @cache
 def _cannot_run(user: SystemUser) -> str | None:
     try:
-        ended = subprocess.run(
+        ended = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
             [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False, **user.process_options
         )
         problem = ended.stderr.strip().rpartition("\n")[2] if ended.returncode else None

@@ -50,7 +50,7 @@ class SyncProcess:
         self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
         account = Account(store.settings)
         with account.new_file(self._log) as stream:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
                 [*LAUNCH, "sync", request.to_json()],
                 env=dagster_environment(store) | account.environment,
                 stdin=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
     log = store.settings.home / "logs" / "mrr.log"
     account = Account(store.settings)
     with account.new_file(log) as stream:
-        ended = subprocess.run(
+        ended = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
             [*LAUNCH, "mrr", *integration_ids],
             env=dagster_environment(store) | account.environment,
             stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,

@@ -127,7 +127,7 @@ class Services:
     def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
         program = Path(sys.executable).with_name(command[0])
         with self._account.new_file(self._logs / f"{name}.log") as log:
-            self._processes[name] = subprocess.Popen(
+            self._processes[name] = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
                 [str(program), *command[1:]],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -174,17 +174,17 @@ def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5, verify=False).is_success  # our own certificate, by an address it is not for
+        return httpx.get(url, timeout=5, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
     except httpx.TransportError:
         return False
 
 
 def _shown(host: str) -> str:
-    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
 
 
 def _reached(host: str, port: int) -> str:
-    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not listened on
 
 
 def _die_with_parent() -> None:

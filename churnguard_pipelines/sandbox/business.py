@@ -75,7 +75,7 @@ class Business:
         self.profile = profile
         self.anchor = anchor
         self.target = round(profile.customers * scale)
-        self.rng = Random(f"{seed}/{profile.name}")
+        self.rng = Random(f"{seed}/{profile.name}")  # noqa: S311 - a simulation that must come out the same again
         self.opened = add_months(anchor, -HISTORY_MONTHS)
         self.now = self.opened
         self.books = Books(self.opened, profile.reporting_currency)

@@ -49,7 +49,7 @@ class Product:
 
     def __init__(self, world: World, account: str, url: str) -> None:
         self._world, self._account, self._url = world, account, url
-        self._chance = Random(f"{account}/product")
+        self._chance = Random(f"{account}/product")  # noqa: S311 - a simulation that must come out the same again
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         with psycopg.connect(url) as connection:

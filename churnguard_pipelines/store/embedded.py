@@ -37,7 +37,7 @@ PORT = 5432  # only part of the socket's name; given everywhere, because PGPORT 
 _START_SECONDS = 120
 _STOP_SECONDS = 60
 _RELOAD_SECONDS = 30
-_BY_PASSWORD = "local all all scram-sha-256\n"
+_BY_PASSWORD = "local all all scram-sha-256\n"  # noqa: S105 - no secret: a line of pg_hba.conf
 _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",  # Dagster's daemon, web server and runs each keep a few
@@ -216,7 +216,7 @@ class EmbeddedPostgres:
         self._clear_left_over()
         placed = self._placed
         # Relative log and PGDATA by environment: pg_ctl builds a shell command and does not quote what it is given.
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
             [
                 placed.programs / "pg_ctl",
                 "start",
@@ -321,7 +321,7 @@ class EmbeddedPostgres:
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
         placed = self._placed
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
             [placed.programs / program, *arguments],
             cwd=placed.folder,
             stdin=subprocess.DEVNULL,

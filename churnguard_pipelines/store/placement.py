@@ -56,7 +56,8 @@ class SystemUser:
         return os.access(path, os.R_OK) if self.uid is None else self._may("-r", path)
 
     def _may(self, what: str, path: Path) -> bool:
-        return subprocess.run(["test", what, str(path)], cwd="/", check=False, **self.process_options).returncode == 0
+        command = ["test", what, str(path)]
+        return subprocess.run(command, cwd="/", check=False, **self.process_options).returncode == 0  # noqa: S603 - a list, no shell; its program is ours
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Placement:
         if len(str(near)) <= _LONGEST_SOCKET_FOLDER and re.fullmatch(r"[A-Za-z0-9/._-]+", str(near)):
             return near
         digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
-        return Path("/tmp") / f"churnguard-{os.getuid()}-{digest}"
+        return Path("/tmp") / f"churnguard-{os.getuid()}-{digest}"  # noqa: S108 - its owner is checked before it is used
 
     def make_socket_folder(self) -> None:
         """Raises ``DatabaseUnavailable`` if the place in ``/tmp`` was taken by somebody else."""
@@ -219,7 +220,7 @@ def _make_system_user(name: str) -> None:
         name,
     ]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a list, no shell; its program is ours
         problem = result.stderr.strip() if result.returncode else ""
     except FileNotFoundError:
         problem = "useradd is not installed"

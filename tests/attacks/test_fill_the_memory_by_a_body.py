@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -63,10 +64,8 @@ def test_many_unfinished_bodies_of_one_organization_take_nothing_from_others(
         opened(url, API, greedy | {"Content-Length": "900"}, body) as first,
         opened(url, API, bearer(make_key(organization_id="acme")) | {"Content-Length": "900"}, body) as second,
     ):
-        first.settimeout(0.2)
-        assert answer_of(second)[0] == 503
-        with pytest.raises(TimeoutError):
-            first.recv(1)
+        refused, _, _ = select.select([first, second], [], [], 20)
+        assert [answer_of(each)[0] for each in refused] == [503], "whichever came later"
         assert httpx.post(url + API, content=body, headers=bearer(make_key())).status_code in (400, 422)
     assert httpx.post(url + API, content=body, headers=greedy).status_code in (400, 422), "it is free again"
 
@@ -76,8 +75,10 @@ def test_nobody_is_kept_from_signing_in_by_half_forms(
 ) -> None:
     monkeypatch.setattr(bodies, "STRANGERS_SHARE", 4096)
     head = {"Content-Length": "4000", "Origin": url}
-    with opened(url, LOGIN, head, b"key=" + b"x" * 3900), opened(url, LOGIN, head, b"key=" + b"x" * 3900) as second:
-        assert answer_of(second)[0] == 503
+    half = b"key=" + b"x" * 3900
+    with opened(url, LOGIN, head, half) as first, opened(url, LOGIN, head, half) as second:
+        refused, _, _ = select.select([first, second], [], [], 20)
+        assert [answer_of(each)[0] for each in refused] == [503]
         assert httpx.get(url + API, headers=bearer(make_key())).status_code == 200
 
 
@@ -85,6 +86,14 @@ def test_nobody_is_kept_from_signing_in_by_half_forms(
 def test_the_limit_is_where_it_is_said_to_be(url: str, make_key: MakeKey, size: int) -> None:
     answer = httpx.post(url + API, content=json.dumps({"x": "y" * size}), headers=bearer(make_key()))
     assert answer.status_code == (413 if size > MIB else 422)
+
+
+def test_a_hundred_thousand_mistakes_are_not_a_hundred_thousand_answers(url: str, make_key: MakeKey) -> None:
+    """Each unknown field is one, and its name comes back."""
+    body = json.dumps({f"{number:x}": 1 for number in range(60_000)} | {"x" * 100_000: 1})
+    answer = httpx.post(url + API, content=body, headers=bearer(make_key()))
+    assert answer.status_code == 422
+    assert len(answer.content) < 100_000
 
 
 def opened(url: str, path: str, headers: dict[str, str], body: bytes) -> closing[socket.socket]:

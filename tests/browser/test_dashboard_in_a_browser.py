@@ -108,6 +108,7 @@ def test_dagster_s_pages_work_without_anything_from_elsewhere(installation: Inst
         "http://127.0.0.1:9/leak.png",
     )
     assert refused == "img-src"
+    hosts.clear()
     page.goto(f"{installation.url}/dashboard/graphql")
     expect(page.locator(".graphiql-container")).to_be_visible()
     assert hosts - {""} == {urlsplit(installation.url).netloc}

@@ -165,7 +165,7 @@ def _daemon(store: Store) -> Component:
 
 async def _gateway(store: Store) -> Component:
     settings = store.settings
-    host = "127.0.0.1" if settings.webhook_host == "0.0.0.0" else settings.webhook_host
+    host = "127.0.0.1" if settings.webhook_host == "0.0.0.0" else settings.webhook_host  # noqa: S104 - compared, not listened on
     try:
         async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT_SECONDS) as client:
             answer = await client.get(f"http://{host}:{settings.webhook_port}/webhooks/health")

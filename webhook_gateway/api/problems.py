@@ -24,6 +24,8 @@ _UNSTORABLE = (
     errors.DatetimeFieldOverflow,
 )
 UNSTORABLE = "A text holds U+0000 or half a surrogate pair, or a number or a date is beyond what can be stored."
+MOST_NAMED, MOST_CHARACTERS = 50, 200
+"""Fields that are wrong, and of the name of each: a body has room for a hundred thousand."""
 DESCRIBED: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "What is wrong, and what to do.",
@@ -77,7 +79,8 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Names each field; never repeats its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
     fields = [
-        {"field": ".".join(map(str, each["loc"][1:])) or "body", "problem": each["msg"]} for each in error.errors()
+        {"field": ".".join(map(str, each["loc"][1:]))[:MOST_CHARACTERS] or "body", "problem": each["msg"]}
+        for each in error.errors()[:MOST_NAMED]
     ]
     return _problem(422, "; ".join(f"{each['field']}: {each['problem']}" for each in fields), errors=fields)
 

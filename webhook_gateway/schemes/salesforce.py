@@ -26,7 +26,7 @@ class Salesforce(Scheme):
 
     provider, title = "salesforce", "Salesforce"
     content_types = ("text/xml",)
-    generated_secret_prefix = "sfwh_"
+    generated_secret_prefix = "sfwh_"  # noqa: S105 - no secret: how those that we make begin
 
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
         if not has_url_secret(delivery, trust):  # first: the XML of strangers is not even read
