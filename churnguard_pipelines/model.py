@@ -106,6 +106,10 @@ class ProcessingMode(StrEnum):
     EXACTLY_ONCE = "exactly_once"
 
 
+ConfiguredBy = Literal["operator", "organization"]
+"""Who last set the addresses and credentials, which decides where they may point us."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -184,6 +188,7 @@ class IntegrationConfiguration(_Model):
     entity_mappings: dict[str, str] = Field(default_factory=dict)
     created_at: datetime | None = None
     created_by: str | None = None
+    configured_by: ConfiguredBy = "operator"
     tags: list[str] = Field(default_factory=list)
 
 
@@ -193,7 +198,7 @@ _HOST_PORT = re.compile(r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s:/@,\[\]]+):\d{1,5}\s*")
 _SCHEMES = {StreamType.REDIS: ("redis", "rediss", "unix"), StreamType.WEBSOCKET: ("ws", "wss")}
 
 
-class StreamConfiguration(_Model):
+class StreamFields(_Model):
     """A configured real-time feed. ``topics``: a WebSocket may have none.
 
     ``connection_config``: for ``kafka`` ``bootstrap_servers`` (host:port, a list or comma-separated), for ``redis`` and
@@ -233,6 +238,12 @@ class StreamConfiguration(_Model):
         return config
 
 
+class StreamConfiguration(StreamFields):
+    """A configured real-time feed and who configured it, which no request says for itself."""
+
+    configured_by: ConfiguredBy = "operator"
+
+
 def _check_servers(servers: JsonValue) -> None:
     listed = servers.split(",") if isinstance(servers, str) else servers
     if listed is None:
@@ -258,7 +269,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
-class APIIngestionRule(_Model):
+class RuleFields(_Model):
     """A REST endpoint to read on a schedule. ``data_path``: dotted path to the records in the answer.
 
     ``headers`` and ``authentication`` are sealed before they are stored, and ``endpoint_url`` if it holds a secret.
@@ -288,6 +299,12 @@ class APIIngestionRule(_Model):
         if len({name.lower() for name in headers}) < len(headers):
             raise ValueError("one is given twice; upper and lower case are the same")
         return headers
+
+
+class APIIngestionRule(RuleFields):
+    """A REST endpoint to read on a schedule and who configured it, which no request says for itself."""
+
+    configured_by: ConfiguredBy = "operator"
 
 
 def revealed(value: Any) -> Any:

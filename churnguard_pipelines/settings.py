@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
 
@@ -16,6 +19,45 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts to bind to that nobody else's machine reaches."""
+
+_ALLOWED = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+|[0-9A-Fa-f:.]+)(?P<length>/\d{1,3})?(:(?P<port>\d{1,5}))?"
+)
+
+
+@dataclass(frozen=True)
+class AllowedAddress:
+    """A network, or a name with whatever addresses it has, and the port if only one is meant."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    name: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> AllowedAddress:
+        """``10.1.0.0/16``, ``10.1.2.3:5432``, ``[fd00::1]:5432``, ``db.internal``, ``db.internal:5432``. Raises
+        ``ValueError``."""
+        parts = _ALLOWED.fullmatch(text)
+        port = int(parts["port"]) if parts and parts["port"] else None
+        if parts is None or port == 0 or (port or 0) > 65535:
+            raise ValueError(f"has “{text}”, which is neither a network nor a host, with a port or without")
+        host = parts["host"].strip("[]")
+        try:
+            network = ipaddress.ip_network(host + (parts["length"] or ""))
+        except ValueError as error:
+            if parts["length"] or ":" in host or host.replace(".", "").isdigit():
+                raise ValueError(f"has “{text}”, which is no network: {error}") from None
+            return cls(None, host.rstrip(".").lower(), port)
+        return cls(network, "", port)
+
+    def names(self, host: str, port: int) -> bool:
+        return self.name == host.rstrip(".").lower() and self._opens(port)
+
+    def contains(self, address: str, port: int) -> bool:
+        return self.network is not None and ipaddress.ip_address(address) in self.network and self._opens(port)
+
+    def _opens(self, port: int) -> bool:
+        return self.port in (None, port)
 
 
 class Settings(BaseSettings):
@@ -62,6 +104,11 @@ class Settings(BaseSettings):
     oidc_viewer_emails: str | None = Field(None, validation_alias=AliasChoices("OIDC_VIEWER_EMAILS"))
     """Both comma-separated: who may sign in with the identity provider, and as what."""
     api_rate_limiting_enabled: bool = Field(True, validation_alias=AliasChoices("API_RATE_LIMITING_ENABLED"))
+    tenant_addresses: Annotated[tuple[AllowedAddress, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("CHURNGUARD_TENANT_ADDRESSES")
+    )
+    """Comma-separated networks and hosts, with a port or without, that organizations may have us connect to besides
+    public addresses."""
     redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
     kafka_bootstrap_servers: str | None = Field(None, validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS"))
 
@@ -76,6 +123,13 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must be a postgresql:// URL")
         return value
+
+    @field_validator("tenant_addresses", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(AllowedAddress.parse(each) for each in map(str.strip, value.split(",")) if each)
 
     @field_validator("home")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from churnguard_pipelines.engine.hearsay import shorten
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -160,12 +161,6 @@ def common_description(response: Response) -> str | None:
         if isinstance(body.get(name), str):
             return str(body[name])
     return None
-
-
-def shorten(text: str, length: int) -> str:
-    """One line of printable text, at most ``length`` characters."""
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _plain_text(body: bytes) -> str:

@@ -124,13 +124,15 @@ class Configurations(Generic[Model]):
 
     def _row(self, vault: Vault, document: Document) -> dict[str, Any]:
         masked, secrets = mask(document, self._secret)
-        own = (self._key.name, "organization_id")
+        own = (self._key.name, "organization_id", "configured_by")
         config = {name: value for name, value in masked.items() if name not in own}
-        return {"config": config, "secrets_sealed": vault.seal(json.dumps(secrets))}
+        sealed = vault.seal(json.dumps(secrets))
+        return {"config": config, "secrets_sealed": sealed, "configured_by": document["configured_by"]}
 
     def _opened(self, vault: Vault, row: Row[Any]) -> Configured[Model]:
         id_ = row._mapping[self._key]
-        masked = {self._key.name: id_, "organization_id": row.organization_id, **row.config}
+        own = {"organization_id": row.organization_id, "configured_by": row.configured_by}
+        masked = {self._key.name: id_, **own, **row.config}
         secrets: Secrets = json.loads(vault.open(row.secrets_sealed))
         opened = self._model.model_validate(unmask(masked, secrets))
         return Configured(opened, masked, row.created_at, row.created_by)

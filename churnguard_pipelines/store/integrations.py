@@ -36,7 +36,9 @@ _SEALED = (
     streams.c.secrets_sealed,
     ingestion_rules.c.secrets_sealed,
 )
-_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"}
+_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
+    "configured_by"
+}
 
 
 def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
@@ -82,7 +84,8 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
                 remedy="Use another integration_id.",
             )
     row = _row(store, integration, actor)
-    changed = {name: row[name] for name in ("config", "credentials_sealed", "status")} | {"status_reason": None}
+    changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
+    changed["status_reason"] = None
     with store.operator() as connection:
         # What the old credentials were refused for says nothing about the new ones.
         connection.execute(sa.delete(breakers).where(breakers.c.integration_id == integration.integration_id))
@@ -258,6 +261,7 @@ def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dic
         "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,
+        "configured_by": integration.configured_by,
     }
 
 
@@ -282,6 +286,7 @@ def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
         status=row.status,
         created_at=row.created_at,
         created_by=row.created_by,
+        configured_by=row.configured_by,
         credentials=credentials,
     )
 

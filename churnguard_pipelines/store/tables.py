@@ -21,6 +21,10 @@ def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default="0")
 
 
+def _configured_by() -> Column[str]:
+    return Column("configured_by", Text, nullable=False, server_default="operator")
+
+
 organizations = Table(
     "organizations",
     metadata,
@@ -43,6 +47,7 @@ integrations = Table(
     _text("status_reason", null=True),
     Column("created_at", _MOMENT, nullable=False, server_default=func.now()),
     _text("created_by", null=True),
+    _configured_by(),
     schema="control",
 )
 
@@ -71,6 +76,7 @@ streams, ingestion_rules = (
         _text("secrets_sealed"),
         _moment("created_at"),
         _text("created_by", null=True),
+        _configured_by(),
         schema="control",
     )
     for name, key in (("streams", "stream_id"), ("ingestion_rules", "rule_id"))

@@ -9,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from churnguard_pipelines.model import (
     APIIngestionRule,
+    ConfiguredBy,
     CredentialType,
     DataFormat,
     FieldMappings,
     HttpMethod,
     Identifier,
     IntegrationCredentials,
+    RuleFields,
     RuleFormat,
     SyncFrequency,
 )
@@ -25,7 +27,7 @@ router = APIRouter(prefix="/ingestion", tags=["ingestion"])
 RuleId = Annotated[Identifier, Path()]
 
 
-class NewRule(APIIngestionRule):
+class NewRule(RuleFields):
     """``rule_id``: made up if omitted."""
 
     model_config = ConfigDict(
@@ -82,12 +84,13 @@ class Rule(BaseModel):
     credential_type: CredentialType | None
     created_at: datetime
     created_by: str | None
+    configured_by: ConfiguredBy
 
 
 @router.post("/rules", status_code=201)
 def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
     made_organization(store, principal, new.organization_id)
-    return _shown(RULES.add(store, new, actor=principal.id))
+    return _shown(RULES.add(store, APIIngestionRule(**dict(new)), actor=principal.id))
 
 
 @router.get("/rules")

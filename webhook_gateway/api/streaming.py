@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from churnguard_pipelines.model import (
     BatchSize,
+    ConfiguredBy,
     DataFormat,
     FieldMappings,
     Identifier,
     ProcessingMode,
     StreamConfiguration,
+    StreamFields,
     StreamType,
     Topics,
 )
@@ -32,7 +34,7 @@ class ProcessingConfig(BaseModel):
     processing_mode: ProcessingMode | None = None
 
 
-class NewStream(StreamConfiguration):
+class NewStream(StreamFields):
     """``stream_id``: made up if omitted. ``processing_config`` wins over the fields themselves."""
 
     model_config = ConfigDict(
@@ -88,6 +90,7 @@ class Stream(BaseModel):
     field_mappings: dict[str, str]
     created_at: datetime
     created_by: str | None
+    configured_by: ConfiguredBy
 
 
 class StreamMetrics(BaseModel):

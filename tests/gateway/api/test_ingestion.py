@@ -42,7 +42,7 @@ def test_a_rule_is_created_shown_changed_and_removed(call: Call) -> None:
         "endpoint_url": "https://support.example.com/tickets", "headers": {"Accept": MASK, "X-Tenant": MASK},
         "response_format": "csv", "data_path": "data.tickets", "sync_frequency": 600,
         "field_mappings": {"requester.email": "email"}, "credential_type": "basic_auth", "created_at": None,
-        "created_by": None,
+        "created_by": None, "configured_by": "operator",
     }  # fmt: skip
     assert call("GET", f"/ingestion/rules/{name}").json() == created.json()
     assert call("GET", "/ingestion/rules").json() == [created.json()]

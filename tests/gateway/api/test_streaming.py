@@ -38,7 +38,7 @@ def test_a_stream_is_created_shown_changed_and_removed(store: Store, call: Call)
         "stream_id": name, "organization_id": "org_123", "name": "User events", "stream_type": "kafka",
         "topics": ["user.events"], "connection_config": {"bootstrap_servers": "broker:9092"}, "data_format": "json",
         "processing_mode": "exactly_once", "batch_size": 50, "field_mappings": {}, "created_at": None,
-        "created_by": None,
+        "created_by": None, "configured_by": "operator",
     }  # fmt: skip
     assert call("GET", f"/streaming/streams/{name}").json() == created.json()
     assert call("GET", "/streaming/streams").json() == [created.json()]

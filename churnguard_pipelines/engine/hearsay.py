@@ -1,0 +1,36 @@
+"""What a foreign server says: repeated to whoever may choose freely where we ask, else kept for the operator's log.
+
+An organization that has us ask a server must not have us read out the answer to it: errors, reports and alerts about
+its integrations then hold our own words only.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from churnguard_pipelines.model import IntegrationConfiguration
+
+LONGEST = 300
+"""Characters of somebody else's words."""
+
+_log = logging.getLogger(__name__)
+
+
+def quoted(integration: IntegrationConfiguration, words: str) -> str:
+    """``: words`` to go on with in a message, or nothing where an organization says whom we ask."""
+    return repeated(integration.integration_id, words, aloud=integration.configured_by == "operator")
+
+
+def repeated(integration_id: str, words: str, *, aloud: bool) -> str:
+    """The same where the caller knows whether it may be said ``aloud``."""
+    line = shorten(words, LONGEST)
+    if aloud:
+        return f": {line}" if line else ""
+    _log.warning("%s: the server said %r", integration_id, line)
+    return ""
+
+
+def shorten(text: str, length: int) -> str:
+    """One line of printable text, at most ``length`` characters."""
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 16 * length]).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
