@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
+import pymongo
 from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 
+from churnguard_pipelines.connectors.allowance import ANSWER_SECONDS
 from churnguard_pipelines.connectors.mongodb_connection import Source
 from churnguard_pipelines.connectors.mongodb_documents import (
     CONTENT,
@@ -23,11 +26,13 @@ from churnguard_pipelines.connectors.mongodb_documents import (
     Script,
     is_uuid,
 )
+from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 SAMPLED = 200
 """Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
+MOST_COLLECTIONS = 20_000
 MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
 BY_ID = [(KEY, 1)]
 AT_ONCE = 4  # questions: most of a discovery is waiting for answers, of which each may have 16 MB
@@ -69,8 +74,12 @@ class Collections:
 
 def find_collections(source: Source) -> Collections:
     readable, others = [], {}
-    with source.translated():
-        listed = {item["name"]: item for item in source.database.list_collections()}
+    with source.translated(), pymongo.timeout(ANSWER_SECONDS):
+        listed = {item["name"]: item for item in islice(source.database.list_collections(), MOST_COLLECTIONS + 1)}
+    if len(listed) > MOST_COLLECTIONS:
+        raise ProviderMisbehaved(
+            f"MongoDB lists more than {MOST_COLLECTIONS} collections.", integration_id=source.integration.integration_id
+        )
     for name, item in sorted(listed.items()):
         if name.startswith("system.") or (name.endswith(_CHUNKS) and _bucket(name, _CHUNKS) + _FILES in listed):
             continue

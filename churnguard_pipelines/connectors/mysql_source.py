@@ -8,14 +8,21 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pymysql
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.database import ChangeLog, Snapshot
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables, is_mariadb
 from churnguard_pipelines.connectors.mysql_changes import MySQLChanges
 from churnguard_pipelines.connectors.mysql_check import examine, grantee, log_problems, retention
-from churnguard_pipelines.connectors.mysql_connection import connect, execute, hang_up, parameters, quoted, translated
+from churnguard_pipelines.connectors.mysql_connection import (
+    connect,
+    execute,
+    hang_up,
+    quoted,
+    server_of_mysql,
+    translated,
+)
 from churnguard_pipelines.connectors.mysql_position import current_place, variables
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.mysql_start import position_at
 from churnguard_pipelines.connectors.sdk import ObjectAccess
@@ -30,8 +37,8 @@ _OLDEST = {"MariaDB": (10, 5), "MySQL": (8, 0)}
 class Source:
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self._integration = integration
-        self._database = str(parameters(integration)["database"])
-        self._opened: pymysql.Connection[Cursor] | None = None
+        self._database = server_of_mysql(integration).database
+        self._opened: Connection | None = None
         self._found: dict[str, FoundTable] = {}
 
     def identity(self) -> str:
@@ -139,7 +146,7 @@ class Source:
         if self._opened is not None:
             hang_up(self._opened)
 
-    def _connection(self) -> pymysql.Connection[Cursor]:
+    def _connection(self) -> Connection:
         if self._opened is None or not self._opened.open:
             self._opened = connect(self._integration)
         return self._opened

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import psycopg
 from psycopg.sql import SQL, Identifier, Placeholder
 
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector, Snapshot
@@ -20,7 +19,7 @@ from churnguard_pipelines.connectors.postgresql_changes import (
     publish,
 )
 from churnguard_pipelines.connectors.postgresql_check import examine
-from churnguard_pipelines.connectors.postgresql_connection import connect, translated
+from churnguard_pipelines.connectors.postgresql_connection import Connection, connect, translated
 from churnguard_pipelines.connectors.postgresql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -42,14 +41,14 @@ class PostgreSQL(DatabaseConnector):
     def __init__(self, integration: IntegrationConfiguration) -> None:
         super().__init__(integration)
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
-        self._opened: psycopg.Connection[Any] | None = None
+        self._opened: Connection | None = None
         self._found: dict[str, FoundTable] = {}
 
     def identity(self) -> str:
         """The cluster's own number, and the database's."""
         row = self._one(
-            "SELECT system_identifier::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()) "
-            "FROM pg_control_system()"
+            "SELECT c.system_identifier::text || '/' || d.oid FROM pg_catalog.pg_control_system() c, "
+            "pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
         return str(row[0])
 
@@ -136,7 +135,7 @@ class PostgreSQL(DatabaseConnector):
         with self._translated():
             return self._connection().execute(query).fetchone()
 
-    def _connection(self) -> psycopg.Connection[Any]:
+    def _connection(self) -> Connection:
         if self._opened is None or self._opened.closed:
             self._opened = connect(self.integration)
         return self._opened

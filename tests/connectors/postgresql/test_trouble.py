@@ -13,7 +13,6 @@ from churnguard_pipelines.connectors.change_lane import ChangeLane
 from churnguard_pipelines.connectors.database_sync import discover, opened_database, reset_database
 from churnguard_pipelines.connectors.integration_removal import remove_integration
 from churnguard_pipelines.connectors.postgresql_changes import slot_name
-from churnguard_pipelines.connectors.postgresql_connection import parameters
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.sync import check_connection
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
@@ -274,7 +273,7 @@ def test_a_slot_that_another_reads_is_not_ours(
     monkeypatch.setattr("churnguard_pipelines.connectors.postgresql_changes.SLOT_WAIT", 0.3)
     made = register(sync_mode="real_time")
     sync(store)
-    other = ReplicationStream(parameters(made), SLOT, SLOT, "0/0", "")
+    other = ReplicationStream(made, SLOT, SLOT, "0/0")
     try:
         assert f"the replication slot {SLOT} is in use by the server's process" in str(sync(store).error)
     finally:
