@@ -80,7 +80,8 @@ class SyncFailed(ChurnGuardError):
 
 
 class ProviderError(ChurnGuardError):
-    """Something on the provider's side. ``status``: the HTTP status where there was one."""
+    """Something on the provider's side. ``status``: the HTTP status where there was one. ``said``: the words of a
+    server, not for everybody: whoever knows who asked adds them to the message."""
 
     def __init__(
         self,
@@ -89,9 +90,11 @@ class ProviderError(ChurnGuardError):
         integration_id: str | None = None,
         remedy: str | None = None,
         status: int | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message, integration_id=integration_id, remedy=remedy)
         self.status = status
+        self.said = said
 
 
 class AuthenticationFailed(ProviderError):

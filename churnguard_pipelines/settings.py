@@ -50,14 +50,15 @@ class AllowedAddress:
             return cls(None, host.rstrip(".").lower(), port)
         return cls(network, "", port)
 
-    def names(self, host: str, port: int) -> bool:
+    # ``port``: None if any would do.
+    def names(self, host: str, port: int | None) -> bool:
         return self.name == host.rstrip(".").lower() and self._opens(port)
 
-    def contains(self, address: str, port: int) -> bool:
+    def contains(self, address: str, port: int | None) -> bool:
         return self.network is not None and ipaddress.ip_address(address) in self.network and self._opens(port)
 
-    def _opens(self, port: int) -> bool:
-        return self.port in (None, port)
+    def _opens(self, port: int | None) -> bool:
+        return self.port is None or port is None or self.port == port
 
 
 class Settings(BaseSettings):

@@ -93,6 +93,8 @@ class ApiConnector(Connector):
     """A provider with an HTTP API that lists a fixed set of objects."""
 
     objects: ClassVar[tuple[Object, ...]]
+    own_hosts: ClassVar[frozenset[str]] = frozenset()
+    """Where the provider itself answers, if it is one place for all: its words may be shown to everybody."""
     ignored_events: ClassVar[frozenset[str]] = frozenset()
     """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
 

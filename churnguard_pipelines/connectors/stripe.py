@@ -17,7 +17,7 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
-from churnguard_pipelines.connectors.stripe_api import StripeApi, secret_key, should_retry
+from churnguard_pipelines.connectors.stripe_api import HOST, StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe_reading import StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential
 from churnguard_pipelines.engine.http import HttpClient
@@ -73,6 +73,7 @@ def changed_by(*events: str, **options: object) -> StripeOptions:
 
 class Stripe(ApiConnector):
     provider, kind, title = "stripe", IntegrationType.PAYMENT, "Stripe"
+    own_hosts = frozenset({HOST})
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS
     objects = (

@@ -15,12 +15,13 @@ from typing import Any
 import stripe
 
 from churnguard_pipelines.engine.answers import common_description
+from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing, RequestRefused
 from churnguard_pipelines.model import IntegrationConfiguration
 
 API_VERSION = "2026-05-27.dahlia"
-BASE_URL = "https://api.stripe.com"
+HOST = "api.stripe.com"
 PAGE = 100
 MISSING = "resource_missing"
 _REFUSALS = (400, 402, 404)
@@ -53,7 +54,7 @@ class StripeApi:
             secret_key(integration),
             stripe_version=self.version,
             stripe_account=account.get_secret_value() if account else None,
-            base_addresses={"api": str(integration.base_url or BASE_URL).rstrip("/")},
+            base_addresses={"api": str(integration.base_url or f"https://{HOST}").rstrip("/")},
             http_client=_Transport(http),
             max_network_retries=0,
         )
@@ -74,8 +75,9 @@ class StripeApi:
         error = body.get("error")
         if isinstance(error, dict) and error.get("code") == MISSING:
             return Answer({}, version, missing=error.get("param") or "id")
+        said = repeated(self.integration_id, common_description(response) or "", aloud=response.aloud)
         raise RequestRefused(
-            f"Stripe refused the request ({response.status} on GET {path}: {common_description(response)}).",
+            f"Stripe refused the request ({response.status} on GET {path}{said}).",
             integration_id=self.integration_id,
             remedy="Check the integration's settings; if they are right, this is our mistake.",
             status=response.status,

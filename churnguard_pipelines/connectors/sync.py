@@ -13,7 +13,9 @@ from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.database_sync import check_database, sync_database
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page
+from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
@@ -68,8 +70,9 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         integration_id=name,
     )
     with HttpClient(
-        name,
+        guard_of(integration),
         provider_title=kind.title,
+        own_hosts=kind.own_hosts,
         auth=kind.credential(integration),
         quota=gate if guarded else None,
         breaker=Breaker(store, integration.organization_id, name) if guarded else None,
@@ -252,8 +255,9 @@ def quota_account(integration: IntegrationConfiguration) -> str:
 
 def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:
     if checkpoint is not None and identity is not None and checkpoint.source not in (identity, UNKNOWN):
+        both = quoted(integration, f"{checkpoint.source} then, {identity} now")
         raise SourceChanged(
-            f"its checkpoint belongs to {checkpoint.source}, the credentials now to {identity}.",
+            f"its checkpoint belongs to another account than the credentials{both}.",
             integration_id=integration.integration_id,
             remedy="Register the other account as an integration of its own, or give the old account's credentials.",
         )

@@ -10,14 +10,17 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import HttpUrl
 
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
-from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration
+from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration, revealed
 from churnguard_pipelines.settings import AllowedAddress, load_settings
 
 LOOK_UP_SECONDS = 5.0
@@ -26,8 +29,18 @@ LOOK_UP_SECONDS = 5.0
 LookUp = Callable[[str, int], list[str]]
 """Host and port -> numeric addresses. Raises ``OSError`` or ``UnicodeError`` for what is no name."""
 
+_URL_FIELDS = ("url", "uri", "endpoint")
+_HOST_FIELDS = ("host", "hosts", "hostaddr", "server", "servers", "brokers", "bootstrap_servers", "bootstrap.servers")
+"""Of credentials and of streams; any that ends with ``_url`` is a URL, too."""
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,6})")
+
 _HOST = re.compile(r"[\w.:-]{1,255}")
 """No socket path, list, user, zone or control character, which some driver or other would understand."""
+
+_ENCRYPTED = ("https", "wss", "rediss")
+_PORTS = {"http": 80, "ws": 80, "redis": 6379, "rediss": 6379}
+"""Of schemes whose port is not 443."""
 
 _IPV4_SPECIAL = tuple(
     ipaddress.IPv4Network(network)
@@ -89,10 +102,10 @@ class AddressGuard:
             raise self._unreachable(host)
         return found
 
-    def check(self, host: str, port: int) -> None:
-        """What can be said without asking anybody: for the moment somebody configures it. Raises
-        ``InvalidConfiguration``."""
-        if not 0 < port < 65536:
+    def check(self, host: str, port: int | None) -> None:
+        """What can be said without asking anybody: for the moment somebody configures it. ``port``: None if it is not
+        known yet. Raises ``InvalidConfiguration``."""
+        if port is not None and not 0 < port < 65536:
             raise InvalidConfiguration(
                 f"{port} is no port.", integration_id=self.integration_id, remedy="A port is from 1 to 65535."
             )
@@ -106,7 +119,31 @@ class AddressGuard:
         if literal and not self._may_reach(host, port, literal):
             raise self._unreachable(host)
 
-    def _may_reach(self, host: str, port: int, found: list[str]) -> bool:
+    def check_url(self, url: str) -> None:
+        """Of HTTP or another protocol: the host, and that nobody on the way may read what is sent. Raises
+        ``InvalidConfiguration``."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise self._unreachable(url) from None
+        port = _PORTS.get(parts.scheme, 443) if port is None else port
+        self.check(host, port)
+        if self.restricted and parts.scheme not in _ENCRYPTED and not self._is_listed(host, port):
+            raise InvalidConfiguration(
+                f"“{shown(host)}” would be asked without encryption.",
+                integration_id=self.integration_id,
+                remedy=f"Its address must begin with {' or '.join(f'{scheme}://' for scheme in _ENCRYPTED)}.",
+            )
+
+    def _is_listed(self, host: str, port: int | None) -> bool:
+        addresses = _numeric(host)
+        return any(
+            each.names(host, port) or (addresses and all(each.contains(address, port) for address in addresses))
+            for each in self.allowed
+        )
+
+    def _may_reach(self, host: str, port: int | None, found: list[str]) -> bool:
         if not self.restricted or any(each.names(host, port) for each in self.allowed):
             return True
         return all(
@@ -115,13 +152,14 @@ class AddressGuard:
         )
 
     def _unreachable(self, host: str) -> InvalidConfiguration:
-        shown = "".join(sign for sign in host[:100] if sign.isprintable())
         if not self.restricted:
             return InvalidConfiguration(
-                f"there is no host “{shown}”.", integration_id=self.integration_id, remedy="Correct the host's name."
+                f"there is no host “{shown(host)}”.",
+                integration_id=self.integration_id,
+                remedy="Correct the host's name.",
             )
         return InvalidConfiguration(
-            f"“{shown}” is no host with a public address.",
+            f"“{shown(host)}” is no host with a public address.",
             integration_id=self.integration_id,
             remedy="Name one that the internet reaches; one inside can only be opened by whoever operates this "
             "installation, in CHURNGUARD_TENANT_ADDRESSES.",
@@ -133,6 +171,49 @@ def guard_of(configuration: IntegrationConfiguration | StreamConfiguration | API
     restricted = configuration.configured_by != "operator"
     allowed = load_settings().tenant_addresses if restricted else ()
     return AddressGuard(_name(configuration), restricted, allowed)
+
+
+def check_addresses(configuration: IntegrationConfiguration | StreamConfiguration | APIIngestionRule) -> None:
+    """Refuse at once what an organization may not configure, as far as it can be told without asking anybody; the rest
+    when it is connected to. Raises ``InvalidConfiguration``."""
+    guard = guard_of(configuration)
+    if not guard.restricted:
+        return
+    for name, text in _texts(revealed(_destinations(configuration))):
+        if name in _URL_FIELDS or name.endswith("_url"):
+            guard.check_url(text)
+        elif name in _HOST_FIELDS:
+            for each in text.split(","):
+                parts = _HOST_AND_PORT.fullmatch(each.strip())
+                host, port = (parts["host"].strip("[]"), int(parts["port"])) if parts else (each.strip(), None)
+                guard.check(host, port)
+
+
+def _destinations(configuration: IntegrationConfiguration | StreamConfiguration | APIIngestionRule) -> object:
+    """The parts of it that can name an address."""
+    match configuration:
+        case IntegrationConfiguration(base_url=base, webhook_url=webhook, credentials=own):
+            return {"base_url": base, "webhook_url": webhook, "credentials": own.custom_fields}
+        case StreamConfiguration(connection_config=connection):
+            return connection
+        case APIIngestionRule(endpoint_url=endpoint, authentication=own):
+            return {"endpoint_url": endpoint, "authentication": own.custom_fields if own else None}
+
+
+def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text within, with the name of the innermost field it is in."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, str(key).lower())
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item, name)
+    elif isinstance(value, (str, HttpUrl)):
+        yield name, str(value)
+
+
+def shown(host: str) -> str:
+    return "".join(sign for sign in host[:100] if sign.isprintable())
 
 
 def is_public(address: str) -> bool:

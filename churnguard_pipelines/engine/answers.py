@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.engine.hearsay import shorten
+from churnguard_pipelines.engine.hearsay import repeated, shorten
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -34,7 +34,10 @@ TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provi
 
 @dataclass(frozen=True)
 class Response:
-    """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock."""
+    """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock.
+
+    ``aloud``: whether a message may repeat what it says.
+    """
 
     status: int
     headers: Mapping[str, str]  # case-insensitive
@@ -42,6 +45,7 @@ class Response:
     received_at: float
     integration_id: str | None = field(default=None, repr=False)
     provider_title: str = field(default="The provider", repr=False)
+    aloud: bool = field(default=True, repr=False)
 
     def json(self) -> Any:
         """The parsed body. Raises ``ProviderUnavailable`` for an empty, cut or non-JSON one."""
@@ -61,6 +65,9 @@ class Response:
 
     def _not_json(self) -> str:
         body = self.content.lstrip()
+        if not self.aloud:
+            repeated(self.integration_id, _plain_text(body[:2000]), aloud=False)
+            return "something that is not JSON"
         kind = self.headers.get("content-type", "no content type").split(";")[0].strip()
         if not body:
             return f"an empty body instead of JSON ({kind})"
@@ -123,7 +130,7 @@ class Judge:
     def _error_of(self, call: str, response: Response, retry_after: float | None) -> ProviderError:
         title, status = self.provider_title, response.status
         words = (self.describe or common_description)(response)
-        said = f": {shorten(words, 300)}" if words else ""
+        said = repeated(self.integration_id, self.redact(words), aloud=response.aloud) if words else ""
         kind: type[ProviderError]
         if status == 401:
             kind, remedy = AuthenticationFailed, RENEW_CREDENTIALS

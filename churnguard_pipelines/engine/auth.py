@@ -37,7 +37,12 @@ AuthFlow = Generator[httpx.Request, httpx.Response, None]
 
 
 class Credential(httpx.Auth, ABC):
-    """An ``httpx.Auth`` that knows what must never be shown. Its ``repr`` is only its class's name."""
+    """An ``httpx.Auth`` that knows what must never be shown. Its ``repr`` is only its class's name.
+
+    ``token_url``: where it asks for tokens, if it does.
+    """
+
+    token_url: str | None = None
 
     @abstractmethod
     def secrets(self) -> tuple[str, ...]:
@@ -127,7 +132,7 @@ class OAuth2(Credential):
 
     def __init__(self, keeper: TokenKeeper, token_url: str, *, now: Callable[[], float] = time.time) -> None:
         self._keeper = keeper
-        self._token_url = token_url
+        self.token_url: str = token_url
         self._now = now
         self._lock = Lock()  # one thread of this process asks the keeper at a time
         self._token: Token | None = None
@@ -171,14 +176,14 @@ class OAuth2(Credential):
     def _token_request(self, request: httpx.Request, token: Token | None) -> httpx.Request:
         return httpx.Request(
             "POST",
-            self._token_url,
+            self.token_url,
             data=dict(self._grant(token)),
             headers={"accept": "application/json"},
             extensions=request.extensions,  # the time-outs; without them this call could hang for ever
         )
 
     def _parse(self, answer: httpx.Response, previous: Token | None) -> Token:
-        host, status = urlsplit(self._token_url).netloc.rpartition("@")[2], answer.status_code
+        host, status = urlsplit(self.token_url).netloc.rpartition("@")[2], answer.status_code
         try:
             body: Any = orjson.loads(answer.read())
         except orjson.JSONDecodeError:
@@ -191,9 +196,10 @@ class OAuth2(Credential):
         if status >= 400 or not isinstance(body.get("access_token"), str) or not body["access_token"]:
             reason = ": ".join(str(body[name]) for name in ("error", "error_description") if body.get(name))
             raise AuthenticationFailed(
-                f"the token endpoint at {host} gave no token ({status}{': ' + reason[:300] if reason else ''}).",
+                f"the token endpoint at {host} gave no token ({status}).",
                 remedy=RECONNECT,
                 status=status,
+                said=reason,
             )
         now = self._now()
         kept = previous.refresh_token if previous else None

@@ -21,7 +21,7 @@ def quoted(integration: IntegrationConfiguration, words: str) -> str:
     return repeated(integration.integration_id, words, aloud=integration.configured_by == "operator")
 
 
-def repeated(integration_id: str, words: str, *, aloud: bool) -> str:
+def repeated(integration_id: str | None, words: str, *, aloud: bool) -> str:
     """The same where the caller knows whether it may be said ``aloud``."""
     line = shorten(words, LONGEST)
     if aloud:

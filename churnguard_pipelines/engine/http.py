@@ -13,18 +13,23 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Transient
 from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
+from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.transport import TooManyBytes, allowed, transports
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, ProviderMisbehaved, ProviderUnavailable
 
 __all__ = ["HttpClient", "Metrics", "Response"]
 
 MIB = 1 << 20
 MAX_REDIRECTS = 5
+OVERHEAD = MIB
+"""Bytes over the wire that an attempt may take beyond its body: headers, redirects, tokens."""
 
 # Both write whole URLs, and httpcore whole headers, into the log; a key may be part of either.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -68,6 +73,7 @@ class _Call:
 class HttpClient:
     """Thread-safe; many threads call :meth:`request` at once over one pool of connections.
 
+    ``guard``: where it may go. ``own_hosts``: the provider's own, whose words may be repeated to everybody.
     ``timeout``: seconds for one attempt from connecting to the last byte. ``max_body``: bytes after decompression.
     ``quota`` and ``breaker`` are left out only where nothing is stored yet, e.g. to test new credentials.
     ``describe`` and ``should_retry``: see :class:`~churnguard_pipelines.engine.answers.Judge`. ``transport``: the seam
@@ -76,9 +82,10 @@ class HttpClient:
 
     def __init__(
         self,
-        integration_id: str,
+        guard: AddressGuard,
         *,
         provider_title: str = "The provider",
+        own_hosts: Collection[str] = (),
         auth: Credential | None = None,
         quota: QuotaGate | None = None,
         breaker: Breaker | None = None,
@@ -91,9 +98,12 @@ class HttpClient:
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.integration_id = integration_id
+        self.integration_id = guard.integration_id
         self.provider_title = provider_title
         self.metrics = Metrics()
+        self._guard = guard
+        self._own_hosts = own_hosts
+        self._auth = auth
         self._quota = quota
         self._breaker = breaker
         self._retry = retry or RetryPolicy()
@@ -101,15 +111,17 @@ class HttpClient:
         self._max_body = max_body
         self._clock = clock or Clock()
         self._judge = Judge(
-            integration_id, provider_title, describe, should_retry, secrets=auth.secrets if auth else tuple
+            guard.integration_id, provider_title, describe, should_retry, secrets=auth.secrets if auth else tuple
         )
+        guarded, mounts = transports(guard)
         self._client = httpx.Client(
             auth=auth,
             # No brotli or zstd: their bombs unpack thousands of times larger in one chunk.
             headers={"accept-encoding": "gzip, deflate", "user-agent": "churnguard-pipelines", **(headers or {})},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0),
-            transport=transport,
+            transport=transport or guarded,
+            mounts={} if transport else mounts,
+            trust_env=False,
         )
 
     def request(
@@ -177,18 +189,10 @@ class HttpClient:
         return self._quota.acquire() if self._quota is not None else nullcontext()
 
     def _send(self, call: _Call) -> Response:
-        deadline = self._clock.monotonic() + self._timeout
+        aloud = self._aloud(call.url)
         try:
-            request = self._client.build_request(
-                call.method, call.url, params=call.params, headers=call.headers, content=call.content
-            )
-            for _ in range(MAX_REDIRECTS + 1):
-                with closing(self._client.send(request, stream=True)) as answer:
-                    following = answer.next_request
-                    if following is None:
-                        return self._read(call, answer, deadline)
-                    self._same_origin(call, request.url, following.url, answer.status_code)
-                    request = following
+            with allowed(self._clock.monotonic, self._timeout, self._max_body + OVERHEAD):
+                return self._exchange(call, aloud)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise InvalidConfiguration(
                 f"the request {call} cannot be sent: {self._judge.redact(str(error))}.",
@@ -200,26 +204,55 @@ class HttpClient:
         except httpx.DecodingError:
             raise self._no_answer(call, "sent a damaged compressed answer") from None
         except httpx.TransportError as error:
-            raise self._no_answer(call, f"cannot be reached ({type(error).__name__}: {error})") from None
-        except ProviderUnavailable as error:  # from a token endpoint, within the auth flow
-            raise Transient(self._judge.error(type(error), error.message, TRY_LATER, error.status)) from None
-        except ProviderError as error:
-            raise self._judge.error(type(error), error.message, error.remedy, error.status) from None
+            words = self._judge.redact(str(error))  # of a malformed answer they are the server's
+            said = repeated(self.integration_id, words, aloud=aloud)
+            raise self._no_answer(call, f"cannot be reached ({type(error).__name__}{said})") from None
+        except TooManyBytes:
+            raise self._too_large(call) from None
+        except ProviderError as error:  # from a token endpoint, within the auth flow, or from the guard
+            raise self._completed(error) from None
+
+    def _exchange(self, call: _Call, aloud: bool) -> Response:
+        deadline = self._clock.monotonic() + self._timeout
+        request = self._client.build_request(
+            call.method, call.url, params=call.params, headers=call.headers, content=call.content
+        )
+        for _ in range(MAX_REDIRECTS + 1):
+            with closing(self._client.send(request, stream=True)) as answer:
+                following = answer.next_request
+                if following is None:
+                    return self._read(call, answer, deadline, aloud)
+                self._same_origin(call, request.url, following.url, answer.status_code, aloud)
+                request = following
         raise self._judge.error(ProviderMisbehaved, f"{self.provider_title} redirects without end ({call}).")
 
-    def _read(self, call: _Call, answer: httpx.Response, deadline: float) -> Response:
+    def _aloud(self, url: str) -> bool:
+        """Whether everybody may hear what is said there."""
+        asked = httpx.URL(url)
+        return not self._guard.restricted or (asked.scheme == "https" and asked.host in self._own_hosts)
+
+    def _completed(self, error: ProviderError) -> Transient | ProviderError:
+        message = error.message
+        if error.said and self._auth is not None and self._auth.token_url is not None:
+            words = self._judge.redact(error.said)
+            said = repeated(self.integration_id, words, aloud=self._aloud(self._auth.token_url))
+            message = f"{message.removesuffix('.')}{said}."
+        known = self._judge.error(
+            type(error),
+            message,
+            error.remedy or (TRY_LATER if isinstance(error, ProviderUnavailable) else None),
+            error.status,
+        )
+        return Transient(known) if isinstance(error, ProviderUnavailable) else known
+
+    def _read(self, call: _Call, answer: httpx.Response, deadline: float, aloud: bool) -> Response:
         chunks: list[bytes] = []
         size = 0
         try:
             for chunk in answer.iter_bytes():
                 size += len(chunk)
                 if size > self._max_body:
-                    raise self._judge.error(
-                        ProviderMisbehaved,
-                        f"{self.provider_title} answered {call} with more than {self._max_body / MIB:g} MiB.",
-                        "Ask for fewer records at once: lower the integration's `batch_size`.",
-                        answer.status_code,
-                    )
+                    raise self._too_large(call, answer.status_code)
                 if self._clock.monotonic() > deadline:
                     raise self._no_answer(call, f"did not finish its answer within {self._timeout:g} s")
                 chunks.append(chunk)
@@ -232,18 +265,28 @@ class HttpClient:
             self._clock.now(),
             self.integration_id,
             self.provider_title,
+            aloud,
+        )
+
+    def _too_large(self, call: _Call, status: int | None = None) -> ProviderError:
+        return self._judge.error(
+            ProviderMisbehaved,
+            f"{self.provider_title} answered {call} with more than {self._max_body / MIB:g} MiB.",
+            "Ask for fewer records at once: lower the integration's `batch_size`.",
+            status,
         )
 
     def _no_answer(self, call: _Call, what: str) -> Transient:
         message = f"{self.provider_title} {what} ({call})."
         return Transient(self._judge.error(ProviderUnavailable, message, TRY_LATER))
 
-    def _same_origin(self, call: _Call, asked: httpx.URL, target: httpx.URL, status: int) -> None:
+    def _same_origin(self, call: _Call, asked: httpx.URL, target: httpx.URL, status: int, aloud: bool) -> None:
         """Credentials and requests stay with the host they were meant for."""
         if (asked.scheme, asked.host, asked.port) != (target.scheme, target.host, target.port):
+            where = f"{target.scheme}://{target.host}" if aloud else "another host"
             raise self._judge.error(
                 ProviderMisbehaved,
-                f"{self.provider_title} redirects {call} to {target.scheme}://{target.host}, which was not followed.",
+                f"{self.provider_title} redirects {call} to {where}, which was not followed.",
                 "Set `base_url` to the address the provider really answers at.",
                 status,
             )

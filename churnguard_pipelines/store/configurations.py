@@ -16,12 +16,15 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
-from churnguard_pipelines.model import APIIngestionRule, StreamConfiguration, revealed
+from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamConfiguration, revealed
 from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
 from churnguard_pipelines.store.secrets import Vault
 from churnguard_pipelines.store.tables import ingestion_rules, streams
+
+_WORDS = {"name", "description"}
+"""Fields that change nothing of what is done."""
 
 Model = TypeVar("Model", StreamConfiguration, APIIngestionRule)
 
@@ -38,7 +41,8 @@ class Configured(Generic[Model]):
 
 class Configurations(Generic[Model]):
     """Those of one kind. ``what``: its name for people; ``secret``: whether the value at a path of a configuration's
-    JSON is one; ``destination``: where secrets are sent. Ids are unique over the installation."""
+    JSON is one; ``destination``: where secrets are sent; ``address``: the field it is in. Ids are unique over the
+    installation."""
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Configurations(Generic[Model]):
         what: str,
         secret: Callable[[Path, Any], bool],
         destination: Callable[[Document], Any],
+        address: str,
     ) -> None:
         self.what = what
         self._model: type[Model] = model
@@ -54,6 +59,7 @@ class Configurations(Generic[Model]):
         (self._key,) = table.primary_key.columns
         self._secret = secret
         self._destination = destination
+        self._address = address
 
     def add(self, store: Store, configuration: Model, *, actor: str) -> Configured[Model]:
         """Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
@@ -90,10 +96,20 @@ class Configurations(Generic[Model]):
         with store.operator() as connection:
             return self._opened(store.vault, self._find(connection, id_))
 
-    def change(self, store: Store, id_: str, changes: Mapping[str, Any], *, actor: str) -> Configured[Model]:
+    def change(
+        self,
+        store: Store,
+        id_: str,
+        changes: Mapping[str, Any],
+        *,
+        actor: str,
+        by: ConfiguredBy = "operator",
+        approve: Callable[[Model], None] = lambda changed: None,
+    ) -> Configured[Model]:
         """``changes``: new values of fields; what is left out stays. Inside a field it is so for secrets: one that is
         left out or masked is kept, null forgets it. Credentials of another type replace all those before. Where secrets
         would be sent to another place they must be given again: who may change it need not know them.
+        ``by``: who changes it; ``approve``: raises if what came out may not be.
 
         Raises ``NotFound``, or ``InvalidConfiguration`` naming the field, never its value.
         """
@@ -107,13 +123,27 @@ class Configurations(Generic[Model]):
             for name in changes:
                 if isinstance(document[name], dict):
                     document[name] = {key: value for key, value in document[name].items() if value is not None}
-            changed = _plain(self._validated(document).model_dump())
+            document["configured_by"] = self._configured_by(
+                before["configured_by"], [path for path, _ in kept], changes, by
+            )
+            approve(made := self._validated(document))
+            changed = _plain(made.model_dump())
             if self._destination(changed) != self._destination(before):
                 _refuse_unless_given([path for path, _ in kept], changes)
             statement = sa.update(self._table).where(self._key == id_).values(self._row(store.vault, changed))
             connection.execute(statement)
             self._note(connection, actor, "change", id_, row.organization_id, {"fields": sorted(changes)})
         return self.get(store, id_)
+
+    def _configured_by(
+        self, before: ConfiguredBy, secrets: Sequence[Path], changes: Mapping[str, Any], by: ConfiguredBy
+    ) -> ConfiguredBy:
+        """It is an organization's that one changed in what it does; an operator's only once the whole address is one's
+        own: a secret that was kept may be part of it."""
+        if by == "organization":
+            return "organization" if set(changes) - _WORDS else before
+        left = _not_given([path for path in secrets if path[0] == self._address], changes)
+        return "operator" if self._address in changes and not left else before
 
     def remove(self, store: Store, id_: str, *, actor: str) -> None:
         """Raises ``NotFound``."""
@@ -176,15 +206,21 @@ def _outdated(path: Sequence[str], before: Document, after: Document) -> bool:
     return bool(after["authentication"].get("credential_type") != before["authentication"]["credential_type"])
 
 
-def _refuse_unless_given(paths: Sequence[Sequence[str]], changes: Mapping[str, Any]) -> None:
-    for path in paths:
-        value: Any = changes
+def _refuse_unless_given(paths: Sequence[Path], changes: Mapping[str, Any]) -> None:
+    for path in _not_given(paths, changes):
+        raise InvalidConfiguration(
+            f"{'.'.join(path)}: it would be sent to another place than before.", remedy="Give the secret again."
+        )
+
+
+def _not_given(paths: Sequence[Path], changes: Mapping[str, Any]) -> list[Path]:
+    def value(path: Path) -> Any:
+        found: Any = changes
         for name in path:
-            value = value.get(name, MASK) if isinstance(value, Mapping) else MASK
-        if value == MASK:
-            raise InvalidConfiguration(
-                f"{'.'.join(path)}: it would be sent to another place than before.", remedy="Give the secret again."
-            )
+            found = found.get(name, MASK) if isinstance(found, Mapping) else MASK
+        return found
+
+    return [path for path in paths if value(path) == MASK]
 
 
 def _secret_of_stream(path: Path, value: Any) -> bool:
@@ -213,5 +249,9 @@ def _destination_of_rule(document: Document) -> Any:
     return urlsplit(document["endpoint_url"])[:2]
 
 
-STREAMS = Configurations(StreamConfiguration, streams, "stream", _secret_of_stream, _destination_of_stream)
-RULES = Configurations(APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule, _destination_of_rule)
+STREAMS = Configurations(
+    StreamConfiguration, streams, "stream", _secret_of_stream, _destination_of_stream, "connection_config"
+)
+RULES = Configurations(
+    APIIngestionRule, ingestion_rules, "ingestion rule", _secret_of_rule, _destination_of_rule, "endpoint_url"
+)

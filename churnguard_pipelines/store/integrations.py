@@ -252,6 +252,7 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
 
 
 def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    _check_base_url(integration)
     integration = _with_defaults(store.settings, integration)
     return {
         "integration_id": integration.integration_id,
@@ -263,6 +264,17 @@ def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dic
         "created_by": integration.created_by or actor,
         "configured_by": integration.configured_by,
     }
+
+
+def _check_base_url(integration: IntegrationConfiguration) -> None:
+    """Requests append their paths to it; after a ``?`` they would be somebody's parameter."""
+    url = integration.base_url
+    if url is not None and (url.username or url.password or "?" in str(url) or "#" in str(url)):
+        raise InvalidConfiguration(
+            "its base_url has a user, a query or a fragment.",
+            integration_id=integration.integration_id,
+            remedy="Give scheme, host and path only; what proves who we are goes into credentials.",
+        )
 
 
 def _with_defaults(settings: Settings, integration: IntegrationConfiguration) -> IntegrationConfiguration:

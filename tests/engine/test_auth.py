@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import (
     ApiKey,
     Basic,
@@ -83,7 +84,13 @@ def ask(api: Api, clock: FakeClock) -> Iterator[Callable[[Credential], httpx.Hea
 
     def request(auth: Credential, retries: int = 0) -> httpx.Headers:
         clients.append(
-            HttpClient("acme-crm", provider_title="CRM", auth=auth, retry=RetryPolicy(attempts=retries), clock=clock)
+            HttpClient(
+                AddressGuard("acme-crm", restricted=False),
+                provider_title="CRM",
+                auth=auth,
+                retry=RetryPolicy(attempts=retries),
+                clock=clock,
+            )
         )
         clients[-1].request("GET", f"{api.url}/data")
         return httpx.Headers(api.asked[-1].headers)
@@ -192,7 +199,10 @@ class TestRenewal:
         together = Barrier(8)
         stale = Token("revoked", "refresh-0", clock.time, clock.time + 3600)
         auth = refreshing(api, MemoryKeeper(stale), clock)
-        with HttpClient("acme-crm", auth=auth, clock=clock) as http, ThreadPoolExecutor(8) as pool:
+        with (
+            HttpClient(AddressGuard("acme-crm", restricted=False), auth=auth, clock=clock) as http,
+            ThreadPoolExecutor(8) as pool,
+        ):
 
             def call(_: int) -> int:
                 together.wait()
@@ -243,7 +253,13 @@ class TestRefusedRenewal:
 
         api.answers = [hang]
         auth = refreshing(api, MemoryKeeper(Token("", "refresh-0")), clock)
-        with HttpClient("acme-crm", auth=auth, retry=RetryPolicy(attempts=0), timeout=0.1, clock=clock) as http:
+        with HttpClient(
+            AddressGuard("acme-crm", restricted=False),
+            auth=auth,
+            retry=RetryPolicy(attempts=0),
+            timeout=0.1,
+            clock=clock,
+        ) as http:
             with pytest.raises(ProviderUnavailable, match=r"did not answer within 0\.1 s"):
                 http.request("GET", f"{api.url}/data")
             done.set()

@@ -7,6 +7,7 @@ from threading import Event
 
 import pytest
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
@@ -195,7 +196,9 @@ class TestThroughTheClient:
     def test_a_broken_provider_is_called_no_more(self, store: Store, clock: FakeClock, api: Api) -> None:
         api.answers = [Answer(503)]
         breaker = make(store, clock)
-        with HttpClient(INTEGRATION, breaker=breaker, retry=RetryPolicy(attempts=1), clock=clock) as http:
+        with HttpClient(
+            AddressGuard(INTEGRATION, restricted=False), breaker=breaker, retry=RetryPolicy(attempts=1), clock=clock
+        ) as http:
             errors: list[ChurnGuardError] = []
             for _ in range(7):
                 with pytest.raises(ChurnGuardError) as raised:
@@ -210,7 +213,7 @@ class TestThroughTheClient:
         looks = []
         organization = store.organization
         monkeypatch.setattr(store, "organization", lambda name: looks.append(name) or organization(name))
-        with HttpClient(INTEGRATION, breaker=make(store, clock), clock=clock) as http:
+        with HttpClient(AddressGuard(INTEGRATION, restricted=False), breaker=make(store, clock), clock=clock) as http:
             for _ in range(30):
                 clock.time += 0.1
                 http.request("GET", api.url)
@@ -228,7 +231,10 @@ class TestThroughTheClient:
             return as_json({})
 
         api.answers = [slow]
-        with HttpClient(INTEGRATION, breaker=breaker, clock=clock) as http, ThreadPoolExecutor(2) as pool:
+        with (
+            HttpClient(AddressGuard(INTEGRATION, restricted=False), breaker=breaker, clock=clock) as http,
+            ThreadPoolExecutor(2) as pool,
+        ):
             trying = pool.submit(http.request, "GET", api.url)
             assert asked.wait(20)
             waiting = pool.submit(breaker.before_call)

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import ApiKey, Bearer
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.http import HttpClient, Response
@@ -47,7 +48,7 @@ def client(clock: FakeClock) -> Iterator[MakeClient]:
             "clock": clock,
             "timeout": 5.0,
         }
-        made.append(HttpClient("acme-stripe", **defaults | options))
+        made.append(HttpClient(AddressGuard("acme-stripe", restricted=False), **defaults | options))
         return made[-1]
 
     yield make

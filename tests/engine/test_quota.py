@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import (
     FLOOR,
@@ -321,7 +322,7 @@ class TestTheProvidersOwnFigures:
     def test_they_show_in_the_client_s_metrics(self, gate: MakeGate, api: Api, clock: FakeClock) -> None:
         api.answers = [Answer(headers={"X-Limit": "1000", "X-Remaining": "700"})]
         one = gate(requests_per_minute=6000, read_limits=self.read)
-        with HttpClient("acme-stripe", quota=one, clock=clock) as http:
+        with HttpClient(AddressGuard("acme-stripe", restricted=False), quota=one, clock=clock) as http:
             http.request("GET", api.url)
         assert http.metrics.quota_left == 700
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2Refresh, Token
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.tokens import StoredTokens
@@ -56,7 +57,7 @@ def test_a_renewed_token_is_kept_sealed_with_the_other_credentials(store: Store,
     Provider(api)
     keeper = StoredTokens(store, integration_id)
     auth = OAuth2Refresh(keeper, f"{api.url}/token", client_id="app", now=lambda: 1_700_000_000.0)
-    with HttpClient(integration_id, auth=auth) as http:
+    with HttpClient(AddressGuard(integration_id, restricted=False), auth=auth) as http:
         http.request("GET", f"{api.url}/data")
     token = Token("access-1", "refresh-1", 1_700_000_000.0, 1_700_003_600.0)
     assert StoredTokens(store, integration_id).load() == token
@@ -78,6 +79,7 @@ def test_an_integration_without_tokens_has_none_yet(store: Store, integration_id
 
 CALLER = """
 import sys
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2Refresh
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.tokens import StoredTokens
@@ -88,7 +90,7 @@ integration_id, url = sys.argv[1:]
 store = Store.open(load_settings(), migrate=False)
 auth = OAuth2Refresh(StoredTokens(store, integration_id), f"{url}/token", client_id="app")
 auth._token = auth._keeper.load()  # read while it was thought to be good
-with HttpClient(integration_id, auth=auth) as http:
+with HttpClient(AddressGuard(integration_id, restricted=False), auth=auth) as http:
     print("ready", flush=True)
     sys.stdin.readline()
     print(http.request("GET", f"{url}/data").status, flush=True)

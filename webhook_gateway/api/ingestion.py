@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.model import (
     APIIngestionRule,
     ConfiguredBy,
@@ -89,8 +90,10 @@ class Rule(BaseModel):
 
 @router.post("/rules", status_code=201)
 def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
+    made = APIIngestionRule(**dict(new), configured_by=principal.configures_as)
+    check_addresses(made)
     made_organization(store, principal, new.organization_id)
-    return _shown(RULES.add(store, APIIngestionRule(**dict(new)), actor=principal.id))
+    return _shown(RULES.add(store, made, actor=principal.id))
 
 
 @router.get("/rules")
@@ -111,7 +114,8 @@ def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheSto
         for name, value in wanted.model_dump(exclude_unset=True).items()
         if value is not None or name == "authentication"
     }
-    return _shown(RULES.change(store, rule_id, changes, actor=principal.id))
+    by = principal.configures_as
+    return _shown(RULES.change(store, rule_id, changes, actor=principal.id, by=by, approve=check_addresses))
 
 
 @router.delete("/rules/{rule_id}", status_code=204)

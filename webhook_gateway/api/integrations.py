@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, HttpUrl
 from churnguard_pipelines.api import duration
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.connectors.integration_removal import remove_integration
+from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.model import (
+    ConfiguredBy,
     DataSyncMode,
     Identifier,
     IntegrationConfiguration,
@@ -89,6 +91,7 @@ class Integration(BaseModel):
     tags: list[str]
     created_at: datetime | None
     created_by: str | None
+    configured_by: ConfiguredBy
 
 
 class SyncStart(BaseModel):
@@ -128,7 +131,9 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
         sync_config=new.sync_config,
         integration_id=new.integration_id or f"{new.provider_name}_{token_hex(6)}",
         created_by=principal.id,
+        configured_by=principal.configures_as,
     )
+    check_addresses(made)
     made_organization(store, principal, new.organization_id)
     add_integration(store, made, actor=principal.id)
     return shown(own_integration(store, principal, made.integration_id))
@@ -150,6 +155,12 @@ def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: 
     changed = known.model_copy(
         update={name: getattr(wanted, name) for name in wanted.model_fields_set if getattr(wanted, name) is not None}
     )
+    if wanted.credentials is not None:
+        if (
+            known.base_url is None or not principal.is_operator
+        ):  # an operator's once nothing of the address is another's
+            changed.configured_by = principal.configures_as
+        check_addresses(changed)
     replace_integration(store, changed, actor=principal.id)
     return shown(own_integration(store, principal, integration_id))
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.model import (
     BatchSize,
     ConfiguredBy,
@@ -109,8 +110,10 @@ class StreamMetrics(BaseModel):
 
 @router.post("/streams", status_code=201)
 def create(new: NewStream, principal: Writer, store: TheStore) -> Stream:
+    made = StreamConfiguration(**_fields(new), configured_by=principal.configures_as)
+    check_addresses(made)
     made_organization(store, principal, new.organization_id)
-    return _shown(STREAMS.add(store, StreamConfiguration(**_fields(new)), actor=principal.id))
+    return _shown(STREAMS.add(store, made, actor=principal.id))
 
 
 @router.get("/streams")
@@ -126,7 +129,8 @@ def get(stream_id: StreamId, principal: Reader, store: TheStore) -> Stream:
 @router.patch("/streams/{stream_id}")
 def change(stream_id: StreamId, wanted: StreamChange, principal: Writer, store: TheStore) -> Stream:
     own_configuration(STREAMS, store, principal, stream_id)
-    return _shown(STREAMS.change(store, stream_id, _fields(wanted), actor=principal.id))
+    changes, by = _fields(wanted), principal.configures_as
+    return _shown(STREAMS.change(store, stream_id, changes, actor=principal.id, by=by, approve=check_addresses))
 
 
 @router.delete("/streams/{stream_id}", status_code=204)

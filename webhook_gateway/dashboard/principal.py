@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from churnguard_pipelines.model import ConfiguredBy
 from churnguard_pipelines.store.api_keys import ApiKey, Role
 
 SCOPE = "churnguard.principal"
@@ -22,6 +23,10 @@ class Principal:
     @property
     def is_operator(self) -> bool:
         return self.organization_id is None
+
+    @property
+    def configures_as(self) -> ConfiguredBy:
+        return "operator" if self.is_operator else "organization"
 
 
 def of_key(key: ApiKey) -> Principal:
