@@ -94,7 +94,7 @@ class IntegrationEngine:
         await asyncio.to_thread(self._close)
 
     def _register(self, configuration: IntegrationConfiguration) -> str:
-        connector(configuration.provider_name)  # refuses an unknown provider
+        connector(configuration.provider_name).check_fields(configuration)
         organization_id = configuration.organization_id
         add_organization(self.store, Organization(organization_id=organization_id, name=organization_id), actor=ACTOR)
         add_integration(self.store, configuration, actor=ACTOR)

@@ -22,7 +22,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
     if integration.provider_name in databases() and load_checkpoint(store, lane_of(integration)) is not None:
         integrations.set_status(store, integration_id, IntegrationStatus.INACTIVE, actor=actor)  # a session lets go
         try:
-            with opened_database(integration) as connector:
+            with opened_database(store, integration) as connector:
                 connector.end_changes()
         except ChurnGuardError as error:
             left = f"its source still keeps changes for it, which fills its disk: {said(error)}"

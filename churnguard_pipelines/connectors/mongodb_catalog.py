@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
-import pymongo
 from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 
-from churnguard_pipelines.connectors.allowance import ANSWER_SECONDS
+from churnguard_pipelines.connectors.allowance import ANSWER_SECONDS, Exhausted
 from churnguard_pipelines.connectors.mongodb_connection import Source
 from churnguard_pipelines.connectors.mongodb_documents import (
     CONTENT,
@@ -26,7 +25,6 @@ from churnguard_pipelines.connectors.mongodb_documents import (
     Script,
     is_uuid,
 )
-from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
@@ -74,12 +72,8 @@ class Collections:
 
 def find_collections(source: Source) -> Collections:
     readable, others = [], {}
-    with source.translated(), pymongo.timeout(ANSWER_SECONDS):
-        listed = {item["name"]: item for item in islice(source.database.list_collections(), MOST_COLLECTIONS + 1)}
-    if len(listed) > MOST_COLLECTIONS:
-        raise ProviderMisbehaved(
-            f"MongoDB lists more than {MOST_COLLECTIONS} collections.", integration_id=source.integration.integration_id
-        )
+    with source.translated():
+        listed = {item["name"]: item for item in _bounded(source.database.list_collections())}
     for name, item in sorted(listed.items()):
         if name.startswith("system.") or (name.endswith(_CHUNKS) and _bucket(name, _CHUNKS) + _FILES in listed):
             continue
@@ -91,6 +85,17 @@ def find_collections(source: Source) -> Collections:
         else:
             readable.append(name)
     return Collections(tuple(readable), others)
+
+
+def _bounded(listed: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A list that has an end."""
+    begun = time.monotonic()
+    for number, item in enumerate(listed):
+        if number == MOST_COLLECTIONS:
+            raise Exhausted(f"lists more than {MOST_COLLECTIONS} collections", too_much=True)
+        if time.monotonic() - begun > ANSWER_SECONDS:
+            raise Exhausted(f"has not listed its collections within {ANSWER_SECONDS:.0f} s", too_much=False)
+        yield item
 
 
 def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:

@@ -212,12 +212,6 @@ def _own_options(integration: IntegrationConfiguration) -> dict[str, Any]:
 
 def _from_string(integration: IntegrationConfiguration, given: Mapping[str, str]) -> _Target:
     address = address_of(integration, given["connection_string"])
-    if others := given.keys() & {"host", "port", "tls", "tls_ca", "auth_database"}:
-        raise InvalidConfiguration(
-            f"credentials.custom_fields.{min(others)} has no meaning beside connection_string.",
-            integration_id=integration.integration_id,
-            remedy="Say it in the connection string, or leave that out.",
-        )
     database = given.get("database") or address.database
     if not database:
         raise InvalidConfiguration(

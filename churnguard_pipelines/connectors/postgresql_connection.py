@@ -55,7 +55,9 @@ _REPLICATION = (
     "-c extra_float_digits=1"
 )
 _REFUSED = ("28P01", "28000")
-_REFUSED_WORDS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "authentication")
+_REFUSED_WORDS = (
+    "authentication failed", "authentication method requirement", "no password supplied", "no pg_hba.conf entry",
+)  # fmt: skip
 _EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
 
 
@@ -122,6 +124,14 @@ class Connection(psycopg.Connection[Any]):
             return end.value  # type: ignore[no-any-return]
 
 
+def server_of_postgresql(integration: IntegrationConfiguration) -> Server:
+    """Raises ``InvalidConfiguration`` naming the field that is missing or wrong."""
+    server = server_of(integration, "PostgreSQL", 5432, TLS, VERIFYING)
+    if server.tls == "verify-ca" and server.authority is None:
+        raise refused(integration, "tls", server.tls, "With verify-ca it needs tls_ca, the authority's certificate.")
+    return server
+
+
 def connect(integration: IntegrationConfiguration) -> Connection:
     """In autocommit mode. Raises ``AuthenticationFailed``, ``InvalidConfiguration``, ``ProviderUnavailable``."""
     with translated(integration):
@@ -143,10 +153,6 @@ def connect_for_replication(integration: IntegrationConfiguration) -> Connection
     return _connect(integration, _REPLICATION, replication=True)
 
 
-def database_of(integration: IntegrationConfiguration) -> str:
-    return _server(integration).database
-
-
 @contextmanager
 def translated(integration: IntegrationConfiguration) -> Iterator[None]:
     """The driver's errors become ours."""
@@ -158,15 +164,8 @@ def translated(integration: IntegrationConfiguration) -> Iterator[None]:
         raise error.as_ours(integration, "PostgreSQL") from None
 
 
-def _server(integration: IntegrationConfiguration) -> Server:
-    server = server_of(integration, "PostgreSQL", 5432, TLS, VERIFYING)
-    if server.tls == "verify-ca" and server.authority is None:
-        raise refused(integration, "tls", server.tls, "With verify-ca it needs tls_ca, the authority's certificate.")
-    return server
-
-
 def _connect(integration: IntegrationConfiguration, options: str = "", *, replication: bool = False) -> Connection:
-    server = _server(integration)
+    server = server_of_postgresql(integration)
     addresses = guard_of(integration).resolve(server.host, server.port)[:MOST_ADDRESSES]
     with certificate_file(server.authority) if server.authority else nullcontext() as authority:
         wanted = parameters(integration, server, addresses, authority, options, replication=replication)

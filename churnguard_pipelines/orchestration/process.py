@@ -126,4 +126,4 @@ def _refuse_unknown(store: Store, request: SyncRequest) -> None:
     if integration.provider_name not in databases():
         chosen_objects(integration, request.objects)
     elif request.objects:
-        wanted_tables(integration, [each.table for each in discover(integration)], request.objects)
+        wanted_tables(integration, [each.table for each in discover(store, integration)], request.objects)

@@ -110,7 +110,7 @@ def test_tables_and_fields_are_chosen_and_named(store: Store, register: Register
     made = register(
         objects=["users*"], exclude=["*_archive"], field_mappings=mappings, entity_mappings={"users": "customers"}
     )
-    assert [(each.table.object, each.wanted) for each in discover(made)] == [
+    assert [(each.table.object, each.wanted) for each in discover(store, made)] == [
         ("plans", False), ("users", True), ("users_archive", False),
     ]  # fmt: skip
     assert statuses(sync(store)) == {"users": "succeeded"}
@@ -160,7 +160,7 @@ def test_what_changed_while_a_table_was_not_wanted_is_not_missed(
     source.execute("UPDATE users SET email = 'changed' WHERE id = 7; DELETE FROM users WHERE id = 8")
     source.execute("INSERT INTO plans VALUES (1)")
     with (
-        opened_database(with_exclusion) as connector,
+        opened_database(store, with_exclusion) as connector,
         ChangeLane(store, Warehouse(store), with_exclusion, connector) as lane,
     ):
         assert dict(lane.catch_up()).keys() == {"plans"}
