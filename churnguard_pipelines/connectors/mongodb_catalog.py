@@ -87,7 +87,7 @@ def find_collections(source: Source) -> Collections:
     return Collections(tuple(readable), others)
 
 
-def _bounded(listed: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _bounded(listed: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """A list that has an end."""
     begun = time.monotonic()
     for number, item in enumerate(listed):

@@ -45,6 +45,10 @@ _GARBLED = (ValueError, IndexError, KeyError, TypeError, AssertionError, struct.
 class Connection(_Driver):
     """``verified``: the server's certificate is checked, or there is no connection."""
 
+    _rfile: Any
+    _sock: Any
+    _auth_plugin_name: str
+
     def __init__(self, *, verified: bool, **wanted: Any) -> None:
         self._verified = verified
         self._allowance = Allowance()
@@ -86,7 +90,7 @@ class Connection(_Driver):
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         if self._row_by_row:
             self._allowance.begin()
-        return super()._read_packet(packet_type)  # type: ignore[misc]
+        return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         """As the driver's, which waits anew for each byte."""
@@ -148,7 +152,8 @@ class _FastOnly:
         connection = self._connection
         if packet.is_auth_switch_request():
             connection.salt = packet.read_all().removesuffix(b"\0")
-            packet = _auth._roundtrip(connection, _auth.scramble_caching_sha2(connection.password, connection.salt))
+            proof = _auth.scramble_caching_sha2(connection.password, connection.salt)
+            packet = _auth._roundtrip(connection, proof)  # type: ignore[attr-defined]
         if not packet.is_extra_auth_data():
             return packet
         packet.advance(_FAST)

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 import pymysql
 
 from churnguard_pipelines.connectors import mysql_events as events
-from churnguard_pipelines.connectors.mysql_connection import CONNECT_SECONDS, as_ours
+from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS
+from churnguard_pipelines.connectors.mysql_connection import as_ours
 from churnguard_pipelines.connectors.mysql_position import Place
 from churnguard_pipelines.connectors.mysql_stream import BinlogStream
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged

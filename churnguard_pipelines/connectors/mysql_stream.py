@@ -49,7 +49,7 @@ class BinlogStream:
                 execute(self._connection, f"SET @{name}_heartbeat_period = {HEARTBEAT_SECONDS * 1_000_000_000}")
             execute(self._connection, f"SET @mariadb_slave_capability = {_MARIADB_ALL_EVENTS}")
             request = struct.pack("<IHI", begin.position, 0, replica_id(integration.integration_id))
-            self._connection._execute_command(COM_BINLOG_DUMP, request + begin.file.encode())  # type: ignore[attr-defined]
+            self._connection._execute_command(COM_BINLOG_DUMP, request + begin.file.encode())
         except BaseException:
             hang_up(self._connection)
             raise
