@@ -53,7 +53,7 @@ class BinlogStream:
         except BaseException:
             hang_up(self._connection)
             raise
-        self._socket = self._connection._sock  # type: ignore[attr-defined]
+        self._socket = self._connection._sock
         self._socket.settimeout(SILENCE_SECONDS)
         self._heard = time.monotonic()
         self._received = bytearray()

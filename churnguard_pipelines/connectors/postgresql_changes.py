@@ -24,6 +24,7 @@ from churnguard_pipelines.connectors.postgresql_connection import Connection, co
 from churnguard_pipelines.connectors.postgresql_messages import Relation
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.postgresql_types import Types
+from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -116,7 +117,7 @@ def create_slot(connection: Connection, integration: IntegrationConfiguration) -
             ).fetchone()
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
         raise PermissionMissing(
-            f"PostgreSQL keeps no changes: {str(error).splitlines()[0]}.",
+            f"PostgreSQL keeps no changes{quoted(integration, str(error))}.",
             integration_id=integration.integration_id,
             remedy="Run `ALTER SYSTEM SET wal_level = logical` and restart the server.",
         ) from None

@@ -3,19 +3,26 @@ the source's password by a method that reveals it. The driver has nothing to giv
 
 from __future__ import annotations
 
+import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import bson
 import psycopg
 import pytest
+from pymongo.synchronous.pool import Pool
 
+from churnguard_pipelines.connectors import mongodb_connection, mongodb_pool
+from churnguard_pipelines.connectors.allowance import connected_socket
 from churnguard_pipelines.connectors.mongodb_connection import Source as MongoDBSource
 from churnguard_pipelines.connectors.mysql_connection import connect as connect_to_mysql
 from churnguard_pipelines.connectors.mysql_connection import execute
 from churnguard_pipelines.connectors.postgresql_connection import connect as connect_to_postgresql
 from churnguard_pipelines.connectors.postgresql_connection import server_of_postgresql
 from churnguard_pipelines.connectors.postgresql_parameters import parameters
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
 from tests.attacks.hostile import OK, HostileServer, Victim, greeting, message, packet
@@ -23,6 +30,7 @@ from tests.conftest import configuration
 
 PASSWORD = "canary-of-the-source"
 OURS = "canary-of-ours"
+INSIDE = "10.0.0.5:27017"
 
 
 def pointed_at(provider: str, port: int, *, password: str | None = PASSWORD, **fields: str) -> IntegrationConfiguration:
@@ -168,6 +176,77 @@ def test_an_option_that_turns_our_machine_against_us_is_refused_by_name(option: 
         MongoDBSource(pointed_at("mongodb", 1, connection_string=text))
     assert option.partition("=")[0].lower() in str(caught.value).lower()
     assert PASSWORD not in str(caught.value)
+
+
+def primary_elsewhere(victim: Victim) -> None:
+    """A MongoDB that says it is a member of a set whose primary is a server of ours."""
+    while True:
+        request = victim.hear()
+        port = victim.connection.getsockname()[1]
+        hello = bson.encode(
+            {
+                "ok": 1, "setName": "rs0", "secondary": True, "ismaster": False, "hosts": [f"127.0.0.1:{port}", INSIDE],
+                "primary": INSIDE, "me": f"127.0.0.1:{port}", "minWireVersion": 0, "maxWireVersion": 21,
+                "maxBsonObjectSize": 2**24, "maxMessageSizeBytes": 2**31 - 1, "setVersion": 1,
+            }
+        )  # fmt: skip
+        body = bytes(4) + b"\0" + hello
+        victim.say(struct.pack("<iiii", 16 + len(body), 1, int.from_bytes(request[4:8], "little"), 2013) + body)
+
+
+def test_members_that_a_server_names_are_judged_like_the_one_that_was_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    connected: list[str] = []
+
+    def resolve(guard: AddressGuard, host: str, port: int) -> list[str]:
+        asked.append(host)
+        return judge(guard, host, port)
+
+    def connect_to(addresses: Sequence[str], port: int) -> socket.socket:
+        connected.extend(addresses)
+        return connected_socket(addresses, port)
+
+    judge = AddressGuard.resolve
+    monkeypatch.setattr(AddressGuard, "resolve", resolve)
+    monkeypatch.setattr(mongodb_pool, "connected_socket", connect_to)
+    monkeypatch.setattr(mongodb_connection, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setenv("CHURNGUARD_TENANT_ADDRESSES", "127.0.0.1")
+    with HostileServer(primary_elsewhere) as server:
+        text = f"mongodb://127.0.0.1:{server.port}/product?replicaSet=rs0"
+        made = pointed_at("mongodb", 1, connection_string=text).model_copy(update={"configured_by": "organization"})
+        source = MongoDBSource(made)
+        with pytest.raises(ChurnGuardError):
+            source.hello()
+        source.close()
+    assert INSIDE.partition(":")[0] in asked, "the driver makes its sockets in a way that the guard does not see"
+    assert set(connected) == {"127.0.0.1"}
+
+
+def test_no_message_is_as_long_as_a_server_says() -> None:
+    assert issubclass(mongodb_pool.guarded_pool(AddressGuard("acme-db", restricted=True)), Pool)
+    connection = mongodb_pool._Connection.__new__(mongodb_pool._Connection)
+    connection.max_message_size = 2**31 - 1
+    assert connection.max_message_size == mongodb_pool.MOST_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("by", ["operator", "organization"])
+def test_what_a_server_says_is_told_to_operators_only(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """One line of it, of a bounded length."""
+
+    def says(victim: Victim) -> None:
+        victim.hear()
+        victim.say(message(b"E", b"SFATAL\0C57P03\0M" + b"SECRET-INSIDE\n\x1b[31m" + b"y" * 9000 + b"\0\0"))
+
+    monkeypatch.setenv("CHURNGUARD_TENANT_ADDRESSES", "127.0.0.1")
+    with HostileServer(says) as server:
+        made = pointed_at("postgresql", server.port).model_copy(update={"configured_by": by})
+        with pytest.raises(ChurnGuardError) as caught:
+            connect_to_postgresql(made)
+    assert ("SECRET-INSIDE" in str(caught.value)) == (by == "operator")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
 
 
 @pytest.mark.parametrize(
