@@ -184,8 +184,8 @@ def check_addresses(configuration: IntegrationConfiguration | StreamConfiguratio
             guard.check_url(text)
         elif name in _HOST_FIELDS:
             for each in text.split(","):
-                parts = _HOST_AND_PORT.fullmatch(each.strip())
-                host, port = (parts["host"].strip("[]"), int(parts["port"])) if parts else (each.strip(), None)
+                parts = _HOST_AND_PORT.fullmatch(each.strip(" "))
+                host, port = (parts["host"].strip("[]"), int(parts["port"])) if parts else (each.strip(" "), None)
                 guard.check(host, port)
 
 

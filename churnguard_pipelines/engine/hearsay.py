@@ -26,7 +26,7 @@ def repeated(integration_id: str | None, words: str, *, aloud: bool) -> str:
     line = shorten(words, LONGEST)
     if aloud:
         return f": {line}" if line else ""
-    _log.warning("%s: the server said %r", integration_id, line)
+    _log.warning("%s: heard from the server: %r", integration_id, line)
     return ""
 
 

@@ -136,7 +136,7 @@ class Configurations(Generic[Model]):
         return self.get(store, id_)
 
     def _configured_by(
-        self, before: ConfiguredBy, secrets: Sequence[Path], changes: Mapping[str, Any], by: ConfiguredBy
+        self, before: ConfiguredBy, secrets: Sequence[Sequence[str]], changes: Mapping[str, Any], by: ConfiguredBy
     ) -> ConfiguredBy:
         """It is an organization's that one changed in what it does; an operator's only once the whole address is one's
         own: a secret that was kept may be part of it."""
@@ -206,15 +206,15 @@ def _outdated(path: Sequence[str], before: Document, after: Document) -> bool:
     return bool(after["authentication"].get("credential_type") != before["authentication"]["credential_type"])
 
 
-def _refuse_unless_given(paths: Sequence[Path], changes: Mapping[str, Any]) -> None:
+def _refuse_unless_given(paths: Sequence[Sequence[str]], changes: Mapping[str, Any]) -> None:
     for path in _not_given(paths, changes):
         raise InvalidConfiguration(
             f"{'.'.join(path)}: it would be sent to another place than before.", remedy="Give the secret again."
         )
 
 
-def _not_given(paths: Sequence[Path], changes: Mapping[str, Any]) -> list[Path]:
-    def value(path: Path) -> Any:
+def _not_given(paths: Sequence[Sequence[str]], changes: Mapping[str, Any]) -> list[Sequence[str]]:
+    def value(path: Sequence[str]) -> Any:
         found: Any = changes
         for name in path:
             found = found.get(name, MASK) if isinstance(found, Mapping) else MASK
