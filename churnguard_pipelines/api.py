@@ -96,7 +96,7 @@ class IntegrationEngine:
         """
         integration = await asyncio.to_thread(get_integration, self.store, integration_id)
         if objects:
-            await self.ask_source(integration, partial(refuse_unknown, integration, objects))
+            await self.ask_source(integration, partial(refuse_unknown, self.store, integration, objects))
         request = SyncRequest(integration_id, mode, objects)
         return await asyncio.to_thread(lambda: self._syncs.start(integration, request))
 
@@ -151,7 +151,7 @@ class IntegrationEngine:
         await asyncio.to_thread(self._close)
 
     def _register(self, configuration: IntegrationConfiguration) -> str:
-        connector(configuration.provider_name)  # refuses an unknown provider
+        connector(configuration.provider_name).check_fields(configuration)
         organization_id = configuration.organization_id
         add_organization(self.store, Organization(organization_id=organization_id, name=organization_id), actor=ACTOR)
         add_integration(self.store, configuration, actor=ACTOR)

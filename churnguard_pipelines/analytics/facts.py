@@ -44,12 +44,12 @@ def replace(
     same = " AND ".join(f"staged.{name} = kept.{name}" for name in fact.key)
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     statements = {
-        "stage": f"CREATE TEMPORARY TABLE staged ON COMMIT DROP AS SELECT {columns} FROM analytics.{fact.table} "  # noqa: S608 - names are ours or quoted, values are parameters
+        "stage": f"CREATE TEMPORARY TABLE staged ON COMMIT DROP AS SELECT {columns} FROM analytics.{fact.table} "
         "WITH NO DATA",
         "copy": f"COPY staged ({columns}) FROM STDIN",
-        "delete": f"DELETE FROM analytics.{fact.table} AS kept WHERE organization_id = %(own)s AND {scope} "  # noqa: S608 - names are ours or quoted, values are parameters
+        "delete": f"DELETE FROM analytics.{fact.table} AS kept WHERE organization_id = %(own)s AND {scope} "
         f"AND NOT EXISTS (SELECT FROM staged WHERE {same})",
-        "write": f"INSERT INTO analytics.{fact.table} AS kept (organization_id, {columns}) "  # noqa: S608 - names are ours or quoted, values are parameters
+        "write": f"INSERT INTO analytics.{fact.table} AS kept (organization_id, {columns}) "
         f"SELECT %(own)s, staged.* FROM staged WHERE NOT EXISTS ({_unchanged(fact, same)}) "
         f"ON CONFLICT (organization_id, {', '.join(fact.key)}) DO UPDATE SET {_updates(fact)}",
     }

@@ -269,7 +269,7 @@ class Demo:
         with psycopg.connect(self._product_url) as source, self._store.organization("acme") as warehouse:
             for name, entry in entries(self._store, PRODUCT).items():
                 (theirs,) = source.execute(SQL("SELECT count(*) FROM {}").format(Identifier(name))).fetchone() or (0,)
-                here = f"SELECT count(*) FROM {quoted(entry.raw_table)} WHERE deleted_at IS NULL"  # noqa: S608 - names are ours or quoted, values are parameters
+                here = f"SELECT count(*) FROM {quoted(entry.raw_table)} WHERE deleted_at IS NULL"
                 ours = warehouse.exec_driver_sql(here).scalar_one()
                 agrees &= ours == theirs or self._living
                 sign = "" if self._living else " [green]=[/green]" if ours == theirs else " [red]≠[/red]"

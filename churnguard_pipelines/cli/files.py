@@ -38,11 +38,13 @@ def read_integration_file(path: Path) -> IntegrationFile:
     document.setdefault("integration_type", known.kind)
     document.setdefault("integration_name", known.title)
     organization_id = document.get("organization_id", "")
+    integration = _validated(IntegrationConfiguration, document, path)
+    known.check_fields(integration)
     return IntegrationFile(
         organization=_validated(
             Organization, {"organization_id": organization_id, "name": organization_id, **organization}, path
         ),
-        integration=_validated(IntegrationConfiguration, document, path),
+        integration=integration,
     )
 
 

@@ -121,7 +121,7 @@ def discover(
     from churnguard_pipelines.store.integrations import get_integration
 
     with opened_store() as store:
-        found = look(get_integration(store, integration_id))
+        found = look(store, get_integration(store, integration_id))
     if table is not None:
         chosen = next((each.table for each in found if each.table.object == table), None)
         if chosen is None:

@@ -33,7 +33,7 @@ def sync(
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
     with opened_store() as store:
-        refuse_unknown(get_integration(store, integration_id), chosen)
+        refuse_unknown(store, get_integration(store, integration_id), chosen)
         report = run_with_progress(store, [SyncRequest(integration_id, mode, chosen)])[0]
     out.print(report_table(report))
     for name, item in report.objects.items():

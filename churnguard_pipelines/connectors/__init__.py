@@ -7,7 +7,8 @@ from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.registry import Registry
 
-_registry = Registry(__name__, __path__, Connector, {"database", "mirroring", "paging", "sdk", "sync"}, "connector")  # type: ignore[type-abstract]
+_tools = {"allowance", "database", "mirroring", "paging", "sdk", "sync"}
+_registry = Registry(__name__, __path__, Connector, _tools, "connector")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def look_at(store: Store, integration: IntegrationConfiguration) -> Lag | None:
     checkpoint = load_checkpoint(store, lane_of(integration))
     if checkpoint is None:
         return None
-    with opened_database(integration) as connector:
+    with opened_database(store, integration) as connector:
         lag = connector.lag(checkpoint.position)
     catalogue.set_lag(store, integration, lag)
     return lag
@@ -217,7 +217,7 @@ class ChangeSession:
     def _read(self, reader: _Reader) -> None:
         looked = time.monotonic()
         with (
-            opened_database(reader.integration) as connector,
+            opened_database(self._store, reader.integration) as connector,
             ChangeLane(self._store, self._warehouse, reader.integration, connector) as lane,
         ):
             while not reader.stop.is_set():

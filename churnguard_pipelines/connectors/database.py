@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import ClassVar, Self
 
+from churnguard_pipelines.connectors.database_credentials import SERVER_FIELDS
 from churnguard_pipelines.connectors.sdk import Connector
 from churnguard_pipelines.mirrors import ChangeBatch, Lag, Piece, SourceTable, Values
 from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
+from churnguard_pipelines.store.own_server import OwnServer
 
 MOST_CHANGES = 10_000
 """In a batch of changes; with ``CHANGE_MEMORY.batch_bytes()`` it bounds memory, whatever the size of a transaction."""
@@ -88,6 +90,9 @@ class DatabaseConnector(Connector):
     """
 
     kind = IntegrationType.DATABASE
+    custom_fields = SERVER_FIELDS
+    ours: OwnServer | None = None
+    """The server that no source is, if the caller keeps its data in one."""
     binary: ClassVar[bool] = False
     """Whether the COPY data is in PostgreSQL's binary format."""
 

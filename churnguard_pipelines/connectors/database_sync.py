@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from churnguard_pipelines.errors import (
     InvalidConfiguration,
     LaneTakenOver,
     PermissionMissing,
+    ProviderMisbehaved,
     SchemaConflict,
     SourceChanged,
 )
@@ -34,6 +36,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import record_drift
 from churnguard_pipelines.store.ledger import SyncReport
 from churnguard_pipelines.store.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.own_server import own_server
 from churnguard_pipelines.store.raw_tables import quoted
 from churnguard_pipelines.store.warehouse import Warehouse
 
@@ -42,20 +45,35 @@ CHANGES = "changes"
 SWEEP_EVERY = timedelta(hours=24)
 """A cursor column tells nothing of deletions: this often all keys are compared. Some logs do not tell all either."""
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
-def opened_database(integration: IntegrationConfiguration) -> Iterator[DatabaseConnector]:
+def opened_database(store: Store, integration: IntegrationConfiguration) -> Iterator[DatabaseConnector]:
+    """Never our own server, whatever leads to it."""
     kind = database_connector(integration.provider_name)
     connector = kind(integration)
+    connector.ours = own_server(store)
     try:
         yield connector
     finally:
         connector.close()
 
 
-def check_database(integration: IntegrationConfiguration) -> ConnectionReport:
-    with opened_database(integration) as connector:
-        return connector.check()
+def check_database(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
+    """Whatever a server answers is the trouble of its integration alone, who checks several goes on with the next."""
+    with opened_database(store, integration) as connector:
+        try:
+            return connector.check()
+        except ChurnGuardError:
+            raise
+        except Exception as error:
+            _log.exception("%s: its server answers what cannot be understood", integration.integration_id)
+            raise ProviderMisbehaved(
+                "its server answers what cannot be understood.",
+                integration_id=integration.integration_id,
+                remedy="Look at credentials.custom_fields.host and port: is it a server of this kind?",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +85,10 @@ class Discovered:
     unfollowable: str | None
 
 
-def discover(integration: IntegrationConfiguration) -> list[Discovered]:
+def discover(store: Store, integration: IntegrationConfiguration) -> list[Discovered]:
     """Every table that may be read."""
     followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
-    with opened_database(integration) as connector:
+    with opened_database(store, integration) as connector:
         tables = connector.discover()
         wanted = {table.object for table in chosen_tables(integration, tables)}
         return [
@@ -97,7 +115,7 @@ def sync_database(
         )
     breaker = Breaker(store, integration.organization_id, integration.integration_id)
     breaker.before_call()
-    with opened_database(integration) as connector:
+    with opened_database(store, integration) as connector:
         run = _Run(store, integration, connector, sync_id, mode)
         failure: ChurnGuardError | None = None
         try:

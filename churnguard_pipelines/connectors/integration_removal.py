@@ -36,7 +36,7 @@ def has_left_something(store: Store, integration: IntegrationConfiguration) -> b
 def leave_source(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
     """Its source keeps nothing for it any more. Raises what the connector does."""
     integrations.set_status(store, integration.integration_id, IntegrationStatus.INACTIVE, actor=actor)  # sessions end
-    with opened_database(integration) as connector:
+    with opened_database(store, integration) as connector:
         connector.end_changes()
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from churnguard_pipelines.connectors.allowance import CHECK_SECONDS, CONNECT_SECONDS, within
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.database_credentials import SERVER_FIELDS
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
@@ -24,6 +26,20 @@ OLDEST = (4, 4)
 class MongoDB(DatabaseConnector):
     provider = "mongodb"
     title = "MongoDB"
+    custom_fields: ClassVar = {
+        **SERVER_FIELDS,
+        "connection_string": "instead of host, port and tls: of a set of servers",
+        "auth_database": "where the user is defined",
+        "pipelines": "read filters, in JSON",
+        "gridfs_content": "true: the content of GridFS files, too",
+    }
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        from churnguard_pipelines.connectors.mongodb_connection import Source
+
+        super().check_fields(integration)
+        Source(integration)
 
     def __init__(self, integration: IntegrationConfiguration) -> None:
         super().__init__(integration)
@@ -39,15 +55,20 @@ class MongoDB(DatabaseConnector):
         return f"{server}/{self._source.name}"
 
     def check(self) -> ConnectionReport:
+        import pymongo
+
         from churnguard_pipelines.connectors.mongodb_changes import server_version
         from churnguard_pipelines.connectors.mongodb_check import examine
 
-        version = server_version(self._source)
-        access = examine(self._source, followed=self._followed)
+        with within(CHECK_SECONDS), pymongo.timeout(CONNECT_SECONDS):
+            version = server_version(self._source)
+        with pymongo.timeout(CHECK_SECONDS):
+            access = examine(self._source, followed=self._followed)
+            identity = self.identity()
         if version < OLDEST:
             problem = f"MongoDB {version[0]}.{version[1]} is too old."
             access = [ObjectAccess("server", False, problem, "Version 4.4 or newer is needed."), *access]
-        name = f"MongoDB {version[0]}.{version[1]}, {self.identity()}"
+        name = f"MongoDB {version[0]}.{version[1]}, {identity}"
         return ConnectionReport(self.integration.integration_id, name, tuple(access))
 
     def discover(self) -> list[SourceTable]:
@@ -108,5 +129,6 @@ class MongoDB(DatabaseConnector):
         from churnguard_pipelines.connectors.mongodb_connection import Source
 
         if self._opened is None:
+            self.check_fields(self.integration)
             self._opened = Source(self.integration)
         return self._opened

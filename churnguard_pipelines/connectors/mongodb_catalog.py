@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +14,7 @@ from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Time
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 
+from churnguard_pipelines.connectors.allowance import ANSWER_SECONDS, Exhausted
 from churnguard_pipelines.connectors.mongodb_connection import Source
 from churnguard_pipelines.connectors.mongodb_documents import (
     CONTENT,
@@ -28,6 +30,7 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 SAMPLED = 200
 """Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
+MOST_COLLECTIONS = 20_000
 MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
 BY_ID = [(KEY, 1)]
 AT_ONCE = 4  # questions: most of a discovery is waiting for answers, of which each may have 16 MB
@@ -70,7 +73,7 @@ class Collections:
 def find_collections(source: Source) -> Collections:
     readable, others = [], {}
     with source.translated():
-        listed = {item["name"]: item for item in source.database.list_collections()}
+        listed = {item["name"]: item for item in _bounded(source.database.list_collections())}
     for name, item in sorted(listed.items()):
         if name.startswith("system.") or (name.endswith(_CHUNKS) and _bucket(name, _CHUNKS) + _FILES in listed):
             continue
@@ -82,6 +85,17 @@ def find_collections(source: Source) -> Collections:
         else:
             readable.append(name)
     return Collections(tuple(readable), others)
+
+
+def _bounded(listed: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """A list that has an end."""
+    begun = time.monotonic()
+    for number, item in enumerate(listed):
+        if number == MOST_COLLECTIONS:
+            raise Exhausted(f"lists more than {MOST_COLLECTIONS} collections", too_much=True)
+        if time.monotonic() - begun > ANSWER_SECONDS:
+            raise Exhausted(f"has not listed its collections within {ANSWER_SECONDS:.0f} s", too_much=False)
+        yield item
 
 
 def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:

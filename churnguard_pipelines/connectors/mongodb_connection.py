@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +15,20 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
-from pymongo.uri_parser import parse_uri
 
-from churnguard_pipelines.connectors.database_credentials import custom_fields, refused
+from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, Exhausted, connected_socket
+from churnguard_pipelines.connectors.database_credentials import (
+    certificate_file,
+    clear_fields,
+    server_of,
+    tls_context,
+)
+from churnguard_pipelines.connectors.mongodb_address import address_of
 from churnguard_pipelines.connectors.mongodb_documents import DECODING
 from churnguard_pipelines.connectors.mongodb_pipelines import pipelines
+from churnguard_pipelines.connectors.mongodb_pool import guarded_pool
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -31,7 +39,6 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import IntegrationConfiguration
 
-CONNECT_SECONDS = 10
 ANSWER_SECONDS = 120  # the first documents of a scan that finds few may take their time
 _PROBE_SECONDS = 3
 _TLS = ("disable", "prefer", "require", "verify-full")
@@ -44,14 +51,26 @@ _MAJORITY = ReadConcern("majority")  # what is read is never rolled back, as wha
 Document = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """``hosts``: those that the configuration names. ``options``: the client's."""
+
+    hosts: tuple[tuple[str, int], ...]
+    database: str
+    options: dict[str, Any]
+    authority: str | None = None
+    tls_preferred: bool = False
+
+
 class Source:
     """One database of a server. Connects when first asked; may be used by several threads."""
 
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self.integration = integration
-        given = {name: value.get_secret_value() for name, value in integration.credentials.custom_fields.items()}
-        self._options, self.name = _parameters(integration, given)
-        self._tls_preferred = given.get("tls", "prefer") == "prefer" and "port" in self._options
+        given = clear_fields(integration)
+        read = _from_string if "connection_string" in given else _from_fields
+        self._target = read(integration, given)
+        self.name = self._target.database
         self.pipelines = pipelines(integration, given.get("pipelines"))
         self.with_content = given.get("gridfs_content", "false").lower() == "true"
 
@@ -62,15 +81,21 @@ class Source:
     @property
     def address(self) -> str:
         """Of the server that the configuration names."""
-        return f"{self._options['host']}:{self._options['port']}" if "port" in self._options else "standalone"
+        return _written(*self._target.hosts[0]) if len(self._target.hosts) == 1 else "standalone"
 
     @cached_property
     def client(self) -> MongoClient[Document]:
-        options = dict(self._options)
-        if self._tls_preferred and _speaks_tls(options["host"], options["port"]):
+        guard, target = guard_of(self.integration), self._target
+        found = [guard.resolve(host, port) for host, port in target.hosts]
+        options = _own_options(self.integration) | target.options
+        if target.hosts:
+            options["host"] = [_written(host, port) for host, port in target.hosts]
+        if target.tls_preferred and _speaks_tls(found[0], target.hosts[0][1]):
             options |= {"tls": True, "tlsInsecure": True}
-        with self.translated():
-            return MongoClient(**options)
+        with self.translated(), certificate_file(target.authority) if target.authority else nullcontext() as authority:
+            if authority is not None:
+                options["tlsCAFile"] = authority
+            return MongoClient(**options, _pool_class=guarded_pool(guard))
 
     @property
     def database(self) -> Database[Document]:
@@ -122,6 +147,8 @@ class Source:
             yield
         except (PyMongoError, BSONError, OSError) as error:
             raise as_ours(self.integration, error) from None
+        except Exhausted as error:
+            raise error.as_ours(self.integration, "MongoDB") from None
 
 
 def version_of(time: Timestamp) -> int:
@@ -132,31 +159,33 @@ def version_of(time: Timestamp) -> int:
 def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGuardError:
     name = integration.integration_id
     code = error.code if isinstance(error, OperationFailure) else None
-    said = _said(error)
+    said = quoted(integration, _said(error))
     if code in _REFUSED:
         return AuthenticationFailed(
-            f"MongoDB refuses the credentials: {said}.",
+            f"MongoDB refuses the credentials{said}.",
             integration_id=name,
             remedy="Correct username and password; if the user is not of the database `admin`, set "
             "credentials.custom_fields.auth_database.",
         )
     if code in _FORBIDDEN:
         return PermissionMissing(
-            f"MongoDB says: {said}.", integration_id=name, remedy="Grant the user the role `read` on the database."
+            f"MongoDB refuses permission{said}.",
+            integration_id=name,
+            remedy="Grant the user the role `read` on the database.",
         )
     if code in _LOST:
         return SourceChanged(
-            f"MongoDB does not keep the changes since our position any more: {said}.",
+            f"MongoDB does not keep the changes since our position any more{said}.",
             integration_id=name,
             remedy=f"`churnguard integrations reset {name}`, and the next sync reads all anew. That the server keeps "
             "them longer: `db.adminCommand({replSetResizeOplog: 1, minRetentionHours: 72})`.",
         )
     if isinstance(error, ConfigurationError):
         return InvalidConfiguration(
-            f"MongoDB cannot be connected to: {said}.", integration_id=name, remedy="Correct the credentials' fields."
+            f"MongoDB cannot be connected to{said}.", integration_id=name, remedy="Correct the credentials' fields."
         )
     return ProviderUnavailable(
-        f"MongoDB cannot be used: {said}.",
+        f"MongoDB cannot be used{said}.",
         integration_id=name,
         remedy="Whatever was stored stays; the next sync goes on from there.",
     )
@@ -172,62 +201,58 @@ def _said(error: Exception) -> str:
     return text.strip().rstrip(".") or type(error).__name__
 
 
-def _parameters(integration: IntegrationConfiguration, given: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """Of the client, and the database's name. Raises ``InvalidConfiguration`` naming the field that is wrong."""
-    credentials, own = integration.credentials, integration.integration_id
-    options: dict[str, Any] = {
-        "appname": f"churnguard {own}",
-        "serverSelectionTimeoutMS": CONNECT_SECONDS * 1000,
-        "connectTimeoutMS": CONNECT_SECONDS * 1000,
+def _own_options(integration: IntegrationConfiguration) -> dict[str, Any]:
+    return {
+        "appname": f"churnguard {integration.integration_id}",
+        "serverSelectionTimeoutMS": int(CONNECT_SECONDS * 1000),
+        "connectTimeoutMS": int(CONNECT_SECONDS * 1000),
         "socketTimeoutMS": ANSWER_SECONDS * 1000,
     }
-    if address := given.get("connection_string"):
-        return options | {"host": address}, given.get("database") or _database_of(integration, address)
-    given = custom_fields(integration, "MongoDB", _TLS)
-    port = given.get("port", "27017")
-    if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise refused(integration, "port", port, "It is a number, 27017 as a rule.")
-    # Of a replica set the one member that is named: the others' names may mean nothing here.
-    options |= {"host": given["host"], "port": int(port), "directConnection": True}
-    if given["tls"] in ("require", "verify-full"):
-        options |= {"tls": True, "tlsInsecure": given["tls"] == "require"}
-    if given["tls"] == "verify-full" and "tls_ca" in given:
-        options["tlsCAFile"] = given["tls_ca"]
-    if credentials.password is None:
-        raise InvalidConfiguration(
-            "credentials.password is missing.",
-            integration_id=own,
-            remedy="For a server that asks for no user, give custom_fields.connection_string.",
-        )
-    options |= {"username": credentials.username, "password": credentials.password.get_secret_value()}
-    return options | {"authSource": given.get("auth_database", "admin")}, given["database"]
 
 
-def _database_of(integration: IntegrationConfiguration, address: str) -> str:
-    try:
-        named = parse_uri(address, validate=False).get("database") if address.startswith("mongodb://") else None
-    except (PyMongoError, ValueError):  # its words may have the password in them
-        raise InvalidConfiguration(
-            "credentials.custom_fields.connection_string is not a connection string of MongoDB.",
-            integration_id=integration.integration_id,
-            remedy="It looks like mongodb://user:password@host1,host2/database?replicaSet=name; signs like @ : / % in "
-            "user and password are written %40 %3A %2F %25.",
-        ) from None
-    if not named:
+def _from_string(integration: IntegrationConfiguration, given: Mapping[str, str]) -> _Target:
+    address = address_of(integration, given["connection_string"])
+    database = given.get("database") or address.database
+    if not database:
         raise InvalidConfiguration(
             "credentials.custom_fields.database is missing.",
             integration_id=integration.integration_id,
             remedy="Name the database whose collections are to be read.",
         )
-    return str(named)
+    if address.looked_up:
+        return _Target((), database, address.options | {"host": f"mongodb+srv://{address.hosts[0][0]}/"})
+    return _Target(address.hosts, database, address.options)
 
 
-def _speaks_tls(host: str, port: int) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def _from_fields(integration: IntegrationConfiguration, given: Mapping[str, str]) -> _Target:
+    """Of a replica set the one member that is named: the others' names may mean nothing here."""
+    server = server_of(integration, "MongoDB", 27017, _TLS, ("verify-full",))
+    credentials = integration.credentials
+    if credentials.password is None:
+        raise InvalidConfiguration(
+            "credentials.password is missing.",
+            integration_id=integration.integration_id,
+            remedy="For a server that asks for no user, give custom_fields.connection_string.",
+        )
+    options: dict[str, Any] = {"directConnection": True}
+    if server.tls in ("require", "verify-full"):
+        options |= {"tls": True, "tlsInsecure": server.tls == "require"}
+    options |= {"username": credentials.username, "password": credentials.password.get_secret_value()}
+    options["authSource"] = given.get("auth_database", "admin")
+    return _Target(
+        ((server.host, server.port),), server.database, options, server.authority, tls_preferred=server.tls == "prefer"
+    )
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _speaks_tls(addresses: Sequence[str], port: int) -> bool:
     try:
-        with socket.create_connection((host, port), _PROBE_SECONDS) as connection, context.wrap_socket(connection):
-            return True
+        with connected_socket(addresses, port) as connected:
+            connected.settimeout(_PROBE_SECONDS)
+            with tls_context(None, verify=False).wrap_socket(connected):
+                return True
     except OSError:
         return False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from churnguard_pipelines.connectors.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector, Snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
@@ -20,6 +21,13 @@ class MySQL(DatabaseConnector):
     provider = "mysql"
     title = "MySQL"
 
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        from churnguard_pipelines.connectors.mysql_connection import server_of_mysql
+
+        super().check_fields(integration)
+        server_of_mysql(integration)
+
     def __init__(self, integration: IntegrationConfiguration) -> None:
         super().__init__(integration)
         self._opened: Source | None = None
@@ -33,7 +41,8 @@ class MySQL(DatabaseConnector):
         return self._source.identity()
 
     def check(self) -> ConnectionReport:
-        name, access = self._source.examined(followed=self._followed)
+        with within(CHECK_SECONDS):
+            name, access = self._source.examined(followed=self._followed)
         return ConnectionReport(self.integration.integration_id, name, tuple(access))
 
     def discover(self) -> list[SourceTable]:
@@ -84,5 +93,6 @@ class MySQL(DatabaseConnector):
         if self._opened is None:
             from churnguard_pipelines.connectors.mysql_source import Source
 
+            self.check_fields(self.integration)
             self._opened = Source(self.integration)
         return self._opened

@@ -8,9 +8,9 @@ from typing import Any
 
 import pymysql
 from pymysql.charset import charset_by_name
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql_connection import execute, quoted
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_types import UNKNOWN, Kind, kind_of, members
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
@@ -88,13 +88,11 @@ def copy_line(fields: Sequence[str]) -> str:
     return rf"CAST(CONCAT({joined}, '\n') AS BINARY)"
 
 
-def is_mariadb(connection: pymysql.Connection[Cursor]) -> bool:
+def is_mariadb(connection: Connection) -> bool:
     return "mariadb" in str(connection.get_server_info()).lower()  # type: ignore[no-untyped-call]
 
 
-def find_tables(
-    connection: pymysql.Connection[Cursor], database: str, only: str | None = None
-) -> dict[str, FoundTable]:
+def find_tables(connection: Connection, database: str, only: str | None = None) -> dict[str, FoundTable]:
     """Every table that the user may read, or ``only`` this one, by name, in the order of their names."""
     parts = {
         "database": connection.escape(database),
@@ -123,11 +121,11 @@ def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]
     return found
 
 
-def _readable(connection: pymysql.Connection[Cursor], table: str, columns: Sequence[FoundColumn]) -> bool:
+def _readable(connection: Connection, table: str, columns: Sequence[FoundColumn]) -> bool:
     """Grants may come from roles, patterns and single columns; the server knows best."""
     listed = ", ".join(quoted(column.name) for column in columns)
     try:
-        execute(connection, f"SELECT {listed} FROM {quoted(table)} LIMIT 0")  # noqa: S608 - names are quoted, values are quoted or numbers
+        execute(connection, f"SELECT {listed} FROM {quoted(table)} LIMIT 0")
     except pymysql.Error as error:
         if error.args[0] in (1142, 1143, 1146, 1932):  # forbidden, or gone meanwhile, or without its files
             return False

@@ -14,7 +14,7 @@ from churnguard_pipelines.connectors.database import (
     ChangeLog,
 )
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables
-from churnguard_pipelines.connectors.mysql_connection import connect, parameters, translated
+from churnguard_pipelines.connectors.mysql_connection import connect, server_of_mysql, translated
 from churnguard_pipelines.connectors.mysql_ddl import Statement, mentioned, understood
 from churnguard_pipelines.connectors.mysql_events import Event
 from churnguard_pipelines.connectors.mysql_followed import Followed, Unfollowable, layout
@@ -36,7 +36,7 @@ class MySQLChanges(ChangeLog):
     ) -> None:
         self._integration = integration
         self._tables = {table.object: table for table in tables}
-        self._database = str(parameters(integration)["database"])
+        self._database = server_of_mysql(integration).database
         self._at = Place(position["file"], position["position"])
         self._created: int | None = position.get("created")
         self._moment: int = position.get("moment", 0)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import pymysql
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, is_mariadb
 from churnguard_pipelines.connectors.mysql_connection import execute, quoted
 from churnguard_pipelines.connectors.mysql_position import variables
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.sdk import ObjectAccess
 
 CHANGES = "change data capture"
@@ -19,7 +19,7 @@ _DAY = 86_400
 
 
 def examine(
-    connection: pymysql.Connection[Cursor], database: str, found: Mapping[str, FoundTable], *, followed: bool
+    connection: Connection, database: str, found: Mapping[str, FoundTable], *, followed: bool
 ) -> list[ObjectAccess]:
     """A line per table, and, if changes are to be followed, one for what that needs."""
     user = grantee(connection)
@@ -41,7 +41,7 @@ def examine(
     return lines
 
 
-def retention(connection: pymysql.Connection[Cursor]) -> int | None:
+def retention(connection: Connection) -> int | None:
     """Seconds that the server keeps a finished file of its binary log; None if for ever."""
     with suppress(pymysql.Error):  # Amazon's own setting goes before the server's
         rows = execute(connection, "SELECT value FROM mysql.rds_configuration WHERE name = 'binlog retention hours'")
@@ -52,12 +52,12 @@ def retention(connection: pymysql.Connection[Cursor]) -> int | None:
     return seconds or None
 
 
-def grantee(connection: pymysql.Connection[Cursor]) -> str:
+def grantee(connection: Connection) -> str:
     user, _, host = str(execute(connection, "SELECT CURRENT_USER()")[0][0]).rpartition("@")
     return f"{connection.escape(user)}@{connection.escape(host)}"
 
 
-def log_problems(connection: pymysql.Connection[Cursor]) -> Iterator[tuple[str, str]]:
+def log_problems(connection: Connection) -> Iterator[tuple[str, str]]:
     """What of the server's settings keeps rows out of its binary log, each with what to do."""
     told = variables(
         connection, "log_bin", "binlog_format", "binlog_row_image", "binlog_row_value_options", "server_id",
@@ -87,7 +87,7 @@ def _table(found: FoundTable, *, followed: bool) -> ObjectAccess:
     return ObjectAccess(found.table.object, True)
 
 
-def _missing(connection: pymysql.Connection[Cursor], user: str) -> Iterator[tuple[str, str]]:
+def _missing(connection: Connection, user: str) -> Iterator[tuple[str, str]]:
     yield from log_problems(connection)
     held = privileges(connection)
     mariadb = is_mariadb(connection)
@@ -100,7 +100,7 @@ def _missing(connection: pymysql.Connection[Cursor], user: str) -> Iterator[tupl
         yield "the user may not hold the short lock that a snapshot begins with", f"`GRANT RELOAD ON *.* TO {user}`"
 
 
-def _advice(connection: pymysql.Connection[Cursor], found: Mapping[str, FoundTable]) -> Iterator[tuple[str, str]]:
+def _advice(connection: Connection, found: Mapping[str, FoundTable]) -> Iterator[tuple[str, str]]:
     """What works, and would work better."""
     kept = retention(connection)
     if kept is not None and kept < WEEK:
@@ -120,7 +120,7 @@ def _advice(connection: pymysql.Connection[Cursor], found: Mapping[str, FoundTab
         )
 
 
-def privileges(connection: pymysql.Connection[Cursor]) -> set[str]:
+def privileges(connection: Connection) -> set[str]:
     """The user's on the whole server, those of its current roles among them."""
     held: set[str] = set()
     for (grant,) in execute(connection, "SHOW GRANTS"):

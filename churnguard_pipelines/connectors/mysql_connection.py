@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pymysql
-from pymysql.cursors import Cursor
+from pymysql.constants.CR import CR_SSL_CONNECTION_ERROR
 
-from churnguard_pipelines.connectors.database_credentials import custom_fields, refused
+from churnguard_pipelines.connectors.allowance import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    Exhausted,
+    connected_socket,
+)
+from churnguard_pipelines.connectors.database_credentials import Server, refused, server_of, tls_context
+from churnguard_pipelines.connectors.mysql_protocol import Connection
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.hearsay import quoted as said_by
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -20,9 +29,8 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import IntegrationConfiguration
 
-CONNECT_SECONDS = 10
-ANSWER_SECONDS = 600  # the first row of a large sort may take its time
-_TLS = ("disable", "prefer", "require", "verify-full")
+_TLS = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_VERIFYING = ("verify-ca", "verify-full")
 _REFUSED = (1044, 1045, 1698, 1862, 3118)  # 1044: no access to the database
 _FORBIDDEN = (1142, 1143, 1227, 1370)
 _UNKNOWN_DATABASE = 1049
@@ -34,43 +42,31 @@ _SETTINGS = (
 )
 
 
-def parameters(integration: IntegrationConfiguration) -> dict[str, Any]:
-    """PyMySQL's, the password among them. Raises ``InvalidConfiguration`` naming the field that is missing or wrong."""
-    credentials = integration.credentials
-    given = custom_fields(integration, "MySQL", _TLS)
-    port = given.get("port", "3306")
-    if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise refused(integration, "port", port, "It is a number, 3306 as a rule.")
-    return {
-        "host": given["host"],
-        "port": int(port),
-        "database": given["database"],
-        "user": credentials.username,
-        "password": credentials.password.get_secret_value() if credentials.password else "",
-        "ssl": _tls(integration, given["tls"], given.get("tls_ca")),
-        "charset": "utf8mb4",
-        "connect_timeout": CONNECT_SECONDS,
-        "read_timeout": ANSWER_SECONDS,
-        "write_timeout": ANSWER_SECONDS,
-        "program_name": f"churnguard {integration.integration_id}",
-    }
+def server_of_mysql(integration: IntegrationConfiguration) -> Server:
+    """Raises ``InvalidConfiguration`` naming the field that is missing or wrong."""
+    server = server_of(integration, "MySQL", 3306, _TLS, _VERIFYING)
+    if server.tls == "verify-ca" and server.authority is None:
+        raise refused(integration, "tls", server.tls, "With verify-ca it needs tls_ca, the authority's certificate.")
+    return server
 
 
-def connect(integration: IntegrationConfiguration, *, database: bool = True) -> pymysql.Connection[Cursor]:
+def connect(integration: IntegrationConfiguration, *, database: bool = True) -> Connection:
     """In autocommit mode. Raises ``AuthenticationFailed``, ``InvalidConfiguration``, ``ProviderUnavailable``."""
-    wanted = parameters(integration)
-    if not database:
-        del wanted["database"]
+    server = server_of_mysql(integration)
     with translated(integration):
-        connection = _connect(wanted)
-        for statement in _SETTINGS:
-            execute(connection, statement)
+        connection = _connected(integration, server, database=database)
+        try:
+            for statement in _SETTINGS:
+                execute(connection, statement)
+        except BaseException:
+            hang_up(connection)
+            raise
     return connection
 
 
-def execute(connection: pymysql.Connection[Cursor], statement: str) -> list[tuple[Any, ...]]:
-    """All rows. Nothing in the statement is a placeholder."""
-    with connection.cursor() as cursor:
+def execute(connection: Connection, statement: str, *, scan: bool = False) -> list[tuple[Any, ...]]:
+    """All rows. Nothing in the statement is a placeholder. ``scan``: it may take the server its time."""
+    with connection.reading(row_by_row=False) if scan else nullcontext(), connection.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall())
 
@@ -79,14 +75,14 @@ def quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
-def hang_up(connection: pymysql.Connection[Any]) -> None:
+def hang_up(connection: Connection) -> None:
     """Without waiting for what the server still wants to send."""
     forget_rows(connection)
     with suppress(Exception):
         connection._force_close()  # type: ignore[attr-defined]
 
 
-def forget_rows(connection: pymysql.Connection[Any]) -> None:
+def forget_rows(connection: Connection) -> None:
     """Of a connection that is lost: the driver must not try to read the rest of them."""
     result = getattr(connection, "_result", None)
     if result is not None:
@@ -100,68 +96,84 @@ def translated(integration: IntegrationConfiguration) -> Iterator[None]:
         yield
     except (pymysql.Error, OSError) as error:
         raise as_ours(integration, error) from None
+    except Exhausted as error:
+        raise error.as_ours(integration, "MySQL") from None
 
 
 def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGuardError:
     name = integration.integration_id
     code = error.args[0] if error.args and isinstance(error.args[0], int) else None
-    said = str(error.args[1] if len(error.args) > 1 else error).strip().rstrip(".") or type(error).__name__
+    text = str(error.args[1] if len(error.args) > 1 else error).strip().rstrip(".") or type(error).__name__
+    said = said_by(integration, text)
     if code in _REFUSED:
         return AuthenticationFailed(
-            f"MySQL refuses the credentials: {said}.",
+            f"MySQL refuses the credentials{said}.",
             integration_id=name,
             remedy="Correct username and password; the user must be allowed from this machine, and see the database.",
         )
     if code == _UNKNOWN_DATABASE:
         return InvalidConfiguration(
-            f"MySQL says: {said}.", integration_id=name, remedy="Correct credentials.custom_fields.database."
+            f"MySQL has no such database{said}.",
+            integration_id=name,
+            remedy="Correct credentials.custom_fields.database.",
         )
     if code in _FORBIDDEN:
-        return PermissionMissing(f"MySQL says: {said}.", integration_id=name, remedy="Grant the user what it lacks.")
+        return PermissionMissing(
+            f"MySQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
+        )
     if code == _ALTERED:
         return ProviderUnavailable(
             "a table was altered while it was read.", integration_id=name, remedy="The next sync goes on from there."
         )
     return ProviderUnavailable(
-        f"MySQL cannot be used: {said}.",
+        f"MySQL cannot be used{said}.",
         integration_id=name,
         remedy="Whatever was stored stays; the next sync goes on from there.",
     )
 
 
-def _connect(wanted: dict[str, Any]) -> pymysql.Connection[Cursor]:
+def _connected(integration: IntegrationConfiguration, server: Server, *, database: bool) -> Connection:
     """``prefer``: with TLS if the server has it."""
-    ssl_context = wanted.pop("ssl")
-    if ssl_context != "prefer":
-        return pymysql.connect(**wanted, ssl=ssl_context or None, ssl_disabled=ssl_context is None)
+    addresses = guard_of(integration).resolve(server.host, server.port)
+    context = None
+    if server.tls != "disable":
+        context = tls_context(server.authority, verify=server.tls in _VERIFYING)
+        context.check_hostname = server.tls == "verify-full"
     try:
-        return pymysql.connect(**wanted, ssl=_unverified())
+        return _opened(integration, server, addresses, context, database=database)
     except pymysql.OperationalError as error:
-        if "SSL" not in str(error):
+        if server.tls != "prefer" or error.args[0] != CR_SSL_CONNECTION_ERROR:
             raise
-        return pymysql.connect(**wanted, ssl_disabled=True)
+        return _opened(integration, server, addresses, None, database=database)
 
 
-def _tls(integration: IntegrationConfiguration, tls: str, authority: str | None) -> Any:
-    if tls == "disable":
-        return None
-    if tls == "prefer":
-        return tls
-    if tls == "require":
-        return _unverified()
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"credentials.custom_fields.tls_ca cannot be read: {error}.",
-            integration_id=integration.integration_id,
-            remedy="It is the path of a file with the authority's certificate.",
-        ) from None
-
-
-def _unverified() -> ssl.SSLContext:
-    """As libpq's `require`: against listeners, not against somebody in the server's place."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def _opened(
+    integration: IntegrationConfiguration,
+    server: Server,
+    addresses: Sequence[str],
+    context: ssl.SSLContext | None,
+    *,
+    database: bool,
+) -> Connection:
+    credentials = integration.credentials
+    connection = Connection(
+        verified=context is not None and server.tls in _VERIFYING,
+        host=server.host,  # whom a certificate has to name
+        port=server.port,
+        database=server.database if database else None,
+        user=credentials.username,
+        password=credentials.password.get_secret_value() if credentials.password else "",
+        ssl=context,
+        ssl_disabled=context is None,
+        charset="utf8mb4",
+        autocommit=None,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=CONNECT_SECONDS,
+        write_timeout=ANSWER_SECONDS,
+        program_name=f"churnguard {integration.integration_id}",
+        local_infile=False,
+        read_default_file=None,
+        defer_connect=True,
+    )
+    connection.begin_with(connected_socket(addresses, server.port))
+    return connection

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pymysql
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql_connection import execute
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 
 _PARSE_ERROR = 1064
 
@@ -23,7 +23,7 @@ class Place(NamedTuple):
         return (int(self.file.rpartition(".")[2]) << 32) | self.position
 
 
-def current_place(connection: pymysql.Connection[Cursor]) -> Place | None:
+def current_place(connection: Connection) -> Place | None:
     """Where the log ends now, or, in a transaction with a consistent snapshot on MariaDB, where it ended then.
 
     None without a binary log, or without the privilege to know (which MariaDB does not ask for).
@@ -41,7 +41,7 @@ def current_place(connection: pymysql.Connection[Cursor]) -> Place | None:
     return Place(rows[0][0], int(rows[0][1])) if rows else None
 
 
-def variables(connection: pymysql.Connection[Cursor], *names: str) -> dict[str, Any]:
+def variables(connection: Connection, *names: str) -> dict[str, Any]:
     """The server's, by lower-case name; those that it does not have are left out."""
     listed = ", ".join(connection.escape(name) for name in names)
     return {
@@ -50,7 +50,7 @@ def variables(connection: pymysql.Connection[Cursor], *names: str) -> dict[str, 
     }
 
 
-def _status(connection: pymysql.Connection[Cursor]) -> list[tuple[Any, ...]]:
+def _status(connection: Connection) -> list[tuple[Any, ...]]:
     try:
         return execute(connection, "SHOW BINARY LOG STATUS")  # MySQL 8.2 and newer
     except pymysql.ProgrammingError as error:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymysql
-from pymysql.cursors import Cursor, SSCursor
+from pymysql.cursors import SSCursor
 
 from churnguard_pipelines.connectors.database import OVERLAP_SECONDS, Snapshot
 from churnguard_pipelines.connectors.mysql_catalog import FoundColumn, FoundTable, copy_line
 from churnguard_pipelines.connectors.mysql_connection import execute, forget_rows, quoted, translated
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_view import opened_view
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.mirror_types import Base
@@ -23,7 +24,7 @@ from churnguard_pipelines.mirrors import Piece, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 
 PIECE_ROWS = 50_000
-PART_ROWS = 2_000
+PART_ROWS, PART_BYTES = 2_000, 2**21
 _MOMENTS = (Base.TIMESTAMPTZ, Base.TIMESTAMP, Base.DATE)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
@@ -40,13 +41,13 @@ class MySQLSnapshot(Snapshot):
         integration: IntegrationConfiguration,
         found: Mapping[str, FoundTable],
         version: int,
-        readers: Sequence[pymysql.Connection[Cursor]],
-        guide: pymysql.Connection[Cursor],
+        readers: Sequence[Connection],
+        guide: Connection,
     ) -> None:
         self._integration = integration
         self._found = found
         self.version = version
-        self._readers: queue.SimpleQueue[pymysql.Connection[Cursor]] = queue.SimpleQueue()
+        self._readers: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         for reader in readers:
             self._readers.put(reader)
         self._guide = guide
@@ -72,36 +73,36 @@ class MySQLSnapshot(Snapshot):
             conditions.append(_before(_terms(found, piece.end)))
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         if table.keyless:
-            return self._numbered(table.object, f"SELECT {found.line()} FROM {found.name}")  # noqa: S608 - names are quoted, values are quoted or numbers
+            return self._numbered(table.object, f"SELECT {found.line()} FROM {found.name}")
         index = f" FORCE INDEX ({quoted(found.index)})" if found.index and found.ordered else ""
-        return self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{index}{where}")  # noqa: S608 - names are quoted, values are quoted or numbers
+        return self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{index}{where}")
 
     def increment(self, table: SourceTable, column: str, after: str | None) -> Iterator[tuple[bytes, str | None]]:
         found = self._found[table.object]
         cursor = found.column(column)
         where = "" if after is None else f" WHERE {_since(cursor, after)}"
-        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"  # noqa: S608 - names are quoted, values are quoted or numbers
+        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"
         with self._reader() as reader, translated(self._integration):
-            greatest = execute(reader, newest)[0][0]
+            greatest = execute(reader, newest, scan=True)[0][0]
         greatest = None if greatest is None else str(greatest)
-        for part in self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{where}"):  # noqa: S608 - names are quoted, values are quoted or numbers
+        for part in self._lines(table.object, f"SELECT {found.line(str(self.version))} FROM {found.name}{where}"):
             yield part, greatest
 
     def keys(self, table: SourceTable) -> Iterator[bytes]:
         found = self._found[table.object]
         fields = [found.column(name).kind.field(quoted(name)) for name in table.key]
-        return self._lines(table.object, f"SELECT {copy_line(fields)} FROM {found.name}")  # noqa: S608 - names are quoted, values are quoted or numbers
+        return self._lines(table.object, f"SELECT {copy_line(fields)} FROM {found.name}")
 
     def _next_mark(self, found: FoundTable, begin: list[str] | None) -> list[str] | None:
         listed = ", ".join(map(quoted, found.ordered))
         marks = ", ".join(_mark(found.column(name)) for name in found.ordered)
         where = "" if begin is None else f" WHERE {_beyond(_terms(found, begin), strictly=True)}"
         statement = (
-            f"SELECT {marks} FROM {found.name} FORCE INDEX ({quoted(str(found.index))}){where} "  # noqa: S608 - names are quoted, values are quoted or numbers
+            f"SELECT {marks} FROM {found.name} FORCE INDEX ({quoted(str(found.index))}){where} "
             f"ORDER BY {listed} LIMIT 1 OFFSET {PIECE_ROWS - 1}"
         )
         with self._guiding, translated(self._integration):
-            rows = execute(self._guide, statement)
+            rows = execute(self._guide, statement, scan=True)
         return [str(value) for value in rows[0]] if rows else None
 
     def _numbered(self, object: str, query: str) -> Iterator[bytes]:
@@ -119,11 +120,17 @@ class MySQLSnapshot(Snapshot):
     def _fetched(self, object: str, query: str) -> Iterator[list[bytes]]:
         with self._reader() as reader, translated(self._integration), _streamed(reader) as cursor:
             cursor.execute(query)
-            while rows := cursor.fetchmany(PART_ROWS):
-                lines = [row[0] for row in rows]
-                if None in lines:
+            lines: list[bytes] = []
+            size = 0
+            while row := cursor.fetchone():
+                if row[0] is None:
                     raise self._too_long(object)
-                yield lines
+                lines.append(row[0])
+                size += len(row[0])
+                if len(lines) == PART_ROWS or size >= PART_BYTES:
+                    yield lines
+                    lines, size = [], 0
+            yield lines
 
     def _too_long(self, object: str) -> ProviderMisbehaved:
         return ProviderMisbehaved(
@@ -133,7 +140,7 @@ class MySQLSnapshot(Snapshot):
         )
 
     @contextmanager
-    def _reader(self) -> Iterator[pymysql.Connection[Cursor]]:
+    def _reader(self) -> Iterator[Connection]:
         reader = self._readers.get()
         try:
             yield reader
@@ -142,17 +149,18 @@ class MySQLSnapshot(Snapshot):
 
 
 @contextmanager
-def _streamed(reader: pymysql.Connection[Cursor]) -> Iterator[SSCursor]:
+def _streamed(reader: Connection) -> Iterator[SSCursor]:
     """A cursor that takes row by row. What was not taken of its rows is read at its end: the connection is to stay in
     its view; the driver would try that even on a connection that is lost."""
-    cursor = reader.cursor(SSCursor)
-    try:
-        yield cursor
-    finally:
-        if reader.open:
-            cursor.close()
-        else:
-            forget_rows(reader)
+    with reader.reading(row_by_row=True):
+        cursor = reader.cursor(SSCursor)
+        try:
+            yield cursor
+        finally:
+            if reader.open:
+                cursor.close()
+            else:
+                forget_rows(reader)
 
 
 @contextmanager

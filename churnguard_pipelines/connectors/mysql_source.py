@@ -8,17 +8,25 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pymysql
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.database import ChangeLog, Snapshot
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables, is_mariadb
 from churnguard_pipelines.connectors.mysql_changes import MySQLChanges
 from churnguard_pipelines.connectors.mysql_check import examine, grantee, log_problems, retention
-from churnguard_pipelines.connectors.mysql_connection import connect, execute, hang_up, parameters, quoted, translated
+from churnguard_pipelines.connectors.mysql_connection import (
+    connect,
+    execute,
+    hang_up,
+    quoted,
+    server_of_mysql,
+    translated,
+)
 from churnguard_pipelines.connectors.mysql_position import current_place, variables
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.mysql_start import position_at
 from churnguard_pipelines.connectors.sdk import ObjectAccess
+from churnguard_pipelines.engine.hearsay import shorten
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -30,8 +38,8 @@ _OLDEST = {"MariaDB": (10, 5), "MySQL": (8, 0)}
 class Source:
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self._integration = integration
-        self._database = str(parameters(integration)["database"])
-        self._opened: pymysql.Connection[Cursor] | None = None
+        self._database = server_of_mysql(integration).database
+        self._opened: Connection | None = None
         self._found: dict[str, FoundTable] = {}
 
     def identity(self) -> str:
@@ -46,7 +54,7 @@ class Source:
         with self._translated():
             connection = self._connection()
             product = "MariaDB" if is_mariadb(connection) else "MySQL"
-            version = str(execute(connection, "SELECT VERSION()")[0][0])
+            version = shorten(str(execute(connection, "SELECT VERSION()")[0][0]), 60)
             access = examine(connection, self._database, self.look(), followed=followed)
         numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2])
         if numbers < _OLDEST[product]:
@@ -132,14 +140,14 @@ class Source:
         with self._translated():
             connection = self._connection()
             wanted = ", ".join(f"({', '.join(connection.escape(str(value)) for value in row)})" for row in keys)
-            rows = execute(connection, f"SELECT {values} FROM {found.name} WHERE ({', '.join(key)}) IN ({wanted})")  # noqa: S608 - names are quoted, values are quoted or numbers
+            rows = execute(connection, f"SELECT {values} FROM {found.name} WHERE ({', '.join(key)}) IN ({wanted})")
         return [tuple(None if value is None else str(value) for value in row) for row in rows]
 
     def close(self) -> None:
         if self._opened is not None:
             hang_up(self._opened)
 
-    def _connection(self) -> pymysql.Connection[Cursor]:
+    def _connection(self) -> Connection:
         if self._opened is None or not self._opened.open:
             self._opened = connect(self._integration)
         return self._opened

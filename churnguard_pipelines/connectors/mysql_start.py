@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 import pymysql
 
 from churnguard_pipelines.connectors import mysql_events as events
-from churnguard_pipelines.connectors.mysql_connection import CONNECT_SECONDS, as_ours
+from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, Exhausted
+from churnguard_pipelines.connectors.mysql_connection import as_ours
 from churnguard_pipelines.connectors.mysql_position import Place
 from churnguard_pipelines.connectors.mysql_stream import BinlogStream
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
@@ -45,6 +46,8 @@ def reading(integration: IntegrationConfiguration, at: Place) -> Iterator[None]:
                 remedy=f"Run `GRANT REPLICATION SLAVE ON *.* TO '{integration.credentials.username}'`.",
             ) from None
         raise as_ours(integration, error) from None
+    except Exhausted as error:
+        raise error.as_ours(integration, "MySQL") from None
 
 
 def lost(integration: IntegrationConfiguration, what: str) -> SourceChanged:

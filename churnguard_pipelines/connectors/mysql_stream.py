@@ -16,6 +16,7 @@ import pymysql
 from pymysql.constants.COMMAND import COM_BINLOG_DUMP
 
 from churnguard_pipelines.connectors import mysql_events as events
+from churnguard_pipelines.connectors.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.connectors.mysql_connection import connect, execute, hang_up
 from churnguard_pipelines.connectors.mysql_events import Event
 from churnguard_pipelines.connectors.mysql_position import Place
@@ -38,7 +39,7 @@ def replica_id(integration_id: str) -> int:
 
 
 class BinlogStream:
-    """Raises ``pymysql.Error`` or ``OSError`` whenever the connection is of no use any more."""
+    """Raises ``pymysql.Error``, ``OSError`` or ``Exhausted`` whenever the connection is of no use any more."""
 
     def __init__(self, integration: IntegrationConfiguration, begin: Place) -> None:
         self._connection = connect(integration, database=False)
@@ -48,15 +49,16 @@ class BinlogStream:
                 execute(self._connection, f"SET @{name}_heartbeat_period = {HEARTBEAT_SECONDS * 1_000_000_000}")
             execute(self._connection, f"SET @mariadb_slave_capability = {_MARIADB_ALL_EVENTS}")
             request = struct.pack("<IHI", begin.position, 0, replica_id(integration.integration_id))
-            self._connection._execute_command(COM_BINLOG_DUMP, request + begin.file.encode())  # type: ignore[attr-defined]
+            self._connection._execute_command(COM_BINLOG_DUMP, request + begin.file.encode())
         except BaseException:
             hang_up(self._connection)
             raise
-        self._socket = self._connection._sock  # type: ignore[attr-defined]
+        self._socket = self._connection._sock
         self._socket.settimeout(SILENCE_SECONDS)
         self._heard = time.monotonic()
         self._received = bytearray()
         self._checked = False
+        self._begun = 0  # bytes of an event whose last packet has not come yet
         self._events = self._split()
 
     def next(self) -> Event | None:
@@ -75,6 +77,8 @@ class BinlogStream:
             raise pymysql.OperationalError(2013, "the server has ended the connection")
         self._heard = time.monotonic()
         self._received += part
+        if len(self._received) + self._begun > ROW_BYTES:
+            raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)
 
     def close(self) -> None:
         hang_up(self._connection)
@@ -92,9 +96,9 @@ class BinlogStream:
                 packet = begun + data[at + 4 : at + 4 + size]
                 at += 4 + size
                 if size == _MOST:
-                    begun = packet
+                    begun, self._begun = packet, len(packet)
                     continue
-                begun = b""
+                begun, self._begun = b"", 0
                 yield self._event(packet)
             self._received = bytearray(data[at:]) + self._received
             yield None

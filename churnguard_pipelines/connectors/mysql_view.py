@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pymysql
-from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql_connection import connect, execute, hang_up, quoted, translated
 from churnguard_pipelines.connectors.mysql_position import current_place
+from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration
 
@@ -30,8 +30,8 @@ class View:
     """``readers``: inside the view. ``guide``: outside of it."""
 
     version: int
-    readers: Sequence[pymysql.Connection[Cursor]]
-    guide: pymysql.Connection[Cursor]
+    readers: Sequence[Connection]
+    guide: Connection
 
 
 @contextmanager
@@ -53,12 +53,12 @@ def opened_view(integration: IntegrationConfiguration, tables: Sequence[str], *,
         yield view
 
 
-def clock_version(connection: pymysql.Connection[Cursor]) -> int:
+def clock_version(connection: Connection) -> int:
     """Microseconds of the server's clock: all there is to order reads by where there is no binary log to be seen."""
     return int(execute(connection, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)")[0][0])
 
 
-def _without_lock(readers: Sequence[pymysql.Connection[Cursor]], guide: pymysql.Connection[Cursor]) -> View:
+def _without_lock(readers: Sequence[Connection], guide: Connection) -> View:
     """MariaDB. A busy server may commit between any two beginnings; then one reader has to do."""
     begun = clock_version(guide)
     for _ in range(ATTEMPTS):
@@ -75,8 +75,8 @@ def _without_lock(readers: Sequence[pymysql.Connection[Cursor]], guide: pymysql.
 
 def _with_lock(
     integration: IntegrationConfiguration,
-    readers: Sequence[pymysql.Connection[Cursor]],
-    guide: pymysql.Connection[Cursor],
+    readers: Sequence[Connection],
+    guide: Connection,
     tables: Sequence[str],
     *,
     followed: bool,
@@ -100,7 +100,7 @@ def _with_lock(
     return View(version, readers if locked else readers[:1], guide)
 
 
-def _lock(connection: pymysql.Connection[Cursor], tables: Sequence[str]) -> bool:
+def _lock(connection: Connection, tables: Sequence[str]) -> bool:
     """Until every commit under way is done; False if the user may not. A lock that long queries keep from us for
     ``LOCK_SECONDS`` is an error: everybody else would wait behind us."""
     execute(connection, f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")

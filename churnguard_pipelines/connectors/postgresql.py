@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import psycopg
 from psycopg.sql import SQL, Identifier, Placeholder
 
+from churnguard_pipelines.connectors.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector, Snapshot
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, find_tables
 from churnguard_pipelines.connectors.postgresql_changes import (
@@ -20,7 +20,12 @@ from churnguard_pipelines.connectors.postgresql_changes import (
     publish,
 )
 from churnguard_pipelines.connectors.postgresql_check import examine
-from churnguard_pipelines.connectors.postgresql_connection import connect, translated
+from churnguard_pipelines.connectors.postgresql_connection import (
+    Connection,
+    connect,
+    server_of_postgresql,
+    translated,
+)
 from churnguard_pipelines.connectors.postgresql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -32,6 +37,10 @@ OLDEST = 140_000
 ASSUMED_HORIZON = 10 * 2**30
 """Bytes of WAL after which a server without max_slot_wal_keep_size is taken to be in danger: its disk is not ours to
 look at. Half of it is what PeerDB warns at (facts on connectors, 1.5)."""
+_IDENTITY = (
+    "SELECT c.system_identifier::text || '/' || d.oid FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d "
+    "WHERE d.datname = pg_catalog.current_database()"
+)
 
 
 class PostgreSQL(DatabaseConnector):
@@ -39,22 +48,24 @@ class PostgreSQL(DatabaseConnector):
     title = "PostgreSQL"
     binary = True
 
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        super().check_fields(integration)
+        server_of_postgresql(integration)
+
     def __init__(self, integration: IntegrationConfiguration) -> None:
         super().__init__(integration)
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
-        self._opened: psycopg.Connection[Any] | None = None
+        self._opened: Connection | None = None
         self._found: dict[str, FoundTable] = {}
 
     def identity(self) -> str:
         """The cluster's own number, and the database's."""
-        row = self._one(
-            "SELECT system_identifier::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()) "
-            "FROM pg_control_system()"
-        )
+        row = self._one(_IDENTITY)
         return str(row[0])
 
     def check(self) -> ConnectionReport:
-        with self._translated():
+        with within(CHECK_SECONDS), self._translated():
             version = self._connection().info.server_version
             name = f"PostgreSQL {version // 10_000}, {self.identity()}"
             access = examine(self._connection(), self.integration, self._look(), followed=self._followed)
@@ -67,6 +78,7 @@ class PostgreSQL(DatabaseConnector):
         return [found.table for found in self._look().values()]
 
     def snapshot(self, tables: Sequence[SourceTable], *, followed: bool) -> AbstractContextManager[Snapshot]:
+        self._connection()
         return opened_snapshot(self.integration, self._found or self._look(), followed=followed)
 
     def unfollowable(self, table: SourceTable) -> str | None:
@@ -83,6 +95,7 @@ class PostgreSQL(DatabaseConnector):
             return publish(self._connection(), self.integration, [self._known(table.object) for table in tables])
 
     def changes(self, tables: Sequence[SourceTable], position: Position) -> ChangeLog:
+        self._connection()
         return PostgreSQLChanges(self.integration, tables, position)
 
     def end_changes(self) -> None:
@@ -136,10 +149,28 @@ class PostgreSQL(DatabaseConnector):
         with self._translated():
             return self._connection().execute(query).fetchone()
 
-    def _connection(self) -> psycopg.Connection[Any]:
+    def _connection(self) -> Connection:
         if self._opened is None or self._opened.closed:
-            self._opened = connect(self.integration)
+            self.check_fields(self.integration)
+            self._opened = self._refuse_ours(connect(self.integration))
         return self._opened
+
+    def _refuse_ours(self, connection: Connection) -> Connection:
+        """By what the server is, not by the way to it. An operator may read other databases of it."""
+        if self.ours is None:
+            return connection
+        with self._translated():
+            row = connection.execute(_IDENTITY).fetchone()
+        number, _, database = str(row[0] if row else "").partition("/")
+        operators = self.integration.configured_by == "operator"
+        if number != self.ours.number or (operators and database not in self.ours.databases):
+            return connection
+        connection.close()
+        raise InvalidConfiguration(
+            "this is the server that ChurnGuard keeps its own data in, which is no source.",
+            integration_id=self.integration.integration_id,
+            remedy="Correct credentials.custom_fields.host and database.",
+        )
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated(self.integration)

@@ -3,63 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from churnguard_pipelines.connectors.postgresql_types import Types
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
-FIRST_USER_OID = 16384
 ROW_NUMBER = "source_row"
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relkind = 'p', c.relpersistence = 'u', c.relreplident::text,
        greatest(c.reltuples, 0)::bigint
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
  ORDER BY n.nspname, c.relname
 """
 _COLUMNS = """
 SELECT attrelid::bigint, attname, atttypid::bigint, atttypmod, attgenerated::text
-  FROM pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum
+  FROM pg_catalog.pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum
 """
 _KEYS = """
-SELECT i.indrelid::bigint, c.relname, i.indisprimary, i.indisreplident, array_agg(a.attname ORDER BY k.place)
-  FROM pg_index i
-  JOIN pg_class c ON c.oid = i.indexrelid
-  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+SELECT i.indrelid::bigint, c.relname, i.indisprimary, i.indisreplident, pg_catalog.array_agg(a.attname ORDER BY k.place)
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
  WHERE i.indrelid = ANY(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
    AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
- GROUP BY 1, 2, 3, 4 HAVING bool_and(a.attnotnull)
+ GROUP BY 1, 2, 3, 4 HAVING pg_catalog.bool_and(a.attnotnull)
  ORDER BY i.indisreplident DESC, i.indisprimary DESC, c.relname
 """
-_TYPE = """
-SELECT t.oid::bigint, format_type(t.oid, NULL), format_type(t.oid, %(modifier)s), t.typtype::text, t.typcategory::text,
-       t.typbasetype::bigint, t.typtypmod, t.typelem::bigint
-  FROM pg_type t WHERE t.oid = %(oid)s
-"""
-# Of all other types we keep the text: they are the source's own, mean something only in their own database, or depend
-# on a server's settings or build.
-_SAME = frozenset(base.value for base in Base)
-_TEXT = MirrorType(Base.TEXT)
-_TEXTUAL = frozenset({"text", "character varying", "character", "bpchar"})
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A source type. ``type``: in the warehouse. ``cast``: what the source must cast to for a COPY in binary.
-    ``same``: whether it is the very type that the warehouse has; a binary array names its elements' type."""
-
-    type: MirrorType
-    cast: MirrorType | None
-    source_type: str
-    same: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,39 +76,6 @@ def object_name(schema: str, name: str) -> str:
     return name if schema == "public" else f"{schema}.{name}"
 
 
-class Types:
-    """The source's types, looked up once each."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-        self._known: dict[tuple[int, int], Kind] = {}
-
-    def kind(self, oid: int, modifier: int) -> Kind:
-        if (found := self._known.get((oid, modifier))) is None:
-            found = self._known[oid, modifier] = self._look_up(oid, modifier)
-        return found
-
-    def _look_up(self, oid: int, modifier: int) -> Kind:
-        row = self._connection.execute(_TYPE, {"oid": oid, "modifier": modifier}).fetchone()
-        if row is None:  # it was dropped since; its text is all that is left
-            return Kind(_TEXT, _TEXT, f"a dropped type ({oid})")
-        _, plain, full, typtype, category, base, base_modifier, element = row
-        if typtype == "d":
-            inner = self.kind(base, base_modifier)
-            return Kind(inner.type, inner.cast, full, inner.same)
-        if category == "A" and element:
-            inner = self.kind(element, modifier)
-            array = replace(inner.type, array=True)
-            return Kind(array, None if inner.same else array, full, inner.same)
-        if plain in _TEXTUAL:
-            return Kind(_TEXT, None, full, plain == "text")
-        if plain in ("bit", "bit varying"):
-            return Kind(MirrorType(Base.BITS), None, full, plain == "bit varying")
-        if oid >= FIRST_USER_OID or plain not in _SAME:
-            return Kind(_TEXT, _TEXT, full)
-        return Kind(MirrorType.parse(full if plain == "numeric" else plain), None, full, True)
-
-
 def find_tables(connection: psycopg.Connection[Any], *, followed: bool) -> list[FoundTable]:
     """Every table the user may read. ``followed``: without generated columns, which a change log does not carry."""
     rows = connection.execute(_TABLES).fetchall()
@@ -160,8 +106,8 @@ def _found(
     leaves: tuple[tuple[str, str], ...] = ((schema, name),)
     if partitioned:
         found = connection.execute(
-            "SELECT n.nspname, c.relname FROM pg_partition_tree(%s::oid::regclass) t "
-            "JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_partition_tree(%s::oid::regclass) t "
+            "JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE t.isleaf ORDER BY 1, 2",
             [oid],
         )

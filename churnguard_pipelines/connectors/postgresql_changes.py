@@ -19,16 +19,17 @@ from churnguard_pipelines.connectors.database import (
     MOST_CHANGES,
     ChangeLog,
 )
-from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, Types, object_name
-from churnguard_pipelines.connectors.postgresql_connection import connect, parameters, translated
+from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, object_name
+from churnguard_pipelines.connectors.postgresql_connection import Connection, connect, translated
 from churnguard_pipelines.connectors.postgresql_messages import Relation
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
+from churnguard_pipelines.connectors.postgresql_types import Types
+from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
-_SETTINGS = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
 SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
 
 
@@ -48,17 +49,16 @@ def number(lsn: str) -> int:
     return (int(high, 16) << 32) | int(low, 16)
 
 
-def publish(
-    connection: psycopg.Connection[Any], integration: IntegrationConfiguration, found: Sequence[FoundTable]
-) -> list[str]:
+def publish(connection: Connection, integration: IntegrationConfiguration, found: Sequence[FoundTable]) -> list[str]:
     """The publication holds these tables and no others; returns the names of those that it did not hold before.
 
     Raises ``PermissionMissing`` with the statement to run.
     """
     name = Identifier(slot_name(integration.integration_id))
     listed = connection.execute(
-        "SELECT (SELECT array_agg(pr.prrelid::bigint ORDER BY pr.prrelid) FROM pg_publication_rel pr "
-        "WHERE pr.prpubid = p.oid) FROM pg_publication p WHERE p.pubname = %s",
+        "SELECT (SELECT pg_catalog.array_agg(r.prrelid::bigint ORDER BY r.prrelid) "
+        "FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid) "
+        "FROM pg_catalog.pg_publication p WHERE p.pubname = %s",
         [slot_name(integration.integration_id)],
     ).fetchone()
     wanted = sorted(table.oid for table in found)
@@ -84,19 +84,19 @@ def publish(
     return [table.table.object for table in found if table.oid not in held]
 
 
-def drop_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:
+def drop_slot(connection: Connection, integration: IntegrationConfiguration) -> None:
     """Raises ``ProviderUnavailable`` if something reads from it and does not stop."""
     if _free_slot(connection, integration) is not None:
-        connection.execute("SELECT pg_drop_replication_slot(%s)", [slot_name(integration.integration_id)])
+        connection.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", [slot_name(integration.integration_id)])
 
 
-def _free_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> tuple[str, int] | None:
+def _free_slot(connection: Connection, integration: IntegrationConfiguration) -> tuple[str, int] | None:
     """The slot's ``wal_status`` and confirmed position once nobody reads from it; None if there is no slot."""
     deadline = time.monotonic() + SLOT_WAIT
     while True:
         row = connection.execute(
-            "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_replication_slots "
-            "WHERE slot_name = %s AND database = current_database()",
+            "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_catalog.pg_replication_slots "
+            "WHERE slot_name = %s AND database = pg_catalog.current_database()",
             [slot_name(integration.integration_id)],
         ).fetchone()
         if row is None:
@@ -108,15 +108,16 @@ def _free_slot(connection: psycopg.Connection[Any], integration: IntegrationConf
         time.sleep(0.2)  # nothing tells when a slot becomes free
 
 
-def create_slot(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> Position:
+def create_slot(connection: Connection, integration: IntegrationConfiguration) -> Position:
     try:
-        row = connection.execute(
-            "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')",
-            [slot_name(integration.integration_id)],
-        ).fetchone()
+        with connection.reading(row_by_row=False):  # it waits for transactions under way
+            row = connection.execute(
+                "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput')",
+                [slot_name(integration.integration_id)],
+            ).fetchone()
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
         raise PermissionMissing(
-            f"PostgreSQL keeps no changes: {str(error).splitlines()[0]}.",
+            f"PostgreSQL keeps no changes{quoted(integration, str(error))}.",
             integration_id=integration.integration_id,
             remedy="Run `ALTER SYSTEM SET wal_level = logical` and restart the server.",
         ) from None
@@ -255,7 +256,7 @@ class PostgreSQLChanges(ChangeLog):
     def _start(self) -> ReplicationStream:
         name = slot_name(self._integration.integration_id)
         with translated(self._integration):
-            return ReplicationStream(parameters(self._integration), name, name, lsn(self._at), _SETTINGS)
+            return ReplicationStream(self._integration, name, name, lsn(self._at))
 
     def _check_slot(self) -> None:
         """It must be there, ours alone, and not beyond our position: it would leave out what lies between."""
@@ -327,15 +328,15 @@ def _taken(integration: IntegrationConfiguration, pid: int) -> ProviderUnavailab
     )
 
 
-def drop_publication(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> None:
+def drop_publication(connection: Connection, integration: IntegrationConfiguration) -> None:
     name = Identifier(slot_name(integration.integration_id))
     connection.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(name))
 
 
-def current_lag(connection: psycopg.Connection[Any], integration: IntegrationConfiguration, position: Position) -> Any:
+def current_lag(connection: Connection, integration: IntegrationConfiguration, position: Position) -> Any:
     """(bytes behind, bytes the slot may still fall behind or None, its wal_status or None, the server's limit)."""
     statement = SQL(
-        "SELECT greatest(pg_current_wal_lsn() - {at}::pg_lsn, 0)::bigint, s.safe_wal_size, s.wal_status "
-        "FROM (SELECT) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = {name}"
+        "SELECT greatest(pg_catalog.pg_current_wal_lsn() - {at}::pg_lsn, 0)::bigint, s.safe_wal_size, s.wal_status "
+        "FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = {name}"
     ).format(at=Literal(position["lsn"]), name=Literal(slot_name(integration.integration_id)))
     return connection.execute(statement).fetchone()

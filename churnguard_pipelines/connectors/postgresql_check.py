@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import psycopg
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable
+from churnguard_pipelines.connectors.postgresql_connection import Connection
 from churnguard_pipelines.connectors.sdk import ObjectAccess
 from churnguard_pipelines.model import IntegrationConfiguration
 
 CHANGES = "change data capture"
 
 _HIDDEN = """
-SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-   AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+   AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
  ORDER BY 1, 2
 """
 _SETTINGS = """
-SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int,
-       current_setting('max_wal_senders')::int, (SELECT count(*) FROM pg_replication_slots), pg_is_in_recovery(),
-       (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
-       has_database_privilege(current_database(), 'CREATE')
+SELECT pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('max_replication_slots')::int,
+       pg_catalog.current_setting('max_wal_senders')::int,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots), pg_catalog.pg_is_in_recovery(),
+       (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
 """
 
 
 def examine(
-    connection: psycopg.Connection[Any],
+    connection: Connection,
     integration: IntegrationConfiguration,
     found: Mapping[str, FoundTable],
     *,
@@ -59,7 +59,7 @@ def _table(found: FoundTable, *, followed: bool) -> ObjectAccess:
     return ObjectAccess(found.table.object, True)
 
 
-def _missing(connection: psycopg.Connection[Any], role: str) -> Iterator[tuple[str, str]]:
+def _missing(connection: Connection, role: str) -> Iterator[tuple[str, str]]:
     row = connection.execute(_SETTINGS).fetchone()
     assert row is not None
     level, slots, senders, used, standby, replicates, creates = row

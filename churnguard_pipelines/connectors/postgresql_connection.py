@@ -1,14 +1,33 @@
-"""Connections to a customer's PostgreSQL: bounded in time, the same settings everywhere, errors in our own words."""
+"""Connections to a customer's PostgreSQL: bounded in time and bytes, to the addresses that were judged, the same
+settings everywhere, errors in our own words."""
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen, PQGenConn
+from psycopg.waiting import Ready, Wait
 
-from churnguard_pipelines.connectors.database_credentials import custom_fields
+from churnguard_pipelines.connectors.allowance import (
+    ANSWER_BYTES,
+    CONNECT_BYTES,
+    CONNECT_SECONDS,
+    ROW_BYTES,
+    SCAN_SECONDS,
+    Allowance,
+    Exhausted,
+    connect_seconds,
+    received,
+)
+from churnguard_pipelines.connectors.database_credentials import Server, certificate_file, refused, server_of
+from churnguard_pipelines.connectors.postgresql_parameters import TLS, VERIFYING, parameters
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
@@ -18,8 +37,11 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import IntegrationConfiguration
 
-CONNECT_SECONDS = 10
+T = TypeVar("T")
+
+MOST_ADDRESSES = 3
 _SETTINGS = {
+    "search_path": "",  # first of all: nothing that follows may mean somebody else's function
     "timezone": "UTC",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
@@ -28,43 +50,107 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",  # a snapshot stays open while its rows are written
     "lc_messages": "C",
 }
-_TLS = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_REPLICATION = (
+    "-c search_path= -c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex "
+    "-c extra_float_digits=1"
+)
 _REFUSED = ("28P01", "28000")
-_REFUSED_WORDS = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "authentication")
+_REFUSED_WORDS = (
+    "authentication failed", "authentication method requirement", "no password supplied", "no pg_hba.conf entry",
+)  # fmt: skip
+_EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
 
 
-def parameters(integration: IntegrationConfiguration) -> dict[str, Any]:
-    """libpq's, the password among them. Raises ``InvalidConfiguration`` naming the field that is missing."""
-    credentials = integration.credentials
-    given = custom_fields(integration, "PostgreSQL", _TLS)
-    wanted = {
-        "host": given["host"],
-        "port": given.get("port", "5432"),
-        "dbname": given["database"],
-        "user": credentials.username,
-        "password": credentials.password.get_secret_value() if credentials.password else None,
-        "sslmode": given["tls"],
-        "sslrootcert": given.get("tls_ca"),
-        "connect_timeout": CONNECT_SECONDS,
-        "application_name": f"churnguard {integration.integration_id}"[:63],
-        "keepalives_idle": 15,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-    }
-    return {name: value for name, value in wanted.items() if value is not None}
+class Connection(psycopg.Connection[Any]):
+    """Everything that is waited for has an allowance: one of its own, or that of a longer reading."""
+
+    _reading: Allowance | None = None
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        """The driver's own, with its deadline, of a bounded number of bytes as well."""
+        inner, allowance, seen = super()._connect_gen(conninfo), Allowance(CONNECT_SECONDS, CONNECT_BYTES), 0
+        try:
+            descriptor, wanted = next(inner)
+            while True:
+                ready = yield descriptor, wanted
+                count = received(descriptor)
+                allowance.came(max(count - seen, 0))
+                seen = count
+                descriptor, wanted = inner.send(ready)
+        except StopIteration as end:
+            made: Self = end.value
+            return made
+
+    @contextmanager
+    def reading(self, *, row_by_row: bool) -> Iterator[None]:
+        """What is asked in here may take the server its time."""
+        self._reading = Allowance(SCAN_SECONDS, ROW_BYTES if row_by_row else ANSWER_BYTES)
+        try:
+            yield
+        finally:
+            self._reading = None
+
+    def wait(self, gen: PQGen[T], interval: float = 1.0, timeout: float | None = None) -> T:
+        """As the driver's; most rows of a COPY are there already, and are not waited for."""
+        try:
+            wanted = next(gen)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        try:
+            return self._wait(gen, wanted, self._reading or Allowance(), interval)
+        except BaseException as error:
+            if not isinstance(error, psycopg.Error):
+                self.pgconn.finish()  # in the midst of an answer it is of no use any more
+            raise
+
+    def _wait(self, gen: PQGen[T], wanted: Wait, allowance: Allowance, interval: float) -> T:
+        descriptor = self.pgconn.socket
+        poll = select.poll()
+        poll.register(descriptor, _EVENTS[wanted])
+        allowance.begin()
+        seen = received(descriptor)
+        try:
+            while True:
+                began = time.monotonic()
+                found = poll.poll(1000 * min(interval, allowance.left()))
+                allowance.waited(time.monotonic() - began)
+                count = received(descriptor)
+                allowance.came(max(count - seen, 0))
+                seen = count
+                wanted = gen.send(_ready(found[0][1], wanted) if found else Ready.NONE)
+                poll.modify(descriptor, _EVENTS[wanted])
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
-def connect(integration: IntegrationConfiguration) -> psycopg.Connection[Any]:
+def server_of_postgresql(integration: IntegrationConfiguration) -> Server:
+    """Raises ``InvalidConfiguration`` naming the field that is missing or wrong."""
+    server = server_of(integration, "PostgreSQL", 5432, TLS, VERIFYING)
+    if server.tls == "verify-ca" and server.authority is None:
+        raise refused(integration, "tls", server.tls, "With verify-ca it needs tls_ca, the authority's certificate.")
+    return server
+
+
+def connect(integration: IntegrationConfiguration) -> Connection:
     """In autocommit mode. Raises ``AuthenticationFailed``, ``InvalidConfiguration``, ``ProviderUnavailable``."""
     with translated(integration):
-        connection = psycopg.connect(**parameters(integration), autocommit=True)
-    for name, value in _SETTINGS.items():
+        connection = _connect(integration)
         try:
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        except psycopg.errors.InsufficientPrivilege:  # lc_messages is a superuser's
-            continue
+            for name, value in _SETTINGS.items():
+                try:
+                    connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value])
+                except psycopg.errors.InsufficientPrivilege:  # lc_messages is a superuser's
+                    continue
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+def connect_for_replication(integration: IntegrationConfiguration) -> Connection:
+    """Raises ``psycopg.Error`` besides what :func:`connect` raises."""
+    return _connect(integration, _REPLICATION, replication=True)
 
 
 @contextmanager
@@ -74,28 +160,48 @@ def translated(integration: IntegrationConfiguration) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise _as_ours(integration, error) from None
+    except Exhausted as error:
+        raise error.as_ours(integration, "PostgreSQL") from None
+
+
+def _connect(integration: IntegrationConfiguration, options: str = "", *, replication: bool = False) -> Connection:
+    server = server_of_postgresql(integration)
+    addresses = guard_of(integration).resolve(server.host, server.port)[:MOST_ADDRESSES]
+    with certificate_file(server.authority) if server.authority else nullcontext() as authority:
+        wanted = parameters(integration, server, addresses, authority, options, replication=replication)
+        return Connection.connect(**wanted, autocommit=True, connect_timeout=max(1, round(connect_seconds())))
+
+
+def _ready(events: int, wanted: Wait) -> Ready:
+    """A connection that is broken is ready for all that is wanted: the driver meets the error."""
+    if events & ~(select.POLLIN | select.POLLOUT):
+        return Ready(int(wanted))
+    return Ready((Ready.R if events & select.POLLIN else 0) | (Ready.W if events & select.POLLOUT else 0))
 
 
 def _as_ours(integration: IntegrationConfiguration, error: psycopg.Error) -> ProviderError | InvalidConfiguration:
     name, state = integration.integration_id, error.sqlstate
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    said = said.removeprefix("ERROR:").strip()
-    if state in _REFUSED or (state is None and any(word in said for word in _REFUSED_WORDS)):
+    text = str(error).strip() or type(error).__name__
+    said = quoted(integration, text.splitlines()[0].removeprefix("ERROR:"))
+    if state in _REFUSED or (state is None and any(word in text for word in _REFUSED_WORDS)):
         return AuthenticationFailed(
-            f"PostgreSQL refuses the credentials: {said}.",
+            f"PostgreSQL refuses the credentials{said}.",
             integration_id=name,
-            remedy="Correct username and password; the server's pg_hba.conf must let this machine in.",
+            remedy="Correct username and password; the server's pg_hba.conf must let this machine in. A server that "
+            "asks for the password in clear gets it with `tls: verify-full` only.",
         )
-    if state == "3D000" or (state is None and "does not exist" in said and "database" in said):
+    if state == "3D000" or (state is None and "does not exist" in text and "database" in text):
         return InvalidConfiguration(
-            f"PostgreSQL says: {said}.", integration_id=name, remedy="Correct credentials.custom_fields.database."
+            f"PostgreSQL has no such database{said}.",
+            integration_id=name,
+            remedy="Correct credentials.custom_fields.database.",
         )
     if state == "42501":
         return PermissionMissing(
-            f"PostgreSQL says: {said}.", integration_id=name, remedy="Grant the user what it lacks."
+            f"PostgreSQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
         )
     return ProviderUnavailable(
-        f"PostgreSQL cannot be used: {said}.",
+        f"PostgreSQL cannot be used{said}.",
         integration_id=name,
         remedy="Whatever was stored stays; the next sync goes on from there.",
     )

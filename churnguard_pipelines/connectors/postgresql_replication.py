@@ -8,11 +8,14 @@ from __future__ import annotations
 import select
 import struct
 import time
-from typing import Any
 
 import psycopg
 from psycopg import pq
 from psycopg.sql import Identifier, Literal
+
+from churnguard_pipelines.connectors.allowance import ROW_BYTES, Exhausted, received
+from churnguard_pipelines.connectors.postgresql_connection import connect_for_replication
+from churnguard_pipelines.model import IntegrationConfiguration
 
 START_SECONDS = 60.0
 SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
@@ -24,12 +27,13 @@ _POSTGRES_EPOCH = 946_684_800
 
 class ReplicationStream:
     """``sent``: up to where the server has looked through its log for us; all that is ours before it was handed over.
-    Raises ``psycopg.OperationalError`` whenever the connection is of no use any more.
+    Raises ``psycopg.OperationalError`` or ``Exhausted`` whenever the connection is of no use any more.
     """
 
-    def __init__(self, parameters: dict[str, Any], slot: str, publication: str, start: str, settings: str) -> None:
-        self._owner = psycopg.connect(**parameters, replication="database", options=settings, autocommit=True)
+    def __init__(self, integration: IntegrationConfiguration, slot: str, publication: str, start: str) -> None:
+        self._owner = connect_for_replication(integration)
         self._connection = self._owner.pgconn
+        self._received = self._complete = received(self._connection.socket)
         names = Literal(Identifier(publication).as_string(None)).as_string(None)
         command = (
             f"START_REPLICATION SLOT {Identifier(slot).as_string(None)} LOGICAL {start} "
@@ -49,6 +53,7 @@ class ReplicationStream:
         while True:
             size, data = self._connection.get_copy_data(1)
             if size > 0:
+                self._complete = self._received
                 if data[0] == _DATA:
                     return bytes(data[_HEADER:])
                 end, _, reply = _KEEPALIVE.unpack(data)
@@ -67,6 +72,9 @@ class ReplicationStream:
         ready, _, _ = select.select([self._connection.socket], [], [], min(seconds, SIGN_OF_LIFE_EVERY))
         if ready:
             self._connection.consume_input()
+            self._received = received(self._connection.socket)
+            if self._received - self._complete > ROW_BYTES:
+                raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)
         return bool(ready)
 
     def feed_back(self, written: int, flushed: int) -> None:

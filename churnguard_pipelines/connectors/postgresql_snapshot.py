@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from churnguard_pipelines.connectors.database import OVERLAP_SECONDS, Snapshot
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable
-from churnguard_pipelines.connectors.postgresql_connection import connect, translated
+from churnguard_pipelines.connectors.postgresql_connection import Connection, connect, translated
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Piece, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -34,7 +32,7 @@ class PostgreSQLSnapshot(Snapshot):
         self._name = name
         self._own = threading.local()
         self._lock = threading.Lock()
-        self._connections: list[psycopg.Connection[Any]] = []
+        self._connections: list[Connection] = []
 
     def pieces(self, table: SourceTable, after: object) -> Iterator[Piece]:
         found = self._found[table.object]
@@ -72,9 +70,10 @@ class PostgreSQLSnapshot(Snapshot):
             if kind in _MOMENTS:
                 since = SQL("{} - interval {}").format(since, Literal(f"{OVERLAP_SECONDS} seconds"))
             where = SQL("({name} >= {since} OR {name} IS NULL)").format(name=name, since=since)
-        newest = SQL("SELECT max({})::text FROM {} WHERE ").format(name, found.identifier) + where
-        with translated(self._integration):
-            row = self._connection().execute(newest).fetchone()
+        newest = SQL("SELECT pg_catalog.max({})::text FROM {} WHERE ").format(name, found.identifier) + where
+        connection = self._connection()
+        with translated(self._integration), connection.reading(row_by_row=False):
+            row = connection.execute(newest).fetchone()
         query = SQL("SELECT {} FROM {} WHERE ").format(found.selected(self.version), found.identifier) + where
         for part in self._copied(query):
             yield part, row[0] if row else None
@@ -91,7 +90,13 @@ class PostgreSQLSnapshot(Snapshot):
     def _copied(self, query: Composed) -> Iterator[bytes]:
         """In parts of some size: the driver hands over row by row."""
         statement = SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
-        with translated(self._integration), self._connection().cursor() as cursor, cursor.copy(statement) as copy:
+        connection = self._connection()
+        with (
+            translated(self._integration),
+            connection.reading(row_by_row=True),
+            connection.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
             waiting: list[bytes] = []
             size = 0
             for row in copy:
@@ -106,15 +111,15 @@ class PostgreSQLSnapshot(Snapshot):
         """Of a table, and how many to read at once."""
         with translated(self._integration):
             row = self._connection().execute(
-                "SELECT pg_relation_size(%s::text::regclass), current_setting('block_size')::int",
+                "SELECT pg_catalog.pg_relation_size(%s::text::regclass), pg_catalog.current_setting('block_size')::int",
                 [Identifier(*leaf).as_string(None)],
             ).fetchone()  # fmt: skip
         assert row is not None
         return -(-row[0] // row[1]), PIECE_BYTES // row[1]
 
-    def _connection(self) -> psycopg.Connection[Any]:
+    def _connection(self) -> Connection:
         """This thread's own, inside the snapshot."""
-        connection: psycopg.Connection[Any] | None = getattr(self._own, "connection", None)
+        connection: Connection | None = getattr(self._own, "connection", None)
         if connection is None or connection.closed:
             connection = connect(self._integration)
             with self._lock:
@@ -136,27 +141,31 @@ def opened_snapshot(
         with translated(integration):
             version = _exact_version(keeper, integration) if followed else _version(keeper)
             keeper.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            row = keeper.execute("SELECT pg_export_snapshot()").fetchone()
+            row = keeper.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
         assert row is not None
         snapshot = PostgreSQLSnapshot(integration, found, version, row[0])
         stack.callback(snapshot.close)
         yield snapshot
 
 
-def _version(connection: psycopg.Connection[Any]) -> int:
+def _version(connection: Connection) -> int:
     row = connection.execute(
-        "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END "
+        "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "
+        "ELSE pg_catalog.pg_current_wal_insert_lsn() END "
         "- '0/0'::pg_lsn)::bigint"
     ).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def _exact_version(connection: psycopg.Connection[Any], integration: IntegrationConfiguration) -> int:
+def _exact_version(connection: Connection, integration: IntegrationConfiguration) -> int:
     name = f"churnguard_tmp_{connection.info.backend_pid}"
-    row = connection.execute(
-        "SELECT (lsn - '0/0'::pg_lsn)::bigint FROM pg_create_logical_replication_slot(%s, 'pgoutput', true)", [name]
-    ).fetchone()
-    connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+    with connection.reading(row_by_row=False):  # it waits for transactions under way
+        row = connection.execute(
+            "SELECT (lsn - '0/0'::pg_lsn)::bigint "
+            "FROM pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput', true)",
+            [name],
+        ).fetchone()
+    connection.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", [name])
     assert row is not None
     return int(row[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
+from churnguard_pipelines.connectors.custom_fields import refuse_unknown
 from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Quota
@@ -76,6 +77,13 @@ class Connector(ABC):
     provider: ClassVar[str]
     kind: ClassVar[IntegrationType]
     title: ClassVar[str]
+    custom_fields: ClassVar[Mapping[str, str]] = {}
+    """What ``credentials.custom_fields`` may hold, each with what it is."""
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        """What can be said of the credentials' fields without asking anybody. Raises ``InvalidConfiguration``."""
+        refuse_unknown(integration, cls.custom_fields)
 
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self.integration = integration

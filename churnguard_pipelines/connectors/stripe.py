@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
@@ -73,6 +73,7 @@ def changed_by(*events: str, **options: object) -> StripeOptions:
 
 class Stripe(ApiConnector):
     provider, kind, title = "stripe", IntegrationType.PAYMENT, "Stripe"
+    custom_fields: ClassVar = {"stripe_account": "the connected account to read, of a platform's key"}
     own_hosts = frozenset({HOST})
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS

@@ -58,6 +58,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
     ``guarded``: behind its circuit breaker and the account's shared quota, which need the integration to be stored.
     """
     kind = api_connector(integration.provider_name)
+    kind.check_fields(integration)
     sync, name = integration.sync_config, integration.integration_id
     gate = QuotaGate(
         store,
@@ -124,7 +125,7 @@ def check_connection(store: Store, integration_id: str) -> ConnectionReport:
 def check_configuration(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
     """The same for a configuration that is not stored (yet); neither quota nor breaker take notice."""
     if issubclass(connector(integration.provider_name), DatabaseConnector):
-        return check_database(integration)
+        return check_database(store, integration)
     with opened(store, integration, guarded=False) as use:
         return use.connector.check()
 

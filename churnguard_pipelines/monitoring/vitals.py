@@ -168,7 +168,7 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
         AND log.integration_id = integration.integration_id
  WHERE :integration_id IS NULL OR integration.integration_id = :integration_id
  ORDER BY integration.organization_id, integration.integration_id
-""").bindparams(sa.bindparam("integration_id", type_=sa.Text))  # noqa: S608 - names are ours or quoted, values are parameters
+""").bindparams(sa.bindparam("integration_id", type_=sa.Text))
 _QUOTAS = sa.text("""
 SELECT organization_id, provider, account, nullif(rate, 'infinity') AS rate,
        CASE WHEN blocked_until > clock_timestamp() THEN blocked_until END AS blocked_until

@@ -114,7 +114,7 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
         raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")
 
 
-def refuse_unknown(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
+def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
     """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.database_sync import discover
@@ -124,4 +124,4 @@ def refuse_unknown(integration: IntegrationConfiguration, objects: Sequence[str]
     if integration.provider_name not in databases():
         chosen_objects(integration, objects)
     elif objects:
-        wanted_tables(integration, [each.table for each in discover(integration)], objects)
+        wanted_tables(integration, [each.table for each in discover(store, integration)], objects)

@@ -33,7 +33,7 @@ class LockedBreaker:
 
 
 _WHERE = "where organization_id = :organization_id and integration_id = :integration_id"
-_SELECT = f"select state, failures, reason, remedy, opened_at, retry_at from ingest.breakers {_WHERE}"  # noqa: S608 - names are ours or quoted, values are parameters
+_SELECT = f"select state, failures, reason, remedy, opened_at, retry_at from ingest.breakers {_WHERE}"
 _INSERT = """
     insert into ingest.breakers (organization_id, integration_id, state, failures)
     values (:organization_id, :integration_id, 'closed', 0) on conflict do nothing
@@ -41,7 +41,7 @@ _INSERT = """
 _UPDATE = f"""
     update ingest.breakers set state = :state, failures = :failures, reason = :reason, remedy = :remedy,
            opened_at = :opened_at, retry_at = :retry_at {_WHERE}
-"""  # noqa: S608 - names are ours or quoted, values are parameters
+"""
 
 
 def load_breaker(store: Store, organization_id: str, integration_id: str) -> BreakerRow:

@@ -52,7 +52,7 @@ taken AS MATERIALIZED (
     SELECT pg_notify('{CHANNEL}', integration_id) FROM (SELECT DISTINCT integration_id FROM stored) AS lanes
 )
 SELECT organization_id, provider, event_id FROM stored WHERE (SELECT count(*) FROM told) >= 0
-"""  # noqa: S608 - names are ours or quoted, values are parameters
+"""
 """One group commit. Parameters: a column each of the events, no two with one organization, provider and event id.
 Returns those that were not known. In a statement of its own, its lock held until the commit. In binary: as text,
 each payload would be escaped here and parsed there, which took three quarters of the time."""
@@ -154,7 +154,7 @@ def replay(
             values[name] = value
     columns = "organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload"
     statement = sa.text(
-        f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "  # noqa: S608 - names are ours or quoted, values are parameters
+        f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "
         f"SELECT {columns}, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM ("
         f"SELECT DISTINCT ON (event_id) {columns}, sequence FROM ingest.webhook_inbox WHERE {chosen} "
         "ORDER BY event_id, sequence) AS once ORDER BY sequence"

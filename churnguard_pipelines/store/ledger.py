@@ -303,7 +303,7 @@ SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
  WHERE sync_id = ANY(:sync_ids) GROUP BY 1, 2, 3
     ON CONFLICT (organization_id, integration_id, hour) DO UPDATE SET
        {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_OUTCOMES, *_SUMS, "seconds"))}
-""")  # noqa: S608 - names are ours or quoted, values are parameters
+""")
 
 
 def _roll_up(connection: Connection, sync_ids: Sequence[str]) -> None:

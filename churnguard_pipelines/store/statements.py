@@ -68,7 +68,7 @@ class _Writer:
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
             touch_stale=self.touch_stale(),
-            versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "  # noqa: S608 - names are ours or quoted, values are parameters
+            versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
             f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
             lock_deleted=self.lock_deleted(),
             delete=self.delete(),
@@ -97,7 +97,7 @@ class _Writer:
             ON CONFLICT (organization_id, integration_id, {self.key}) DO UPDATE
                SET {", ".join(f"{name} = excluded.{name}" for name in changed)},
                    deleted_at = NULL, delete_kind = NULL, synced_at = excluded.synced_at
-             WHERE {_newer("excluded")}"""  # noqa: S608 - names are ours or quoted, values are parameters
+             WHERE {_newer("excluded")}"""
 
     def touch_stale(self) -> str:
         """A record that came in an old version exists all the same: absence must not be inferred from it."""
@@ -105,7 +105,7 @@ class _Writer:
             UPDATE {self.raw} AS stored SET synced_at = clock_timestamp()
               FROM {self.staging} AS staged
              WHERE {_own("stored")} AND stored.{self.key} = staged.{self.key}
-               AND staged.source_version < stored.source_version AND stored.deleted_at IS NULL"""  # noqa: S608 - names are ours or quoted, values are parameters
+               AND staged.source_version < stored.source_version AND stored.deleted_at IS NULL"""
 
     def lock_deleted(self) -> str:
         return f"""
@@ -127,7 +127,7 @@ class _Writer:
             ON CONFLICT (organization_id, integration_id, {self.key}) DO UPDATE
                SET source_version = excluded.source_version, delete_kind = excluded.delete_kind,
                    deleted_at = coalesce(stored.deleted_at, excluded.deleted_at), synced_at = excluded.synced_at
-             WHERE {_newer("excluded")}"""  # noqa: S608 - names are ours or quoted, values are parameters
+             WHERE {_newer("excluded")}"""
 
     def delete_absent(self) -> str:
         """Keys that were rejected meanwhile exist; if one was rejected without a key, any of them may be it."""
@@ -139,7 +139,7 @@ class _Writer:
              WHERE {_own("stored")} AND stored.deleted_at IS NULL AND stored.synced_at < %(since)s
                AND stored.{self.key} NOT IN (SELECT rejected.key {rejected} AND rejected.key IS NOT NULL)
                AND NOT EXISTS (SELECT {rejected} AND rejected.key IS NULL)
-            RETURNING stored.{self.key}"""  # noqa: S608 - names are ours or quoted, values are parameters
+            RETURNING stored.{self.key}"""
 
     def add_versions(self) -> str:
         """Before the upsert: what it will store, and what is older than the newest version we have, in its place.
@@ -170,7 +170,7 @@ class _Writer:
             ON CONFLICT (organization_id, integration_id, {self.key}, valid_from) DO UPDATE
                SET {", ".join(f"{name} = excluded.{name}" for name in [*self.content, "source_version", "synced_at"])},
                    deleted_at = NULL, delete_kind = NULL
-            RETURNING version.{self.key}"""  # noqa: S608 - names are ours or quoted, values are parameters
+            RETURNING version.{self.key}"""
 
     def merge_versions(self) -> str:
         """A version that says the same as the one before it, now that one came in between, goes."""
@@ -182,7 +182,7 @@ class _Writer:
                    SELECT max(earlier.valid_from) FROM {self.versions} AS earlier
                     WHERE {_own("earlier")} AND earlier.{self.key} = version.{self.key}
                       AND earlier.valid_from < version.valid_from)
-               AND ROW({_of("before", self.content)}) IS NOT DISTINCT FROM ROW({_of("version", self.content)})"""  # noqa: S608 - names are ours or quoted, values are parameters
+               AND ROW({_of("before", self.content)}) IS NOT DISTINCT FROM ROW({_of("version", self.content)})"""
 
     def chain_versions(self) -> str:
         return f"""
@@ -192,7 +192,7 @@ class _Writer:
                       FROM {self.versions} AS version
                      WHERE {_own("version")} AND {self.key} = ANY(%(keys)s)) AS chain
              WHERE {_own("version")} AND version.{self.key} = chain.{self.key} AND version.valid_from = chain.valid_from
-               AND version.delete_kind IS NULL AND version.valid_to IS DISTINCT FROM chain.valid_to"""  # noqa: S608 - names are ours or quoted, values are parameters
+               AND version.delete_kind IS NULL AND version.valid_to IS DISTINCT FROM chain.valid_to"""
 
     def close_versions(self) -> str:
         """By the source's clock: a deletion's moment, or for an inferred one the last at which the record was seen."""
@@ -202,7 +202,7 @@ class _Writer:
                    deleted_at = stored.deleted_at, delete_kind = stored.delete_kind
               FROM {self.raw} AS stored
              WHERE {_own("version")} AND version.{self.key} = ANY(%(keys)s) AND version.valid_to IS NULL
-               AND {_own("stored")} AND stored.{self.key} = version.{self.key} AND stored.deleted_at IS NOT NULL"""  # noqa: S608 - names are ours or quoted, values are parameters
+               AND {_own("stored")} AND stored.{self.key} = version.{self.key} AND stored.deleted_at IS NOT NULL"""
 
 
 def _newer(candidate: str) -> str:

@@ -135,7 +135,7 @@ class SyncState(BaseModel):
 @router.post("", status_code=201)
 def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integration:
     """Schedulable at once."""
-    connector(new.provider_name)  # refuses an unknown provider
+    kind = connector(new.provider_name)  # refuses an unknown provider
     refuse_chosen_id(principal, new, "integration_id")
     fields = new.model_dump(exclude={"integration_id", "credentials", "sync_config"})
     made = IntegrationConfiguration(
@@ -147,6 +147,7 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
         configured_by=principal.configures_as,
     )
     check_addresses(made)
+    kind.check_fields(made)
     made_organization(store, principal, new.organization_id)
     add_integration(store, made, actor=principal.id)
     return shown(own_integration(store, principal, made.integration_id))
@@ -176,6 +177,7 @@ def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: 
         ):  # an operator's once nothing of the address is another's
             changed.configured_by = principal.configures_as
         check_addresses(changed)
+        connector(changed.provider_name).check_fields(changed)
     replace_integration(store, changed, actor=principal.id)
     return shown(own_integration(store, principal, integration_id))
 

@@ -61,7 +61,7 @@ def test_a_server_without_tls(source: Source, connect: Connect, monkeypatch: pyt
         ({"tls": "maybe"}, "custom_fields.tls cannot be 'maybe'.*disable, prefer"),
         ({"connection_string": "mongodb://u:p@ss@h/db", "database": ""}, "connection_string is not.*%40"),
         ({"connection_string": "mongodb://u:canary@h", "database": ""}, "custom_fields.database is missing"),
-        ({"connection_string": "http://u:canary@h", "database": "d"}, "cannot be connected to"),
+        ({"connection_string": "http://u:canary@h", "database": "d"}, "connection_string is not"),
         ({"pipelines": "["}, "pipelines is not JSON"),
         ({"pipelines": "[]"}, "pipelines is not a JSON object"),
         ({"pipelines": '{"users": {}}'}, "pipelines has no list of stages for users"),

@@ -13,7 +13,6 @@ from churnguard_pipelines.connectors.change_lane import ChangeLane
 from churnguard_pipelines.connectors.database_sync import discover, opened_database, reset_database
 from churnguard_pipelines.connectors.integration_removal import remove_integration
 from churnguard_pipelines.connectors.postgresql_changes import slot_name
-from churnguard_pipelines.connectors.postgresql_connection import parameters
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.sync import check_connection
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
@@ -111,7 +110,7 @@ def test_tables_and_fields_are_chosen_and_named(store: Store, register: Register
     made = register(
         objects=["users*"], exclude=["*_archive"], field_mappings=mappings, entity_mappings={"users": "customers"}
     )
-    assert [(each.table.object, each.wanted) for each in discover(made)] == [
+    assert [(each.table.object, each.wanted) for each in discover(store, made)] == [
         ("plans", False), ("users", True), ("users_archive", False),
     ]  # fmt: skip
     assert statuses(sync(store)) == {"users": "succeeded"}
@@ -161,7 +160,7 @@ def test_what_changed_while_a_table_was_not_wanted_is_not_missed(
     source.execute("UPDATE users SET email = 'changed' WHERE id = 7; DELETE FROM users WHERE id = 8")
     source.execute("INSERT INTO plans VALUES (1)")
     with (
-        opened_database(with_exclusion) as connector,
+        opened_database(store, with_exclusion) as connector,
         ChangeLane(store, Warehouse(store), with_exclusion, connector) as lane,
     ):
         assert dict(lane.catch_up()).keys() == {"plans"}
@@ -274,7 +273,7 @@ def test_a_slot_that_another_reads_is_not_ours(
     monkeypatch.setattr("churnguard_pipelines.connectors.postgresql_changes.SLOT_WAIT", 0.3)
     made = register(sync_mode="real_time")
     sync(store)
-    other = ReplicationStream(parameters(made), SLOT, SLOT, "0/0", "")
+    other = ReplicationStream(made, SLOT, SLOT, "0/0")
     try:
         assert f"the replication slot {SLOT} is in use by the server's process" in str(sync(store).error)
     finally:
