@@ -109,8 +109,8 @@ def _port(integration: IntegrationConfiguration, port: str) -> int:
 
 def _check_certificate(integration: IntegrationConfiguration, authority: str) -> None:
     try:
-        if len(authority) > _MOST_OF_A_CERTIFICATE:
-            raise ValueError("too long")
+        if not 0 < len(authority) <= _MOST_OF_A_CERTIFICATE:  # of an empty one Python makes those that it trusts itself
+            raise ValueError("too short or too long")
         tls_context(authority, verify=True)
     except (ssl.SSLError, ValueError, TypeError):
         raise InvalidConfiguration(

@@ -90,9 +90,9 @@ class Source:
         options = _own_options(self.integration) | target.options
         if target.hosts:
             options["host"] = [_written(host, port) for host, port in target.hosts]
-        if target.tls_preferred and _speaks_tls(found[0], target.hosts[0][1]):
-            options |= {"tls": True, "tlsInsecure": True}
         with self.translated(), certificate_file(target.authority) if target.authority else nullcontext() as authority:
+            if target.tls_preferred and _speaks_tls(found[0], target.hosts[0][1]):
+                options |= {"tls": True, "tlsInsecure": True}
             if authority is not None:
                 options["tlsCAFile"] = authority
             return MongoClient(**options, _pool_class=guarded_pool(guard))

@@ -25,11 +25,12 @@ from churnguard_pipelines.connectors.postgresql_messages import Relation
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.postgresql_types import Types
 from churnguard_pipelines.engine.hearsay import quoted
-from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
+MOST_RELATIONS = 100_000
 SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
 
 
@@ -231,6 +232,11 @@ class PostgreSQLChanges(ChangeLog):
 
     def _meet(self, relation: Relation, changes: list[Change]) -> None:
         """How the rows look that follow; the table may have changed since we knew it."""
+        if len(self._relations) == MOST_RELATIONS:
+            raise ProviderMisbehaved(
+                f"PostgreSQL's change log names more than {MOST_RELATIONS} tables.",
+                integration_id=self._integration.integration_id,
+            )
         name = object_name(relation.schema, relation.name)
         known = self._tables.get(name)
         if known is None:
