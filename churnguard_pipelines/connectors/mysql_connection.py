@@ -158,6 +158,7 @@ def _opened(
     credentials = integration.credentials
     connection = Connection(
         verified=context is not None and server.tls in _VERIFYING,
+        encrypted=context is not None and server.tls in ("require", *_VERIFYING),
         host=server.host,  # whom a certificate has to name
         port=server.port,
         database=server.database if database else None,

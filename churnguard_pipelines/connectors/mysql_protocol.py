@@ -1,7 +1,8 @@
-"""PyMySQL's connection, within allowances, and with a password that only a verified server is told.
+"""PyMySQL's connection, within allowances, and with a password that is told to nobody who merely asks.
 
-Every method of authentication that reveals the password, in clear or under a key that the server itself hands out, is
-the server's to choose; here it takes a certificate that was verified.
+How a client proves itself is the server's to choose. What reveals the password in clear, or under a key that the server
+itself hands out, takes a certificate that was verified; MySQL's own methods, which reveal it under TLS, take that
+somebody asked for TLS, as they do of MySQL's own client.
 """
 
 from __future__ import annotations
@@ -36,21 +37,23 @@ else:
 
 # Each proves the password by a digest of it and of what the server has just made up.
 _PROVING = ("", "mysql_native_password", "client_ed25519", "caching_sha2_password")
-_REVEALING = ("mysql_clear_password", "sha256_password", "dialog")  # and caching_sha2_password, if asked to
+_ENCRYPTED = ("sha256_password",)  # and caching_sha2_password where the server does not know us yet
+_REVEALING = ("mysql_clear_password", "dialog")
 _FAST, _KNOWN = 1, 3
 _SLOW = 0.05  # a wait of so many seconds is worth counting what is left
 _GARBLED = (ValueError, IndexError, KeyError, TypeError, AssertionError, struct.error)
 
 
 class Connection(_Driver):
-    """``verified``: the server's certificate is checked, or there is no connection."""
+    """``verified``: the server's certificate is checked, or there is no connection. ``encrypted``: there is none
+    without TLS."""
 
     _rfile: Any
     _sock: Any
     _auth_plugin_name: str
 
-    def __init__(self, *, verified: bool, **wanted: Any) -> None:
-        self._verified = verified
+    def __init__(self, *, verified: bool, encrypted: bool, **wanted: Any) -> None:
+        self._verified, self._encrypted = verified, encrypted
         self._allowance = Allowance()
         self._reading: Allowance | None = None
         self._row_by_row = False
@@ -137,9 +140,10 @@ class Connection(_Driver):
 
     def _get_auth_plugin_handler(self, plugin_name: Any) -> Any:
         name = plugin_name.decode("ascii", "replace") if isinstance(plugin_name, bytes) else str(plugin_name)
-        if name not in _PROVING and not (self._verified and name in _REVEALING):
+        told = (*(_ENCRYPTED if self._encrypted else ()), *(_REVEALING if self._verified else ()))
+        if name not in _PROVING and name not in told:
             raise _unproven(name)
-        return _FastOnly(self) if name == "caching_sha2_password" and not self._verified else None
+        return _FastOnly(self) if name == "caching_sha2_password" and not self._encrypted else None
 
 
 class _FastOnly:
@@ -167,6 +171,7 @@ class _FastOnly:
 def _unproven(method: str) -> pymysql.OperationalError:
     return pymysql.OperationalError(
         CR_AUTH_PLUGIN_ERR,
-        f"the server wants the password itself ({method[:40]}), which it is told with `tls: verify-full` only, or with "
-        "`verify-ca` and its authority's certificate in tls_ca",
+        f"the server wants the password itself ({method[:40]}), which it is told with `tls: verify-full`, or with "
+        "`verify-ca` and its authority's certificate in tls_ca"
+        + ("; with `require`, too" if method in (*_ENCRYPTED, "caching_sha2_password") else ""),
     )
