@@ -26,7 +26,7 @@ lint: .venv/.dev ## format, lint, types, locks
 bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
-soak: .venv/.dev servers ## the long form of the crash tests
+soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
 	CHURNGUARD_SOAK=1 $(BIN)/pytest -m slow $(PYTEST)
 
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions

@@ -89,7 +89,8 @@ class MongoDBChanges(ChangeLog):
         while True:
             event = self._next()
             if event is not None:
-                return self._batch(event)
+                with self._source.translated():
+                    return self._batch(event)
             if (moved := self._moved()) is not None:
                 return moved
             if time.monotonic() >= deadline:

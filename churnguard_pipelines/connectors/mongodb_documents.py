@@ -18,6 +18,7 @@ from bson.binary import UUID_SUBTYPE, Binary
 from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidBSON
 
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import SourceTable, Values
@@ -137,7 +138,14 @@ class Rows:
                 self._columns.append((column.name, _CONVERSIONS[column.type.base]))
 
     def values(self, document: Mapping[str, Any]) -> Values:
-        """What does not fit its column is None there; the whole document has it."""
+        """What does not fit its column is None there; the whole document has it. Raises ``InvalidBSON`` for a document
+        that no MongoDB would keep: without an id, or deeper than its 100 levels."""
+        try:
+            return self._values(document)
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise InvalidBSON(f"a document that MongoDB would not keep ({type(error).__name__})") from error
+
+    def _values(self, document: Mapping[str, Any]) -> Values:
         get = document.get
         row: list[Any] = [key_text(document[KEY])]
         row += [None if (value := get(name)) is None else convert(value) for name, convert in self._columns]

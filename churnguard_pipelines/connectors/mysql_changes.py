@@ -76,7 +76,8 @@ class MySQLChanges(ChangeLog):
                 with reading(self._integration, self._at):
                     self._stream.wait(left)
                 continue
-            changes.extend(self._taken(event))
+            with reading(self._integration, self._at):
+                changes.extend(self._taken(event))
             size += len(event.body) if changes else 0
             if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
                 return self._batch(changes, whole=not self._in_transaction)

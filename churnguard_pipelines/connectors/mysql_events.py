@@ -1,7 +1,7 @@
 """The events of a MySQL or MariaDB binary log, as much of them as a follower of rows needs.
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html and, for what is
-MariaDB's own, https://mariadb.com/kb/en/replication-protocol/
+MariaDB's own, https://mariadb.com/kb/en/replication-protocol/. All that read bytes raise ``Malformed``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from churnguard_pipelines.engine.malformed import Malformed, strictly
 
 QUERY: Final = 2
 ROTATE: Final = 4
@@ -33,6 +35,7 @@ _METADATA_SIZES: Final = {4: 1, 5: 1, 15: 2, 16: 2, 17: 1, 18: 1, 19: 1, 242: 1,
                           252: 1, 253: 2, 254: 2, 255: 1}  # fmt: skip
 _NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 8, 9, 246))
 _SIGNEDNESS, _NAMES = 1, 4
+_MOST_INFLATED: Final = 256 << 20
 
 
 class Event(NamedTuple):
@@ -57,16 +60,19 @@ class TableMap:
     unsigned: tuple[bool, ...] | None
 
 
+@strictly
 def event(packet: bytes) -> Event:
     moment, kind, _, _, end, _ = HEADER.unpack_from(packet)
     return Event(kind, moment, end, packet[HEADER.size :])
 
 
+@strictly
 def rotation(body: bytes) -> tuple[str, int]:
     """The next file, and the place in it."""
     return body[8:].decode(), struct.unpack_from("<Q", body)[0]
 
 
+@strictly
 def query(event: Event) -> tuple[str, str]:
     """Its default database, and the statement."""
     _, _, schema_size, _, variables_size = struct.unpack_from("<IIBHH", event.body)
@@ -78,11 +84,13 @@ def query(event: Event) -> tuple[str, str]:
     return schema, statement.decode("utf-8", "replace")
 
 
+@strictly
 def table_id(body: bytes) -> int:
     """Of a table map, or of rows."""
     return int.from_bytes(body[:6], "little")
 
 
+@strictly
 def table_map(body: bytes) -> TableMap:
     at = 8
     schema, at = _short_string(body, at)
@@ -100,6 +108,7 @@ def table_map(body: bytes) -> TableMap:
     return TableMap(table_id(body), schema, table, tuple(kinds), names, unsigned)
 
 
+@strictly
 def rows(event: Event) -> tuple[int, int, bytes]:
     """The number of columns, where the bitmaps of those that are there begin, and the data that both are in."""
     at = 8
@@ -128,7 +137,11 @@ def _short_string(data: bytes, at: int) -> tuple[str, int]:
 
 def _inflated(data: bytes) -> bytes:
     """After a byte that tells how many bytes tell the size."""
-    return zlib.decompress(data[1 + (data[0] & 7) :])
+    inflating = zlib.decompressobj()
+    found = inflating.decompress(data[1 + (data[0] & 7) :], _MOST_INFLATED)
+    if not inflating.eof:
+        raise Malformed("compressed bytes that do not end, or that stand for too many")
+    return found
 
 
 def _optional(data: bytes, at: int, codes: bytes) -> tuple[tuple[str, ...] | None, tuple[bool, ...] | None]:

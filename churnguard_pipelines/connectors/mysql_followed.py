@@ -9,6 +9,7 @@ from churnguard_pipelines.connectors import mysql_events as events
 from churnguard_pipelines.connectors.mysql_catalog import FoundTable
 from churnguard_pipelines.connectors.mysql_events import Event, TableMap
 from churnguard_pipelines.connectors.mysql_values import Read, Rows, Undecodable, suits
+from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.mirrors import Change, SourceTable, Values
 
 NAMES_HINT = "With `SET GLOBAL binlog_row_metadata = FULL` the log would name its columns."
@@ -29,6 +30,12 @@ class Followed:
 
     def changes(self, event: Event, version: int) -> Iterator[Change]:
         """Raises ``Unfollowable``."""
+        try:
+            yield from self._changes(event, version)
+        except Malformed as error:
+            raise Unfollowable(f"its rows in the log are not as the log itself describes them: {error}") from error
+
+    def _changes(self, event: Event, version: int) -> Iterator[Change]:
         count, at, data = events.rows(event)
         forms = self._forms(event.kind)
         size = self._rows.bitmap_size

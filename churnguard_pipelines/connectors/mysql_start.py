@@ -13,7 +13,8 @@ from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, Exhausted
 from churnguard_pipelines.connectors.mysql_connection import as_ours
 from churnguard_pipelines.connectors.mysql_position import Place
 from churnguard_pipelines.connectors.mysql_stream import BinlogStream
-from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.engine.malformed import Malformed
+from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
@@ -28,6 +29,12 @@ def reading(integration: IntegrationConfiguration, at: Place) -> Iterator[None]:
     name = integration.integration_id
     try:
         yield
+    except Malformed as error:
+        raise ProviderMisbehaved(
+            f"the binary log {at.file} holds what cannot be read: {error}.",
+            integration_id=name,
+            remedy=f"If it lasts: `churnguard integrations reset {name}`, and the next sync reads all tables anew.",
+        ) from error
     except (pymysql.Error, OSError) as error:
         code, said = error.args[0] if error.args else None, str(error).lower()
         if code == _FATAL and any(words in said for words in _REPLACED):

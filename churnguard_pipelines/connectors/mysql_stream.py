@@ -105,14 +105,14 @@ class BinlogStream:
 
     def _event(self, packet: bytes) -> Event:
         """Events end in a checksum once the first one of a file has said so."""
-        if packet[0] == _OK:
+        if packet[:1] == bytes([_OK]):
             event = events.event(packet[1:])
             if event.kind == events.FORMAT:
-                self._checked = event.body[-5] == 1
+                self._checked = event.body[-5:-4] == b"\x01"
             elif self._checked:
                 return event._replace(body=event.body[:-4])
             return event
-        if packet[0] == _ERROR:
+        if packet[:1] == bytes([_ERROR]):
             code = int.from_bytes(packet[1:3], "little")
             said = packet[9:] if packet[3:4] == b"#" else packet[3:]  # after the five letters of SQL's state
             raise pymysql.OperationalError(code, said.decode("utf-8", "replace"))

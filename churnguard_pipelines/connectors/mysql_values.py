@@ -18,6 +18,7 @@ from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
 from churnguard_pipelines.connectors.mysql_events import TableMap
 from churnguard_pipelines.connectors.mysql_json import text as json_text
 from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
+from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Values
 
@@ -36,6 +37,7 @@ _FAMILIES: Final = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8, 4: 4, 5: 8, 10: 3, 13: 1}
 _FRACTIONS: Final = {17: 4, 18: 5, 19: 3}  # before their fractions of a second
+_MOST_IMAGES: Final = 1_000_000  # a row of nulls takes a byte there, and a hundred here
 _TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(100))
 
 
@@ -92,17 +94,23 @@ class Rows:
         self.count = len(columns)
         self._bitmap = (self.count + 7) // 8
 
+    @strictly
     def complete(self, data: bytes, at: int) -> bool:
         """Whether the bitmap at this place says that every column is there."""
         present = int.from_bytes(data[at : at + self._bitmap], "little")
         return present & ((1 << self.count) - 1) == (1 << self.count) - 1
 
+    @strictly
     def images(self, data: bytes, at: int, *forms: list[Read]) -> list[Values]:
-        """All row images from this place on, which have these forms by turns."""
+        """All row images from this place on, which have these forms by turns. Raises ``Malformed``."""
         found: list[Values] = []
         size, order = self._bitmap, self._order
         end = len(data)
+        if not size:
+            raise Malformed("rows without columns")
         while at < end:
+            if len(found) >= _MOST_IMAGES:
+                raise Malformed(f"more than {_MOST_IMAGES} rows at once")
             for readers in forms:
                 nulls = int.from_bytes(data[at : at + size], "little")
                 at += size
@@ -115,6 +123,8 @@ class Rows:
                         row.append(value)
                     nulls >>= 1
                 found.append(tuple(row) if self._straight else tuple([row[place] for place in order]))
+        if at != end:
+            raise Malformed("a row that goes on behind the end")
         return found
 
     @property

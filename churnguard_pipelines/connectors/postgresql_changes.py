@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ from churnguard_pipelines.connectors.postgresql_messages import Relation
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.postgresql_types import Types
 from churnguard_pipelines.engine.hearsay import quoted
+from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -190,7 +192,8 @@ class PostgreSQLChanges(ChangeLog):
                 with translated(self._integration):
                     self._stream.wait(left)
                 continue
-            self._take(message, changes)
+            with self._understood():
+                self._take(message, changes)
             size += len(message) if changes else 0
             if not self._in_transaction:
                 self._whole = len(changes)
@@ -198,6 +201,18 @@ class PostgreSQLChanges(ChangeLog):
                 return self._batch(changes, whole=not self._in_transaction)
             if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
                 return self._batch(changes, whole=True)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except Malformed as error:
+            name = self._integration.integration_id
+            raise ProviderMisbehaved(
+                f"the change log holds what cannot be read: {error}.",
+                integration_id=name,
+                remedy=f"If it lasts: `churnguard integrations reset {name}`, and the next sync reads all tables anew.",
+            ) from error
 
     def confirm(self, position: Position) -> None:
         with translated(self._integration):
@@ -297,20 +312,27 @@ class _Followed:
         names = [column.name for column in table.columns]
         self._key_at = [names.index(name) for name in table.key]
 
+    @strictly
     def change(self, kind: bytes, message: bytes, version: int) -> Change:
+        """Raises ``Malformed``."""
         object, key_at = self.table.object, self._key_at
         if kind == b"I":
-            return Change(object, "upsert", version, messages.insert(message))
+            return Change(object, "upsert", version, self._row(messages.insert(message)))
         if kind == b"D":
             return Change(object, "delete", version, key=self._key(messages.delete(message)))
         old, whole, new = messages.update(message)
         if old is None:
-            return Change(object, "upsert", version, new)
+            return Change(object, "upsert", version, self._row(new))
         if whole:
             new = tuple(before if value is UNCHANGED else value for value, before in zip(new, old, strict=True))
         former = self._key(old)
         moved = any(new[place] != value for place, value in zip(key_at, former, strict=True))
-        return Change(object, "upsert", version, new, key=former if moved else None)
+        return Change(object, "upsert", version, self._row(new), key=former if moved else None)
+
+    def _row(self, values: Values) -> Values:
+        if len(values) != len(self.table.columns):
+            raise Malformed("a row with more values than columns, or fewer")
+        return values
 
     def _key(self, row: Values) -> Values:
         return tuple(row[place] for place in self._key_at)

@@ -19,8 +19,12 @@ from churnguard_pipelines.connectors.mysql_types import members
 from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.engine.values import Misfit, double, moment, numeric
 from churnguard_pipelines.errors import ProviderUnavailable
+from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.masking import looks_secret
 from tests.attacks.patterns import Used, all_patterns, pumped
+from tests.gateway.api.conftest import Call, key_of
+from tests.gateway.api.conftest import call as call
+from tests.gateway.api.conftest import settings as settings
 
 MEGABYTE = 1 << 20
 within_seconds = pytest.mark.timeout(10)
@@ -30,6 +34,19 @@ within_seconds = pytest.mark.timeout(10)
 @pytest.mark.parametrize("unit", ["?", "&", "#", "?a", "a://", "a", "?=", "?a=&", "@", "a+"])
 def test_a_url_whose_secrets_are_looked_for(unit: str) -> None:
     assert not looks_secret("endpoint_url", unit * (MEGABYTE // len(unit)))
+
+
+@pytest.mark.timeout(20, func_only=True)
+def test_a_stream_of_a_tenant_whose_settings_are_shown(store: Store, call: Call) -> None:
+    key = key_of(store, "org_123")
+    settings = {"anything": "?" * 80_000, "nested": {"deep": ["&" * 80_000, "?a" * 40_000]}}
+    stream = {
+        "organization_id": "org_123", "name": "s", "stream_type": "custom", "topics": ["t"],
+        "connection_config": settings,
+    }  # fmt: skip
+    created = call("POST", "/streaming/streams", key, json=stream)
+    assert created.status_code == 201
+    assert call("GET", "/streaming/streams", key).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NoReturn
 from xml.parsers import expat
 
 from webhook_gateway.schemes.bodies import DEPTH
 from webhook_gateway.schemes.sdk import MalformedBody
+
+MOST_ELEMENTS = 50_000
+"""A hundred notifications, which is what Salesforce sends at most, of 500 fields each."""
 
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance "
 
@@ -36,10 +40,13 @@ def read(body: bytes) -> Element:
     which can only be declared there (https://owasp.org/www-community/vulnerabilities/XML_External_Entity_Processing)."""
     open_elements = [Element("")]
     texts: list[list[str]] = [[]]
+    elements = count(1)
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(open_elements) > DEPTH:
             raise MalformedBody(f"the body is nested deeper than {DEPTH} levels.")
+        if next(elements) > MOST_ELEMENTS:
+            raise MalformedBody(f"the body has more than {MOST_ELEMENTS} elements.")
         kind = attributes.get(f"{_INSTANCE}type", "")
         nil = attributes.get(f"{_INSTANCE}nil", "") in ("true", "1")
         element = Element(name.rpartition(" ")[2], kind.rpartition(":")[2], nil)
