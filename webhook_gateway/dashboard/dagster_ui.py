@@ -28,6 +28,8 @@ from webhook_gateway.dashboard.edge import NO_FOREIGN_PARTS
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
 POLL_MILLISECONDS = 2000
+MOST_CHARACTERS = 64 * 1024
+"""Of a query, without its variables. Half a megabyte of operations kept the interpreter busy for 50 seconds."""
 OF_NO_CONSEQUENCE = {"logTelemetry", "setNuxSeen"}  # the UI sends them by itself
 
 OnChange = Callable[[Principal, str, list[str]], None]
@@ -60,6 +62,8 @@ class DagsterUi(DagsterWebserver[PrincipalProcessContext, WorkspaceRequestContex
         self, request: Request, query: str, variables: dict[str, Any] | None, operation_name: str | None
     ) -> JSONResponse:
         principal: Principal = request.scope[SCOPE]
+        if len(query) > MOST_CHARACTERS:
+            return JSONResponse({"errors": [{"message": f"A query has at most {MOST_CHARACTERS} characters."}]}, 400)
         for operation, fields in _mutations(query):
             if request.method == "GET":  # which a page of any other site can have a browser send
                 return JSONResponse({"errors": [{"message": "Send changes by POST."}]}, 405, {"Allow": "POST"})
