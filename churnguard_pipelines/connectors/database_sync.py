@@ -380,7 +380,7 @@ class _Run:
 
     def _ask(self, mirror: Mirror, what: str) -> Any:
         own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
-        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE {own} AND deleted_at IS NULL"  # noqa: S608 - names are ours or quoted, values are parameters
+        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE {own} AND deleted_at IS NULL"
         with self._store.organization(self._integration.organization_id) as connection:
             organization_id, integration_id = self._integration.organization_id, self._integration.integration_id
             values = {"organization_id": organization_id, "integration_id": integration_id}

@@ -125,7 +125,7 @@ def _preview(store: Store, shown: Shown, report: SyncReport) -> str:
     headings = [*shown.key, *islice(names, PREVIEW_COLUMNS)]
     columns = ", ".join(Identifier(column).as_string(None) for column in headings)
     statement = sa.text(
-        f"SELECT {columns} FROM {Identifier('raw', shown.raw_table).as_string(None)} ".replace(":", r"\:")  # noqa: S608 - names are ours or quoted, values are parameters
+        f"SELECT {columns} FROM {Identifier('raw', shown.raw_table).as_string(None)} ".replace(":", r"\:")
         + "WHERE organization_id = :organization_id AND integration_id = :id AND deleted_at IS NULL "
         "ORDER BY source_version DESC LIMIT :rows"
     )

@@ -62,7 +62,7 @@ def _keys(
     table, created = connector.table(item.name), Identifier(item.created_column).as_string(None)
     Warehouse(store).ensure(table)
     statement = sa.text(
-        f"SELECT {Identifier(table.key).as_string(None)} FROM {Identifier('raw', table.name).as_string(None)} "  # noqa: S608 - names are ours or quoted, values are parameters
+        f"SELECT {Identifier(table.key).as_string(None)} FROM {Identifier('raw', table.name).as_string(None)} "
         "WHERE organization_id = :organization_id AND integration_id = :id "
         f"AND deleted_at IS NULL AND {created} >= :start AND {created} < :end"
     )

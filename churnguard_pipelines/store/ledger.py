@@ -233,7 +233,7 @@ def last_success(store: Store, integration_id: str, object: str) -> datetime | N
 def usual_seconds(store: Store, integration_id: str) -> float | None:
     """What the latest successful syncs took, in the median; None before the first."""
     statement = sa.text(
-        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) FROM ("  # noqa: S608 - names are ours or quoted, values are parameters
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) FROM ("
         f"SELECT started_at, finished_at FROM ingest.syncs WHERE {OF_INTEGRATION} AND status = 'succeeded' "
         "AND trigger <> :history ORDER BY started_at DESC LIMIT 5) AS latest"
     )

@@ -63,7 +63,7 @@ class Warehouse:
             table = raw_tables.quoted(name)
             own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
             values = {"organization_id": organization_id, "integration_id": integration_id}
-            live = f"SELECT count(*) FROM {table} WHERE {own} AND deleted_at IS NULL"  # noqa: S608 - names are ours or quoted, values are parameters
+            live = f"SELECT count(*) FROM {table} WHERE {own} AND deleted_at IS NULL"
             return int(connection.exec_driver_sql(live, values).scalar_one())
 
 

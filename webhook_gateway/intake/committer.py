@@ -13,8 +13,9 @@ import psycopg
 from churnguard_pipelines.store.inbox import TAKE
 from churnguard_pipelines.store.row_security import OPERATOR
 
-# In one transaction: of all, of one organization, of one request. A large one is stored over several of them.
-MOST_EVENTS, MOST_OF_ONE, PIECE = 1_000, 250, 100
+# In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
+# several transactions: those who wait beside it wait for a small one.
+MOST_EVENTS, MOST_ALONE, MOST_AMONG_OTHERS = 1_000, 128, 32
 MOST_BYTES = 4 * 1024 * 1024
 # Waiting: of all, of one organization.
 MOST_WAITING, MOST_WAITING_OF_ONE = 100_000, 20_000
@@ -134,16 +135,18 @@ class Committer:
     def _next(self) -> list[_Part]:
         parts: list[_Part] = []
         events = size = 0
-        for organization_id in list(self._queues):
+        organizations = list(self._queues)
+        most_of_one = MOST_ALONE if len(organizations) == 1 else MOST_AMONG_OTHERS
+        for organization_id in organizations:
             if events >= MOST_EVENTS or size >= MOST_BYTES:
                 break
             queue, unfinished = self._queues.pop(organization_id), deque[_Request]()
-            most = events + MOST_OF_ONE
+            most = events + most_of_one
             while queue and events < most and size < MOST_BYTES:
                 request = queue.popleft()
                 if request.done.done():
                     continue  # an earlier part of it failed
-                rows = request.rows[request.stored : request.stored + PIECE]
+                rows = request.rows[request.stored : request.stored + MOST_AMONG_OTHERS]
                 parts.append(_Part(request, rows))
                 events += len(rows)
                 size += sum(len(row[7]) for row in rows)

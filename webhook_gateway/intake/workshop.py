@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from webhook_gateway.limits import Shares
@@ -26,7 +27,7 @@ class _Job:
 
 
 class Workshop:
-    """One thread: Python would not run a second one at the same time."""
+    """One thread: Python would not run a second one at the same time, and each keeps memory of its own."""
 
     def __init__(self, most_of_one: int) -> None:
         self._held: Shares[_Job] = Shares(max(MOST_BYTES, 4 * most_of_one))
@@ -46,6 +47,7 @@ class Workshop:
 
     async def work(self) -> None:
         """Returns never."""
+        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "workshop")
         while True:
             job = self._next()
             if job is None:
@@ -53,7 +55,7 @@ class Workshop:
                 await self._wake.wait()
                 continue
             try:
-                made = await asyncio.to_thread(job.work)
+                made = await loop.run_in_executor(thread, job.work)
             except Exception as error:
                 job.done.set_exception(error)
             else:

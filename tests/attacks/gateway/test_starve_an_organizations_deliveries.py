@@ -143,8 +143,9 @@ def test_one_customers_network_counts_as_one_sender() -> None:
 
 
 def test_large_bodies_of_one_do_not_queue_before_anothers() -> None:
-    async def turns() -> tuple[list[str], list[type]]:
-        shop, done = Workshop(1), []
+    async def turns() -> tuple[list[str], list[type[Exception]]]:
+        shop = Workshop(1)
+        done: list[str] = []
         jobs = [shop.run("greedy", 1024 * 1024, lambda n=n: done.append(f"greedy {n}")) for n in range(12)]
         started = [asyncio.create_task(job) for job in jobs]
         await asyncio.sleep(0)
