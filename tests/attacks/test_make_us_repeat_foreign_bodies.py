@@ -42,7 +42,6 @@ ANSWERS = {
     "a redirect that is no address": Answer(302, headers={"Location": f"http://[{CANARY}/"}),
     "a pause": as_json({"message": CANARY}, 429, Retry_After=f"{CANARY}"),
     "a bad encoding": Answer(200, CANARY.encode(), {"Content-Encoding": "gzip"}),
-    "an account": as_json({"id": f"acct_{CANARY}", "object": CANARY, "data": CANARY}),
 }  # fmt: skip
 RAW = {
     "a status line": f"{CANARY}\r\n\r\n",
@@ -67,7 +66,7 @@ def nothing_is_repeated(call: Call, store: Store, key: str, name: str) -> None:
     assert CANARY not in tested.text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("churnguard_pipelines.engine.clock.Clock.wait", lambda self, seconds: None)
-        for number in range(6):  # the last ones meet the circuit breaker
+        for number in range(6):  # the last one meets the circuit breaker
             said = ""
             try:
                 sync_integration(store, name, sync_id=f"sync-{number}", objects=["customers"])
