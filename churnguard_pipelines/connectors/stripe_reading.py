@@ -8,7 +8,6 @@ A position is ``{"phase": "backfill", "started", "open", "absent_since"}`` until
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 from churnguard_pipelines.connectors.paging import OpenWindow, Page, read_windows
 from churnguard_pipelines.connectors.sdk import Object, Reading, StoredVersions
 from churnguard_pipelines.connectors.stripe_api import Answer, StripeApi
+from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, DeleteKind, Deletion, Position, Record, Window
@@ -308,8 +308,9 @@ class StripeReader:
 
     def _fetch(self, item: Object, keys: Sequence[str]) -> list[Answer]:
         expand = {"expand": list(item.options.expand)} if item.options.expand else {}
-        with ThreadPoolExecutor(self._connections, thread_name_prefix="fetch") as pool:
-            return list(pool.map(lambda key: self._api.get(f"{item.path}/{key}", **expand), keys))
+        return map_in_threads(
+            "fetch", self._connections, lambda key: self._api.get(f"{item.path}/{key}", **expand), keys
+        )
 
     # --- both
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import TooBusy
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 def in_thread(name: str, work: Callable[[], Answer]) -> Future[Answer]:
@@ -111,3 +112,14 @@ class FairThreads:
             if not self._busy[job.organization_id]:
                 del self._busy[job.organization_id]
         self._begin_next()
+
+
+def map_in_threads(name: str, most: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """The answers in the order of the items, ``most`` at work at once. What the first one raises ends it."""
+    threads = FairThreads(name, most, most)
+    futures = [threads.submit(name, partial(work, item)) for item in items]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()

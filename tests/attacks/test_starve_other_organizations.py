@@ -28,6 +28,7 @@ from churnguard_pipelines.connectors.change_session import (
 )
 from churnguard_pipelines.connectors.database_sync import CHANGES
 from churnguard_pipelines.connectors.lag_probes import LOOK, LagProbes
+from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
 from churnguard_pipelines.connectors.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
@@ -100,13 +101,27 @@ def test_a_session_ends_on_time_though_sources_hang(
     store: Store, evil: list[IntegrationConfiguration], silent: Silent
 ) -> None:
     """So does its process: nothing at its exit joins what hangs."""
+    _ends_on_time(store, SESSION.replace("linger=600", "linger=600, max_age=3"), silent)
+    assert sessions.ages(store, CHANGES) == {}
+
+
+def test_a_session_of_webhooks_ends_on_time_though_a_provider_hangs(store: Store, silent: Silent) -> None:
+    add_organization(store, Organization(organization_id="evil", name="Evil Corp."), actor="test")
+    integration = configuration("evil", organization_id="evil", base_url=f"http://127.0.0.1:{silent.port}")
+    add_integration(store, integration, actor="test")
+    _deliver(store, "evil", "evil", 2)
+    program = SESSION.replace("change_session", "webhook_session").replace("ChangeSession", "WebhookSession")
+    _ends_on_time(store, program.replace("linger=600", "linger=600, max_age=3"), silent)
+    assert sessions.ages(store, WEBHOOKS) == {}
+
+
+def _ends_on_time(store: Store, program: str, silent: Silent) -> None:
     assert store.settings.encryption_key is not None
     environment = os.environ | {
         "CHURNGUARD_HOME": str(store.settings.home),
         "CHURNGUARD_DATABASE_URL": store.database_url,
         "INTEGRATION_ENCRYPTION_KEY": store.settings.encryption_key.get_secret_value(),
     }
-    program = SESSION.replace("linger=600", "linger=600, max_age=3")
     process = subprocess.Popen([sys.executable, "-c", program, "session"], env=environment)
     try:
         assert silent.asked.wait(60)
@@ -114,7 +129,6 @@ def test_a_session_ends_on_time_though_sources_hang(
         assert process.wait(60) == 0
         assert time.monotonic() - began < 3 + 2 * END_WITHIN
         assert sessions.known(store, "session")
-        assert sessions.ages(store, CHANGES) == {}
     finally:
         process.kill()
         process.wait()

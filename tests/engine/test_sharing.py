@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from churnguard_pipelines.engine.fair_threads import FairThreads
+from churnguard_pipelines.engine.fair_threads import FairThreads, map_in_threads
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import TooBusy
 
@@ -108,3 +108,9 @@ def test_what_was_cancelled_is_not_begun_and_an_error_is_told() -> None:
     assert first.result(10)
     with pytest.raises(ZeroDivisionError):
         failing.result(10)
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    assert map_in_threads("test", 3, lambda n: n * n, range(50)) == [n * n for n in range(50)]
+    with pytest.raises(ZeroDivisionError):
+        map_in_threads("test", 3, lambda n: 1 // n, range(50))
