@@ -67,7 +67,9 @@ def _text(node: ast.expr, names: dict[str, Any]) -> str:
 
 def _flags(node: ast.Call, function: str) -> int:
     named = [word.value for word in node.keywords if word.arg == "flags"]
-    return sum(eval(ast.unparse(each), {"re": re}) for each in named + node.args[3 if function == "sub" else 2 :])
+    given = named + node.args[3 if function == "sub" else 2 :]
+    names = (each.attr for flags in given for each in ast.walk(flags) if isinstance(each, ast.Attribute))
+    return sum({getattr(re, name) for name in names})
 
 
 def pumped(pattern: re.Pattern[Any], size: int) -> Iterator[Any]:
