@@ -113,24 +113,49 @@ class Committer:
                     self._wake.clear()
                     await self._wake.wait()
                 parts = self._next()
-                try:
-                    await self._commit(parts)
+                self.available = await self._together(parts) or await self._one_by_one(parts)
+                if self.available:
                     pause = FIRST_PAUSE
-                    self.available = True
-                except psycopg.DataError:
-                    for part in parts:
-                        await self._commit_alone(part)
-                except Exception as error:
-                    self.available = False
-                    _log.warning("webhooks cannot be stored: %s", error)
-                    _fail(parts, CannotStore())
-                    await self._disconnect()
+                else:
                     # Whoever comes meanwhile hears at once that it cannot be: nobody waits for a database that is away.
                     await self._refuse_for(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
         finally:
             self._refuse_all()
             await self._disconnect()
+
+    async def _together(self, parts: Sequence[_Part]) -> bool:
+        """Whether all were stored in one transaction."""
+        try:
+            await self._commit(parts)
+        except psycopg.DataError:
+            return False
+        except Exception as error:
+            _log.warning("webhooks cannot be stored: %s", error or type(error).__name__)
+            await self._disconnect()
+            return False
+        return True
+
+    async def _one_by_one(self, parts: Sequence[_Part]) -> bool:
+        """What stopped all together may be the matter of one: its content, or what it waits for. False if two after
+        each other cannot be stored, or the only one: then it is the database's, and the rest is refused, too."""
+        failed = 0
+        for part in parts:
+            try:
+                await self._commit([part])
+                failed = 0
+            except psycopg.DataError:
+                _fail([part], Unstorable())
+                failed = 0
+            except Exception as error:
+                _log.warning("webhooks cannot be stored: %s", error or type(error).__name__)
+                _fail([part], CannotStore())
+                await self._disconnect()
+                failed += 1
+                if failed == min(2, len(parts)):
+                    _fail(parts, CannotStore())
+                    return False
+        return True
 
     def _next(self) -> list[_Part]:
         parts: list[_Part] = []
@@ -175,12 +200,6 @@ class Committer:
             request.stored += len(rows)
             if request.stored == len(request.rows) and not request.done.done():
                 request.done.set_result(request.fresh)
-
-    async def _commit_alone(self, part: _Part) -> None:
-        try:
-            await self._commit([part])
-        except psycopg.DataError:
-            _fail([part], Unstorable())
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 import httpx
 import orjson
 import pytest
+import sqlalchemy as sa
 
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.store import inbox as inbox_module
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
@@ -19,6 +21,7 @@ from tests.attacks.gateway.strangers import STRANGER
 from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
 from tests.gateway.schemes.senders import EC_SECRETS, by_sendgrid
 from tests.waiting import wait_for
+from webhook_gateway.intake.committer import CannotStore, Committer, Row
 from webhook_gateway.intake.intake import FAILURES_PER_MINUTE
 from webhook_gateway.intake.workshop import Busy, Workshop
 from webhook_gateway.limits import MOST_KEPT, RateLimit, Shares, network
@@ -53,6 +56,31 @@ def test_a_wrong_secret_at_a_provider_shuts_out_nobody_else_of_that_provider(sto
     wait_for(lambda: gateway.post(body, "globex", headers=stripe_headers(body, "whsec_globex")).status_code == 200)
     assert 429 in flood(gateway, "globex", FAILURES_PER_MINUTE + 300, source="127.0.0.1")
     assert gateway.post(stripe_event("evt_1")).status_code == 200
+
+
+def test_a_delivery_that_cannot_be_stored_in_time_fails_alone(store: Store) -> None:
+    """It came together with others, who are answered as soon as it has been given up."""
+
+    async def stored() -> list[int | BaseException]:
+        committer = Committer(store.database_url)
+        together = [committer.store([row(f"evt_{number}")]) for number in range(3)]
+        waiting = asyncio.gather(*together, return_exceptions=True)
+        await asyncio.sleep(0)  # all of them are in the queue before the first transaction begins
+        working = asyncio.create_task(committer.work())
+        try:
+            return await waiting
+        finally:
+            working.cancel()
+
+    def row(event_id: str) -> Row:
+        return ("globex", "stripe", "globex-stripe", "we_1", event_id, "invoice.paid", "in_1", "{}")
+
+    inbox_module.keep_partitions(store)
+    with store.operator() as connection:  # somebody stores the same event, and does not come to an end
+        connection.execute(sa.text("INSERT INTO ingest.webhook_seen VALUES ('globex', 'stripe', 'evt_1')"))
+        first, second, third = asyncio.run(stored())
+    assert (first, third) == (1, 1)
+    assert isinstance(second, CannotStore)
 
 
 def test_events_by_the_ten_thousand_of_another_organization_are_stored_between_ours(
