@@ -31,7 +31,7 @@ CONFIGURATIONS = (
 )
 
 
-READ_HERE = tuple(f"control.{table}" for table, _, _ in CONFIGURATIONS) + ("control.api_keys", "control.audit_log")
+READ_HERE = (*(f"control.{table}" for table, _, _ in CONFIGURATIONS), "control.api_keys", "control.audit_log")
 
 
 def upgrade() -> None:
