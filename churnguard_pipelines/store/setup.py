@@ -222,6 +222,11 @@ def _rights_in_the_database(facts: dict[str, Any]) -> Iterator[Composed]:
         # Nobody but us makes functions here: one in `raw` could wait for somebody with more rights to call it.
         yield SQL("REVOKE USAGE ON LANGUAGE sql, plpgsql FROM PUBLIC").format()
         yield SQL("GRANT USAGE ON LANGUAGE sql, plpgsql TO {}").format(Identifier(OWNER))
+        # Nor large objects, which are in no schema: who may only read could fill a disk with them.
+        yield SQL(
+            "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(int), pg_catalog.lo_create(oid), "
+            "pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
+        ).format()
 
 
 def _open_dagsters_database(owner_url: str, login: str) -> None:
