@@ -12,7 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, NotFound, SecretsUnreadable
+from churnguard_pipelines.errors import (
+    ChurnGuardError,
+    DatabaseUnavailable,
+    InvalidConfiguration,
+    NotFound,
+    SecretsUnreadable,
+)
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store import audit, catalogue, mirror_tables
@@ -282,8 +288,11 @@ SELECT tablename FROM pg_tables
 
 def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
     for mirror in catalogue.forget(store, organization_id, integration_id):
-        with store.owner() as connection:
-            mirror_tables.drop(connection, mirror)
+        try:
+            with store.owner() as connection:
+                mirror_tables.drop(connection, mirror)
+        except DatabaseUnavailable:  # somebody keeps it in use: its rows go, as those of a table that others share do
+            break
     with store.operator() as connection:  # others' mirrors have none of its rows, and may be locked for long
         tables = connection.scalars(_SHARED_TABLES).all()
     own = {"organization_id": organization_id, "integration_id": integration_id}

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors
+from psycopg.sql import Identifier
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable
@@ -40,6 +41,7 @@ SET_UP = 0x6368_7572_6E02
 """Of the server, before our roles are there; an advisory lock, too. Nobody waits for it for ever: once they are there,
 they may take it."""
 _SET_UP_SECONDS = 120
+_TABLE_SECONDS = 20
 
 # Two rows where one belongs are an error that is nobody's data: who delivers is to try again.
 _TAKE = """
@@ -63,6 +65,26 @@ def take(connection: Connection, lock: Shared) -> None:
 def taking_own(lock: Own, name: str) -> str:
     """The same of an organization's own lock; ``name``: an SQL expression of text that begins with the organization."""
     return f"SELECT pg_advisory_xact_lock({lock.value}, hashtext({name}))"
+
+
+def take_table(connection: Connection, name: str) -> None:
+    """A table of ``raw`` for a change of it, until the transaction ends; as its owner. Whoever may read it can keep us
+    from it, by a transaction that is left open; but not for long, because all others wait behind us.
+
+    Raises ``DatabaseUnavailable``.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_SECONDS}s'")
+    table = Identifier("raw", name).as_string(None).replace("%", "%%")
+    try:
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    except sa.exc.OperationalError as error:
+        if not isinstance(error.orig, errors.LockNotAvailable):
+            raise
+        raise DatabaseUnavailable(
+            f"raw.{name} has to be changed, but has been in use for {_TABLE_SECONDS} s.",
+            remedy="The next sync tries again; `pg_stat_activity` shows who uses it.",
+        ) from None
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def take_for_migration(connection: Connection) -> None:

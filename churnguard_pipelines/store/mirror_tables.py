@@ -9,15 +9,15 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from sqlalchemy import Connection
 
-from churnguard_pipelines.errors import DatabaseUnavailable, SchemaConflict
+from churnguard_pipelines.errors import SchemaConflict
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import Drift
+from churnguard_pipelines.store import locks
 from churnguard_pipelines.store.row_security import READ, protect
 
 OWN_COLUMNS = ("organization_id", "integration_id", "source_version", "deleted_at", "delete_kind", "synced_at")
 SYSTEM_COLUMNS = ("ctid", "tableoid", "xmin", "xmax", "cmin", "cmax")
-_LOCK_SECONDS = 60
 
 # By a join: to_regclass() answers from a cache that does not see what another process created since the first look.
 _COLUMNS = sa.text("""
@@ -46,7 +46,7 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     _check_key(mirror, _stored_key(connection, mirror.table))
     if not _changes(connection, mirror)[0]:
         return []
-    _lock(connection, mirror)
+    locks.take_table(connection, mirror.table)
     changes, drift = _changes(connection, mirror)  # another process may have been first
     if changes:
         _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", mirror.table)) + SQL(", ").join(changes))
@@ -58,7 +58,10 @@ def exists(connection: Connection, table: str) -> bool:
 
 
 def drop(connection: Connection, table: str) -> None:
-    """As owner; for a mirror that is to be made anew."""
+    """As owner; for a mirror that is to be made anew. Raises ``DatabaseUnavailable`` as ``ensure`` does."""
+    if not exists(connection, table):
+        return
+    locks.take_table(connection, table)
     _execute(connection, SQL("DROP TABLE IF EXISTS {}").format(Identifier("raw", table)))
 
 
@@ -107,20 +110,6 @@ def _made(connection: Connection, mirror: Mirror) -> bool:
             raise
         return False
     return True
-
-
-def _lock(connection: Connection, mirror: Mirror) -> None:
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
-    try:
-        _execute(connection, SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier("raw", mirror.table)))
-    except sa.exc.OperationalError as error:
-        if not isinstance(error.orig, errors.LockNotAvailable):
-            raise
-        raise DatabaseUnavailable(
-            f"{mirror.object} has changed, but raw.{mirror.table} has been in use for {_LOCK_SECONDS} s.",
-            remedy="The next sync tries again; `pg_stat_activity` shows who uses it.",
-        ) from None
-    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composable], list[Drift]]:

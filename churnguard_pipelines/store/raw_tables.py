@@ -81,7 +81,10 @@ def missing_columns(connection: Connection, table: Table) -> tuple[bool, list[Dr
 
 
 def create_or_widen(connection: Connection, table: Table) -> None:
-    """As owner, one process at a time; types of existing columns are never changed."""
+    """As owner, one process at a time; types of existing columns are never changed.
+
+    Raises ``DatabaseUnavailable`` if others do not let go of a table; nothing is changed then.
+    """
     locks.take(connection, locks.Shared.RAW_TABLES)
     for name in (table.name, versions_name(table))[: 1 + table.versioned]:
         existing = _existing(connection, name)
@@ -91,6 +94,7 @@ def create_or_widen(connection: Connection, table: Table) -> None:
                 connection.exec_driver_sql(statement.replace("%", "%%"))
         elif added := [column for column in table.columns if column.name not in existing]:
             clauses = [SQL("ADD COLUMN {} {}").format(Identifier(item.name), SQL(item.type)) for item in added]
+            locks.take_table(connection, name)
             _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", name)) + SQL(", ").join(clauses))
 
 

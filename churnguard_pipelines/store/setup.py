@@ -57,6 +57,14 @@ SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = re
               AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')))
 """
 
+# What a migration made after it had let go of its role: a function that acts as its owner would be a superuser's.
+_NOT_OURS = f"""
+SELECT proname::text FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+ WHERE nspname IN ('control', 'ingest', 'analytics') AND proowner <> '{OWNER}'::regrole
+UNION SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+ WHERE nspname IN ('control', 'ingest', 'analytics') AND relowner <> '{OWNER}'::regrole
+"""
+
 
 def services_url(owner_url: str) -> str:
     """A login of the services that there may not be yet, on the owner's database, with a new password."""
@@ -214,6 +222,11 @@ def _rights_in_the_database(facts: dict[str, Any]) -> Iterator[Composed]:
         # Nobody but us makes functions here: one in `raw` could wait for somebody with more rights to call it.
         yield SQL("REVOKE USAGE ON LANGUAGE sql, plpgsql FROM PUBLIC").format()
         yield SQL("GRANT USAGE ON LANGUAGE sql, plpgsql TO {}").format(Identifier(OWNER))
+        # Nor large objects, which are in no schema: who may only read could fill a disk with them.
+        yield SQL(
+            "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(int), pg_catalog.lo_create(oid), "
+            "pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
+        ).format()
 
 
 def _open_dagsters_database(owner_url: str, login: str) -> None:
@@ -230,7 +243,7 @@ def _open_dagsters_database(owner_url: str, login: str) -> None:
 
 
 def _migrate(owner_url: str) -> None:
-    """In one transaction: everything to its owner, then the migrations as that."""
+    """In one transaction: everything to its owner, then the migrations as that, and nothing of them as anybody else."""
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(owner_url), poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL search_path = pg_catalog, pg_temp")
@@ -238,6 +251,8 @@ def _migrate(owner_url: str) -> None:
         _give_to_their_owners(connection)
         connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER}")
         schema.migrate(connection)
+        if foreign := connection.exec_driver_sql(_NOT_OURS).scalars().all():
+            raise AssertionError(f"a migration gave {', '.join(foreign)} to another owner than {OWNER}")
 
 
 def _give_to_their_owners(connection: Connection) -> None:

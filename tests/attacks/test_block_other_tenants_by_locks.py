@@ -14,12 +14,15 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg import errors
+from psycopg.sql import SQL, Identifier
 
 import churnguard_pipelines
 import webhook_gateway
+from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
+from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.store import catalogue, inbox, locks, mirror_tables
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import (
@@ -29,7 +32,10 @@ from churnguard_pipelines.store.integrations import (
     remove_integration,
     set_status,
 )
+from churnguard_pipelines.store.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.row_security import READER
+from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import as_administrator, configuration
 from webhook_gateway.intake.committer import CannotStore, Committer
@@ -165,6 +171,51 @@ def test_without_its_lock_nothing_is_taken(store: Store, theirs: IntegrationConf
         owner.execute("DELETE FROM control.locks")
     with pytest.raises(CannotStore):
         deliver(store, "evt_1")
+
+
+@pytest.fixture
+def open_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """(table) -> an analyst has looked into it, and left the transaction open."""
+    monkeypatch.setattr(locks, "_TABLE_SECONDS", 1)
+    with psycopg.connect(as_administrator(store.database_url)) as analyst:
+        analyst.execute(f"SET ROLE {READER}")
+        yield lambda table: analyst.execute(SQL("SELECT FROM {}").format(Identifier("raw", table))) and None
+
+
+def test_a_reader_of_a_table_does_not_hold_up_its_change_and_all_behind_it_for_ever(
+    store: Store, open_ended: Callable[[str], None]
+) -> None:
+    things, others = (Table("test", name, "id", (Column("a", TEXT),)) for name in ("things", "others"))
+    Warehouse(store).ensure(things)
+    open_ended(things.name)
+    wider = Table("test", "things", "id", (Column("a", TEXT), Column("b", TEXT)))
+
+    def widened() -> None:
+        with pytest.raises(DatabaseUnavailable, match="in use"):
+            Warehouse(store).ensure(wider)
+
+    within(widened)
+    within(lambda: Warehouse(store).ensure(others))
+
+
+def test_nor_the_purge_of_its_rows(store: Store, open_ended: Callable[[str], None]) -> None:
+    add_organization(store, Organization(organization_id="acme", name="Acme"), actor="test")
+    acme = configuration("acme-db", provider_name="postgresql", integration_type="database")
+    add_integration(store, acme, actor="test")
+    tables = [
+        SourceTable(name, (SourceColumn("id", MirrorType.parse("integer"), "int"),), ("id",)) for name in ("a", "b")
+    ]
+    names = catalogue.remember(store, acme, [(table, table.object) for table in tables]).values()
+    for name in names:
+        with store.owner() as owner:
+            mirror_tables.ensure(owner, mirror(name, "integer"))
+        with store.organization("acme") as connection:
+            MirrorWriter(connection, mirror(name, "integer"), "acme", "acme-db").upsert([(1, (1, 1))])
+        open_ended(name)
+    within(lambda: remove_integration(store, "acme-db", actor="test", purge=True))
+    with store.operator() as connection:
+        for name in names:
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM raw.{name}").scalar() == 0
 
 
 # --- the kind

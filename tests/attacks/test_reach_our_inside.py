@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -16,8 +18,9 @@ from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguratio
 from churnguard_pipelines.store.configurations import RULES, STREAMS
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration, get_integration, update_credentials
+from churnguard_pipelines.store.row_security import OWNER
 from churnguard_pipelines.store.schema import MIGRATIONS
-from tests.conftest import configuration
+from tests.conftest import as_administrator, configuration
 from tests.engine.hostile import nobody_comes
 from tests.engine.loopback import Answer, serve
 from tests.gateway.api import conftest as api
@@ -273,7 +276,7 @@ class TestToPassAsAnOperator:
         ours = call("POST", "/integrations", json=integration("acme")).json()["integration_id"]
         their_rule = call("POST", "/ingestion/rules", key, json=rule("https://localhost/")).json()["rule_id"]
         their_stream = call("POST", "/streaming/streams", key, json=stream("kafka")).json()["stream_id"]
-        with store.owner() as connection:
+        with owning(store) as connection:
             for table in ("integrations", "ingestion_rules", "streams"):
                 connection.exec_driver_sql(f"ALTER TABLE control.{table} DROP COLUMN configured_by")
             replay(connection)
@@ -287,6 +290,16 @@ class TestToPassAsAnOperator:
             RULES.get(store, their_rule).configuration, STREAMS.get(store, their_stream).configuration,
         )  # fmt: skip
         assert [each.configured_by for each in found] == ["organization"] * 2
+
+
+@contextmanager
+def owning(store: Store) -> Iterator[sa.Connection]:
+    """As migrations run."""
+    url = as_administrator(store.database_url)
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER}")
+        yield connection
 
 
 def replay(connection: sa.Connection) -> None:

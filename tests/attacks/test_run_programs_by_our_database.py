@@ -37,6 +37,7 @@ NOBODYS = {
     "look at the server's log": "SELECT pg_ls_logdir()",
     "know of a file": "SELECT pg_stat_file('pg_hba.conf')",
     "read a file as a large object": "SELECT lo_import('/etc/passwd')",
+    "keep a large object": "SELECT lo_from_bytea(0, 'kept for ever')",
     "write a file by a large object": "SELECT lo_export(1, '/tmp/churnguard-attack')",
     "install what the server holds for trusted": "CREATE EXTENSION hstore",
     "install what connects to others": "CREATE EXTENSION dblink",

@@ -47,6 +47,9 @@ REFUSED = [
     "SET SESSION AUTHORIZATION churnguard_service",
     "COPY raw.test_things TO PROGRAM 'cat'",
     "SELECT pg_read_file('/etc/passwd')",
+    "SELECT lo_from_bytea(0, 'kept for ever')",
+    "SELECT lo_create(0)",
+    "SELECT lo_creat(-1)",
 ]
 
 

@@ -1,0 +1,45 @@
+"""Dagster's own storage on PostgreSQL, opened by one process at a time as long as its tables are not complete.
+
+Dagster makes them where it finds none, each in a transaction of its own; of several processes that begin at once on a
+fresh installation all but one would find half of them and end.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import sqlalchemy as sa
+from dagster._core.storage.event_log import SqlEventLogStorageMetadata
+from dagster._core.storage.runs import RunStorageSqlMetadata
+from dagster._core.storage.schedules import ScheduleStorageSqlMetadata
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import pg_url_from_config, retry_pg_connection_fn
+
+from churnguard_pipelines.store import locks, server
+
+_TABLES = {
+    table
+    for metadata in (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
+    for table in metadata.tables
+}
+
+
+class DagsterStorage(DagsterPostgresStorage):
+    """Raises ``DatabaseUnavailable`` if another process does not come to an end with the tables."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterStorage:
+        url = pg_url_from_config(config_value)
+        if _is_complete(url):
+            return cls(url, inst_data=inst_data)
+        plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with closing(server.connect(plain, autocommit=True)) as connection:
+            locks.take_for_set_up(connection)
+            return cls(url, inst_data=inst_data)
+
+
+def _is_complete(url: str) -> bool:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    return set(retry_pg_connection_fn(lambda: sa.inspect(engine).get_table_names())) >= _TABLES
