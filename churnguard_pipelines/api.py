@@ -97,7 +97,7 @@ class IntegrationEngine:
         integration = await asyncio.to_thread(get_integration, self.store, integration_id)
         if objects:
             await self.ask_source(integration, partial(refuse_unknown, self.store, integration, objects))
-        request = SyncRequest(integration_id, mode, objects)
+        request = SyncRequest(integration_id, mode, objects and list(dict.fromkeys(objects)))
         return await asyncio.to_thread(lambda: self._syncs.start(integration, request))
 
     async def get_sync_status(self, integration_id: str) -> SyncStatus:
