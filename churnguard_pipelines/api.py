@@ -34,6 +34,7 @@ from churnguard_pipelines.store.organizations import add_organization
 
 ACTOR = "python"
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # sources, of all organizations and of each
+LONG_WORKS = 4  # at once, one of each organization
 ANSWER_WITHIN = 30.0  # seconds, for all that one call asks
 
 Answer = TypeVar("Answer")
@@ -60,6 +61,7 @@ class IntegrationEngine:
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load_settings()
         self._sources = FairThreads("asks-a-source", ASKED_AT_ONCE, ASKED_AT_ONCE_EACH)
+        self._long_works = FairThreads("long-work", LONG_WORKS, 1)
 
     @cached_property
     def store(self) -> Store:
@@ -97,7 +99,7 @@ class IntegrationEngine:
         integration = await asyncio.to_thread(get_integration, self.store, integration_id)
         if objects:
             await self.ask_source(integration, partial(refuse_unknown, self.store, integration, objects))
-        request = SyncRequest(integration_id, mode, objects)
+        request = SyncRequest(integration_id, mode, objects and list(dict.fromkeys(objects)))
         return await asyncio.to_thread(lambda: self._syncs.start(integration, request))
 
     async def get_sync_status(self, integration_id: str) -> SyncStatus:
@@ -109,6 +111,11 @@ class IntegrationEngine:
         if active := self._syncs.find(integration_id):
             await asyncio.wait([asyncio.wrap_future(active.ends)])
         return await self.get_sync_status(integration_id)
+
+    async def in_turn(self, organization_id: str, work: Callable[[], Answer]) -> Answer:
+        """The answer of what takes as long as the organization has rows, or keeps them locked: done in threads that
+        serve nothing else, one thing of each organization at a time. Raises what it raises."""
+        return await asyncio.wrap_future(self._long_works.submit(organization_id, work))
 
     async def ask_source(self, integration: IntegrationConfiguration, question: Callable[[], Answer]) -> Answer:
         """The answer of something that has to wait for the integration's source, which may be silent.

@@ -65,10 +65,11 @@ def migrate() -> None:
         if not setup.set_up(owner.get_secret_value(), url):
             raise InvalidConfiguration(
                 f"the login {SERVICE} was made before; its password is not known here.",
-                remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password with ALTER ROLE.",
+                remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password: "
+                f"ALTER ROLE {SERVICE} PASSWORD '…';",
             )
         out.print("The database is set up. The services log in with this URL; it is not shown again:")
-        typer.echo(f"CHURNGUARD_DATABASE_URL={url}")
+        typer.echo(f"CHURNGUARD_DATABASE_URL={shlex.quote(url)}")
         return
     with opened_store() as store:
         out.print(f"The schema of {store.described} is up to date.")

@@ -233,7 +233,7 @@ def chosen_objects(integration: IntegrationConfiguration, objects: Sequence[str]
     wanted = objects if objects is not None else integration.sync_config.objects
     if unknown := sorted(set(wanted or ()) - set(known)):
         raise InvalidConfiguration(
-            f"{integration.provider_name} has no object {', '.join(unknown)}.",
+            f"{integration.provider_name} has no object {', '.join(name[:60] for name in unknown[:10])}.",
             integration_id=integration.integration_id,
             remedy=f"It has: {', '.join(known)}.",
         )

@@ -36,6 +36,9 @@ RECOVERY = 0.02
 UNTOLD_PAUSE = 1.0
 """Seconds to stay away after a refusal that does not say for how long."""
 
+LONGEST_PAUSE = 31 * 86_400.0
+"""Seconds; no quota's window is longer, and a moment in the year 33,715 is one that nobody can read."""
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -194,6 +197,7 @@ class QuotaGate:
             self._close(limits.reset_after, refusal=False)
 
     def _close(self, pause: float, *, refusal: bool) -> None:
+        pause = min(LONGEST_PAUSE, pause)
         with self._lock, self._locked() as shared:
             now = shared.now
             shared.row = refused(shared.row, now, self._pace, pause) if refusal else blocked(shared.row, now + pause)

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -75,13 +76,19 @@ class _Transport(httpx.HTTPTransport):
         limits = httpx.Limits(
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEPT_SECONDS
         )
-        super().__init__(limits=limits, proxy=proxy)
+        super().__init__(verify=_trust(), limits=limits, proxy=proxy)
         self._pool._network_backend = _Network(guard)
         self._guard = guard
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self._guard.check_url(str(request.url))
         return super().handle_request(request)
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Loaded once: it takes most of a megabyte, and a session keeps clients of many integrations."""
+    return httpx.create_ssl_context()
 
 
 class _Network(SyncBackend):

@@ -56,12 +56,18 @@ class Account:
         assert user.uid is not None
         assert user.gid is not None
         if obstacle := _obstacle(user, settings):
-            _log.warning("the services run as root, so that a fault in them opens everything: %s", obstacle)
+            _warn(obstacle)
             self._ids = (0, 0)
             return
         self._ids = (user.uid, user.gid)
         self._options |= user.process_options
         self.environment = {"HOME": str(self._folders[1])}  # where libraries keep settings: root's are not theirs
+
+
+@cache
+def _warn(obstacle: str) -> None:
+    """Once, however many processes are started."""
+    _log.warning("the services stay root's, which is fine for a trial only: %s", obstacle)
 
 
 def _obstacle(user: SystemUser, settings: Settings) -> str | None:
@@ -85,10 +91,10 @@ def _cannot_run(user: SystemUser) -> str | None:
         )
         problem = ended.stderr.strip().rpartition("\n")[2] if ended.returncode else None
     except OSError as error:
-        problem = str(error)
+        problem = f"{error.strerror}: {sys.executable}"
     if problem is None:
         return None
     return (
-        f"{user.name} cannot run this installation from here: {problem}. Keep it, the Python it was made with and the "
-        "working folder with its .env where that user may read them, as below /opt."
+        f"their system user {user.name} cannot run this installation ({problem}). Keep it, the Python it was made with "
+        "and the working folder where that user may read them, as below /opt, or start it as an ordinary user."
     )

@@ -1,4 +1,5 @@
-"""`python -m churnguard_pipelines.orchestration.launch sync|mrr …`: one Dagster run in this process.
+"""`python -m churnguard_pipelines.orchestration.launch sync SYNC_ID`, `mrr INTEGRATION_ID …`: one Dagster run in this
+process. What to sync is read from the standard input, as JSON.
 
 The run is on record like any other, its id is the sync's. Everything it prints goes to whoever started the process.
 """
@@ -71,7 +72,7 @@ def _run(provider: str, job: str, integration_id: str, **arguments: Any) -> bool
 
 def main(arguments: Sequence[str]) -> int:
     what, *rest = arguments
-    succeeded = run_sync(**json.loads(rest[0])) if what == "sync" else run_mrr(rest)
+    succeeded = run_sync(**json.load(sys.stdin)) if what == "sync" else run_mrr(rest)
     return 0 if succeeded else 1
 
 

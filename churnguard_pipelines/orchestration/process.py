@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
@@ -49,11 +50,13 @@ class SyncProcess:
         self._store = store
         self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
         account = Account(store.settings)
-        with account.new_file(self._log) as stream:
+        with account.new_file(self._log) as stream, TemporaryFile() as asked:
+            asked.write(request.to_json().encode())  # thousands of tables are too many for a command line
+            asked.seek(0)
             self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
-                [*LAUNCH, "sync", request.to_json()],
+                [*LAUNCH, "sync", request.sync_id],
                 env=dagster_environment(store) | account.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=asked,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 **account.process_options,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE, AT_ONCE_EACH = 4, 2  # processes, of all organizations and of each; as in dagster.yaml
 NOT_BEGUN = "the service that it was waiting in ended before its turn came. Start it again."
+ENDED_BEFORE = "the sync ended before it began; the log of whoever operates this installation says why."
 
 _log = logging.getLogger(__name__)
 
@@ -105,12 +106,20 @@ class SyncQueue:
                 if self._stopped.is_set():  # meanwhile
                     sync.process.stop()
                 sync.process.wait()
-                words = sync.process.last_words()
+                words = self._why_it_ended(sync)
         except Exception as error:
             _log.exception("%s: its sync could not be started", sync.request.integration_id)
             words = f"the sync could not be started ({type(error).__name__})."
         finally:
             self._forget(sync, words)
+
+    def _why_it_ended(self, sync: ActiveSync) -> str:
+        """For the ledger, which an organization reads; what the process said of our inside is for the log."""
+        assert sync.process is not None
+        page = ledger.find_sync(self._store, sync.request.sync_id)
+        if page is None or page.status == "queued":
+            _log.error("%s: %s", sync.request.integration_id, sync.process.last_words())
+        return ENDED_BEFORE
 
     def _forget(self, sync: ActiveSync, words: str) -> None:
         """``words``: why it ended, if it never began."""

@@ -6,7 +6,7 @@ under a lock, so that none becomes visible after a higher one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
 READ_BYTES = 16 * 2**20
+PIECE_EVENTS, PIECE_BYTES = 500, 2**22  # that are replayed under one lock
 DAYS_AHEAD = 3
 _PARTITION = "webhook_inbox_"
 
@@ -136,7 +137,8 @@ def replay(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> int:
-    """Put events that are still kept at the end of their lane once more; returns how many.
+    """Put events that are still kept at the end of their lane once more; returns how many. In pieces, each of which
+    stays: other deliveries go on in between.
 
     Doing it twice changes nothing that once did not: the newer version of a record wins.
     """
@@ -153,22 +155,46 @@ def replay(
             chosen += f" AND {condition}"
             values[name] = value
     columns = "organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload"
-    statement = sa.text(
-        f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "
-        f"SELECT {columns}, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM ("
-        f"SELECT DISTINCT ON (event_id) {columns}, sequence FROM ingest.webhook_inbox WHERE {chosen} "
+    choose = sa.text(
+        "SELECT sequence, octet_length(payload) FROM ("
+        f"SELECT DISTINCT ON (event_id) event_id, sequence, payload FROM ingest.webhook_inbox WHERE {chosen} "
         "ORDER BY event_id, sequence) AS once ORDER BY sequence"
     )
+    copy = sa.text(
+        f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "
+        f"SELECT {columns}, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM ingest.webhook_inbox "
+        "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence = ANY(:sequences) "
+        "ORDER BY sequence"
+    )
     with store.operator() as connection:
-        locks.take(connection, locks.Shared.INBOX_WRITERS)
-        events = connection.execute(statement, values).rowcount
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration.integration_id)))
+        found = [(sequence, size) for sequence, size in connection.execute(choose, values)]
+    events = 0
+    for sequences in _pieces(found):
+        with store.operator() as connection:
+            locks.take(connection, locks.Shared.INBOX_WRITERS)
+            events += connection.execute(copy, {**own, "sequences": sequences}).rowcount
+            connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration.integration_id)))
+    with store.operator() as connection:
         detail = {name: str(value) for name, value in values.items() if name not in own} | {"events": events}
         audit.record(
             connection, actor, "webhooks.replay", integration.integration_id, detail,
             organization_id=integration.organization_id,
         )  # fmt: skip
     return events
+
+
+def _pieces(found: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """Sequences, with the bytes of each, in pieces that are copied in a moment: all deliveries wait meanwhile."""
+    piece: list[int] = []
+    total = 0
+    for sequence, size in found:
+        if piece and (len(piece) == PIECE_EVENTS or total + size > PIECE_BYTES):
+            yield piece
+            piece, total = [], 0
+        piece.append(sequence)
+        total += size
+    if piece:
+        yield piece
 
 
 def count(store: Store, outcomes: Iterable[tuple[str, str, str, int]]) -> None:

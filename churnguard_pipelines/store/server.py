@@ -107,8 +107,8 @@ def check(connection: psycopg.Connection[Any], url: str) -> None:
         reason = "is a superuser" if rights["superuser"] else f"has the rights of {', '.join(too_much)}"
         raise DatabaseUnavailable(
             f"the user of {describe(url)} may do more than the services need: it {reason}.",
-            remedy="Set this URL as CHURNGUARD_OWNER_DATABASE_URL instead, unset CHURNGUARD_DATABASE_URL and run "
-            "`churnguard db migrate`: it makes a login for the services and prints its URL.",
+            remedy="Give this URL to one command only: `CHURNGUARD_DATABASE_URL= CHURNGUARD_OWNER_DATABASE_URL='…' "
+            "churnguard db migrate` makes a login for the services and prints the CHURNGUARD_DATABASE_URL to use.",
         )
     if missing := set(SERVICES_GROUPS) - set(rights["granted"] or ()):
         raise DatabaseUnavailable(

@@ -158,6 +158,29 @@ def test_the_role_of_an_organization_cannot_take_what_all_share(store: Store, th
         within(lambda: migrating(as_administrator(store.database_url)))
 
 
+def test_replaying_all_that_one_has_leaves_the_inbox_to_others_in_between(
+    store: Store, theirs: IntegrationConfiguration
+) -> None:
+    """An organization's key says how much it replays: a million events were one transaction under everybody's lock."""
+    with store.operator() as connection:
+        for size, events in ((10, 1200), (inbox.PIECE_BYTES // 2, 5)):
+            connection.exec_driver_sql(
+                "INSERT INTO ingest.webhook_inbox (organization_id, provider, integration_id, endpoint_id, event_id, "
+                "event_type, entity, payload, received_on) SELECT %s, 'stripe', %s, 'we', 'evt_' || %s || '_' || n, "
+                "'customer.updated', '', repeat('x', %s), (clock_timestamp() AT TIME ZONE 'UTC')::date "
+                "FROM generate_series(1, %s) AS n",
+                (theirs.organization_id, theirs.integration_id, size, size, events),
+            )
+    assert inbox.replay(store, theirs, actor="test") == 1205
+    with store.operator() as connection:
+        pieces = connection.exec_driver_sql(
+            "SELECT count(*), sum(octet_length(payload)) FROM ingest.webhook_inbox GROUP BY xmin::text "
+            "ORDER BY min(sequence)"
+        ).all()[1:]
+    assert sum(events for events, _ in pieces) == 1205
+    assert all(events <= inbox.PIECE_EVENTS and size <= inbox.PIECE_BYTES for events, size in pieces)
+
+
 def migrating(url: str) -> None:
     owner = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
     with owner.begin() as connection:

@@ -40,7 +40,7 @@ def unreadable_credentials(store: Store) -> None:
 
 
 def an_unknown_provider(store: Store) -> None:
-    _stored(store, "UPDATE control.integrations SET provider = 'gone' WHERE integration_id = 'evil-stripe'")
+    _stored(store, "UPDATE control.integrations SET provider = 'gone' WHERE integration_id ~ '^evil-stripe'")
 
 
 def a_configuration_of_another_version(store: Store) -> None:
@@ -56,7 +56,7 @@ def moments_that_are_none(store: Store) -> None:
     """As any key of the organization can set them."""
     for number, moment in enumerate(("nonsense", "1e300", "nan")):
         credentials = {
-            "credential_type": "oauth2", "access_token": "t", "custom_fields": {"expires_at": moment},
+            "credential_type": "oauth2", "access_token": "t", "custom_fields": {"token_expires_at": moment},
         }  # fmt: skip
         made = configuration(
             f"evil-{number}",

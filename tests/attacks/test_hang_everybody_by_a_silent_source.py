@@ -21,6 +21,7 @@ from churnguard_pipelines.store.organizations import add_organization
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import bearer, context, engine_on, served, sign_in  # noqa: F401 - a fixture
+from tests.waiting import wait_for
 from webhook_gateway.dashboard.app import create_app
 from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
 
@@ -150,6 +151,40 @@ def test_removing_an_integration_whose_source_never_answers(
     assert answer.status_code == 204
     assert find_integration(store, "evil-0") is None
     everybody_else_is_served(address, good)
+
+
+def test_removing_integrations_whose_rows_are_locked(
+    address: str,
+    evil: str,
+    good: str,
+    store: Store,
+) -> None:
+    """As a change log locks them whose source begins a transaction and never ends it."""
+    for number in range(20):
+        add_integration(store, configuration(f"evil-stripe-{number}", organization_id="evil"), actor="test")
+    with ThreadPoolExecutor(20) as pool:
+        with store.operator() as connection:
+            connection.exec_driver_sql(
+                "SELECT FROM control.integrations WHERE integration_id ~ '^evil-stripe' FOR UPDATE"
+            )
+            removals = [
+                pool.submit(
+                    httpx.delete,
+                    f"{address}/api/integrations/evil-stripe-{number}?purge=true",
+                    headers=bearer(evil),
+                    timeout=60,
+                )
+                for number in range(20)
+            ]
+            wait_for(lambda: _waiting_for_locks(store) >= 1)
+            everybody_else_is_served(address, good)
+            assert _waiting_for_locks(store) == 1
+        assert {each.result().status_code for each in removals} <= {204, 429}
+
+
+def _waiting_for_locks(store: Store) -> int:
+    with store.operator() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one())
 
 
 def test_one_wrong_configuration_among_others_is_its_own_problem(

@@ -10,12 +10,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import psutil
 import psycopg
 import pytest
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from churnguard_pipelines.connectors import change_session, lag_probes
 from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY, IN_ALL, LONG_TRANSACTIONS_EACH, MOST_EACH
@@ -28,12 +32,13 @@ from churnguard_pipelines.connectors.change_session import (
 )
 from churnguard_pipelines.connectors.database_sync import CHANGES
 from churnguard_pipelines.connectors.lag_probes import LOOK, LagProbes
+from churnguard_pipelines.connectors.sync import opened
 from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
 from churnguard_pipelines.connectors.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
-from churnguard_pipelines.orchestration.partitions import ORGANIZATION_TAG, reconcile
+from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG, reconcile
 from churnguard_pipelines.orchestration.schedules import QUEUED_AT_MOST_EACH
 from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
@@ -378,6 +383,36 @@ def test_hundreds_of_due_integrations_do_not_come_before_somebody_s_one(
     for each in requests:
         instance.create_run_for_job(job, tags=dict(each.tags))
     assert _due(instance, minutes=20) == [], "nobody's queue grows beyond its share, whatever the key of a request"
+
+
+def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody(
+    instance: dg.DagsterInstance,  # noqa: F811
+) -> None:
+    """Ten organizations with as many syncs as they are given, each as slow as a source may be."""
+    queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    places = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [])
+    running = 0
+    for number in range(100):
+        run = DagsterRun("sync", tags={ORGANIZATION_TAG: f"evil-{number % 10}", INTEGRATION_TAG: f"evil-{number}"})
+        if not places.is_blocked(run):
+            places.update_counters_with_launched_item(run)
+            running += 1
+    sessions_of_both_kinds_and_their_successors = 4
+    assert 4 <= running <= queue.max_concurrent_runs - sessions_of_both_kinds_and_their_successors
+
+
+def test_each_of_many_integrations_costs_a_session_little(store: Store, organization: Organization) -> None:
+    """A session of webhooks keeps their connectors open: each had all that this machine trusts for itself."""
+    made = [configuration(f"evil-{number}") for number in range(60)]
+    for each in made:
+        add_integration(store, each, actor="test")
+    with ExitStack() as kept:
+        kept.enter_context(opened(store, made[0]))
+        before = psutil.Process().memory_info().rss
+        for each in made[1:]:
+            kept.enter_context(opened(store, each))
+        assert psutil.Process().memory_info().rss - before < 12 * 2**20
 
 
 def _due(instance: dg.DagsterInstance, minutes: int = 1) -> list[dg.RunRequest]:  # noqa: F811

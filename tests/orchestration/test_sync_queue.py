@@ -14,7 +14,7 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration import process, sync_queue
 from churnguard_pipelines.orchestration.process import SyncRequest
-from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH, NOT_BEGUN, SyncQueue
+from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH, ENDED_BEFORE, NOT_BEGUN, SyncQueue
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.due import due_integrations
 from churnguard_pipelines.store.integrations import add_integration
@@ -24,7 +24,7 @@ from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import engine_on
 from tests.waiting import wait_for
 
-WORKS_FOR_EVER = "import sys; print('working', flush=True); sys.stdin.read(); import time; time.sleep(600)"
+WORKS_FOR_EVER = "import time; print('working', flush=True); time.sleep(600)"
 ENDS_AT_ONCE = "print('no such thing'); raise SystemExit(1)"
 
 
@@ -84,14 +84,33 @@ def test_one_organization_s_many_syncs_leave_places_for_others(
 
 
 def test_the_next_begins_when_one_has_ended_and_why_one_never_began_is_told(
-    queue: SyncQueue, store: Store, program: list[str], fleet: dict[str, list[IntegrationConfiguration]]
+    queue: SyncQueue,
+    store: Store,
+    program: list[str],
+    fleet: dict[str, list[IntegrationConfiguration]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """What its process said is for whoever operates the installation."""
     program.append(ENDS_AT_ONCE)
     ids = [start(queue, each) for each in fleet["greedy"]]
     wait_for(lambda: all(get_sync(store, sync_id).finished_at for sync_id in ids), 60)
     for sync_id in ids:
         page = get_sync(store, sync_id)
-        assert (page.status, page.error) == ("failed", "the sync ended before it began: no such thing")
+        assert (page.status, page.error) == ("failed", ENDED_BEFORE)
+    assert caplog.text.count("the sync ended before it began: no such thing") == len(ids)
+
+
+def test_thousands_of_objects_are_not_too_many(
+    queue: SyncQueue, store: Store, program: list[str], fleet: dict[str, list[IntegrationConfiguration]]
+) -> None:
+    """A database with many tables; a command line takes 128 kB."""
+    program.append("import json, sys; assert len(json.load(sys.stdin)['objects']) == 5000; sys.stdin.close(); 1 / 0")
+    integration = fleet["greedy"][0]
+    names = [f"a_schema_of_theirs.a_table_of_theirs_{number}" for number in range(5000)]
+    sync_id = queue.start(integration, SyncRequest(integration.integration_id, objects=names))
+    wait_for(lambda: get_sync(store, sync_id).finished_at, 60)
+    log = store.settings.home / "logs" / f"sync-{integration.integration_id}.log"
+    assert "ZeroDivisionError" in log.read_text()
 
 
 def test_the_same_sync_is_not_started_twice_and_another_one_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -226,7 +227,8 @@ def test_the_command_makes_the_services_login_and_says_its_url_once(
     with pytest.raises(DatabaseUnavailable, match="without CHURNGUARD_DATABASE_URL"):
         Store.open(load_settings())
     operations.migrate()
-    url = capsys.readouterr().out.splitlines()[-1].removeprefix("CHURNGUARD_DATABASE_URL=")
+    (line,) = shlex.split(capsys.readouterr().out.splitlines()[-1])  # as a shell reads it
+    url = line.removeprefix("CHURNGUARD_DATABASE_URL=")
     opened(url, tmp_path).close()
     with pytest.raises(InvalidConfiguration, match="was made before"):
         operations.migrate()

@@ -194,7 +194,8 @@ async def remove(integration_id: IntegrationId, principal: Writer, engine: TheEn
             raise
         except ChurnGuardError as error:
             _log.warning("%s is removed, but %s", integration_id, left_behind(error))
-    await asyncio.to_thread(remove_integration, store, integration_id, principal.id, purge=purge)
+    work = partial(remove_integration, store, integration_id, principal.id, purge=purge)
+    await engine.in_turn(integration.organization_id, work)
     return Response(status_code=204)
 
 

@@ -1,6 +1,8 @@
 """`/api/webhooks/endpoints`: where providers deliver. Secrets go in, or are shown once; they never come out again."""
 
+import asyncio
 from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_hex
 from typing import Annotated
 
@@ -21,7 +23,7 @@ from churnguard_pipelines.store.webhook_endpoints import (
     remove_endpoint,
     rotate_secret,
 )
-from webhook_gateway.api.access import Reader, TheStore, Writer, own_integration, own_organization
+from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, own_integration, own_organization
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import Principal
 from webhook_gateway.schemes import scheme
@@ -174,18 +176,20 @@ def remove(endpoint_id: EndpointId, principal: Writer, store: TheStore) -> Respo
 
 
 @router.post("/replay", status_code=202)
-def replay(wanted: Replay, principal: Writer, store: TheStore) -> Replayed:
+async def replay(wanted: Replay, principal: Writer, engine: TheEngine) -> Replayed:
     """Work events off once more; twice changes nothing that once did not."""
-    events = inbox.replay(
-        store,
-        own_integration(store, principal, wanted.integration_id),
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, wanted.integration_id)
+    work = partial(
+        inbox.replay,
+        engine.store,
+        integration,
         actor=principal.id,
         event_ids=wanted.event_ids,
         event_types=wanted.event_types,
         since=wanted.since,
         until=wanted.until,
     )
-    return Replayed(events=events)
+    return Replayed(events=await engine.in_turn(integration.organization_id, work))
 
 
 def _secret(provider: str, given: SecretStr | None) -> tuple[str | None, str | None]:
