@@ -146,6 +146,23 @@ def test_a_change_that_does_not_end_is_cut_off(ends: None, monkeypatch: pytest.M
         stream.close()
 
 
+@pytest.mark.parametrize("said", [b"k", b"k" * 99, b"x", b"\0" * 17])
+def test_a_message_that_replication_does_not_have_is_the_servers_mistake(said: bytes) -> None:
+    def treat(victim: Victim) -> None:
+        victim.hear()
+        victim.say(WELCOME)
+        victim.hear()
+        victim.say(message(b"W", b"\0\0\0") + message(b"d", said))
+        victim.silence()
+
+    with HostileServer(treat) as server:
+        made = pointed_at("postgresql", server.port)
+        stream = ReplicationStream(made, "slot", "publication", "0/0")
+        with pytest.raises(ProviderUnavailable), translated(made):
+            next_change(stream)
+        stream.close()
+
+
 def next_change(stream: ReplicationStream) -> None:
     while stream.next() is None:
         stream.wait(1.0)
