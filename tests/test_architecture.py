@@ -23,7 +23,7 @@ LAYERS = (
     ("engine",),
     ("store",),
     ("settings",),
-    ("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry"),
+    ("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry", "destinations"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

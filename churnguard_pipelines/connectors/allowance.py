@@ -74,6 +74,11 @@ class Allowance:
         if self._received - self._begun > self._most:
             raise Exhausted(f"sent more than {self._most // 2**20} MiB at once", too_much=True)
 
+    def weighs(self, count: int) -> None:
+        """What came takes so many bytes more in our memory than on its way."""
+        self._begun -= count
+        self.came(0)
+
     def begin(self) -> None:
         """Another row or answer, which may have as many bytes again."""
         self._begun = self._received

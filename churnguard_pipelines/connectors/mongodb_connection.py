@@ -207,6 +207,7 @@ def _own_options(integration: IntegrationConfiguration) -> dict[str, Any]:
         "serverSelectionTimeoutMS": int(CONNECT_SECONDS * 1000),
         "connectTimeoutMS": int(CONNECT_SECONDS * 1000),
         "socketTimeoutMS": ANSWER_SECONDS * 1000,
+        "serverMonitoringMode": "poll",  # in the other one a server tells of itself as often as it likes
     }
 
 

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from pymongo import _csot, pool_shared
+from pymongo.errors import ProtocolError
 from pymongo.pool_options import PoolOptions
 from pymongo.synchronous import pool
 
@@ -23,6 +24,11 @@ from churnguard_pipelines.errors import InvalidConfiguration
 
 MOST_MESSAGE_BYTES = 48_000_000
 """What every MongoDB says of itself; one that says more does not get it."""
+MOST_MEMBERS = 50
+"""That a replica set can have; the driver keeps threads and connections for each that a server names."""
+MOST_ITERATIONS = 500_000
+"""Of the digest of a password: some tenths of a second. The server names the number, MongoDB 10,000 or 15,000, and the
+driver counts that far, which no deadline ends."""
 
 
 def guarded_pool(guard: AddressGuard) -> type[pool.Pool]:
@@ -51,6 +57,24 @@ class _Connection(pool.Connection):
     @max_message_size.setter
     def max_message_size(self, told: int) -> None:
         self._most = min(told, MOST_MESSAGE_BYTES)
+
+    def command(self, *asked: Any, **options: Any) -> dict[str, Any]:
+        said: dict[str, Any] = super().command(*asked, **options)
+        members = sum(len(said.get(kind) or ()) for kind in ("hosts", "passives", "arbiters"))
+        if members > MOST_MEMBERS:
+            raise ProtocolError(f"the server names {members} members of its set")
+        _check_iterations(said.get("payload"))
+        _check_iterations((said.get("speculativeAuthenticate") or {}).get("payload"))
+        return said
+
+
+def _check_iterations(payload: object) -> None:
+    """``payload``: of SCRAM, such as ``r=…,s=…,i=15000``."""
+    if not isinstance(payload, bytes):
+        return
+    for part in payload.split(b","):
+        if part.startswith(b"i=") and not (part[2:].isdigit() and len(part) < 12 and int(part[2:]) <= MOST_ITERATIONS):
+            raise ProtocolError("the server wants the password digested too often")
 
 
 def _rebound(function: Callable[..., Any], **names: Any) -> FunctionType:

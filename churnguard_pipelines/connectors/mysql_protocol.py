@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 from pymysql import _auth
 from pymysql.constants.CR import CR_AUTH_PLUGIN_ERR, CR_MALFORMED_PACKET, CR_SERVER_LOST
-from pymysql.protocol import MysqlPacket
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
 from churnguard_pipelines.connectors.allowance import (
     ANSWER_BYTES,
@@ -25,6 +25,7 @@ from churnguard_pipelines.connectors.allowance import (
     ROW_BYTES,
     SCAN_SECONDS,
     Allowance,
+    Exhausted,
     connect_seconds,
 )
 
@@ -41,6 +42,8 @@ _ENCRYPTED = ("sha256_password",)  # and caching_sha2_password where the server 
 _REVEALING = ("mysql_clear_password", "dialog")
 _FAST, _KNOWN = 1, 3
 _SLOW = 0.05  # a wait of so many seconds is worth counting what is left
+_COLUMN_WEIGHS, _PACKET_WEIGHS = 8192, 64
+"""Bytes: an answer has some thousands of columns, though one may be told of in thirty bytes, and a row in five."""
 _GARBLED = (ValueError, IndexError, KeyError, TypeError, AssertionError, struct.error)
 
 
@@ -66,9 +69,7 @@ class Connection(_Driver):
         try:
             self.connect(connected)
         except _GARBLED as error:
-            raise pymysql.OperationalError(
-                CR_MALFORMED_PACKET, f"it does not speak MySQL's protocol: {error}"
-            ) from None
+            raise _garbled(error) from None
         finally:
             self._reading = None
 
@@ -91,8 +92,16 @@ class Connection(_Driver):
         super()._execute_command(command, sql)  # type: ignore[misc]
 
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
-        if self._row_by_row:
-            self._allowance.begin()
+        try:
+            if packet_type is FieldDescriptorPacket:
+                self._allowance.weighs(_COLUMN_WEIGHS)
+            elif self._row_by_row:
+                self._allowance.begin()
+            else:
+                self._allowance.weighs(_PACKET_WEIGHS)
+        except Exhausted:
+            self._force_close()  # type: ignore[attr-defined]
+            raise
         return super()._read_packet(packet_type)  # type: ignore[no-untyped-call]
 
     def _read_bytes(self, num_bytes: int) -> bytes:
@@ -131,6 +140,9 @@ class Connection(_Driver):
         except RuntimeError:  # the driver's, to a server that asks for a file of ours
             self._force_close()  # type: ignore[attr-defined]
             raise pymysql.OperationalError(CR_MALFORMED_PACKET, "the server asks for a file of this machine") from None
+        except _GARBLED as error:
+            self._force_close()  # type: ignore[attr-defined]
+            raise _garbled(error) from None
 
     def _get_server_information(self) -> None:
         """To a method that reveals the password the driver would answer at once; so the server has to ask again."""
@@ -166,6 +178,10 @@ class _FastOnly:
         packet = connection._read_packet()
         packet.check_error()
         return packet
+
+
+def _garbled(error: Exception) -> pymysql.OperationalError:
+    return pymysql.OperationalError(CR_MALFORMED_PACKET, f"it does not speak MySQL's protocol: {error}")
 
 
 def _unproven(method: str) -> pymysql.OperationalError:

@@ -56,6 +56,8 @@ class ReplicationStream:
                 self._complete = self._received
                 if data[0] == _DATA:
                     return bytes(data[_HEADER:])
+                if size != _KEEPALIVE.size:
+                    raise psycopg.OperationalError("the server sends something that is no message of replication")
                 end, _, reply = _KEEPALIVE.unpack(data)
                 self.sent = max(self.sent, end)
                 if reply:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import HttpUrl
-
+from churnguard_pipelines.destinations import destinations
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration, revealed
 from churnguard_pipelines.settings import AllowedAddress, load_settings
@@ -28,10 +27,6 @@ LOOK_UP_SECONDS = 5.0
 
 LookUp = Callable[[str, int], list[str]]
 """Host and port -> numeric addresses. Raises ``OSError`` or ``UnicodeError`` for what is no name."""
-
-_URL_FIELDS = ("url", "uri", "endpoint")
-_HOST_FIELDS = ("host", "hosts", "hostaddr", "server", "servers", "brokers", "bootstrap_servers", "bootstrap.servers")
-"""Of credentials and of streams; any that ends with ``_url`` is a URL, too."""
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,6})")
 
@@ -179,17 +174,17 @@ def check_addresses(configuration: IntegrationConfiguration | StreamConfiguratio
     guard = guard_of(configuration)
     if not guard.restricted:
         return
-    for name, text in _texts(revealed(_destinations(configuration))):
-        if name in _URL_FIELDS or name.endswith("_url"):
+    for kind, text in destinations(revealed(_parts(configuration))):
+        if kind == "url":
             guard.check_url(text)
-        elif name in _HOST_FIELDS:
+        elif kind == "host":
             for each in text.split(","):
                 parts = _HOST_AND_PORT.fullmatch(each.strip(" "))
                 host, port = (parts["host"].strip("[]"), int(parts["port"])) if parts else (each.strip(" "), None)
                 guard.check(host, port)
 
 
-def _destinations(configuration: IntegrationConfiguration | StreamConfiguration | APIIngestionRule) -> object:
+def _parts(configuration: IntegrationConfiguration | StreamConfiguration | APIIngestionRule) -> object:
     """The parts of it that can name an address."""
     match configuration:
         case IntegrationConfiguration(base_url=base, webhook_url=webhook, credentials=own):
@@ -198,18 +193,6 @@ def _destinations(configuration: IntegrationConfiguration | StreamConfiguration 
             return connection
         case APIIngestionRule(endpoint_url=endpoint, authentication=own):
             return {"endpoint_url": endpoint, "authentication": own.custom_fields if own else None}
-
-
-def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text within, with the name of the innermost field it is in."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(item, str(key).lower())
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item, name)
-    elif isinstance(value, (str, HttpUrl)):
-        yield name, str(value)
 
 
 def shown(host: str) -> str:

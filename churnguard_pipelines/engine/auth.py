@@ -31,6 +31,12 @@ EXPIRY_MARGIN = 60.0
 DEFAULT_LIFETIME = 3600.0
 """Seconds, where the token endpoint does not say (RFC 6749 only recommends ``expires_in``); a 401 corrects it."""
 
+LONGEST_LIFETIME = 10 * 365 * 24 * 3600.0
+"""Seconds; whatever claims more says nothing."""
+
+LONGEST_TOKEN = 16_384
+"""Characters; servers take heads of 8 to 64 kB."""
+
 RECONNECT = "Authorize the integration again and store it with `churnguard integrations add FILE.yaml --replace`."
 
 AuthFlow = Generator[httpx.Request, httpx.Response, None]
@@ -193,7 +199,7 @@ class OAuth2(Credential):
         if status >= 500 or status in (408, 429):
             raise ProviderUnavailable(f"the token endpoint at {host} is in trouble ({status}).", status=status)
         # Some endpoints report an error with status 200.
-        if status >= 400 or not isinstance(body.get("access_token"), str) or not body["access_token"]:
+        if status >= 400 or not _is_token(body.get("access_token")):
             reason = ": ".join(str(body[name]) for name in ("error", "error_description") if body.get(name))
             raise AuthenticationFailed(
                 f"the token endpoint at {host} gave no token ({status}).",
@@ -203,9 +209,10 @@ class OAuth2(Credential):
             )
         now = self._now()
         kept = previous.refresh_token if previous else None
+        told = body.get("refresh_token")
         return Token(
             access_token=body["access_token"],
-            refresh_token=body.get("refresh_token") or kept,  # rotated only by some providers
+            refresh_token=told if _is_token(told) else kept,  # rotated only by some providers
             obtained_at=now,
             expires_at=now + _lifetime(body.get("expires_in")),
         )
@@ -314,9 +321,15 @@ def _rsa_key(pem: str) -> RSAPrivateKey:
     return key
 
 
+def _is_token(told: object) -> bool:
+    """Whether it can be sent in a header (RFC 6750) and kept."""
+    return isinstance(told, str) and 0 < len(told) <= LONGEST_TOKEN and told.isascii() and told.isprintable()
+
+
 def _lifetime(expires_in: object) -> float:
     """Seconds; providers send it as a number or as digits in a string, or not at all."""
     try:
-        return max(float(expires_in), 1.0)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        seconds = float(expires_in)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return DEFAULT_LIFETIME
+    return max(seconds, 1.0) if seconds < LONGEST_LIFETIME else DEFAULT_LIFETIME

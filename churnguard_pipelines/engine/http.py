@@ -21,7 +21,8 @@ from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
-from churnguard_pipelines.engine.transport import TooManyBytes, allowed, transports
+from churnguard_pipelines.engine.transport import allowed, transports
+from churnguard_pipelines.engine.unpacking import TooManyBytes
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, ProviderMisbehaved, ProviderUnavailable
 
 __all__ = ["HttpClient", "Metrics", "Response"]

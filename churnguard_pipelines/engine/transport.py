@@ -19,20 +19,17 @@ from httpcore._backends.sync import SyncBackend
 from httpx._utils import get_environment_proxies
 
 from churnguard_pipelines.engine.addresses import AddressGuard
+from churnguard_pipelines.engine.unpacking import TooManyBytes, Unpacker
 
 CONNECTIONS = 100
 KEPT_SECONDS = 60.0
-
-
-class TooManyBytes(Exception):
-    pass
 
 
 class _Allowance:
     def __init__(self, monotonic: Callable[[], float], seconds: float, size: int) -> None:
         self._monotonic = monotonic
         self._end = monotonic() + seconds
-        self._size = size
+        self._size = self.most = size
 
     def seconds(self, timeout: float | None, over: type[httpcore.TimeoutException]) -> float:
         """How long the next wait may be; raises ``over`` if no time is left."""
@@ -82,7 +79,11 @@ class _Transport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self._guard.check_url(str(request.url))
-        return super().handle_request(request)
+        answer = super().handle_request(request)
+        answer.headers.pop("set-cookie", None)  # the client would keep and send them all
+        encodings = answer.headers.get_list("content-encoding", split_commas=True)
+        answer._decoder = Unpacker(encodings, _allowance.get().most)
+        return answer
 
 
 @cache

@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
+from churnguard_pipelines.destinations import destinations
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamConfiguration, revealed
 from churnguard_pipelines.store import audit
@@ -42,7 +43,7 @@ class Configured(Generic[Model]):
 
 class Configurations(Generic[Model]):
     """Those of one kind. ``secret``: whether the value at a path of a configuration's
-    JSON is one; ``destination``: where secrets are sent; ``address``: the field it is in. Ids are unique over the
+    JSON is one; ``where``: secrets are sent; ``address``: the field it is in. Ids are unique over the
     installation, and stay with the organization that used one first."""
 
     def __init__(
@@ -51,7 +52,7 @@ class Configurations(Generic[Model]):
         table: sa.Table,
         kind: Kind,
         secret: Callable[[Path, Any], bool],
-        destination: Callable[[Document], Any],
+        where: Callable[[Document], set[tuple[str, ...]]],
         address: str,
     ) -> None:
         self.what = kind.value
@@ -60,7 +61,7 @@ class Configurations(Generic[Model]):
         self._table = table
         (self._key,) = table.primary_key.columns
         self._secret = secret
-        self._destination = destination
+        self._destinations = where
         self._address = address
 
     def add(self, store: Store, configuration: Model, *, actor: str) -> Configured[Model]:
@@ -139,7 +140,7 @@ class Configurations(Generic[Model]):
             )
             approve(made := self._validated(document))
             changed = _plain(made.model_dump())
-            if self._destination(changed) != self._destination(before):
+            if self._destinations(changed) - self._destinations(before):
                 _refuse_unless_given([path for path, _ in kept], changes)
             statement = sa.update(self._table).where(self._key == id_).values(self._row(store.vault, changed))
             connection.execute(statement)
@@ -252,20 +253,19 @@ def _secret_of_rule(path: Path, value: Any) -> bool:
     return False
 
 
-_ADDRESSES = ("bootstrap_servers", "servers", "hosts", "host", "port", "url")
+def _destinations_of_stream(document: Document) -> set[tuple[str, ...]]:
+    return set(destinations(document["connection_config"]))
 
 
-def _destination_of_stream(document: Document) -> Any:
-    return {name: document["connection_config"].get(name) for name in _ADDRESSES}
-
-
-def _destination_of_rule(document: Document) -> Any:
-    return urlsplit(document["endpoint_url"])[:2]
+def _destinations_of_rule(document: Document) -> set[tuple[str, ...]]:
+    """Of the endpoint its host: all its paths are one party's."""
+    scheme, host = urlsplit(document["endpoint_url"])[:2]
+    return {("endpoint", scheme, host), *destinations(document["authentication"])}
 
 
 STREAMS = Configurations(
-    StreamConfiguration, streams, Kind.STREAM, _secret_of_stream, _destination_of_stream, "connection_config"
+    StreamConfiguration, streams, Kind.STREAM, _secret_of_stream, _destinations_of_stream, "connection_config"
 )
 RULES = Configurations(
-    APIIngestionRule, ingestion_rules, Kind.INGESTION_RULE, _secret_of_rule, _destination_of_rule, "endpoint_url"
+    APIIngestionRule, ingestion_rules, Kind.INGESTION_RULE, _secret_of_rule, _destinations_of_rule, "endpoint_url"
 )

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from churnguard_pipelines.connectors import allowance, connector
+from churnguard_pipelines.connectors import allowance, connector, mysql_protocol
 from churnguard_pipelines.connectors.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.mysql_connection import connect as connect_to_mysql
 from churnguard_pipelines.connectors.mysql_connection import execute
+from churnguard_pipelines.connectors.mysql_connection import translated as translated_of_mysql
 from churnguard_pipelines.connectors.postgresql_connection import connect as connect_to_postgresql
 from churnguard_pipelines.connectors.postgresql_connection import translated
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
@@ -145,6 +146,23 @@ def test_a_change_that_does_not_end_is_cut_off(ends: None, monkeypatch: pytest.M
         stream.close()
 
 
+@pytest.mark.parametrize("said", [b"k", b"k" * 99, b"x", b"\0" * 17])
+def test_a_message_that_replication_does_not_have_is_the_servers_mistake(said: bytes) -> None:
+    def treat(victim: Victim) -> None:
+        victim.hear()
+        victim.say(WELCOME)
+        victim.hear()
+        victim.say(message(b"W", b"\0\0\0") + message(b"d", said))
+        victim.silence()
+
+    with HostileServer(treat) as server:
+        made = pointed_at("postgresql", server.port)
+        stream = ReplicationStream(made, "slot", "publication", "0/0")
+        with pytest.raises(ProviderUnavailable), translated(made):
+            next_change(stream)
+        stream.close()
+
+
 def next_change(stream: ReplicationStream) -> None:
     while stream.next() is None:
         stream.wait(1.0)
@@ -190,6 +208,44 @@ def test_an_endless_answer_of_mysql_is_cut_off(answer: Treatment, ends: None) ->
             execute(connection, "SELECT NOW()")
         assert not connection.open
     assert server.sent < 128 * 2**20
+
+
+def endless_columns(victim: Victim) -> None:
+    """Of some thirty bytes each, and a thousand in the driver."""
+    victim.say(packet(1, b"\xfd\xff\xff\xff"))
+    victim.for_ever(b"".join(column(number % 256) for number in range(2, 258)))
+
+
+def endless_tiny_rows(victim: Victim) -> None:
+    victim.say(packet(1, b"\x01") + column(2) + packet(3, b"\xfe\0\0\2\0"))
+    victim.for_ever(b"".join(packet(number % 256, b"\xfb") for number in range(4, 4 + 256)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "row_by_row"), [(endless_columns, False), (endless_columns, True), (endless_tiny_rows, False)]
+)
+def test_what_weighs_more_with_us_than_on_its_way_is_weighed(
+    answer: Treatment, row_by_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_protocol, "ANSWER_BYTES", 4 * 2**20)
+    monkeypatch.setattr(mysql_protocol, "ROW_BYTES", 4 * 2**20)
+    with HostileServer(mysql_answering(answer)) as server:
+        connection = connect_to_mysql(pointed_at("mysql", server.port))
+        with connection.reading(row_by_row=row_by_row), pytest.raises(Exhausted, match="at once"):
+            execute(connection, "SELECT NOW()")
+        assert not connection.open
+        assert connection._allowance._received < 2**20
+
+
+@pytest.mark.parametrize("said", [b"\x05abc", b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff", b"\x01", b""])
+def test_an_answer_that_means_nothing_is_the_servers_mistake(said: bytes) -> None:
+    def means_nothing(victim: Victim) -> None:
+        victim.say(b"".join(packet(number, said) for number in range(1, 9)))
+
+    with HostileServer(mysql_answering(means_nothing)) as server:
+        made = pointed_at("mysql", server.port)
+        with pytest.raises(ProviderUnavailable), translated_of_mysql(made):
+            execute(connect_to_mysql(made), "SELECT NOW()")
 
 
 @pytest.mark.parametrize("pause", [0.05, 0.0])

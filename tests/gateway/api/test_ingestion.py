@@ -114,6 +114,22 @@ def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) ->
     assert call("PATCH", f"/ingestion/rules/{name}", json=elsewhere | known).status_code == 200
 
 
+def test_who_asks_another_for_tokens_must_know_what_buys_them(store: Store, call: Call) -> None:
+    """Credentials of which only the place is changed would be sent there with all that was sealed before."""
+    fields = {"token_url": "https://tokens.example.com/", "client_id": "we", "client_secret": "canary"}
+    ours = {"credential_type": "oauth2", "custom_fields": fields}
+    name = call("POST", "/ingestion/rules", json=rule(authentication=ours)).json()["rule_id"]
+    before = stored(store, name).authentication
+    for field in ("token_url", "tokenUrl", "issuer.token-endpoint"):
+        elsewhere = ours | {"custom_fields": {field: "https://evil.example.com/"}}
+        refused = call("PATCH", f"/ingestion/rules/{name}", json={"authentication": elsewhere})
+        assert refused.status_code == 422, field
+        assert "it would be sent to another place" in refused.json()["title"]
+    assert stored(store, name).authentication == before
+    other = {"credential_type": "bearer", "access_token": "canary-token"}
+    assert call("PATCH", f"/ingestion/rules/{name}", json={"authentication": other}).status_code == 200
+
+
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
     for fields, place in (
         ({"headers": {"X-New": MASK}}, "headers.X-New"),

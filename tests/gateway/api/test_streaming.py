@@ -121,6 +121,20 @@ def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) ->
         assert call("PATCH", f"/streaming/streams/{name}", json=moved).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "field", ["schema_registry_url", "brokers", "sasl.oauthbearer.token.endpoint.url", "proxyHost"]
+)
+def test_any_field_that_names_a_place_is_one(store: Store, call: Call, field: str) -> None:
+    config: dict[str, Any] = {"bootstrap_servers": "broker:9092", "sasl_password": "canary"}
+    name = call("POST", "/streaming/streams", json=stream(connection_config=config)).json()["stream_id"]
+    for elsewhere in ({field: "https://evil.example.com"}, {"more": [{field: "https://evil.example.com"}]}):
+        changes = {"connection_config": {"bootstrap_servers": "broker:9092"} | elsewhere}
+        refused = call("PATCH", f"/streaming/streams/{name}", json=changes)
+        assert refused.status_code == 422
+        assert "connection_config.sasl_password: it would be sent to another place" in refused.json()["title"]
+    assert STREAMS.get(store, name).configuration.connection_config == config
+
+
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
     masked = stream(connection_config={"sasl": {"password": MASK}})
     refused = call("POST", "/streaming/streams", json=masked)
