@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import ssl
+from collections import Counter
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -93,6 +94,13 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         if len(self.pipeline) >= MOST_AHEAD:
             self._refused = HTTPStatus.TOO_MANY_REQUESTS
+            raise ValueError
+        names = Counter(name for name, value in self.headers if value != b"0")
+        if names[b"host"] > 1:
+            raise ValueError
+        if self.parser.should_upgrade() and (names[b"content-length"] or names[b"transfer-encoding"]):
+            # The parser leaves off at such a head, and would take its body for the connection's next request.
+            self._refused = HTTPStatus.NOT_IMPLEMENTED
             raise ValueError
         super().on_headers_complete()
 
