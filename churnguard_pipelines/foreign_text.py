@@ -6,6 +6,8 @@ import logging
 
 MOST_SHOWN = 4_000
 """Characters of one message."""
+MOST_LINES = 300
+"""Of one exception. Its own words come last, and may be a stranger's."""
 
 
 def on_one_line(text: str, most: int = MOST_SHOWN) -> str:
@@ -33,4 +35,4 @@ class LineFormatter(logging.Formatter):
 
     def formatException(self, ei: object) -> str:  # noqa: N802  its base's name
         lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
-        return "\n".join(f"    {on_one_line(line)}" for line in lines)
+        return "\n".join(f"    {on_one_line(line)}" for line in lines[:MOST_LINES])

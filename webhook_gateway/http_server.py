@@ -7,7 +7,11 @@ answers, and connections. What lies beyond is refused or cut off at once, so tha
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import socket
+import ssl
+from collections import Counter
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -30,7 +34,7 @@ SPARE_FILES = 256  # of the process: for what is no connection
 class Protocol(HttpToolsProtocol):
     """One connection. ``_allowance``: bytes that may still come and be no body."""
 
-    def __init__(self, *arguments: Any, crowd: Shares[Protocol], **named: Any) -> None:
+    def __init__(self, *arguments: Any, crowd: Shares[Protocol | Handshake], **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._crowd = crowd
         self._network = ""
@@ -91,6 +95,13 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_AHEAD:
             self._refused = HTTPStatus.TOO_MANY_REQUESTS
             raise ValueError
+        names = Counter(name for name, value in self.headers if value != b"0")
+        if names[b"host"] > 1:
+            raise ValueError
+        if self.parser.should_upgrade() and (names[b"content-length"] or names[b"transfer-encoding"]):
+            # The parser leaves off at such a head, and would take its body for the connection's next request.
+            self._refused = HTTPStatus.NOT_IMPLEMENTED
+            raise ValueError
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -136,10 +147,46 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
 
+class Handshake(asyncio.Protocol):
+    """A connection before TLS is spoken on it. It counts from its first moment: who says nothing at all holds a socket,
+    too. ``named``: arguments of the ``Protocol`` that takes over."""
+
+    def __init__(self, *, tls: ssl.SSLContext, crowd: Shares[Protocol | Handshake], **named: Any) -> None:
+        self._tls, self._crowd = tls, crowd
+        self._speaker = partial(Protocol, crowd=crowd, **named)
+        self._network = ""
+
+    def connection_made(self, transport: Any) -> None:
+        address = transport.get_extra_info("peername")
+        self._network = network(address[0]) if address else ""
+        # Nothing is read yet, and TLS has to read it from the start: the connection goes on in another transport.
+        accepted = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        accepted.setblocking(False)
+        transport.abort()
+        self._task = asyncio.get_running_loop().create_task(self._speak(accepted))
+        for other in self._crowd.add(self._network, self, 1):
+            other.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def refuse(self, _status: HTTPStatus) -> None:
+        """Close the connection; there is no way yet to say why."""
+        self._task.cancel()
+
+    async def _speak(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                self._speaker, accepted, ssl=self._tls, ssl_handshake_timeout=HEAD_SECONDS
+            )
+        except OSError:  # they left, were too slow, or spoke no TLS
+            accepted.close()
+        finally:
+            self._crowd.remove(self._network, self)
+
+
 def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server:
     """``options``: uvicorn's. It logs no requests: URLs hold secrets, and strangers would fill the log."""
     _allow_files(most_connections + SPARE_FILES)
-    crowd: Shares[Protocol] = Shares(most_connections)
+    crowd: Shares[Protocol | Handshake] = Shares(most_connections)
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(Protocol, crowd=crowd)),
@@ -151,6 +198,10 @@ def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server
         ws_max_size=MOST_MESSAGE,
         **options,
     )
+    config.load()
+    if config.ssl is not None:  # ours to speak: uvicorn would not show us a connection before it is done
+        config.http_protocol_class = cast("type[asyncio.Protocol]", partial(Handshake, tls=config.ssl, crowd=crowd))
+        config.ssl = None
     return uvicorn.Server(config)
 
 

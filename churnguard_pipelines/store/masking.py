@@ -21,19 +21,26 @@ Secrets = Sequence[tuple[Sequence[str], Any]]
 """Each with its path."""
 
 _SECRET_NAME = re.compile(
-    "password|passwd|passphrase|secret|token|credential|authorization|cookie|jaas|(api|access|private|ssl)key"
+    "password|passwd|passphrase|passcode|pwd|secret|token|credential|authorization|cookie|jaas|bearer|signature|hmac"
+    "|(access|account|api|auth|client|consumer|encryption|functions|master|private|shared|signing|ssl|subscription)key"
+    "|^(x?auth|key|pass|pw|sas|sig)$"
 )
-_URL_PARAMETER = re.compile(r"[?&#]([^=?&#]*+)=")  # a name ends where another could begin: each is read once
-_USERINFO = re.compile(r"[a-z][a-z0-9+.-]*+://.*@", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(r"""(?<![^?&#;,:\s{("'])([^=:?&#;,\s{}()"']*+)["']? ?[=:]""")
+"""A name before its value, as in URLs, connection strings and JSON. It ends where another could begin: each is read
+once."""
+_USERINFO = re.compile(r"(?:[a-z][a-z0-9+.-]*+:)?//.*@|[^:/@\s]*+:[^/@\s]*+@", re.IGNORECASE | re.DOTALL)
+_SPEAKS_FOR_ITSELF = re.compile(r"\s*+(?:bearer|basic)\s++\S{8}|\s*+-----BEGIN [A-Z ]{0,32}PRIVATE KEY", re.IGNORECASE)
 
 
 def looks_secret(name: str, value: Any) -> bool:
-    """By its name, or as a URL with a password or with a parameter of such a name."""
+    """By its name; or as a URL with a password, a text that holds a value of such a name, what is sent to sign in, or a
+    private key."""
     if _named_secret(name):
         return True
     if not isinstance(value, str):
         return False
-    return bool(_USERINFO.match(value)) or any(map(_named_secret, _URL_PARAMETER.findall(value)))
+    known = _USERINFO.match(value) or _SPEAKS_FOR_ITSELF.match(value)
+    return bool(known) or any(map(_named_secret, _NAMED.findall(value)))
 
 
 def mask(document: Document, secret: Callable[[Path, Any], bool]) -> tuple[Document, Secrets]:

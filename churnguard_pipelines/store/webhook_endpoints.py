@@ -22,6 +22,11 @@ from churnguard_pipelines.store.tables import webhook_endpoints as table
 
 CHANGED = "churnguard_endpoints"
 """Notified in the transaction of every change."""
+MOST_OF_ONE_ADDRESS, MOST_SECRETS = 16, 4
+"""Endpoints of an organization at one provider, and secrets of an endpoint that count at a time. Each is tried on every
+delivery, a stranger's too, and everybody waits for that: so it is not the organization that says how many there are."""
+MOST_CHARACTERS, MOST_OPTIONS, MOST_EVENT_TYPES = 1024, 100, 1000
+"""Of a secret or any other text; all values of the options together; types of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ def add_endpoint(
     """``integration_id``: may be left out if the organization has no more than one of the provider. ``connected``:
     whether a connector works such events off; then there must be one, or they would wait for ever.
 
-    Raises ``InvalidConfiguration`` for an empty secret, an unknown organization, or an integration that is not its own.
+    Raises ``InvalidConfiguration`` for an empty secret, an unknown organization, an integration that is not its own, or
+    more than is tried on a delivery.
     """
     if not secret:
         raise InvalidConfiguration("a webhook endpoint needs a secret.", remedy="Give the provider's signing secret.")
+    _bounded(secret, options or {}, allowed_events or ())
     endpoint = WebhookEndpoint(
         f"we_{random.token_hex(12)}",
         organization_id,
@@ -72,6 +79,7 @@ def add_endpoint(
         None if allowed_events is None else frozenset(allowed_events),
     )
     with store.operator() as connection:
+        _has_room(connection, organization_id, provider)
         chosen = _integration(connection, organization_id, provider, integration_id)
         if connected and chosen is None:
             raise InvalidConfiguration(
@@ -119,14 +127,16 @@ def get_endpoint(store: Store, endpoint_id: str, organization_id: str | None = N
 
 
 def rotate_secret(store: Store, endpoint_id: str, secret: str, *, overlap: timedelta, actor: str) -> WebhookEndpoint:
-    """The new secret counts from now on, those that did until then for ``overlap`` longer. Raises ``NotFound``."""
+    """The new secret counts from now on, the latest of those that did until then for ``overlap`` longer. Raises
+    ``NotFound``, ``InvalidConfiguration``."""
+    _bounded(secret)
     with store.operator() as connection:
         endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
         now = datetime.now(UTC)
         ends = now + overlap
         old = [(each, ends if until is None else min(until, ends)) for each, until in endpoint.secrets]
         kept = ((secret, None), *((each, until) for each, until in old if until > now and each != secret))
-        sealed = _sealed(store.vault, kept)
+        sealed = _sealed(store.vault, kept[:MOST_SECRETS])
         statement = sa.update(table).where(table.c.endpoint_id == endpoint_id).values(secrets_sealed=sealed)
         connection.execute(statement)
         _changed(connection, actor, "webhook_endpoint.rotate", endpoint)
@@ -134,7 +144,8 @@ def rotate_secret(store: Store, endpoint_id: str, secret: str, *, overlap: timed
 
 
 def allow_events(store: Store, endpoint_id: str, events: Sequence[str] | None, *, actor: str) -> WebhookEndpoint:
-    """``events``: None for all. Raises ``NotFound``."""
+    """``events``: None for all. Raises ``NotFound``, ``InvalidConfiguration``."""
+    _bounded(allowed_events=events or ())
     chosen = None if events is None else sorted(set(events))
     with store.operator() as connection:
         endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
@@ -149,6 +160,31 @@ def remove_endpoint(store: Store, endpoint_id: str, *, actor: str) -> None:
         endpoint = _opened(store.vault, _find(connection, endpoint_id, lock=True))
         connection.execute(sa.delete(table).where(table.c.endpoint_id == endpoint_id))
         _changed(connection, actor, "webhook_endpoint.remove", endpoint)
+
+
+def _bounded(
+    secret: str = "", options: Mapping[str, Sequence[str]] | None = None, allowed_events: Sequence[str] = ()
+) -> None:
+    values = [value for values in (options or {}).values() for value in values]
+    for what, texts, most in (
+        ("secrets", [secret], 1),
+        ("options", [*(options or {}), *values], MOST_OPTIONS),
+        ("allowed events", allowed_events, MOST_EVENT_TYPES),
+    ):
+        if len(texts) > most or any(len(text) > MOST_CHARACTERS for text in texts):
+            raise InvalidConfiguration(
+                f"the {what} of a webhook endpoint are at most {most}, of at most {MOST_CHARACTERS} characters.",
+                remedy="Give fewer, or shorter ones.",
+            )
+
+
+def _has_room(connection: Connection, organization_id: str, provider: str) -> None:
+    same = table.c.organization_id == organization_id, table.c.provider == provider
+    if (connection.scalar(sa.select(sa.func.count()).select_from(table).where(*same)) or 0) >= MOST_OF_ONE_ADDRESS:
+        raise InvalidConfiguration(
+            f"{organization_id} has {MOST_OF_ONE_ADDRESS} {provider} endpoints, the most that share an address.",
+            remedy="Remove one that is no longer used.",
+        )
 
 
 def _integration(connection: Connection, organization_id: str, provider: str, integration_id: str | None) -> str | None:

@@ -103,3 +103,17 @@ def test_a_query_made_to_exhaust_the_parser_harms_nobody(url: str, make_key: Mak
     )
     assert raw.status_code in (400, 500)
     assert httpx.get(f"{url}/dashboard/server_info", headers=viewer).status_code == 200
+
+
+def test_a_subscription_made_to_exhaust_the_parser_harms_nobody(url: str, make_key: MakeKey) -> None:
+    """The loop reads what comes by websocket: half a megabyte of operations stopped everybody for 40 seconds."""
+    viewer = bearer(make_key(Role.VIEWER))
+    address = url.replace("http://", "ws://") + "/dashboard/graphql"
+    protocols = [websockets.Subprotocol("graphql-ws")]
+    with websockets.sync.client.connect(address, additional_headers=viewer, subprotocols=protocols) as opened:
+        query = "query a{version}" * 32_000
+        opened.send(json.dumps({"type": "start", "id": "1", "payload": {"query": query}}))
+        assert httpx.get(f"{url}/dashboard/server_info", headers=viewer, timeout=15).status_code == 200
+        answer = json.loads(opened.recv(timeout=15))
+        assert answer["type"] == "error"
+        assert "at most" in answer["payload"]["message"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from churnguard_pipelines.foreign_text import MOST_SHOWN, LineFormatter, on_one_line
+from churnguard_pipelines.foreign_text import MOST_LINES, MOST_SHOWN, LineFormatter, on_one_line
 
 FORGED = "2026-11-25 12:00:00,000 INFO webhook_gateway.dashboard.edge: cg_admin POST /dashboard/graphql 200 1 ms"
 ENDS = ("\n", "\r\n", "\r", "\x1b[2K\x1b[1A", "\x85", "\u2028", "\u202e", "\x0b", "\x00")
@@ -57,3 +57,12 @@ def test_a_record_that_others_format_too_is_not_changed_for_them() -> None:
     record = logging.LogRecord("n", logging.INFO, "f", 1, "%s", ("a\nb",), None)
     assert LineFormatter("%(message)s").format(record) == r"a\nb"
     assert record.getMessage() == "a\nb"
+
+
+def test_an_exception_of_a_hundred_thousand_lines_does_not_fill_the_log() -> None:
+    try:
+        raise ValueError("x\n" * 100_000)
+    except ValueError as error:
+        said = LineFormatter().formatException((ValueError, error, error.__traceback__))
+    assert "Traceback" in said
+    assert said.count("\n") < MOST_LINES

@@ -134,7 +134,7 @@ TOLERATED = 8  # times as long for four times the length
 def test_the_patterns_are_found() -> None:
     names = {used.where for used in PATTERNS}
     assert "churnguard_pipelines.connectors.mysql_ddl._TOKEN" in names
-    assert "churnguard_pipelines.store.masking._URL_PARAMETER" in names
+    assert "churnguard_pipelines.store.masking._NAMED" in names
     assert any(name.startswith("churnguard_pipelines.store.catalogue:") for name in names), "those in a call"
 
 

@@ -1,5 +1,6 @@
 """Dagster's own web server as a part of ours: whoever may not write gets a context in which nothing can be changed."""
 
+from asyncio import Task
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLFormattedError,
     InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
@@ -21,6 +23,7 @@ from graphql import (
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
 
 from churnguard_pipelines.foreign_text import on_one_line
 from webhook_gateway.dashboard.authentication import DAGSTER
@@ -30,6 +33,8 @@ from webhook_gateway.dashboard.principal import SCOPE, Principal
 POLL_MILLISECONDS = 2000
 MOST_CHARACTERS = 64 * 1024
 """Of a query, without its variables. Half a megabyte of operations kept the interpreter busy for 50 seconds."""
+MOST_OF_A_SUBSCRIPTION = 16 * 1024
+"""Characters. The loop itself reads what comes by websocket, and everybody waits for it."""
 OF_NO_CONSEQUENCE = {"logTelemetry", "setNuxSeen"}  # the UI sends them by itself
 
 OnChange = Callable[[Principal, str, list[str]], None]
@@ -70,6 +75,18 @@ class DagsterUi(DagsterWebserver[PrincipalProcessContext, WorkspaceRequestContex
             if principal.may_write and set(fields) - OF_NO_CONSEQUENCE:
                 self._on_change(principal, operation, fields)
         return super().graphql_execution_thread(request, query, variables, operation_name)
+
+    async def execute_graphql_subscription(
+        self,
+        websocket: WebSocket,
+        operation_id: str,
+        query: str,
+        variables: dict[str, Any] | None,
+        operation_name: str | None,
+    ) -> tuple[Task[None] | None, GraphQLFormattedError | None]:
+        if len(query) > MOST_OF_A_SUBSCRIPTION:
+            return None, {"message": f"A subscription has at most {MOST_OF_A_SUBSCRIPTION} characters."}
+        return await super().execute_graphql_subscription(websocket, operation_id, query, variables, operation_name)
 
     async def report_asset_materialization_endpoint(self, request: Request) -> JSONResponse:
         await self._note_report(request, "report_asset_materialization")

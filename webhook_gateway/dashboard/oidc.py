@@ -95,7 +95,7 @@ class Oidc:
 
         wanted = own_path(request)
         request.scope["session"] = state = {"next": wanted, "until": time.time() + SECONDS}
-        back = f"{'https' if self._secure else 'http'}://{request.headers['host']}{PATH}/callback"
+        back = f"{'https' if self._secure else 'http'}://{request.headers.get('host', '')}{PATH}/callback"
         try:
             answer: Response = await self._client.authorize_redirect(request, back)
         except httpx.HTTPError as error:

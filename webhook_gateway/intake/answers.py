@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+import orjson
+
 from webhook_gateway.schemes.sdk import Answer
 
 Scope = MutableMapping[str, Any]
@@ -44,7 +46,7 @@ async def answer(send: Send, given: Answer) -> None:
 
 
 async def refuse(send: Send, refused: Refused) -> None:
-    body = f'{{"type":"about:blank","title":"{refused.title}","status":{refused.status}}}'.encode()
+    body = orjson.dumps({"type": "about:blank", "title": refused.title, "status": refused.status})
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),

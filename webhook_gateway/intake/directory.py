@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from webhook_gateway.schemes.sdk import Trust
 
 REFRESH_EVERY = 30.0  # a replaced secret ends to count that much late at most
 _RETRY = 1.0
+_REST = 3.0
+"""Times as long as a look is the pause after it: who changes endpoints all the time does not keep us looking."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +63,9 @@ class Directory:
                 ) as connection:
                     await connection.execute(f"LISTEN {CHANGED}")
                     while True:
+                        started = time.monotonic()
                         await asyncio.to_thread(self.load)
+                        await asyncio.sleep(_REST * (time.monotonic() - started))
                         async for _ in connection.notifies(timeout=REFRESH_EVERY, stop_after=1):
                             pass
             except (ChurnGuardError, psycopg.Error) as error:

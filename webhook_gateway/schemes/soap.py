@@ -14,6 +14,10 @@ from webhook_gateway.schemes.sdk import MalformedBody
 MOST_ELEMENTS = 50_000
 """A hundred notifications, which is what Salesforce sends at most, of 500 fields each."""
 
+LONGEST_NAMESPACE = 256
+"""Characters of a namespace. expat spells it out anew with each name in it: half a megabyte of one, before a hundred
+thousand names, were a minute's work."""
+
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance "
 
 
@@ -57,6 +61,10 @@ def read(body: bytes) -> Element:
     def end(_name: str) -> None:
         open_elements.pop().text = "".join(texts.pop())
 
+    def declared(_prefix: str | None, namespace: str | None) -> None:
+        if len(namespace or "") > LONGEST_NAMESPACE:
+            raise MalformedBody(f"the body names a namespace of more than {LONGEST_NAMESPACE} characters.")
+
     def refuse(*_declared: Any) -> NoReturn:
         raise MalformedBody("the body declares a document type.")
 
@@ -65,6 +73,7 @@ def read(body: bytes) -> Element:
     parser.StartElementHandler = start
     parser.EndElementHandler = end
     parser.CharacterDataHandler = lambda text: texts[-1].append(text)
+    parser.StartNamespaceDeclHandler = declared
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     if b"\x00" in body:  # no XML has it, and expat would guess UTF-16 from it
