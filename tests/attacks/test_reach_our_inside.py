@@ -78,10 +78,13 @@ def test_by_the_address_of_an_api(call: Call, store: Store, inside: int, scheme:
 def test_by_a_name_of_something_inside(call: Call, store: Store, inside: int) -> None:
     """It resolves only when it is connected to; then it is refused as a name that does not exist."""
     key = key_of(store, "acme")
+    made = []
     for name in ("localhost", "no-such-host.invalid"):
-        body = integration("acme", base_url=f"https://{name}:{inside}/", integration_id=name.replace(".", "-"))
-        assert call("POST", "/integrations", key, json=body).status_code == 201
-    here, nowhere = connections(call, key)
+        answer = call("POST", "/integrations", key, json=integration("acme", base_url=f"https://{name}:{inside}/"))
+        assert answer.status_code == 201
+        made.append(answer.json()["integration_id"])
+    found = {each["integration_id"]: each for each in connections(call, key)}
+    here, nowhere = (found[name] for name in made)
     assert here["cause"].replace("localhost", "…") == nowhere["cause"].replace("no-such-host.invalid", "…")
     assert here["cause"].endswith(REFUSED)
     assert here["remedy"] == nowhere["remedy"]
