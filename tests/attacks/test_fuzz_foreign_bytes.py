@@ -30,6 +30,7 @@ from churnguard_pipelines.connectors.mysql_events import Event, TableMap
 from churnguard_pipelines.connectors.mysql_types import kind_of, members
 from churnguard_pipelines.connectors.mysql_values import Rows as BinlogRows
 from churnguard_pipelines.engine.malformed import Malformed
+from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.masking import looks_secret, mask
 from webhook_gateway.schemes.forms import fields, nested
@@ -227,8 +228,9 @@ def test_a_value_whose_size_leads_back_to_itself() -> None:
 TABLE = SourceTable(
     "c",
     (
-        SourceColumn("_id", "text", "objectId"), SourceColumn("a", "numeric", "decimal"),
-        SourceColumn("m", "timestamp with time zone", "date"), SourceColumn("document", "jsonb", "object"),
+        SourceColumn("_id", MirrorType(Base.TEXT), "objectId"), SourceColumn("a", MirrorType(Base.NUMERIC), "decimal"),
+        SourceColumn("m", MirrorType(Base.TIMESTAMPTZ), "date"),
+        SourceColumn("document", MirrorType(Base.JSONB), "object"),
     ),
     ("_id",),
 )  # fmt: skip

@@ -81,6 +81,9 @@ ROWS = (
     + message(b"2")
     + message(b"T", struct.pack("!h", 1) + b"a\0" + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0))
 )
+AS_A_NETWORK = 0.0001
+"""Seconds between pieces: within one row libpq reads on as long as there is something to read, as there is without end
+only on one machine."""
 ROW = message(b"D", struct.pack("!hi", 1, 1000) + b"x" * 1000)
 
 
@@ -100,7 +103,7 @@ def answering(answer: Treatment) -> Treatment:
     "answer",
     [
         lambda victim: (victim.say(ROWS), victim.for_ever(ROW * 64)),
-        lambda victim: (victim.say(ROWS + b"D\x70\x00\x00\x00"), victim.for_ever(b"x" * 65_536)),
+        lambda victim: (victim.say(ROWS + b"D\x70\x00\x00\x00"), victim.for_ever(b"x" * 65_536, AS_A_NETWORK)),
         lambda victim: victim.for_ever(message(b"N", b"SNOTICE\0C00000\0M" + b"x" * 20_000 + b"\0\0") * 4),
         lambda victim: victim.for_ever(message(b"S", b"name\0" + b"x" * 20_000 + b"\0") * 4),
     ],
