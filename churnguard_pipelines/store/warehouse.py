@@ -147,9 +147,10 @@ class WarehouseTransaction:
     @contextmanager
     def as_owner(self) -> Iterator[Connection]:
         """For a change of a table that must commit with its rows; the rows themselves stay the organization's."""
-        self.connection.exec_driver_sql(f"SET LOCAL ROLE {RAW}")
-        yield self.connection
-        self.connection.exec_driver_sql(f"SET LOCAL ROLE {APP}")
+        with self.connection.begin_nested():  # an error undoes the role with all else
+            self.connection.exec_driver_sql(f"SET LOCAL ROLE {RAW}")
+            yield self.connection
+            self.connection.exec_driver_sql(f"SET LOCAL ROLE {APP}")
 
     def _values(self, table: Table, integration_id: str) -> dict[str, Any]:
         return {"organization_id": self._organization_id, "integration_id": integration_id, "table": table.name}
