@@ -11,6 +11,7 @@ from dataclasses import astuple
 import pytest
 import sqlalchemy as sa
 
+import churnguard_pipelines
 from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import TEXT, Column, Table
@@ -56,7 +57,11 @@ def test_what_is_found(statement: str, forgets: bool) -> None:
     assert forgets_the_organization(statement) == forgets
 
 
-def test_what_is_executed_is_looked_at(store: Store) -> None:
+def test_what_the_product_executes_is_looked_at(store: Store) -> None:
+    statement = sa.select(syncs).where(syncs.c.integration_id == "x")
+    line = compile("connection.execute(statement)", churnguard_pipelines.__file__, "exec")
     with store.operator() as connection:
-        connection.execute(sa.select(syncs).where(syncs.c.integration_id == "x"))
+        connection.execute(statement)
+        assert forgetful == [], "a test's own statements are not"
+        exec(line, {"connection": connection, "statement": statement})  # noqa: S102 - as if it stood in the product
     assert "ingest.syncs.integration_id" in forgetful.pop()
