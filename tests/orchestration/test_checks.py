@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -73,7 +74,10 @@ def test_fresh_means_synced_within_twice_the_frequency(
     assert checks.health("fresh")["customers"].passed
     _earlier(store, timedelta(minutes=2))
     found = checks.health("fresh")["customers"]
-    assert (found.passed, found.description) == (False, "acme: last synced 121 minutes ago")
+    assert not found.passed
+    minutes = re.fullmatch(r"acme: last synced (\d+) minutes ago", str(found.description))
+    assert minutes is not None
+    assert int(minutes[1]) in (121, 122, 123), "and what the checks took meanwhile"
 
 
 def test_what_a_person_paused_is_left_alone(checks: Checks, store: Store, sandbox: Sandbox) -> None:

@@ -47,7 +47,7 @@ def test_a_run_materializes_every_table(
     assert shown["postgresql"]["tables"] == 2
     users = shown["postgresql/users"]
     assert (users["rows_read"], users["rows"], users["raw_table"]) == (30, 30, "raw.postgresql_acme_db_users")
-    assert "| id | plan |" in users["preview"]
+    assert "| `id` | `plan` |" in users["preview"]
 
 
 def test_a_table_that_cannot_be_followed_fails_alone_and_is_checked(

@@ -146,7 +146,7 @@ def installation(
             credentials = {
                 "credential_type": "api_key",
                 "api_key": f"rk_sandbox_{name}",
-                "custom_fields": {"note": CANARIES[1]},
+                "refresh_token": CANARIES[1],
             }
             add_integration(
                 store,

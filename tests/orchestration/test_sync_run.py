@@ -93,7 +93,7 @@ def test_a_sync_materializes_every_object_and_says_what_it_did(
     assert customers["api_calls"] >= 1
     assert customers["checkpoint_before"] == "none"
     assert customers["checkpoint_after"]
-    assert "| id |" in customers["preview"]
+    assert "| `id` |" in customers["preview"]
     assert "@" not in customers["preview"], "a person's address is shown"
 
 

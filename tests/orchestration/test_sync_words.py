@@ -48,7 +48,7 @@ def test_the_second_sync_tells_what_changed_and_how_far_it_lagged(
     assert after["lag_seconds"].value > 0
     assert "lag_seconds" not in before, "there was nothing to lag behind"
     assert "zoe" not in str(after).lower(), "a preview names nobody"
-    assert "`object`: new field, text" in str(before["schema_drift"].value)
+    assert "`object`: new field, `text`" in str(before["schema_drift"].value)
     assert "schema_drift" not in after, "what is known already is not told again"
 
 
