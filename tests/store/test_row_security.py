@@ -81,6 +81,8 @@ def plant(connection: psycopg.Connection, table: Guarded, organization_id: str) 
             values[column] = "open"
         elif (table.name, column) == ("api_keys", "role"):
             values[column] = "viewer"
+        elif column == "configured_by":
+            values[column] = "operator"
         elif column in (
             "integration_id",
             "sync_id",
