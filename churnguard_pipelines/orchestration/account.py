@@ -80,18 +80,18 @@ def _obstacle(user: SystemUser, settings: Settings) -> str | None:
     lowest = int(_LOWEST_PORT.read_text()) if _LOWEST_PORT.exists() else 1024
     if (port := min(settings.dashboard_port, settings.webhook_port)) < lowest:
         return f"port {port} is root's alone. Choose one from {lowest} on, and have a proxy listen on {port}."
-    return _cannot_run(user)
+    return _cannot_run(user, sys.executable, Path.cwd())
 
 
 @cache
-def _cannot_run(user: SystemUser) -> str | None:
+def _cannot_run(user: SystemUser, python: str, folder: Path) -> str | None:
     try:
         ended = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False, **user.process_options
+            [python, "-c", _PROBE], cwd=folder, capture_output=True, text=True, check=False, **user.process_options
         )
         problem = ended.stderr.strip().rpartition("\n")[2] if ended.returncode else None
     except OSError as error:
-        problem = f"{error.strerror}: {sys.executable}"
+        problem = f"{error.strerror}: {python}"
     if problem is None:
         return None
     return (
