@@ -15,7 +15,7 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
 
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST)
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lint: .venv/.dev ## format, lint, types, locks
 	$(BIN)/ruff format --check .

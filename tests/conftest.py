@@ -67,6 +67,15 @@ def as_administrator(url: str) -> str:
     return url.replace(f"{options['user']}:{options['password']}@", f"{SUPERUSER}:{password}@", 1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is one group, so that what it starts is started once; the longest groups begin first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable: the order within a file stays
+
+
 @pytest.fixture(autouse=True)
 def every_statement_names_the_organization() -> Iterator[None]:
     """In whichever test it is executed, by whichever thread of it."""
