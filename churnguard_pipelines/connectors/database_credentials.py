@@ -16,7 +16,7 @@ SERVER_FIELDS: Mapping[str, str] = {
     "host": "the server's name or address",
     "port": "a number",
     "database": "the one to read",
-    "tls": "disable, prefer, require or verify-full",
+    "tls": "disable, prefer, require or verify-full; PostgreSQL and MySQL also know verify-ca",
     "tls_ca": "the authority's certificate itself, in PEM, for a `tls` that verifies",
 }
 # A name or an address, or the folder of a socket. Drivers take some texts for lists or for whole connection strings.

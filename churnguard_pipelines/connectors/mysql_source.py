@@ -26,8 +26,8 @@ from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.mysql_start import position_at
 from churnguard_pipelines.connectors.sdk import ObjectAccess
-from churnguard_pipelines.engine.hearsay import shorten
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
@@ -54,7 +54,7 @@ class Source:
         with self._translated():
             connection = self._connection()
             product = "MariaDB" if is_mariadb(connection) else "MySQL"
-            version = shorten(str(execute(connection, "SELECT VERSION()")[0][0]), 60)
+            version = on_one_line(str(execute(connection, "SELECT VERSION()")[0][0]), 60)
             access = examine(connection, self._database, self.look(), followed=followed)
         numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2])
         if numbers < _OLDEST[product]:

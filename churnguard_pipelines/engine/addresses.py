@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from churnguard_pipelines.destinations import destinations
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration, revealed
 from churnguard_pipelines.settings import AllowedAddress, load_settings
 
@@ -126,7 +127,7 @@ class AddressGuard:
         self.check(host, port)
         if self.restricted and parts.scheme not in _ENCRYPTED and not self._is_listed(host, port):
             raise InvalidConfiguration(
-                f"“{shown(host)}” would be asked without encryption.",
+                f"“{on_one_line(host, 100)}” would be asked without encryption.",
                 integration_id=self.integration_id,
                 remedy=f"Its address must begin with {' or '.join(f'{scheme}://' for scheme in _ENCRYPTED)}.",
             )
@@ -149,12 +150,12 @@ class AddressGuard:
     def _unreachable(self, host: str) -> InvalidConfiguration:
         if not self.restricted:
             return InvalidConfiguration(
-                f"there is no host “{shown(host)}”.",
+                f"there is no host “{on_one_line(host, 100)}”.",
                 integration_id=self.integration_id,
                 remedy="Correct the host's name.",
             )
         return InvalidConfiguration(
-            f"“{shown(host)}” is no host with a public address.",
+            f"“{on_one_line(host, 100)}” is no host with a public address.",
             integration_id=self.integration_id,
             remedy="Name one that the internet reaches; one inside can only be opened by whoever operates this "
             "installation, in CHURNGUARD_TENANT_ADDRESSES.",
@@ -193,10 +194,6 @@ def _parts(configuration: IntegrationConfiguration | StreamConfiguration | APIIn
             return connection
         case APIIngestionRule(endpoint_url=endpoint, authentication=own):
             return {"endpoint_url": endpoint, "authentication": own.custom_fields if own else None}
-
-
-def shown(host: str) -> str:
-    return "".join(sign for sign in host[:100] if sign.isprintable())
 
 
 def is_public(address: str) -> bool:

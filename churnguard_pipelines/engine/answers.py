@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from churnguard_pipelines.engine import exact_json
-from churnguard_pipelines.engine.hearsay import repeated, shorten
+from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -20,6 +20,7 @@ from churnguard_pipelines.errors import (
     RateLimited,
     RequestRefused,
 )
+from churnguard_pipelines.foreign_text import on_one_line
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 """Worth asking again: time-outs, lock conflicts, quota, a server in trouble (520 to 530 are Cloudflare's)."""
@@ -76,7 +77,8 @@ class Response:
             return f"an empty body instead of JSON ({kind})"
         if body[:1] in b"{[":  # may hold customers' data: say only how much came
             return f"cut or damaged JSON ({len(self.content):,} bytes, {kind})"
-        return f"{kind} instead of JSON, beginning “{shorten(_plain_text(body[:2000]), 80)}”"
+        beginning = " ".join(_plain_text(body[:2000]).split())
+        return f"{kind} instead of JSON, beginning “{on_one_line(beginning, 80)}”"
 
 
 class Transient(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import IntegrationConfiguration
 
 LONGEST = 300
@@ -23,14 +24,8 @@ def quoted(integration: IntegrationConfiguration, words: str) -> str:
 
 def repeated(integration_id: str | None, words: str, *, aloud: bool) -> str:
     """The same where the caller knows whether it may be said ``aloud``."""
-    line = shorten(words, LONGEST)
+    line = on_one_line(" ".join(words.split()), LONGEST)
     if aloud:
         return f": {line}" if line else ""
     _log.warning("%s: heard from the server: %r", integration_id, line)
     return ""
-
-
-def shorten(text: str, length: int) -> str:
-    """One line of printable text, at most ``length`` characters."""
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 16 * length]).split())
-    return line if len(line) <= length else line[: length - 1] + "…"

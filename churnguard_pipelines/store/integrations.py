@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,26 +89,45 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
     Its checkpoints stay. Raises ``InvalidConfiguration`` if the id belongs to another organization or provider,
     whose rows and checkpoints would not fit.
     """
-    if (known := find_integration(store, integration.integration_id)) is None:
-        return add_integration(store, integration, actor)
-    for name in ("organization_id", "provider_name"):
-        if getattr(known, name) != getattr(integration, name):
+    with store.operator() as connection:
+        known = _find(connection, integration.integration_id, lock=True)
+        if known is not None:
+            _replace(connection, known, _row(store, integration, actor), actor)
+            return
+    add_integration(store, integration, actor)
+
+
+def change_integration(
+    store: Store,
+    integration_id: str,
+    change: Callable[[IntegrationConfiguration], IntegrationConfiguration],
+    actor: str,
+) -> None:
+    """Store what ``change`` makes of it; nobody else changes it meanwhile, so a token refreshed at this moment is kept.
+    Raises ``NotFound``, and what ``change`` raises."""
+    with store.operator() as connection:
+        known = _find(connection, integration_id, lock=True)
+        if known is None:
+            raise _unknown(integration_id)
+        _replace(connection, known, _row(store, change(_opened(store.vault, known)), actor), actor)
+
+
+def _replace(connection: Connection, known: Row[Any], row: dict[str, Any], actor: str) -> None:
+    for name, column in (("organization_id", "organization_id"), ("provider_name", "provider")):
+        if getattr(known, column) != row[column]:
             raise InvalidConfiguration(
-                f"its {name} is {getattr(known, name)} and cannot be changed.",
-                integration_id=integration.integration_id,
+                f"its {name} is {getattr(known, column)} and cannot be changed.",
+                integration_id=known.integration_id,
                 remedy="Use another integration_id.",
             )
-    row = _row(store, integration, actor)
     changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
     changed["status_reason"] = None
-    with store.operator() as connection:
-        # What the old credentials were refused for says nothing about the new ones.
-        connection.execute(sa.delete(breakers).where(of_integration(breakers, integration.integration_id)))
-        connection.execute(
-            sa.update(integrations).where(integrations.c.integration_id == integration.integration_id).values(changed)
-        )
-        _note(connection, actor, "integration.replace", integration.integration_id, integration.organization_id)
-    return None
+    # What the old credentials were refused for says nothing about the new ones.
+    connection.execute(sa.delete(breakers).where(of_integration(breakers, known.integration_id)))
+    connection.execute(
+        sa.update(integrations).where(integrations.c.integration_id == known.integration_id).values(changed)
+    )
+    _note(connection, actor, "integration.replace", known.integration_id, known.organization_id)
 
 
 def find_integration(

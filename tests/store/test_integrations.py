@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from typing import Any
 
@@ -24,6 +25,7 @@ from churnguard_pipelines.records import TEXT, Column, Lane, Rejected, Table
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import (
     add_integration,
+    change_integration,
     find_integration,
     get_integration,
     list_integration_ids,
@@ -37,6 +39,7 @@ from churnguard_pipelines.store.integrations import (
 from churnguard_pipelines.store.organizations import add_organization, get_organization, list_organizations
 from churnguard_pipelines.store.warehouse import Warehouse
 from tests.conftest import configuration
+from tests.waiting import wait_for
 
 THINGS = Table("stripe", "things", "id", (Column("a", TEXT),), versioned=True)
 
@@ -47,6 +50,12 @@ def audit(store: Store) -> list[tuple[Any, ...]]:
             sa.text("SELECT actor, action, subject, organization_id FROM control.audit_log ORDER BY id")
         )
         return [tuple(row) for row in rows]
+
+
+def _somebody_waits(store: Store) -> bool:
+    with store.operator() as connection:
+        waiting = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE NOT granted)"
+        return bool(connection.exec_driver_sql(waiting).scalar_one())
 
 
 def test_an_organization_is_added_once_and_then_left_alone(store: Store) -> None:
@@ -102,6 +111,23 @@ def test_replacing_changes_what_may_change(store: Store, integration: Integratio
     with pytest.raises(InvalidConfiguration, match="provider_name is stripe"):
         replace_integration(store, configuration(provider_name="hubspot"), actor="me")
     assert [entry[1] for entry in audit(store)[-2:]] == ["integration.replace", "integration.add"]
+
+
+def test_a_token_that_is_refreshed_while_a_name_changes_is_kept(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    with ThreadPoolExecutor(1) as pool, locked_credentials(store, "acme-stripe") as held:
+
+        def renamed(known: IntegrationConfiguration) -> IntegrationConfiguration:
+            return known.model_copy(update={"integration_name": "Renamed"})
+
+        renaming = pool.submit(change_integration, store, "acme-stripe", renamed, "me")
+        wait_for(lambda: _somebody_waits(store))
+        held.save(IntegrationCredentials(credential_type=CredentialType.API_KEY, api_key=SecretStr("rk_refreshed")))
+    renaming.result()
+    stored = get_integration(store, "acme-stripe")
+    assert stored.integration_name == "Renamed"
+    assert stored.credentials.api_key == SecretStr("rk_refreshed")
 
 
 def test_lists_are_narrowed(store: Store, integration: IntegrationConfiguration) -> None:

@@ -27,8 +27,8 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.store.integrations import (
     add_integration,
+    change_integration,
     remove_integration,
-    replace_integration,
     survey_integrations,
 )
 from churnguard_pipelines.store.ledger import usual_seconds
@@ -167,18 +167,20 @@ def get(integration_id: IntegrationId, principal: Reader, store: TheStore) -> In
 
 @router.patch("/{integration_id}")
 def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: Writer, store: TheStore) -> Integration:
-    known = own_integration(store, principal, integration_id)
-    changed = known.model_copy(
-        update={name: getattr(wanted, name) for name in wanted.model_fields_set if getattr(wanted, name) is not None}
-    )
-    if wanted.credentials is not None:
-        if (
-            known.base_url is None or not principal.is_operator
-        ):  # an operator's once nothing of the address is another's
-            changed.configured_by = principal.configures_as
-        check_addresses(changed)
-        connector(changed.provider_name).check_fields(changed)
-    replace_integration(store, changed, actor=principal.id)
+    own_integration(store, principal, integration_id)
+
+    def merged(known: IntegrationConfiguration) -> IntegrationConfiguration:
+        given = {name: getattr(wanted, name) for name in wanted.model_fields_set if getattr(wanted, name) is not None}
+        changed = known.model_copy(update=given)
+        if wanted.credentials is not None:
+            # an operator's only once nothing of the address is another's
+            if known.base_url is None or not principal.is_operator:
+                changed.configured_by = principal.configures_as
+            check_addresses(changed)
+            connector(changed.provider_name).check_fields(changed)
+        return changed
+
+    change_integration(store, integration_id, merged, actor=principal.id)
     return shown(own_integration(store, principal, integration_id))
 
 
