@@ -93,10 +93,17 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _in_memory() -> Path | None:
+    """A folder that is no disk, where there is one with room; None: the usual one. Thousands of databases are made and
+    dropped in it."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30 else None
+
+
 @pytest.fixture(scope="session")
 def _server() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server of this test process."""
-    home = Path(tempfile.mkdtemp(prefix="churnguard-tests-"))
+    home = Path(tempfile.mkdtemp(prefix="churnguard-tests-", dir=_in_memory()))
     home.chmod(0o755)
     server = EmbeddedPostgres(home)
     url = server.start()
@@ -133,7 +140,8 @@ def database_url(_server: EmbeddedPostgres, server_url: str, _template: str) -> 
     """A database of one's own, migrated and empty; the URL is that of the services' login."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(_template)))
+        copied = SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")  # a fifth of the time of the usual one
+        connection.execute(copied.format(Identifier(name), Identifier(_template)))
     yield _server.url(SERVICE, name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))

@@ -19,7 +19,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS public.bench_webhooks (
     organization_id text, event_id text, event_type text, payload text, received_at timestamptz DEFAULT now(),
     PRIMARY KEY (organization_id, event_id))"""
 INSERT = """INSERT INTO public.bench_webhooks (organization_id, event_id, event_type, payload)
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) ON CONFLICT DO NOTHING"""
+    SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[]) ON CONFLICT DO NOTHING"""
 
 
 class Row(NamedTuple):
@@ -39,7 +39,9 @@ class Application:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await receive()
-            self._task = asyncio.create_task(self._commit())
+            connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+            await connection.execute(TABLE)
+            self._task = asyncio.create_task(self._commit(connection))
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
@@ -64,17 +66,15 @@ class Application:
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _commit(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
-            await connection.execute(TABLE)
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                taken, self._waiting = self._waiting, []
-                columns = [list(column) for column in zip(*(row for row, _ in taken), strict=True)]
-                await connection.execute(INSERT, columns, prepare=True)
-                for _, stored in taken:
-                    stored.set_result(None)
+    async def _commit(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            taken, self._waiting = self._waiting, []
+            columns = [list(column) for column in zip(*(row for row, _ in taken), strict=True)]
+            await connection.execute(INSERT, columns, prepare=True)
+            for _, stored in taken:
+                stored.set_result(None)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:  # uvicorn looks at the signature

@@ -53,7 +53,8 @@ def test_a_sync_that_was_killed_is_ended_in_dagster_once_it_gives_no_sign_of_lif
     sync = SyncProcess(store, SyncRequest("acme"))
     while sync.running and not _reading(sync, "prices"):
         time.sleep(0.05)
-    (process,) = (each for each in psutil.Process().children() if sync.request.sync_id in " ".join(each.cmdline()))
+    alive = (each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE)
+    (process,) = (each for each in alive if sync.request.sync_id in " ".join(each.cmdline()))
     process.kill()
     sync.wait()
 
