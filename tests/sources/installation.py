@@ -23,7 +23,7 @@ from tests.conftest import configuration, opened_on
 from tests.waiting import wait_for
 
 SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
-KILLS = 60 if SOAK else 6
+KILLS = 60 if SOAK else 3
 VICTIMS = ("session", "source", "warehouse")
 OPEN = """
 import logging, sys

@@ -1,7 +1,7 @@
 """Every table equals its source, row by row, whatever was killed: the source, the session, the warehouse's server.
 
-Random transactions of random size run meanwhile, and the first sync is killed in its middle, too. Six kills here, sixty
-with CHURNGUARD_SOAK=1. The seed is in the test's id.
+Random transactions of random size run meanwhile, and the first sync is killed in its middle, too. Three kills here,
+sixty with CHURNGUARD_SOAK=1. The seed is in the test's id.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ NOT_FROM_ANSWERS = {"extra-data-sources": {"responses": False}}  # they have ids
 CONFIG = {
     "seed": 0,
     # of each operation, beside the borders of each of its fields
-    "generation": {"max-examples": 15, "deterministic": True, "database": "none"},
+    "generation": {"max-examples": 8, "deterministic": True, "database": "none"},
     "phases": {
         "examples": NOT_FROM_ANSWERS,
         "coverage": NOT_FROM_ANSWERS,
