@@ -11,14 +11,15 @@ import os
 import resource
 import socket
 import ssl
-from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from webhook_gateway.exchange import Exchange
 from webhook_gateway.limits import Shares, network
 
 MOST_HEAD = 64 * 1024
@@ -31,12 +32,22 @@ HEAD_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 SPARE_FILES = 256  # of the process: for what is no connection
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection. ``_allowance``: bytes that may still come and be no body."""
+AtOnce = Callable[[Exchange], bool]
+"""Answers a request that has arrived as a whole, now or later; False leaves it to the application."""
 
-    def __init__(self, *arguments: Any, crowd: Shares[Protocol | Handshake], **named: Any) -> None:
+
+class Protocol(HttpToolsProtocol):
+    """One connection. ``_allowance``: bytes that may still come and be no body; ``_begun``: a request whose head is
+    here, and with the same bytes maybe the rest of it."""
+
+    def __init__(
+        self, *arguments: Any, crowd: Shares[Protocol | Handshake], at_once: AtOnce | None, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self._crowd = crowd
+        self._at_once = at_once
+        self._reading = False
+        self._begun: tuple[RequestResponseCycle, Any] | None = None
         self._network = ""
         self._allowance = MOST_HEAD
         self._in_head, self._arriving = True, True
@@ -61,6 +72,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._arriving:  # the connection's next request
             self._arriving, self._in_head = True, True
+        self._reading = True
         while data:
             piece, data = data[: self._allowance], data[self._allowance :]
             self._allowance -= len(piece)
@@ -70,6 +82,10 @@ class Protocol(HttpToolsProtocol):
             if self._allowance <= 0:
                 self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
+        self._reading = False
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            super()._start_asgi_task(*begun)
         if self._arriving and self._deadline is None:
             self._expect()
 
@@ -95,10 +111,10 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_AHEAD:
             self._refused = HTTPStatus.TOO_MANY_REQUESTS
             raise ValueError
-        names = Counter(name for name, value in self.headers if value != b"0")
-        if names[b"host"] > 1:
+        names = [name for name, value in self.headers if value != b"0"]
+        if names.count(b"host") > 1:
             raise ValueError
-        if self.parser.should_upgrade() and (names[b"content-length"] or names[b"transfer-encoding"]):
+        if self.parser.should_upgrade() and (b"content-length" in names or b"transfer-encoding" in names):
             # The parser leaves off at such a head, and would take its body for the connection's next request.
             self._refused = HTTPStatus.NOT_IMPLEMENTED
             raise ValueError
@@ -114,6 +130,17 @@ class Protocol(HttpToolsProtocol):
         self._arriving = False
         self._allowance = MOST_HEAD
         super().on_message_complete()
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            if self._at_once is None or not self._at_once(Exchange(begun[0])):
+                super()._start_asgi_task(*begun)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Not before it is known whether the whole request is here."""
+        if self._reading and self._at_once is not None:
+            self._begun = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Where the parser gave up, or one of us made it."""
@@ -151,9 +178,11 @@ class Handshake(asyncio.Protocol):
     """A connection before TLS is spoken on it. It counts from its first moment: who says nothing at all holds a socket,
     too. ``named``: arguments of the ``Protocol`` that takes over."""
 
-    def __init__(self, *, tls: ssl.SSLContext, crowd: Shares[Protocol | Handshake], **named: Any) -> None:
+    def __init__(
+        self, *, tls: ssl.SSLContext, crowd: Shares[Protocol | Handshake], at_once: AtOnce | None, **named: Any
+    ) -> None:
         self._tls, self._crowd = tls, crowd
-        self._speaker = partial(Protocol, crowd=crowd, **named)
+        self._speaker = partial(Protocol, crowd=crowd, at_once=at_once, **named)
         self._network = ""
 
     def connection_made(self, transport: Any) -> None:
@@ -183,13 +212,14 @@ class Handshake(asyncio.Protocol):
             self._crowd.remove(self._network, self)
 
 
-def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server:
-    """``options``: uvicorn's. It logs no requests: URLs hold secrets, and strangers would fill the log."""
+def server(app: Any, *, most_connections: int, at_once: AtOnce | None = None, **options: Any) -> uvicorn.Server:
+    """``at_once``: is asked before the application; ``options``: uvicorn's. It logs no requests: URLs hold secrets, and
+    strangers would fill the log."""
     _allow_files(most_connections + SPARE_FILES)
     crowd: Shares[Protocol | Handshake] = Shares(most_connections)
     config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", partial(Protocol, crowd=crowd)),
+        http=cast("type[asyncio.Protocol]", partial(Protocol, crowd=crowd, at_once=at_once)),
         loop="uvloop",
         access_log=False,
         server_header=False,
@@ -200,7 +230,9 @@ def server(app: Any, *, most_connections: int, **options: Any) -> uvicorn.Server
     )
     config.load()
     if config.ssl is not None:  # ours to speak: uvicorn would not show us a connection before it is done
-        config.http_protocol_class = cast("type[asyncio.Protocol]", partial(Handshake, tls=config.ssl, crowd=crowd))
+        config.http_protocol_class = cast(
+            "type[asyncio.Protocol]", partial(Handshake, tls=config.ssl, crowd=crowd, at_once=at_once)
+        )
         config.ssl = None
     return uvicorn.Server(config)
 

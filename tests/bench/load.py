@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections import deque
 from typing import cast
@@ -18,6 +19,7 @@ import uvloop
 
 SECRET = "whsec_of_the_benchmark"
 FILLER = "x" * 760
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 def delivery(organization: str, number: str, created: int, host: str) -> bytes:
@@ -39,6 +41,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self._load = load
         self._since = 0.0
+        self._answer = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,9 +54,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        if not data.startswith(b"HTTP/1.1 "):
-            return  # the rest of an answer that came in two parts
-        self._load.answered(data[9:12], time.perf_counter() - self._since)
+        self._answer += data
+        head, _, body = self._answer.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        if length is None or len(body) < int(length[1]):
+            return  # it comes in several parts
+        self._load.answered(self._answer[9:12], time.perf_counter() - self._since)
+        self._answer = b""
         self._load.idle.append(self)
         self._load.next()
 

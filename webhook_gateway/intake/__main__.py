@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from churnguard_pipelines.errors import ChurnGuardError
@@ -15,6 +16,9 @@ SWITCH_SECONDS = 0.0005
 """After which the thread that reads large bodies lets the loop go on. By default it would wait ten times as long, at
 each of its turns."""
 
+GARBAGE = 20_000
+"""Objects that may wait to be searched for garbage; a delivery leaves none. By default it would be at every tenth."""
+
 
 def main() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -24,7 +28,10 @@ def main() -> int:
         store = Store.open(settings)
         try:
             refuse_taken(settings.webhook_host, settings.webhook_port, "WEBHOOK_SERVER_PORT")
-            server(Gateway(store), settings).run()
+            application = server(Gateway(store), settings)
+            gc.freeze()  # what is there by now stays: nobody waits while it is searched for garbage
+            gc.set_threshold(GARBAGE)
+            application.run()
         finally:
             store.close()
     except ChurnGuardError as error:

@@ -1,12 +1,14 @@
-"""What a delivery is answered, as plain ASGI."""
+"""What a delivery is answered."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from webhook_gateway.exchange import Reply
 from webhook_gateway.schemes.sdk import Answer
 
 Scope = MutableMapping[str, Any]
@@ -36,23 +38,26 @@ def unavailable(title: str, *, close: bool = False) -> Refused:
     return Refused(503, title, "unavailable", [(b"retry-after", str(RETRY_AFTER).encode())], close=close)
 
 
-async def answer(send: Send, given: Answer) -> None:
-    headers = [
-        (b"content-type", given.content_type.encode()),
-        (b"content-length", str(len(given.body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": given.status, "headers": headers})
-    await send({"type": "http.response.body", "body": given.body})
+@lru_cache(maxsize=64)
+def reply(given: Answer) -> Reply:
+    length = str(len(given.body)).encode()
+    return Reply(
+        given.status, ((b"content-type", given.content_type.encode()), (b"content-length", length)), given.body
+    )
 
 
-async def refuse(send: Send, refused: Refused) -> None:
+def refusal(refused: Refused) -> Reply:
     body = orjson.dumps({"type": "about:blank", "title": refused.title, "status": refused.status})
-    headers = [
+    headers = (
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
         *refused.headers,
-    ]
-    if refused.close:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    )
+    return Reply(refused.status, headers, body, refused.close)
+
+
+async def answer(send: Send, given: Reply) -> None:
+    """By ASGI."""
+    headers = [*given.headers, *([(b"connection", b"close")] if given.close else [])]
+    await send({"type": "http.response.start", "status": given.status, "headers": headers})
+    await send({"type": "http.response.body", "body": given.body})

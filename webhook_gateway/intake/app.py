@@ -17,10 +17,9 @@ from churnguard_pipelines.store.database import Store
 from webhook_gateway.intake.answers import Receive, Scope, Send
 from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
-from webhook_gateway.intake.intake import PREFIX, Intake, Limits
+from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
 from webhook_gateway.intake.workshop import Workshop
 
-HEALTH = PREFIX + "health"
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0
 
@@ -46,6 +45,7 @@ class Gateway:
             check_signatures=settings.webhook_signature_validation,
         )
         self._pages = self._fastapi()
+        self.at_once = self._intake.at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")

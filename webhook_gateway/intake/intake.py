@@ -1,17 +1,29 @@
-"""The hot path: ``POST /webhooks/{provider}/{organization_id}``, as plain ASGI.
+"""The hot path: ``POST /webhooks/{provider}/{organization_id}``, by ASGI or past it.
 
 Size, signature, rate, single events, allowed ones, stored: in this order, and 2xx only after the commit.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from webhook_gateway.intake.answers import Receive, Refused, Scope, Send, answer, refuse, too_many, unavailable
+from webhook_gateway.exchange import Exchange, Reply, Running
+from webhook_gateway.intake.answers import (
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    answer,
+    refusal,
+    reply,
+    too_many,
+    unavailable,
+)
 from webhook_gateway.intake.arrivals import Arrivals
 from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
@@ -21,6 +33,7 @@ from webhook_gateway.schemes import providers, scheme
 from webhook_gateway.schemes.sdk import Answer, Delivery, Event, MalformedBody, Scheme
 
 PREFIX = "/webhooks/"
+HEALTH = PREFIX + "health"
 MOST_EVENTS = 10_000
 """Of one body. SendGrid, whose batches are the largest, sends at most 768 kB, some three thousand."""
 LARGE = 32 * 1024
@@ -29,6 +42,7 @@ FAILURES_PER_MINUTE = 600
 """Of one network on one path: deliveries without a valid signature, after which it is not listened to for a while."""
 
 Made = TypeVar("Made")
+_log = logging.getLogger(__name__)
 
 
 class Limits(NamedTuple):
@@ -66,6 +80,23 @@ class Intake:
         """By (organization, endpoint, outcome), of known addresses only; whoever stores them takes them away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, await self._reply(scope, partial(self._arrivals.read, receive)))
+
+    def at_once(self, exchange: Exchange) -> bool:
+        """What is small and here as a whole, without asking ASGI; a proxy's words about its client are read there."""
+        path, body = exchange.scope["path"], exchange.body
+        if len(body) > LARGE or not path.startswith(PREFIX) or path == HEALTH:
+            return False
+        if any(name.startswith(b"x-forwarded") for name, _ in exchange.scope["headers"]):
+            return False
+
+        async def read(_sender: str) -> bytes:
+            return body
+
+        Running(self._reply(exchange.scope, read), exchange.answer)
+        return True
+
+    async def _reply(self, scope: Mapping[str, Any], read: Callable[[str], Awaitable[bytes]]) -> Reply:
         provider, _, organization_id = scope["path"].removeprefix(PREFIX).partition("/")
         sender = network(scope["client"][0]) if scope["client"] else ""
         # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all
@@ -78,18 +109,19 @@ class Intake:
             try:
                 known = self._scheme(provider, organization_id)
                 if scope["method"] in known.probes and scope["method"] != "POST":
-                    await answer(send, Answer(200, "text/plain", b""))
-                    return
-                delivery, address = await self._verified(scope, receive, known, sender)
+                    return reply(Answer(200, "text/plain", b""))
+                delivery, address = await self._verified(scope, read, known, sender)
             except Refused:
                 self._failures.wait(suspect, time.monotonic())
                 raise
             await self._take(delivery, address, known, organization_id)
         except Refused as refused:
             self._count(provider, organization_id, refused.outcome)
-            await refuse(send, refused)
-        else:
-            await answer(send, known.accepted(delivery))
+            return refusal(refused)
+        except Exception:
+            _log.exception("a delivery cannot be answered")
+            return reply(Answer(500, "text/plain", b"Internal Server Error"))
+        return reply(known.accepted(delivery))
 
     def _scheme(self, provider: str, organization_id: str) -> Scheme:
         known = self._schemes.get(provider)
@@ -97,22 +129,28 @@ class Intake:
             raise Refused(404, "There are no webhooks here.", "")
         return known
 
-    async def _verified(self, scope: Scope, receive: Receive, known: Scheme, sender: str) -> tuple[Delivery, Address]:
+    async def _verified(
+        self, scope: Mapping[str, Any], read: Callable[[str], Awaitable[bytes]], known: Scheme, sender: str
+    ) -> tuple[Delivery, Address]:
         if scope["method"] != "POST":
             raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
         headers = _headers(scope)
         self._look_at(headers, known)
-        body = await self._arrivals.read(receive, sender)
+        body = await read(sender)
         delivery = Delivery("POST", self._url(scope, headers), headers, body, time.time())
         organization_id = scope["path"].rpartition("/")[2]
-        return delivery, await self._work(sender, body, partial(self._address, known, organization_id, delivery))
+        if len(body) <= LARGE:
+            return delivery, self._address(known, organization_id, delivery)
+        return delivery, await self._beside(sender, body, partial(self._address, known, organization_id, delivery))
 
     async def _take(self, delivery: Delivery, address: Address, known: Scheme, organization_id: str) -> None:
         if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
             raise too_many("Too many deliveries.", wait, "rate_limited")
-        rows, filtered = await self._work(
-            organization_id, delivery.body, partial(_rows, known, organization_id, address, delivery)
-        )
+        if len(delivery.body) <= LARGE:
+            rows, filtered = _rows(known, organization_id, address, delivery)
+        else:
+            read = partial(_rows, known, organization_id, address, delivery)
+            rows, filtered = await self._beside(organization_id, delivery.body, read)
         if filtered:
             self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
         if rows:
@@ -126,9 +164,7 @@ class Intake:
             if fresh < len(rows):
                 self.outcomes[organization_id, address.endpoint_id, "duplicate"] += len(rows) - fresh
 
-    async def _work(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
-        if len(body) <= LARGE:
-            return work()
+    async def _beside(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
         try:
             return await self._workshop.run(owner, len(body), work)
         except Busy:
@@ -147,7 +183,7 @@ class Intake:
         if not announced.isdecimal() or len(announced) > 15 or int(announced) > self._limits.body:
             raise self._arrivals.too_large()
 
-    def _url(self, scope: Scope, headers: Mapping[str, str]) -> str:
+    def _url(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str:
         base = self._public_url or f"{scope['scheme']}://{headers.get('host', '')}"
         path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
         query = scope["query_string"].decode("latin-1")
@@ -169,7 +205,7 @@ class Intake:
             self.outcomes[organization_id, addresses[0].endpoint_id, outcome] += 1
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Of a header that comes several times the values joined, as HTTP reads them."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:

@@ -19,6 +19,7 @@ def server(app: Any, settings: Settings) -> uvicorn.Server:
     return http_server.server(
         _as_asgi3(app),
         most_connections=MOST_CONNECTIONS,
+        at_once=app.at_once,
         host=settings.webhook_host,
         port=settings.webhook_port,
         ws="none",
