@@ -30,12 +30,18 @@ from webhook_gateway.intake.directory import NOBODY, Address, Directory
 from webhook_gateway.intake.workshop import Busy, Workshop
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
-from webhook_gateway.schemes.sdk import Answer, Delivery, Event, MalformedBody, Scheme
+from webhook_gateway.schemes.sdk import (
+    MOST_EVENTS,
+    Answer,
+    Delivery,
+    Event,
+    MalformedBody,
+    Scheme,
+    TooManyEvents,
+)
 
 PREFIX = "/webhooks/"
 HEALTH = PREFIX + "health"
-MOST_EVENTS = 10_000
-"""Of one body. SendGrid, whose batches are the largest, sends at most 768 kB, some three thousand."""
 LARGE = 32 * 1024
 """Bytes from which on a body is verified and read beside the loop."""
 FAILURES_PER_MINUTE = 600
@@ -218,10 +224,12 @@ def _rows(known: Scheme, organization_id: str, address: Address, delivery: Deliv
     """What is to be stored, and how many events are not allowed. Raises ``Refused``."""
     try:
         events = known.events(delivery)
+        if len(events) > MOST_EVENTS:
+            raise TooManyEvents
     except MalformedBody as error:
         raise Refused(400, f"The body is malformed: {error}", "malformed") from None
-    if len(events) > MOST_EVENTS:
-        raise Refused(413, f"The body holds more than {MOST_EVENTS} events.", "too_many_events")
+    except TooManyEvents:
+        raise Refused(413, f"The body holds more than {MOST_EVENTS} events.", "too_many_events") from None
     allowed = address.allowed_events
     rows = [
         _row(organization_id, known.provider, address, event)

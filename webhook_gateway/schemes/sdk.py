@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+MOST_EVENTS = 10_000
+"""Of one body. SendGrid, whose batches are the largest, sends at most 768 kB, some three thousand."""
+
+
+class TooManyEvents(Exception):
+    """The body holds more than ``MOST_EVENTS``."""
+
 
 class MalformedBody(Exception):
     """The body is not what the provider sends; the message says why, without quoting it."""
@@ -69,7 +76,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def events(self, delivery: Delivery) -> list[Event]:
-        """The single events of a verified delivery. Raises ``MalformedBody``."""
+        """The single events of a verified delivery. Raises ``MalformedBody``, ``TooManyEvents``."""
 
     def accepted(self, delivery: Delivery) -> Answer:
         """What the provider takes for "stored"."""

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webhook_gateway.schemes import scheme
-from webhook_gateway.schemes.bodies import DEPTH, digest, entity, parsed, scalar, storable
-from webhook_gateway.schemes.sdk import Delivery, MalformedBody
+from webhook_gateway.schemes.bodies import DEPTH, digest, entity, parsed, parsed_batch, scalar, storable
+from webhook_gateway.schemes.sdk import MOST_EVENTS, Delivery, MalformedBody, TooManyEvents
 
 
 def depth(value: Any) -> int:
@@ -55,6 +55,21 @@ def test_the_deepest_that_is_taken(opened: str, closed: str) -> None:
 def test_wide_json_is_not_deep() -> None:
     value = [{"a": [1, {"b": "]"}]} for _ in range(5000)]
     assert parsed(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("length", [*range(32_760, 32_770), *range(65_525, 65_540), 500_000])
+def test_it_is_as_deep_behind_a_long_string(length: int) -> None:
+    for levels in (DEPTH - 1, DEPTH):
+        value = ['"[' * (length // 2), nest(levels - 1, []) if levels % 2 else [nest(levels - 2, [])]]
+        assert accepted(json.dumps(value).encode()) == (depth(value) <= DEPTH)
+
+
+def test_an_array_of_too_many_objects_is_not_read() -> None:
+    """What is inside an event, or in its strings, is none."""
+    one = {"event": "open", "inside": [{}, {"a": {}}], "text": '{"{}'}
+    assert len(parsed_batch(json.dumps([one] * MOST_EVENTS).encode())) == MOST_EVENTS
+    with pytest.raises(TooManyEvents):
+        parsed_batch(json.dumps([one] * (MOST_EVENTS + 1)).encode())
 
 
 @pytest.mark.timeout(20)
