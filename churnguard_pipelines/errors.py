@@ -7,7 +7,7 @@ ChurnGuardError
   NotFound                  no such organization, integration, object or record
   LaneTakenOver             another run moved this lane's checkpoint; ours wrote nothing
   SourceChanged             the checkpoint belongs to another source (another account, another server)
-  SchemaConflict            a source table changed so that its mirror cannot follow; the other tables go on
+  SchemaConflict            a source table has or became what its mirror cannot hold; the other tables go on
   Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
   SyncFailed                some objects of a sync failed; the message lists each with its cause
   TooBusy                   not now: what was begun before holds all the places there are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
 from churnguard_pipelines.connectors.mirroring import chosen_tables, entity_of, mirror_of, wanted_tables
+from churnguard_pipelines.connectors.own_trouble import OWN, told_of
 from churnguard_pipelines.connectors.sdk import ConnectionReport
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
 from churnguard_pipelines.connectors.table_copy import TableCopy
@@ -78,7 +79,7 @@ def check_database(store: Store, integration: IntegrationConfiguration) -> Conne
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """``wanted``: the configuration chooses it. ``unfollowable``: why its changes cannot be followed as wanted."""
+    """``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or followed as wanted."""
 
     table: SourceTable
     wanted: bool
@@ -92,7 +93,9 @@ def discover(store: Store, integration: IntegrationConfiguration) -> list[Discov
         tables = connector.discover()
         wanted = {table.object for table in chosen_tables(integration, tables)}
         return [
-            Discovered(table, table.object in wanted, connector.unfollowable(table) if followed else None)
+            Discovered(
+                table, table.object in wanted, table.problem or (connector.unfollowable(table) if followed else None)
+            )
             for table in tables
         ]
 
@@ -135,22 +138,23 @@ def reset_database(
 ) -> list[str]:
     """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
 
-    Rows stay until then. A mirror that its table has outgrown is dropped and made anew.
+    Rows stay until then. A mirror that its table has outgrown is dropped; the sync makes it anew.
     """
     entries = catalogue.entries(store, integration.integration_id)
     chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
     own = integration.organization_id, integration.integration_id
     for table in chosen:
         mirror = mirror_of(integration, table, entries[table.object].raw_table)
-        with store.owner() as connection:
-            try:
+        try:
+            with told_of(table, integration.integration_id), store.owner() as connection:
                 mirror_tables.ensure(connection, mirror)
-            except SchemaConflict:
+        except SchemaConflict:
+            with store.owner() as connection:
                 mirror_tables.drop(connection, mirror.table)
-                mirror_tables.ensure(connection, mirror)
         with Warehouse(store).transaction(integration.organization_id) as transaction:
             checkpoints.forget(transaction.connection, Lane(*own, table.object))
-            MirrorWriter(transaction.connection, mirror, *own).forget_versions()
+            if mirror_tables.exists(transaction.connection, mirror.table):
+                MirrorWriter(transaction.connection, mirror, *own).forget_versions()
         catalogue.set_problem(store, integration.integration_id, table.object, None)
     if objects is None:
         with store.organization(integration.organization_id) as connection:
@@ -192,16 +196,18 @@ class _Run:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
         known = self.tables
-        self._found = [
-            self._connector.settled(table, known[table.object]) if table.object in known else table
-            for table in self._connector.discover()
-        ]
+        self._found = [self._settled(table, known.get(table.object)) for table in self._connector.discover()]
         tables = wanted_tables(self._integration, self._found, objects)
         self.tables = {table.object: table for table in tables}
         if objects is None:
             self._absent = [table for name, table in known.items() if name not in self.tables]
         names = [(table, entity_of(self._integration, table)) for table in tables]
         self._raw_names = catalogue.remember(self._store, self._integration, names)
+
+    def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
+        if known is None:
+            return found
+        return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources:
@@ -227,8 +233,9 @@ class _Run:
     def _prepare(self, table: SourceTable) -> None:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
-            self._refuse_unfollowable(table)
-            self._mirrors[table.object] = self._mirror(table)
+            with told_of(table, self._integration.integration_id):
+                self._refuse_unreadable(table)
+                self._mirrors[table.object] = self._mirror(table)
             problem = None
         except ChurnGuardError as error:
             self._problems[table.object] = error
@@ -238,6 +245,14 @@ class _Run:
     def _one(self, name: str) -> None:
         if name in self._problems:
             raise self._problems[name]
+        try:
+            with told_of(self.tables[name], self._integration.integration_id):
+                self._bring_up_to_date(name)
+        except OWN as error:
+            catalogue.set_problem(self._store, self._integration.integration_id, name, said(error))
+            raise
+
+    def _bring_up_to_date(self, name: str) -> None:
         table, mirror = self.tables[name], self._mirrors[name]
         lane = self._lane(name)
         checkpoint = load_checkpoint(self._store, lane)
@@ -289,7 +304,9 @@ class _Run:
                 checkpoints.forget(connection, self._lane(table.object))
         return mirror
 
-    def _refuse_unfollowable(self, table: SourceTable) -> None:
+    def _refuse_unreadable(self, table: SourceTable) -> None:
+        if table.problem is not None:
+            raise ProviderMisbehaved(table.problem, integration_id=self._integration.integration_id)
         reason = self._connector.unfollowable(table) if self._followed else None
         if reason is not None:
             raise PermissionMissing(
@@ -336,7 +353,7 @@ class _Run:
     def _followable(self) -> list[SourceTable]:
         """All that the integration follows, whichever of them this sync was asked for."""
         every = wanted_tables(self._integration, self._found)
-        return [table for table in every if self._connector.unfollowable(table) is None]
+        return [table for table in every if not table.problem and self._connector.unfollowable(table) is None]
 
     def _drain(self) -> ChurnGuardError | None:
         """What changed while the tables were read, unless a session follows the log already."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime
 
 import psycopg
 
 from churnguard_pipelines.connectors.database import Snapshot
-from churnguard_pipelines.errors import SchemaConflict
 from churnguard_pipelines.mirrors import Mirror, Piece, SourceTable
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.mirror_writer import MirrorWriter
@@ -68,9 +67,8 @@ class TableCopy:
 
         with ThreadPoolExecutor(AT_ONCE, f"copy-{self._table.object}") as pool:
             workers = [pool.submit(work) for _ in range(AT_ONCE)]
-        with self._fitting():
-            for worker in workers:
-                worker.result()
+        for worker in workers:
+            worker.result()
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
             complete = {"version": position["version"], "complete": True, "swept_at": self._now(transaction)}
@@ -86,7 +84,7 @@ class TableCopy:
                 cursor = greatest or cursor
                 yield part
 
-        with self._fitting(), self._warehouse.transaction(self._lane.organization_id) as transaction:
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
             read, written = self._writer(transaction).copy(parts(), binary=binary)
             position = {**self.checkpoint.position, "cursor": cursor}
             self._advance(transaction, position, Counts(read=read, written=written, stale=read - written))
@@ -109,18 +107,6 @@ class TableCopy:
                 moved = self._moved(transaction, position, Counts(read=read, written=written, stale=read - written))
             self.checkpoint = moved
             pieces.done(piece, position)
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.DataError as error:
-            said = str(error).splitlines()[0]
-            raise SchemaConflict(
-                f"a value of {self._table.object} does not fit its column in raw.{self._mirror.table}: {said}.",
-                integration_id=self._lane.integration_id,
-                remedy="The table may have been altered while it was read; the next sync looks again.",
-            ) from None
 
     def _advance(self, transaction: WarehouseTransaction, position: Position, counts: Counts) -> None:
         self.checkpoint = self._moved(transaction, position, counts)

@@ -138,10 +138,7 @@ def _check_key(mirror: Mirror, stored_key: list[str]) -> None:
 
 
 def _conflict(mirror: Mirror, what: str) -> SchemaConflict:
-    return SchemaConflict(
-        f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.",
-        remedy="Read the table anew into an empty mirror: `churnguard integrations reset` with this object.",
-    )
+    return SchemaConflict(f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.")
 
 
 def _creation(mirror: Mirror) -> Composed:
