@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -32,11 +32,18 @@ def wanted_tables(
 
 def chosen_tables(integration: IntegrationConfiguration, tables: Sequence[SourceTable]) -> list[SourceTable]:
     """Those that the configuration's patterns choose; that one matches nothing is no matter."""
+    return [table for table in tables if is_chosen(integration, table.object)]
+
+
+def is_chosen(integration: IntegrationConfiguration, object: str) -> bool:
     sync = integration.sync_config
-    return [
-        table for table in tables
-        if _matches(table.object, sync.objects) and not (sync.exclude and _matches(table.object, sync.exclude))
-    ]  # fmt: skip
+    return _matches(object, sync.objects) and not (sync.exclude and _matches(object, sync.exclude))
+
+
+def unknown_patterns(patterns: Sequence[str] | None, objects: Iterable[str]) -> list[str]:
+    """Those that match none of the objects."""
+    there = list(objects)
+    return [each for each in patterns or () if not any(_matches(object, [each]) for object in there)]
 
 
 def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_table: str) -> Mirror:
@@ -76,14 +83,14 @@ def entity_of(integration: IntegrationConfiguration, table: SourceTable) -> str:
 
 
 def _matches(object: str, patterns: Sequence[str] | None) -> bool:
-    return patterns is None or any(fnmatchcase(object, pattern) for pattern in patterns)
+    """A pattern that is somebody's very name means it, too, whatever else it matches: ``a[1]`` is one of ``a1``."""
+    return patterns is None or any(object == pattern or fnmatchcase(object, pattern) for pattern in patterns)
 
 
 def _refuse_unknown(
     integration: IntegrationConfiguration, patterns: Sequence[str] | None, tables: Sequence[SourceTable]
 ) -> None:
-    unknown = [each for each in patterns or () if not any(fnmatchcase(table.object, each) for table in tables)]
-    if unknown:
+    if unknown := unknown_patterns(patterns, [table.object for table in tables]):
         raise InvalidConfiguration(
             f"no table that may be read is called {', '.join(unknown)}.",
             integration_id=integration.integration_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from bson import Timestamp
 from churnguard_pipelines.connectors.mongodb_catalog import find_collections
 from churnguard_pipelines.connectors.mongodb_changes import opened_stream
 from churnguard_pipelines.connectors.mongodb_connection import Source
+from churnguard_pipelines.connectors.own_trouble import OWN
 from churnguard_pipelines.connectors.sdk import ObjectAccess
-from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, RequestRefused, SourceChanged
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.records import Position
 
@@ -44,7 +46,7 @@ def examine(source: Source, *, followed: bool) -> list[ObjectAccess]:
         missing = list(_missing(source))
         problem = "; ".join(what for what, _ in missing) or None
         remedy = " ".join(how for _, how in missing) or None
-        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy))
+        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy, whole=True))
     return lines
 
 
@@ -77,7 +79,7 @@ def find_oplog(source: Source) -> Oplog | None:
         with source.translated():
             ends = [local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", way)]) for way in (1, -1)]
             sizes = local.command("collStats", "oplog.rs")
-    except (PermissionMissing, ProviderUnavailable):
+    except (PermissionMissing, ProviderUnavailable, RequestRefused):
         return None
     first, last = (end["ts"] if end else None for end in ends)
     used, most = sizes.get("size"), sizes.get("maxSize")
@@ -92,6 +94,8 @@ def _collection(source: Source, name: str) -> ObjectAccess:
             source.collection(name).find_one({}, {"_id": 1})
     except PermissionMissing:
         return ObjectAccess(name, False, "it may not be read", _grant(source))
+    except OWN as error:
+        return ObjectAccess(name, False, error.message, error.remedy)
     return ObjectAccess(name, True)
 
 
@@ -123,5 +127,5 @@ def _is_waiting(source: Source, position: Position) -> bool:
 
 
 def _grant(source: Source) -> str:
-    user = source.user or "<user>"
-    return f'`db.getSiblingDB("admin").grantRolesToUser("{user}", [{{role: "read", db: "{source.name}"}}])`'
+    database, user, name = (json.dumps(each) for each in (source.user_database, source.user or "…", source.name))
+    return f'`db.getSiblingDB({database}).grantRolesToUser({user}, [{{role: "read", db: {name}}}])`'

@@ -16,7 +16,7 @@ from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
-from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, Exhausted, connected_socket
+from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, STAYS, WRONG_HOST, Exhausted, connected_socket
 from churnguard_pipelines.connectors.database_credentials import (
     certificate_file,
     clear_fields,
@@ -34,7 +34,9 @@ from churnguard_pipelines.errors import (
     ChurnGuardError,
     InvalidConfiguration,
     PermissionMissing,
+    ProviderMisbehaved,
     ProviderUnavailable,
+    RequestRefused,
     SourceChanged,
 )
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -44,6 +46,8 @@ _PROBE_SECONDS = 3
 _TLS = ("disable", "prefer", "require", "verify-full")
 _REFUSED = (18, 8000)  # the latter is Atlas's
 _FORBIDDEN = (13, 33)
+_OF_ALL = (None, 6, 7, 43, 89, 91, 134, 189, 237, 262, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436)
+"""Codes that tell of the server, the network or the moment: shut down, stepped down, interrupted, a cursor gone."""
 _LOST = (260, 280, 286)  # InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
 
 _MAJORITY = ReadConcern("majority")  # what is read is never rolled back, as what change streams tell
@@ -77,6 +81,11 @@ class Source:
     @property
     def user(self) -> str | None:
         return self.integration.credentials.username
+
+    @property
+    def user_database(self) -> str:
+        """The database in which the user is defined."""
+        return str(self._target.options.get("authSource", "admin"))
 
     @property
     def address(self) -> str:
@@ -184,11 +193,17 @@ def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGua
         return InvalidConfiguration(
             f"MongoDB cannot be connected to{said}.", integration_id=name, remedy="Correct the credentials' fields."
         )
-    return ProviderUnavailable(
-        f"MongoDB cannot be used{said}.",
-        integration_id=name,
-        remedy="Whatever was stored stays; the next sync goes on from there.",
-    )
+    if isinstance(error, BSONError):
+        return ProviderMisbehaved(
+            f"MongoDB sends what cannot be understood{said}.", integration_id=name, remedy="The next sync asks again."
+        )
+    if isinstance(error, ServerSelectionTimeoutError):
+        return ProviderUnavailable(f"MongoDB cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
+    if isinstance(error, OperationFailure) and code not in _OF_ALL:
+        return RequestRefused(
+            f"MongoDB does not answer what it is asked{said}.", integration_id=name, remedy="The next sync asks again."
+        )
+    return ProviderUnavailable(f"MongoDB cannot be used{said}.", integration_id=name, remedy=STAYS)
 
 
 def _said(error: Exception) -> str:
