@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -93,7 +92,7 @@ def _collection(source: Source, name: str) -> ObjectAccess:
         with source.translated():
             source.collection(name).find_one({}, {"_id": 1})
     except PermissionMissing:
-        return ObjectAccess(name, False, "it may not be read", _grant(source))
+        return ObjectAccess(name, False, "it may not be read", source.grant)
     except OWN as error:
         return ObjectAccess(name, False, error.message, error.remedy)
     return ObjectAccess(name, True)
@@ -107,7 +106,7 @@ def _missing(source: Source) -> Iterator[tuple[str, str]]:
         with source.client.start_session(causal_consistency=False) as session:
             opened_stream(source, [], session, None).close()
     except PermissionMissing:
-        yield "the user may not open change streams", _grant(source)
+        yield "the user may not open change streams", source.grant
     oplog = find_oplog(source)
     if oplog is not None and oplog.window < SHORTEST_WINDOW:
         yield (
@@ -124,8 +123,3 @@ def _is_waiting(source: Source, position: Position) -> bool:
         source.translated(),
     ):
         return stream.try_next() is not None
-
-
-def _grant(source: Source) -> str:
-    database, user, name = (json.dumps(each) for each in (source.user_database, source.user or "…", source.name))
-    return f'`db.getSiblingDB({database}).grantRolesToUser({user}, [{{role: "read", db: {name}}}])`'

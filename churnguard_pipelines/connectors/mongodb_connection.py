@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -83,9 +84,14 @@ class Source:
         return self.integration.credentials.username
 
     @property
-    def user_database(self) -> str:
-        """The database in which the user is defined."""
-        return str(self._target.options.get("authSource", "admin"))
+    def grant(self) -> str:
+        """The command that lets the user read the database; it is given where the user is defined."""
+        options = self._target.options
+        where, user = options.get("authSource", "admin"), options.get("username", "…")
+        return (
+            f"`db.getSiblingDB({json.dumps(where)}).grantRolesToUser({json.dumps(user)}, "
+            f'[{{role: "read", db: {json.dumps(self.name)}}}])`'
+        )
 
     @property
     def address(self) -> str:
@@ -155,7 +161,7 @@ class Source:
         try:
             yield
         except (PyMongoError, BSONError, OSError) as error:
-            raise as_ours(self.integration, error) from None
+            raise as_ours(self.integration, error, self.grant) from None
         except Exhausted as error:
             raise error.as_ours(self.integration, "MongoDB") from None
 
@@ -165,7 +171,8 @@ def version_of(time: Timestamp) -> int:
     return (time.time << 32) | time.inc
 
 
-def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGuardError:
+def as_ours(integration: IntegrationConfiguration, error: Exception, grant: str) -> ChurnGuardError:
+    """``grant``: what lets the user read."""
     name = integration.integration_id
     code = error.code if isinstance(error, OperationFailure) else None
     said = quoted(integration, _said(error))
@@ -180,7 +187,7 @@ def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGua
         return PermissionMissing(
             f"MongoDB refuses permission{said}.",
             integration_id=name,
-            remedy="Grant the user the role `read` on the database.",
+            remedy=grant,
         )
     if code in _LOST:
         return SourceChanged(

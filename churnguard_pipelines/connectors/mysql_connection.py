@@ -123,7 +123,9 @@ def as_ours(integration: IntegrationConfiguration, error: Exception, *, connecti
         )
     if code in _FORBIDDEN:
         return PermissionMissing(
-            f"MySQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
+            f"MySQL refuses permission{said}.",
+            integration_id=name,
+            remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
     if code == _ALTERED:
         return ProviderUnavailable(

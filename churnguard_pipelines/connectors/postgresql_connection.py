@@ -206,7 +206,9 @@ def _as_ours(
         )
     if state == "42501":
         return PermissionMissing(
-            f"PostgreSQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
+            f"PostgreSQL refuses permission{said}.",
+            integration_id=name,
+            remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
     if state is not None and not state.startswith(_OF_ALL):
         return RequestRefused(
