@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from churnguard_pipelines.connectors.mirroring import (
 from churnguard_pipelines.connectors.own_trouble import OWN, told_of
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
-from churnguard_pipelines.connectors.table_copy import TableCopy
+from churnguard_pipelines.connectors.table_copy import AT_ONCE, TableCopy
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import (
     ChurnGuardError,
@@ -202,6 +203,7 @@ class _Run:
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
         self._warehouse = Warehouse(store)
         self._resources = ExitStack()
+        self._workers = ThreadPoolExecutor(AT_ONCE, "copy")
         self._opened: Snapshot | None = None
         self._found: list[SourceTable] = []
         self._absent: list[SourceTable] = []
@@ -228,7 +230,7 @@ class _Run:
         return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
-        with self._resources:
+        with self._resources, self._workers:
             for table in self.tables.values():
                 self._prepare(table)
             try:
@@ -279,7 +281,7 @@ class _Run:
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
-        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id)
+        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
         if self._mode == DataSyncMode.FULL or before is None or not before["complete"]:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
             copy.read_whole(self._snapshot(), binary=self._connector.binary)

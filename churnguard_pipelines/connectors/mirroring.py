@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import count
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
@@ -99,11 +100,13 @@ def _refuse_unknown(
 
 
 def _free(name: str, taken: set[str]) -> str:
-    wanted = _cut(name)
-    while wanted in taken:
-        wanted = _cut(f"source_{wanted}")
-    return wanted
+    """As it is, else with ``source_`` in front, else numbered: many long names begin alike."""
+    for wanted in (_cut(name, ""), f"source_{name}", f"source_source_{name}"):
+        if wanted not in taken and len(wanted.encode()) <= _LONGEST_NAME:
+            return wanted
+    return next(wanted for number in count(2) if (wanted := _cut(name, f"_{number}")) not in taken)
 
 
-def _cut(name: str) -> str:
-    return name.replace("\0", "\u2400").encode()[:_LONGEST_NAME].decode(errors="ignore")
+def _cut(name: str, ending: str) -> str:
+    shown = name.replace("\0", "\u2400").encode()
+    return shown[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
