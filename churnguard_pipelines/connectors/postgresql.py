@@ -18,6 +18,7 @@ from churnguard_pipelines.connectors.postgresql_changes import (
     drop_publication,
     drop_slot,
     publish,
+    slot_name,
 )
 from churnguard_pipelines.connectors.postgresql_check import examine, owners
 from churnguard_pipelines.connectors.postgresql_connection import (
@@ -86,7 +87,10 @@ class PostgreSQL(DatabaseConnector):
         reason = self._known(table.object).unfollowable
         if reason is None and (owner := self._owners.get(table.object)) is not None:
             user = Identifier(str(self.integration.credentials.username)).as_string(None)
-            return f"only its owner {owner} may publish them. `GRANT {owner} TO {user}` would change that."
+            return (
+                f"only its owner {owner} may publish them. `GRANT {owner} TO {user}` would change that, or a "
+                f"publication {slot_name(self.integration.integration_id)} that has it."
+            )
         return reason
 
     def begin_changes(self, tables: Sequence[SourceTable]) -> Position:
