@@ -3,6 +3,7 @@
 ChurnGuardError
   InvalidConfiguration      a setting, a file or an argument is wrong; nothing was started
   DatabaseUnavailable       PostgreSQL cannot be reached or used
+    TableInUse              one table has to be changed, and somebody does not let go of it
   SecretsUnreadable         the encryption key does not open what is stored
   NotFound                  no such organization, integration, object or record
   LaneTakenOver             another run moved this lane's checkpoint; ours wrote nothing
@@ -49,6 +50,10 @@ class InvalidConfiguration(ChurnGuardError):
 
 
 class DatabaseUnavailable(ChurnGuardError):
+    pass
+
+
+class TableInUse(DatabaseUnavailable):
     pass
 
 

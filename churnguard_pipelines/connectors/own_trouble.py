@@ -19,10 +19,13 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     RequestRefused,
     SchemaConflict,
+    TableInUse,
 )
 from churnguard_pipelines.mirrors import Change, SourceTable
 
-OWN = (InvalidConfiguration, NotFound, PermissionMissing, ProviderMisbehaved, RequestRefused, SchemaConflict)
+OWN = (
+    InvalidConfiguration, NotFound, PermissionMissing, ProviderMisbehaved, RequestRefused, SchemaConflict, TableInUse,
+)  # fmt: skip
 """Errors that, raised while one table is worked on, say something about that table."""
 
 _OF_ALL = ("08", "40", "53", "55", "57", "58")

@@ -121,7 +121,9 @@ class PostgreSQLSnapshot(Snapshot):
     def _connection(self) -> Connection:
         """This thread's own, inside the snapshot."""
         connection: Connection | None = getattr(self._own, "connection", None)
-        if connection is None or connection.info.transaction_status is not TransactionStatus.INTRANS:  # lost, or failed
+        if connection is not None and connection.info.transaction_status is not TransactionStatus.INTRANS:
+            connection.close()  # it is lost, or an error has ended its view
+        if connection is None or connection.closed:
             connection = connect(self._integration)
             with self._lock:
                 self._connections.append(connection)

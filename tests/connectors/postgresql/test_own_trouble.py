@@ -12,7 +12,7 @@ from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, loa
 from churnguard_pipelines.connectors.database_sync import opened_database, reset_database
 from churnguard_pipelines.connectors.postgresql_changes import number as bytes_of_log
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store import catalogue
+from churnguard_pipelines.store import catalogue, locks
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.warehouse import Warehouse
 from tests.connectors.conftest import statuses
@@ -119,6 +119,24 @@ def test_changes_that_are_refused_at_any_statement_stop_that_table_alone(
     assert [each for each in made if not any(each in statement for statement in refused)] == []
     assert set(statuses(sync(store)).values()) == {"succeeded"}
     assert mirrored(store, "victim", *columns) == in_source(source, "victim", *columns)
+
+
+def test_a_mirror_that_somebody_does_not_let_go_of_holds_up_nothing_else(
+    store: Store, register: Register, source: Source, administrator_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_TABLE_SECONDS", 1)
+    source.execute("CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE zebras (id int PRIMARY KEY)")
+    integration = register(sync_mode="real_time")
+    sync(store)
+    with psycopg.connect(administrator_url) as analyst:
+        analyst.execute("SELECT FROM raw.postgresql_acme_db_users")  # and the transaction is left open
+        source.execute(
+            "ALTER TABLE users ADD email text; INSERT INTO users VALUES (1, 'a'); INSERT INTO zebras VALUES (1)"
+        )
+        follow_until(store, integration, "zebras", "1")
+        assert "postgresql_acme_db_users has to be changed, but has been in use" in problem(store, "users")
+    assert statuses(sync(store)) == {"users": "succeeded", "zebras": "succeeded"}
+    assert mirrored(store, "users", "id", "email") == [("1", "a")]
 
 
 def test_what_no_mirror_can_hold_stops_its_table_with_a_word_about_it(
