@@ -111,3 +111,14 @@ class MirrorType:
     def sql(self) -> SQL:
         """The only way from a type to a statement."""
         return SQL(str(self))
+
+
+_ORDERED = {
+    Base.SMALLINT, Base.INTEGER, Base.BIGINT, Base.NUMERIC, Base.REAL, Base.DOUBLE, Base.TEXT, Base.DATE,
+    Base.TIMESTAMP, Base.TIMESTAMPTZ, Base.TIME, Base.TIMETZ, Base.INTERVAL, Base.OID, Base.XID8, Base.PG_LSN,
+}  # fmt: skip
+
+
+def is_ordered(kind: MirrorType) -> bool:
+    """Whether every PostgreSQL and the other sources know the greatest of its values."""
+    return kind.base in _ORDERED and not kind.array

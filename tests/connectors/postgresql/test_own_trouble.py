@@ -238,3 +238,15 @@ def test_a_question_that_fails_for_one_table_does_not_fail_for_the_next(
     assert statuses(report) == {"broken": "failed", "zebras": "succeeded"}
     assert "division by zero" in str(report.objects["broken"].error)
     assert mirrored(store, "zebras", "id") == [("1",), ("2",)]
+
+
+@pytest.mark.parametrize("kind", ["boolean", "jsonb", "int[]"])
+def test_a_column_that_has_no_greatest_value_is_no_cursor(
+    store: Store, register: Register, source: Source, kind: str
+) -> None:
+    source.execute(f"CREATE TABLE flags (id int PRIMARY KEY, updated_at {kind}); INSERT INTO flags VALUES (1)")
+    register(sync_mode="incremental")
+    sync(store)
+    source.execute("INSERT INTO flags VALUES (2)")
+    assert statuses(sync(store)) == {"flags": "succeeded"}
+    assert mirrored(store, "flags", "id") == [("1",), ("2",)]
