@@ -37,7 +37,6 @@ from churnguard_pipelines.errors import (
     SchemaConflict,
     SourceChanged,
 )
-from churnguard_pipelines.mirror_types import is_ordered
 from churnguard_pipelines.mirrors import Mirror, SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
@@ -297,7 +296,7 @@ class _Run:
 
     def _increment(self, copy: TableCopy, table: SourceTable, mirror: Mirror) -> None:
         column = self._integration.sync_config.incremental_field
-        if table.keyless or not any(item.name == column and is_ordered(item.type) for item in table.columns):
+        if table.keyless or not any(item.name == column and item.type.ordered for item in table.columns):
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
             return
         assert copy.checkpoint is not None
