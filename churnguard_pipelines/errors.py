@@ -3,11 +3,12 @@
 ChurnGuardError
   InvalidConfiguration      a setting, a file or an argument is wrong; nothing was started
   DatabaseUnavailable       PostgreSQL cannot be reached or used
+    TableInUse              one table has to be changed, and somebody does not let go of it
   SecretsUnreadable         the encryption key does not open what is stored
   NotFound                  no such organization, integration, object or record
   LaneTakenOver             another run moved this lane's checkpoint; ours wrote nothing
   SourceChanged             the checkpoint belongs to another source (another account, another server)
-  SchemaConflict            a source table changed so that its mirror cannot follow; the other tables go on
+  SchemaConflict            a source table has or became what its mirror cannot hold; the other tables go on
   Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
   SyncFailed                some objects of a sync failed; the message lists each with its cause
   TooBusy                   not now: what was begun before holds all the places there are
@@ -49,6 +50,10 @@ class InvalidConfiguration(ChurnGuardError):
 
 
 class DatabaseUnavailable(ChurnGuardError):
+    pass
+
+
+class TableInUse(DatabaseUnavailable):
     pass
 
 

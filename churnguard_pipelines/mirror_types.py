@@ -68,6 +68,10 @@ class Base(Enum):
     TXID_SNAPSHOT = "txid_snapshot"
 
 
+_ORDERED = (
+    Base.SMALLINT, Base.INTEGER, Base.BIGINT, Base.NUMERIC, Base.REAL, Base.DOUBLE, Base.TEXT, Base.DATE,
+    Base.TIMESTAMP, Base.TIMESTAMPTZ, Base.TIME, Base.TIMETZ, Base.INTERVAL, Base.OID, Base.XID8, Base.PG_LSN,
+)  # fmt: skip
 _WRITTEN = re.compile(r"([a-z][a-z0-9_ ]*)(?:\(([0-9]{1,4}),(-?[0-9]{1,4})\))?(\[\])?", re.ASCII)
 _MOST_DIGITS = 1000
 
@@ -106,6 +110,11 @@ class MirrorType:
     def element(self) -> MirrorType:
         """Of an array; any other type itself."""
         return MirrorType(self.base, self.digits)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether every PostgreSQL, and any other source, knows the greatest of its values."""
+        return self.base in _ORDERED and not self.array
 
     @property
     def sql(self) -> SQL:

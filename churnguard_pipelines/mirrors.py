@@ -27,7 +27,7 @@ class SourceTable:
     """``object``: its name to us, e.g. ``users`` or ``billing.invoices``. ``key``: the columns that identify a row.
 
     ``keyless``: the source has no key; ``key`` is then a column that the connector numbers rows with, which holds
-    within one full read only. ``rows``: the source's own estimate.
+    within one full read only. ``rows``: the source's own estimate. ``problem``: why it cannot be read now.
     """
 
     object: str
@@ -35,6 +35,7 @@ class SourceTable:
     key: tuple[str, ...]
     keyless: bool = False
     rows: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

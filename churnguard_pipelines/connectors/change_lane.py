@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,10 +15,11 @@ import psycopg
 from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.database import ChangeLog, DatabaseConnector
 from churnguard_pipelines.connectors.mirroring import chosen_tables, mirror_of
+from churnguard_pipelines.connectors.own_trouble import OWN, told_of
 from churnguard_pipelines.connectors.read_ahead import ReadAhead
 from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.engine.net_changes import Net, collapse
-from churnguard_pipelines.errors import ProviderUnavailable, SchemaConflict
+from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Drift, Lane, Position
@@ -32,6 +33,7 @@ LANE = "changes"
 QUIET = 1.0  # seconds without a change after which a log counts as read to its end
 KEEP_IDLE_EVERY = 5.0  # seconds between checkpoints of a source that moves on without changes for us
 REST_OF_TRANSACTION = 60.0
+FETCHED_AT_ONCE = 1000  # keys that a source is asked for in one statement
 
 _log = logging.getLogger(__name__)
 
@@ -139,13 +141,15 @@ class ChangeLane:
         entries = catalogue.entries(self._store, self._integration.integration_id)
         wanted = {table.object for table in chosen_tables(self._integration, [each.table for each in entries.values()])}
         self._tables, self._mirrors = {}, {}
-        with self._store.organization(self._lane.organization_id) as connection:
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
             for name, entry in entries.items():
-                if name in wanted and entry.problem is None and mirror_tables.exists(connection, entry.raw_table):
-                    self._tables[name] = entry.table
-                    self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
-                else:
-                    checkpoints.forget(connection, replace(self._lane, name=name))
+                with self._apart(transaction, entry.table):
+                    wants = name in wanted and entry.problem is None
+                    if wants and mirror_tables.exists(transaction.connection, entry.raw_table):
+                        self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
+                        self._tables[name] = entry.table
+                    else:
+                        checkpoints.forget(transaction.connection, replace(self._lane, name=name))
 
     def _keep_position(self, log: ChangeLog) -> None:
         """Now and then, so that an idle source's position does not grow old, nor its log; and a lane that was taken
@@ -197,8 +201,21 @@ class ChangeLane:
     def _store_rows(
         self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]
     ) -> None:
-        for net in collapse(changes, self._mirrors):
-            counts.setdefault(net.mirror.object, Counts()).add(self._store_net(transaction, net))
+        for name, own in _by_object(changes).items():
+            if name in self._mirrors:
+                with self._apart(transaction, self._tables[name]):
+                    [net] = collapse(own, {name: self._mirrors[name]})
+                    stored = self._store_net(transaction, net)
+                    counts.setdefault(name, Counts()).add(stored)
+
+    @contextmanager
+    def _apart(self, transaction: WarehouseTransaction, table: SourceTable) -> Iterator[None]:
+        """What goes wrong with this table is undone and stops it; the others go on, and so does the lane."""
+        try:
+            with told_of(table, self._lane.integration_id), transaction.connection.begin_nested():
+                yield
+        except OWN as error:
+            self._stop(transaction, table.object, said(error))
 
     def _store_net(self, transaction: WarehouseTransaction, net: Net) -> Counts:
         writer = self._writer(transaction, net.mirror)
@@ -227,9 +244,12 @@ class ChangeLane:
         table = self._tables[net.mirror.object]
         names = [column.name for column in net.mirror.staged]
         places = [names.index(name) for name in net.mirror.key]
-        found = self._connector.fetch(table, keys)
         versions = {tuple(map(str, key)): version for key, (version, _) in net.rows.items()}
-        return writer.upsert([(versions[tuple(str(row[place]) for place in places)], row) for row in found])
+        written = 0
+        for start in range(0, len(keys), FETCHED_AT_ONCE):
+            found = self._connector.fetch(table, keys[start : start + FETCHED_AT_ONCE])
+            written += writer.upsert([(versions[tuple(str(row[place]) for place in places)], row) for row in found])
+        return written
 
     def _begin_anew(self, transaction: WarehouseTransaction, object: str) -> None:
         """A copy of a table that is truncated meanwhile must not bring the old rows back."""
@@ -246,26 +266,24 @@ class ChangeLane:
             self._stop(transaction, change.object, change.reason or "its changes cannot be read any more.")
             return
         assert change.table is not None
-        mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
-        try:
+        with self._apart(transaction, self._tables[change.object]):
+            mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
             with transaction.as_owner() as connection:
                 drift = mirror_tables.ensure(connection, mirror)
-        except SchemaConflict as error:
-            self._stop(transaction, change.object, said(error))
-            return
-        lane = replace(self._lane, name=change.object)
-        record_drift(transaction.connection, lane, change.object, drift)
-        if has_grown(drift):
-            checkpoints.forget(transaction.connection, lane)
-        catalogue.remember(self._store, self._integration, [(change.table, change.object)])
-        self._tables[change.object], self._mirrors[change.object] = change.table, mirror
+            lane = replace(self._lane, name=change.object)
+            record_drift(transaction.connection, lane, change.object, drift)
+            if has_grown(drift):
+                checkpoints.forget(transaction.connection, lane)
+            catalogue.remember(self._store, self._integration, [(change.table, change.object)])
+            self._tables[change.object], self._mirrors[change.object] = change.table, mirror
 
     def _stop(self, transaction: WarehouseTransaction, object: str, reason: str) -> None:
         """Until a sync finds nothing wrong with it any more, and reads it once more."""
         _log.warning("%s: %s is not followed any more: %s", self._integration.integration_id, object, reason)
         catalogue.set_problem(self._store, self._integration.integration_id, object, reason)
         checkpoints.forget(transaction.connection, replace(self._lane, name=object))
-        del self._mirrors[object], self._tables[object]
+        self._mirrors.pop(object, None)
+        self._tables.pop(object, None)
 
     def _writer(self, transaction: WarehouseTransaction, mirror: Mirror) -> MirrorWriter:
         return MirrorWriter(transaction.connection, mirror, self._lane.organization_id, self._lane.integration_id)
@@ -274,3 +292,10 @@ class ChangeLane:
     def _source(self) -> str:
         assert self.checkpoint is not None
         return self.checkpoint.source
+
+
+def _by_object(changes: Sequence[Change]) -> Mapping[str, Sequence[Change]]:
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.object, []).append(change)
+    return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,18 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.mirroring import chosen_tables, entity_of, mirror_of, wanted_tables
-from churnguard_pipelines.connectors.sdk import ConnectionReport
+from churnguard_pipelines.connectors.mirroring import (
+    chosen_tables,
+    entity_of,
+    is_chosen,
+    mirror_of,
+    unknown_patterns,
+    wanted_tables,
+)
+from churnguard_pipelines.connectors.own_trouble import OWN, told_of
+from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
-from churnguard_pipelines.connectors.table_copy import TableCopy
+from churnguard_pipelines.connectors.table_copy import AT_ONCE, TableCopy
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import (
     ChurnGuardError,
@@ -61,10 +70,11 @@ def opened_database(store: Store, integration: IntegrationConfiguration) -> Iter
 
 
 def check_database(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
-    """Whatever a server answers is the trouble of its integration alone, who checks several goes on with the next."""
+    """Of what the configuration chooses. Whatever a server answers is the trouble of its integration alone, who checks
+    several goes on with the next."""
     with opened_database(store, integration) as connector:
         try:
-            return connector.check()
+            return _as_chosen(integration, connector.check())
         except ChurnGuardError:
             raise
         except Exception as error:
@@ -76,9 +86,22 @@ def check_database(store: Store, integration: IntegrationConfiguration) -> Conne
             ) from error
 
 
+def _as_chosen(integration: IntegrationConfiguration, report: ConnectionReport) -> ConnectionReport:
+    """Without the tables that no sync will read, and with what one will miss."""
+    tables = [line for line in report.objects if not line.whole]
+    lines = [line for line in report.objects if line.whole or is_chosen(integration, line.object)]
+    discover = f"`churnguard integrations discover {integration.integration_id}` lists the tables that there are."
+    unknown = unknown_patterns(integration.sync_config.objects, [line.object for line in tables])
+    lines += [ObjectAccess(each, False, "no table that may be read is called so", discover) for each in unknown]
+    if all(line.whole and line.readable for line in lines):
+        problem = "none that may be read is wanted"
+        lines.append(ObjectAccess("tables", False, problem, discover, whole=True))
+    return replace(report, objects=tuple(lines))
+
+
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """``wanted``: the configuration chooses it. ``unfollowable``: why its changes cannot be followed as wanted."""
+    """``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or followed as wanted."""
 
     table: SourceTable
     wanted: bool
@@ -92,7 +115,9 @@ def discover(store: Store, integration: IntegrationConfiguration) -> list[Discov
         tables = connector.discover()
         wanted = {table.object for table in chosen_tables(integration, tables)}
         return [
-            Discovered(table, table.object in wanted, connector.unfollowable(table) if followed else None)
+            Discovered(
+                table, table.object in wanted, table.problem or (connector.unfollowable(table) if followed else None)
+            )
             for table in tables
         ]
 
@@ -135,22 +160,23 @@ def reset_database(
 ) -> list[str]:
     """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
 
-    Rows stay until then. A mirror that its table has outgrown is dropped and made anew.
+    Rows stay until then. A mirror that its table has outgrown is dropped; the sync makes it anew.
     """
     entries = catalogue.entries(store, integration.integration_id)
     chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
     own = integration.organization_id, integration.integration_id
     for table in chosen:
         mirror = mirror_of(integration, table, entries[table.object].raw_table)
-        with store.owner() as connection:
-            try:
+        try:
+            with told_of(table, integration.integration_id), store.owner() as connection:
                 mirror_tables.ensure(connection, mirror)
-            except SchemaConflict:
+        except SchemaConflict:
+            with store.owner() as connection:
                 mirror_tables.drop(connection, mirror.table)
-                mirror_tables.ensure(connection, mirror)
         with Warehouse(store).transaction(integration.organization_id) as transaction:
             checkpoints.forget(transaction.connection, Lane(*own, table.object))
-            MirrorWriter(transaction.connection, mirror, *own).forget_versions()
+            if mirror_tables.exists(transaction.connection, mirror.table):
+                MirrorWriter(transaction.connection, mirror, *own).forget_versions()
         catalogue.set_problem(store, integration.integration_id, table.object, None)
     if objects is None:
         with store.organization(integration.organization_id) as connection:
@@ -177,13 +203,13 @@ class _Run:
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
         self._warehouse = Warehouse(store)
         self._resources = ExitStack()
+        self._workers = ThreadPoolExecutor(AT_ONCE, "copy")
         self._opened: Snapshot | None = None
         self._found: list[SourceTable] = []
         self._absent: list[SourceTable] = []
         self._identity = ""
-        self._raw_names: dict[str, str] = {}
         self._mirrors: dict[str, Mirror] = {}
-        self._problems: dict[str, ChurnGuardError] = {}
+        self._problems: dict[str, Exception] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
         }  # as last seen, for the page of a sync that cannot even look
@@ -192,19 +218,19 @@ class _Run:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
         known = self.tables
-        self._found = [
-            self._connector.settled(table, known[table.object]) if table.object in known else table
-            for table in self._connector.discover()
-        ]
+        self._found = [self._settled(table, known.get(table.object)) for table in self._connector.discover()]
         tables = wanted_tables(self._integration, self._found, objects)
         self.tables = {table.object: table for table in tables}
         if objects is None:
             self._absent = [table for name, table in known.items() if name not in self.tables]
-        names = [(table, entity_of(self._integration, table)) for table in tables]
-        self._raw_names = catalogue.remember(self._store, self._integration, names)
+
+    def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
+        if known is None:
+            return found
+        return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
-        with self._resources:
+        with self._resources, self._workers:
             for table in self.tables.values():
                 self._prepare(table)
             try:
@@ -227,23 +253,35 @@ class _Run:
     def _prepare(self, table: SourceTable) -> None:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
-            self._refuse_unfollowable(table)
-            self._mirrors[table.object] = self._mirror(table)
-            problem = None
-        except ChurnGuardError as error:
+            with told_of(table, self._integration.integration_id):
+                named = [(table, entity_of(self._integration, table))]
+                raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
+                self._refuse_unreadable(table)
+                mirror = self._mirror(table, raw_table)
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
+            self._mirrors[table.object] = mirror
+        except Exception as error:
             self._problems[table.object] = error
-            problem = said(error)
-        catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
+            if isinstance(error, ChurnGuardError):
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, said(error))
 
     def _one(self, name: str) -> None:
         if name in self._problems:
             raise self._problems[name]
+        try:
+            with told_of(self.tables[name], self._integration.integration_id):
+                self._bring_up_to_date(name)
+        except OWN as error:
+            catalogue.set_problem(self._store, self._integration.integration_id, name, said(error))
+            raise
+
+    def _bring_up_to_date(self, name: str) -> None:
         table, mirror = self.tables[name], self._mirrors[name]
         lane = self._lane(name)
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
-        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id)
+        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
         if self._mode == DataSyncMode.FULL or before is None or not before["complete"]:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
@@ -258,7 +296,7 @@ class _Run:
 
     def _increment(self, copy: TableCopy, table: SourceTable, mirror: Mirror) -> None:
         column = self._integration.sync_config.incremental_field
-        if table.keyless or column not in {item.name for item in table.columns}:
+        if table.keyless or not any(item.name == column and item.type.ordered for item in table.columns):
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
             return
         assert copy.checkpoint is not None
@@ -279,8 +317,8 @@ class _Run:
             self._opened = self._resources.enter_context(wanted)
         return self._opened
 
-    def _mirror(self, table: SourceTable) -> Mirror:
-        mirror = mirror_of(self._integration, table, self._raw_names[table.object])
+    def _mirror(self, table: SourceTable, raw_table: str) -> Mirror:
+        mirror = mirror_of(self._integration, table, raw_table)
         with self._store.owner() as connection:
             drift = mirror_tables.ensure(connection, mirror)
         with self._store.organization(self._integration.organization_id) as connection:
@@ -289,7 +327,9 @@ class _Run:
                 checkpoints.forget(connection, self._lane(table.object))
         return mirror
 
-    def _refuse_unfollowable(self, table: SourceTable) -> None:
+    def _refuse_unreadable(self, table: SourceTable) -> None:
+        if table.problem is not None:
+            raise ProviderMisbehaved(table.problem, integration_id=self._integration.integration_id)
         reason = self._connector.unfollowable(table) if self._followed else None
         if reason is not None:
             raise PermissionMissing(
@@ -336,7 +376,7 @@ class _Run:
     def _followable(self) -> list[SourceTable]:
         """All that the integration follows, whichever of them this sync was asked for."""
         every = wanted_tables(self._integration, self._found)
-        return [table for table in every if self._connector.unfollowable(table) is None]
+        return [table for table in every if not table.problem and self._connector.unfollowable(table) is None]
 
     def _drain(self) -> ChurnGuardError | None:
         """What changed while the tables were read, unless a session follows the log already."""

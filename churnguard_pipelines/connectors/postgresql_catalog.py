@@ -9,11 +9,10 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from churnguard_pipelines.connectors.database import row_number
 from churnguard_pipelines.connectors.postgresql_types import Types
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
-
-ROW_NUMBER = "source_row"
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relkind = 'p', c.relpersistence = 'u', c.relreplident::text,
@@ -64,7 +63,7 @@ class FoundTable:
         return SQL(", ").join([SQL("{}::bigint").format(Literal(version)), *values])
 
     def value(self, column: str, leaf: int = 0) -> Composable:
-        if column == ROW_NUMBER and self.table.keyless:
+        if self.table.keyless and column == self.table.key[0]:
             place = SQL("(ctid::text::point)")  # (page, number in it); a page has less than 65,536
             number = SQL("({} * 281474976710656 + {place}[0]::bigint * 65536 + {place}[1]::bigint)")
             return number.format(Literal(leaf), place=place)
@@ -95,13 +94,14 @@ def _found(
     connection: psycopg.Connection[Any], row: Any, columns: Sequence[Any], keys: Sequence[Any], types: Types
 ) -> FoundTable:
     schema, name, oid, partitioned, unlogged, identity, estimate = row
-    key = next((item for item in keys if item[3] or item[2] or identity != "i"), None)
     kinds = {column[1]: types.kind(column[2], column[3]) for column in columns}
+    key = next((item for item in keys if item[3] or item[2] or identity != "i"), None)
+    number = row_number(kinds)
     declared = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
     if key is None:
-        declared = (SourceColumn(ROW_NUMBER, MirrorType(Base.BIGINT), "ctid"), *declared)
+        declared = (SourceColumn(number, MirrorType(Base.BIGINT), "ctid"), *declared)
     table = SourceTable(
-        object_name(schema, name), declared, tuple(key[4]) if key else (ROW_NUMBER,), keyless=key is None, rows=estimate
+        object_name(schema, name), declared, tuple(key[4]) if key else (number,), keyless=key is None, rows=estimate
     )
     leaves: tuple[tuple[str, str], ...] = ((schema, name),)
     if partitioned:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from churnguard_pipelines.connectors.database import OVERLAP_SECONDS, Snapshot
@@ -120,6 +121,8 @@ class PostgreSQLSnapshot(Snapshot):
     def _connection(self) -> Connection:
         """This thread's own, inside the snapshot."""
         connection: Connection | None = getattr(self._own, "connection", None)
+        if connection is not None and connection.info.transaction_status is not TransactionStatus.INTRANS:
+            connection.close()  # it is lost, or an error has ended its view
         if connection is None or connection.closed:
             connection = connect(self._integration)
             with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -18,6 +19,8 @@ from churnguard_pipelines.store import ledger
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration, set_status
 from churnguard_pipelines.store.ledger import SyncReport
+
+_log = logging.getLogger(__name__)
 
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
@@ -66,6 +69,9 @@ def each_object(
             ledger.set_object(store, sync_id, name, status="failed", error=said(error), calls=new_calls())
             if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
                 return error
+        except Exception as error:
+            _log.exception("%s of %s ended unexpectedly", name, sync_id)
+            ledger.set_object(store, sync_id, name, status="failed", error=said(_unforeseen(error)), calls=new_calls())
         finally:
             on_object(name)
     return None
@@ -77,11 +83,15 @@ def said(error: ChurnGuardError) -> str:
 
 def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
     """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
-    failure = ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
+    failure = _unforeseen(error)
     for name, item in ledger.get_sync(store, sync_id).objects.items():
         if item.status == "running":
             ledger.set_object(store, sync_id, name, status="failed", error=said(failure))
     _finish(store, integration, sync_id, failure)
+
+
+def _unforeseen(error: BaseException) -> ChurnGuardError:
+    return ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
 
 
 def _finish(

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, wait
+from contextlib import ExitStack
 from datetime import datetime
 
 import psycopg
 
 from churnguard_pipelines.connectors.database import Snapshot
-from churnguard_pipelines.errors import SchemaConflict
 from churnguard_pipelines.mirrors import Mirror, Piece, SourceTable
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.mirror_writer import MirrorWriter
@@ -25,7 +24,8 @@ AT_ONCE = 2
 
 
 class TableCopy:
-    """``checkpoint``: where the lane stands now."""
+    """``checkpoint``: where the lane stands now. ``workers``: ``AT_ONCE`` threads, the same for all tables: a snapshot
+    may keep a connection to the source for each that it meets."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class TableCopy:
         source: str,
         checkpoint: Checkpoint | None,
         sync_id: str,
+        workers: Executor,
     ) -> None:
         self._warehouse = warehouse
         self._lane = lane
@@ -44,6 +45,7 @@ class TableCopy:
         self._source = source
         self.checkpoint = checkpoint
         self._sync_id = sync_id
+        self._workers = workers
         self._commits = threading.Lock()
 
     def read_whole(self, snapshot: Snapshot, *, binary: bool) -> None:
@@ -66,11 +68,10 @@ class TableCopy:
                     pieces.stop()
                     raise
 
-        with ThreadPoolExecutor(AT_ONCE, f"copy-{self._table.object}") as pool:
-            workers = [pool.submit(work) for _ in range(AT_ONCE)]
-        with self._fitting():
-            for worker in workers:
-                worker.result()
+        copying = [self._workers.submit(work) for _ in range(AT_ONCE)]
+        wait(copying)
+        for each in copying:
+            each.result()
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
             complete = {"version": position["version"], "complete": True, "swept_at": self._now(transaction)}
@@ -86,7 +87,7 @@ class TableCopy:
                 cursor = greatest or cursor
                 yield part
 
-        with self._fitting(), self._warehouse.transaction(self._lane.organization_id) as transaction:
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
             read, written = self._writer(transaction).copy(parts(), binary=binary)
             position = {**self.checkpoint.position, "cursor": cursor}
             self._advance(transaction, position, Counts(read=read, written=written, stale=read - written))
@@ -109,18 +110,6 @@ class TableCopy:
                 moved = self._moved(transaction, position, Counts(read=read, written=written, stale=read - written))
             self.checkpoint = moved
             pieces.done(piece, position)
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.DataError as error:
-            said = str(error).splitlines()[0]
-            raise SchemaConflict(
-                f"a value of {self._table.object} does not fit its column in raw.{self._mirror.table}: {said}.",
-                integration_id=self._lane.integration_id,
-                remedy="The table may have been altered while it was read; the next sync looks again.",
-            ) from None
 
     def _advance(self, transaction: WarehouseTransaction, position: Position, counts: Counts) -> None:
         self.checkpoint = self._moved(transaction, position, counts)

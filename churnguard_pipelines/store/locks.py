@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.sql import Identifier
 from sqlalchemy import Connection
 
-from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.errors import DatabaseUnavailable, TableInUse
 
 
 class Shared(Enum):
@@ -71,7 +71,7 @@ def take_table(connection: Connection, name: str) -> None:
     """A table of ``raw`` for a change of it, until the transaction ends; as its owner. Whoever may read it can keep us
     from it, by a transaction that is left open; but not for long, because all others wait behind us.
 
-    Raises ``DatabaseUnavailable``.
+    Raises ``TableInUse``.
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_SECONDS}s'")
     table = Identifier("raw", name).as_string(None).replace("%", "%%")
@@ -80,7 +80,7 @@ def take_table(connection: Connection, name: str) -> None:
     except sa.exc.OperationalError as error:
         if not isinstance(error.orig, errors.LockNotAvailable):
             raise
-        raise DatabaseUnavailable(
+        raise TableInUse(
             f"raw.{name} has to be changed, but has been in use for {_TABLE_SECONDS} s.",
             remedy="The next sync tries again; `pg_stat_activity` shows who uses it.",
         ) from None

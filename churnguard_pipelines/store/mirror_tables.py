@@ -39,7 +39,7 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
 
     Nothing but the table itself is locked meanwhile: to widen a large one takes long, and is nobody else's matter.
     Returns what was added and widened. Raises ``SchemaConflict`` for a type or a key that changed in a way that the
-    stored rows cannot follow, ``DatabaseUnavailable`` if others do not let go of the table; nothing is changed then.
+    stored rows cannot follow, ``TableInUse`` if others do not let go of the table; nothing is changed then.
     """
     if not exists(connection, mirror.table) and _made(connection, mirror):
         return []
@@ -58,7 +58,7 @@ def exists(connection: Connection, table: str) -> bool:
 
 
 def drop(connection: Connection, table: str) -> None:
-    """As owner; for a mirror that is to be made anew. Raises ``DatabaseUnavailable`` as ``ensure`` does."""
+    """As owner; for a mirror that is to be made anew. Raises ``TableInUse`` as ``ensure`` does."""
     if not exists(connection, table):
         return
     locks.take_table(connection, table)
@@ -138,10 +138,7 @@ def _check_key(mirror: Mirror, stored_key: list[str]) -> None:
 
 
 def _conflict(mirror: Mirror, what: str) -> SchemaConflict:
-    return SchemaConflict(
-        f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.",
-        remedy="Read the table anew into an empty mirror: `churnguard integrations reset` with this object.",
-    )
+    return SchemaConflict(f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.")
 
 
 def _creation(mirror: Mirror) -> Composed:
