@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
@@ -16,6 +18,14 @@ def load(connection: Connection, lane: Lane) -> Checkpoint | None:
         sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
     ).one_or_none()
     return Checkpoint(row.position, row.source, row.version) if row else None
+
+
+def versions(connection: Connection, of: Lane, names: Sequence[str]) -> dict[str, int]:
+    """Of those tables, of ``of``'s integration, that a copy has read to the end: the version that it has seen."""
+    here = table.c.organization_id == of.organization_id, table.c.integration_id == of.integration_id
+    complete = table.c.lane.in_(names), table.c.position["complete"].as_boolean()
+    rows = connection.execute(sa.select(table.c.lane, table.c.position).where(*here, *complete))
+    return {row.lane: row.position["version"] for row in rows}
 
 
 def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to: Position, source: str) -> Checkpoint:
