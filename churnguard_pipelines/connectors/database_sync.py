@@ -188,6 +188,7 @@ class _Run:
         self._raw_names: dict[str, str] = {}
         self._mirrors: dict[str, Mirror] = {}
         self._problems: dict[str, ChurnGuardError] = {}
+        self._untold: dict[str, str] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
         }  # as last seen, for the page of a sync that cannot even look
@@ -213,6 +214,7 @@ class _Run:
         with self._resources:
             for table in self.tables.values():
                 self._prepare(table)
+            self._look_for_untold()
             try:
                 self._begin_changes() if self._followed else self._end_changes()
             except ChurnGuardError as error:
@@ -259,9 +261,7 @@ class _Run:
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
         copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id)
-        if (told := self._untold(table, before)) is not None:
-            _log.warning("%s: %s: %s", self._integration.integration_id, name, told)
-            ledger.set_object(self._store, self._sync_id, name, error=told)
+        told = self._untold.get(name)
         if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or told is not None:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
@@ -275,8 +275,16 @@ class _Run:
             checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
         )  # fmt: skip
 
-    def _untold(self, table: SourceTable, before: Position | None) -> str | None:
-        """Why nothing but reading all of the table tells what it holds now, for whoever looks at this sync."""
+    def _look_for_untold(self) -> None:
+        """Of which tables nothing but reading all of them tells what they hold now, said on this sync's page."""
+        for name in self._mirrors:
+            checkpoint = load_checkpoint(self._store, self._lane(name))
+            if (told := self._why_anew(self.tables[name], checkpoint.position if checkpoint else None)) is not None:
+                self._untold[name] = told
+                _log.warning("%s: %s: %s", self._integration.integration_id, name, told)
+                ledger.set_object(self._store, self._sync_id, name, error=told)
+
+    def _why_anew(self, table: SourceTable, before: Position | None) -> str | None:
         reason = self._connector.unfollowable(table) if self._followed else None
         if reason is not None:
             return f"its changes cannot be followed, so every sync reads it in full: {reason}"
@@ -336,7 +344,7 @@ class _Run:
             position: Position = self._connector.begin_changes(followable)
             missed = set(known)
         else:
-            missed = (known - names) | set(self._connector.follow(followable))
+            missed = (known - names) | set(self._connector.follow(followable)) | self._untold.keys()
             position = checkpoint.position
         if checkpoint is None or missed & names or not all(map(self._is_complete, self._mirrors)):
             with self._warehouse.transaction(self._integration.organization_id) as transaction:

@@ -263,39 +263,30 @@ class PostgreSQLChanges(ChangeLog):
             changes.extend(Change(item.table.object, "truncate", self._version) for item in gone if item)
 
     def _meet(self, relation: Relation, changes: list[Change]) -> None:
-        """How the rows look that follow; the table may have changed since we knew it."""
+        """How the rows look that follow; the table may have changed since we knew it. It is known by its number: for a
+        while it may be called otherwise, and another as it was."""
         if len(self._relations) == MOST_RELATIONS:
             raise ProviderMisbehaved(
                 f"PostgreSQL's change log names more than {MOST_RELATIONS} tables.",
                 integration_id=self._integration.integration_id,
             )
-        name = object_name(relation.schema, relation.name)
-        known = self._tables.get(name)
-        before = self._objects.get(relation.oid, name)
-        if before != name and before in self._tables:
-            self._stop(before, f"it is called {name} now.", changes)
         self._relations[relation.oid] = None
-        if known is None:
+        name = self._objects.get(relation.oid) or object_name(relation.schema, relation.name)
+        known = self._tables.get(name)
+        if known is None or self._fingerprints[name].oid not in (0, relation.oid):
             return
         fingerprint = self._fingerprints[name]
-        if fingerprint.oid not in (0, relation.oid):
-            self._stop(name, "another table has its name now.", changes)
-            return
         kinds = {column.name: self._types.kind(column.type_oid, column.modifier) for column in relation.columns}
         columns = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
         if reason := _lost_key(relation, known, partitioned=fingerprint.partitioned):
-            self._stop(name, reason, changes)
+            del self._tables[name]
+            changes.append(Change(name, "stopped", self._version, reason=reason))
             return
         table = replace(known, columns=columns)
         if columns != known.columns:
             self._tables[name] = table
             changes.append(Change(name, "altered", self._version, table=table))
         self._relations[relation.oid] = _Followed(table, partitioned=fingerprint.partitioned)
-
-    def _stop(self, object: str, reason: str, changes: list[Change]) -> None:
-        """Until the next sync has looked at the table and read it anew."""
-        del self._tables[object]
-        changes.append(Change(object, "stopped", self._version, reason=reason))
 
     def _next(self) -> bytes | None:
         with translated(self._integration):

@@ -24,7 +24,7 @@ TABLES = {
     "keyless": ("CREATE TABLE keyless (id int, v text)", False),
     "deferred": ("CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text)", False),
     "unlogged": ("CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY, v text)", False),
-    "nothing": ("CREATE TABLE nothing (id int PRIMARY KEY, v text); ALTER TABLE nothing REPLICA IDENTITY NOTHING", False),
+    "nobody": ("CREATE TABLE nobody (id int PRIMARY KEY, v text); ALTER TABLE nobody REPLICA IDENTITY NOTHING", False),
     "whole": ("CREATE TABLE whole (id int NOT NULL UNIQUE, v text); ALTER TABLE whole REPLICA IDENTITY FULL", True),
     "by_index": (
         "CREATE TABLE by_index (id int PRIMARY KEY, v text, u int NOT NULL DEFAULT 1);"
