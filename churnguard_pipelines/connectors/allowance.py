@@ -28,6 +28,13 @@ CHECK_SECONDS = 30.0
 """Of all that a check of a connection asks, together: a person waits for it."""
 PACE = 4096
 
+STAYS = "Whatever was stored stays; the next sync goes on from there."
+WRONG_HOST = (
+    "Correct the host and port in credentials.custom_fields if they are not the server's; it has to run, and to let "
+    "this machine in."
+)
+"""Of a server that cannot be reached at all."""
+
 _TCP_INFO = getattr(socket, "TCP_INFO", None)  # Linux
 _BYTES_RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received in it
 
@@ -41,12 +48,12 @@ class Exhausted(Exception):
         super().__init__(problem)
         self.too_much = too_much
 
-    def as_ours(self, integration: IntegrationConfiguration, title: str) -> ProviderError:
+    def as_ours(self, integration: IntegrationConfiguration, title: str, remedy: str = STAYS) -> ProviderError:
         kind = ProviderMisbehaved if self.too_much else ProviderUnavailable
         return kind(
             f"{title} {self}.",
             integration_id=integration.integration_id,
-            remedy="Whatever was stored stays; the next sync goes on from there.",
+            remedy=remedy,
         )
 
 

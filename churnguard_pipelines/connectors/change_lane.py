@@ -144,13 +144,15 @@ class ChangeLane:
         entries = catalogue.entries(self._store, self._integration.integration_id)
         wanted = {table.object for table in chosen_tables(self._integration, [each.table for each in entries.values()])}
         self._tables, self._mirrors, self._earlier_shapes = {}, {}, {}
-        with self._store.organization(self._lane.organization_id) as connection:
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
             for name, entry in entries.items():
-                if name in wanted and entry.problem is None and mirror_tables.exists(connection, entry.raw_table):
-                    self._tables[name] = entry.table
-                    self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
-                else:
-                    checkpoints.forget(connection, replace(self._lane, name=name))
+                with self._apart(transaction, entry.table):
+                    wants = name in wanted and entry.problem is None
+                    if wants and mirror_tables.exists(transaction.connection, entry.raw_table):
+                        self._mirrors[name] = mirror_of(self._integration, entry.table, entry.raw_table)
+                        self._tables[name] = entry.table
+                    else:
+                        checkpoints.forget(transaction.connection, replace(self._lane, name=name))
 
     def _keep_position(self, log: ChangeLog) -> None:
         """Now and then, so that an idle source's position does not grow old, nor its log; and a lane that was taken
@@ -206,7 +208,7 @@ class ChangeLane:
 
         How a table looked before its copy matters only if rows follow without another word about it.
         """
-        covered = checkpoints.versions(transaction.connection, self._lane, list({each.object for each in changes}))
+        covered = checkpoints.copied_versions(transaction.connection, self._lane)
         for change in changes:
             if change.kind == "stopped" or change.version > covered.get(change.object, -1):
                 earlier = self._earlier_shapes.pop(change.object, None)
@@ -221,19 +223,19 @@ class ChangeLane:
     ) -> None:
         for name, own in _by_object(changes).items():
             if name in self._mirrors:
-                with self._apart(transaction, name):
+                with self._apart(transaction, self._tables[name]):
                     [net] = collapse(own, {name: self._mirrors[name]})
                     stored = self._store_net(transaction, net)
                     counts.setdefault(name, Counts()).add(stored)
 
     @contextmanager
-    def _apart(self, transaction: WarehouseTransaction, object: str) -> Iterator[None]:
+    def _apart(self, transaction: WarehouseTransaction, table: SourceTable) -> Iterator[None]:
         """What goes wrong with this table is undone and stops it; the others go on, and so does the lane."""
         try:
-            with told_of(self._tables[object], self._lane.integration_id), transaction.connection.begin_nested():
+            with told_of(table, self._lane.integration_id), transaction.connection.begin_nested():
                 yield
         except OWN as error:
-            self._stop(transaction, object, said(error))
+            self._stop(transaction, table.object, said(error))
 
     def _store_net(self, transaction: WarehouseTransaction, net: Net) -> Counts:
         writer = self._writer(transaction, net.mirror)
@@ -284,7 +286,7 @@ class ChangeLane:
             self._stop(transaction, change.object, change.reason or "its changes cannot be read any more.")
             return
         assert change.table is not None
-        with self._apart(transaction, change.object):
+        with self._apart(transaction, self._tables[change.object]):
             mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
             with transaction.as_owner() as connection:
                 drift = mirror_tables.ensure(connection, mirror)
@@ -300,7 +302,8 @@ class ChangeLane:
         _log.warning("%s: %s is not followed any more: %s", self._integration.integration_id, object, reason)
         catalogue.set_problem(self._store, self._integration.integration_id, object, reason)
         checkpoints.forget(transaction.connection, replace(self._lane, name=object))
-        del self._mirrors[object], self._tables[object]
+        self._mirrors.pop(object, None)
+        self._tables.pop(object, None)
 
     def _writer(self, transaction: WarehouseTransaction, mirror: Mirror) -> MirrorWriter:
         return MirrorWriter(transaction.connection, mirror, self._lane.organization_id, self._lane.integration_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import ClassVar, Self
@@ -22,6 +22,14 @@ LONGEST_GATHERING = 0.2
 OVERLAP_SECONDS = 300
 """An increment by a column of moments begins this much before the last one ended: what was written with an earlier
 moment but committed later is found all the same."""
+
+
+def row_number(columns: Collection[str]) -> str:
+    """What the column is called that numbers the rows of a table without a key: as none of its ``columns``."""
+    name = "source_row"
+    while name in columns:
+        name = f"source_{name}"
+    return name
 
 
 class Snapshot(ABC):
@@ -86,7 +94,8 @@ class ChangeLog(ABC):
 class DatabaseConnector(Connector):
     """One database, opened for one integration. Connections are made when first needed, with a timeout.
 
-    Every method raises ``AuthenticationFailed``, ``PermissionMissing`` or ``ProviderUnavailable``, in our own words.
+    Every method raises ``AuthenticationFailed``, ``PermissionMissing`` or ``ProviderUnavailable``, in our own words,
+    and ``RequestRefused`` where the server answers, but not this: asked about one table, it is that table's trouble.
     """
 
     kind = IntegrationType.DATABASE

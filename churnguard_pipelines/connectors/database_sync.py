@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,11 +15,18 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.connectors.database import DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.mirroring import chosen_tables, entity_of, mirror_of, wanted_tables
+from churnguard_pipelines.connectors.mirroring import (
+    chosen_tables,
+    entity_of,
+    is_chosen,
+    mirror_of,
+    unknown_patterns,
+    wanted_tables,
+)
 from churnguard_pipelines.connectors.own_trouble import OWN, told_of
-from churnguard_pipelines.connectors.sdk import ConnectionReport
+from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sync_page import each_object, on_a_page, said
-from churnguard_pipelines.connectors.table_copy import TableCopy
+from churnguard_pipelines.connectors.table_copy import AT_ONCE, TableCopy
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import (
     ChurnGuardError,
@@ -62,10 +70,11 @@ def opened_database(store: Store, integration: IntegrationConfiguration) -> Iter
 
 
 def check_database(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
-    """Whatever a server answers is the trouble of its integration alone, who checks several goes on with the next."""
+    """Of what the configuration chooses. Whatever a server answers is the trouble of its integration alone, who checks
+    several goes on with the next."""
     with opened_database(store, integration) as connector:
         try:
-            return connector.check()
+            return _as_chosen(integration, connector.check())
         except ChurnGuardError:
             raise
         except Exception as error:
@@ -75,6 +84,19 @@ def check_database(store: Store, integration: IntegrationConfiguration) -> Conne
                 integration_id=integration.integration_id,
                 remedy="Look at credentials.custom_fields.host and port: is it a server of this kind?",
             ) from error
+
+
+def _as_chosen(integration: IntegrationConfiguration, report: ConnectionReport) -> ConnectionReport:
+    """Without the tables that no sync will read, and with what one will miss."""
+    tables = [line for line in report.objects if not line.whole]
+    lines = [line for line in report.objects if line.whole or is_chosen(integration, line.object)]
+    discover = f"`churnguard integrations discover {integration.integration_id}` lists the tables that there are."
+    unknown = unknown_patterns(integration.sync_config.objects, [line.object for line in tables])
+    lines += [ObjectAccess(each, False, "no table that may be read is called so", discover) for each in unknown]
+    if all(line.whole and line.readable for line in lines):
+        problem = "none that may be read is wanted"
+        lines.append(ObjectAccess("tables", False, problem, discover, whole=True))
+    return replace(report, objects=tuple(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +203,13 @@ class _Run:
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
         self._warehouse = Warehouse(store)
         self._resources = ExitStack()
+        self._workers = ThreadPoolExecutor(AT_ONCE, "copy")
         self._opened: Snapshot | None = None
         self._found: list[SourceTable] = []
         self._absent: list[SourceTable] = []
         self._identity = ""
-        self._raw_names: dict[str, str] = {}
         self._mirrors: dict[str, Mirror] = {}
-        self._problems: dict[str, ChurnGuardError] = {}
+        self._problems: dict[str, Exception] = {}
         self._untold: dict[str, str] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
@@ -202,8 +224,6 @@ class _Run:
         self.tables = {table.object: table for table in tables}
         if objects is None:
             self._absent = [table for name, table in known.items() if name not in self.tables]
-        names = [(table, entity_of(self._integration, table)) for table in tables]
-        self._raw_names = catalogue.remember(self._store, self._integration, names)
 
     def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
         if known is None:
@@ -211,10 +231,9 @@ class _Run:
         return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
-        with self._resources:
+        with self._resources, self._workers:
             for table in self.tables.values():
                 self._prepare(table)
-            self._look_for_untold()
             try:
                 self._begin_changes() if self._followed else self._end_changes()
             except ChurnGuardError as error:
@@ -236,13 +255,17 @@ class _Run:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
             with told_of(table, self._integration.integration_id):
+                named = [(table, entity_of(self._integration, table))]
+                raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
-                self._mirrors[table.object] = self._mirror(table)
-            problem = None
-        except ChurnGuardError as error:
+                mirror = self._mirror(table, raw_table)
+                self._note_untold(table)
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
+            self._mirrors[table.object] = mirror
+        except Exception as error:
             self._problems[table.object] = error
-            problem = said(error)
-        catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
+            if isinstance(error, ChurnGuardError):
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, said(error))
 
     def _one(self, name: str) -> None:
         if name in self._problems:
@@ -260,7 +283,7 @@ class _Run:
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
-        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id)
+        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
         told = self._untold.get(name)
         if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or told is not None:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
@@ -275,14 +298,13 @@ class _Run:
             checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
         )  # fmt: skip
 
-    def _look_for_untold(self) -> None:
-        """Of which tables nothing but reading all of them tells what they hold now, said on this sync's page."""
-        for name in self._mirrors:
-            checkpoint = load_checkpoint(self._store, self._lane(name))
-            if (told := self._why_anew(self.tables[name], checkpoint.position if checkpoint else None)) is not None:
-                self._untold[name] = told
-                _log.warning("%s: %s: %s", self._integration.integration_id, name, told)
-                ledger.set_object(self._store, self._sync_id, name, error=told)
+    def _note_untold(self, table: SourceTable) -> None:
+        """Whether nothing but reading all of the table tells what it holds now; it is said on this sync's page."""
+        checkpoint = load_checkpoint(self._store, self._lane(table.object))
+        if (told := self._why_anew(table, checkpoint.position if checkpoint else None)) is not None:
+            self._untold[table.object] = told
+            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, told)
+            ledger.set_object(self._store, self._sync_id, table.object, error=told)
 
     def _why_anew(self, table: SourceTable, before: Position | None) -> str | None:
         reason = self._connector.unfollowable(table) if self._followed else None
@@ -315,8 +337,8 @@ class _Run:
             self._opened = self._resources.enter_context(wanted)
         return self._opened
 
-    def _mirror(self, table: SourceTable) -> Mirror:
-        mirror = mirror_of(self._integration, table, self._raw_names[table.object])
+    def _mirror(self, table: SourceTable, raw_table: str) -> Mirror:
+        mirror = mirror_of(self._integration, table, raw_table)
         with self._store.owner() as connection:
             drift = mirror_tables.ensure(connection, mirror)
         with self._store.organization(self._integration.organization_id) as connection:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import count
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
@@ -32,11 +33,18 @@ def wanted_tables(
 
 def chosen_tables(integration: IntegrationConfiguration, tables: Sequence[SourceTable]) -> list[SourceTable]:
     """Those that the configuration's patterns choose; that one matches nothing is no matter."""
+    return [table for table in tables if is_chosen(integration, table.object)]
+
+
+def is_chosen(integration: IntegrationConfiguration, object: str) -> bool:
     sync = integration.sync_config
-    return [
-        table for table in tables
-        if _matches(table.object, sync.objects) and not (sync.exclude and _matches(table.object, sync.exclude))
-    ]  # fmt: skip
+    return _matches(object, sync.objects) and not (sync.exclude and _matches(object, sync.exclude))
+
+
+def unknown_patterns(patterns: Sequence[str] | None, objects: Iterable[str]) -> list[str]:
+    """Those that match none of the objects."""
+    there = list(objects)
+    return [each for each in patterns or () if not any(_matches(object, [each]) for object in there)]
 
 
 def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_table: str) -> Mirror:
@@ -76,14 +84,14 @@ def entity_of(integration: IntegrationConfiguration, table: SourceTable) -> str:
 
 
 def _matches(object: str, patterns: Sequence[str] | None) -> bool:
-    return patterns is None or any(fnmatchcase(object, pattern) for pattern in patterns)
+    """A pattern that is somebody's very name means it, too, whatever else it matches: ``a[1]`` is one of ``a1``."""
+    return patterns is None or any(object == pattern or fnmatchcase(object, pattern) for pattern in patterns)
 
 
 def _refuse_unknown(
     integration: IntegrationConfiguration, patterns: Sequence[str] | None, tables: Sequence[SourceTable]
 ) -> None:
-    unknown = [each for each in patterns or () if not any(fnmatchcase(table.object, each) for table in tables)]
-    if unknown:
+    if unknown := unknown_patterns(patterns, [table.object for table in tables]):
         raise InvalidConfiguration(
             f"no table that may be read is called {', '.join(unknown)}.",
             integration_id=integration.integration_id,
@@ -92,11 +100,13 @@ def _refuse_unknown(
 
 
 def _free(name: str, taken: set[str]) -> str:
-    wanted = _cut(name)
-    while wanted in taken:
-        wanted = _cut(f"source_{wanted}")
-    return wanted
+    """As it is, else with ``source_`` in front, else numbered: many long names begin alike."""
+    for wanted in (_cut(name, ""), f"source_{name}", f"source_source_{name}"):
+        if wanted not in taken and len(wanted.encode()) <= _LONGEST_NAME:
+            return wanted
+    return next(wanted for number in count(2) if (wanted := _cut(name, f"_{number}")) not in taken)
 
 
-def _cut(name: str) -> str:
-    return name.replace("\0", "\u2400").encode()[:_LONGEST_NAME].decode(errors="ignore")
+def _cut(name: str, ending: str) -> str:
+    shown = name.replace("\0", "\u2400").encode()
+    return shown[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending

@@ -67,7 +67,7 @@ class MongoDB(DatabaseConnector):
             identity = self.identity()
         if version < OLDEST:
             problem = f"MongoDB {version[0]}.{version[1]} is too old."
-            access = [ObjectAccess("server", False, problem, "Version 4.4 or newer is needed."), *access]
+            access = [ObjectAccess("server", False, problem, "Version 4.4 or newer is needed.", whole=True), *access]
         name = f"MongoDB {version[0]}.{version[1]}, {identity}"
         return ConnectionReport(self.integration.integration_id, name, tuple(access))
 

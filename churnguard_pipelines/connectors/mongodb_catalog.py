@@ -25,13 +25,16 @@ from churnguard_pipelines.connectors.mongodb_documents import (
     Script,
     is_uuid,
 )
+from churnguard_pipelines.connectors.own_trouble import OWN, told_of
+from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 SAMPLED = 200
 """Documents from either end of a collection. Not `$sample`: it may read all of it (facts on connectors, 1.6)."""
 MOST_COLLECTIONS = 20_000
-MOST_COLUMNS = 500  # of documents whose field names are data; PostgreSQL has 1,600 at most
+MOST_COLUMNS = 300
+"""Of documents whose field names are data. PostgreSQL keeps 8,160 bytes of a row together: each may take 24 of them."""
 BY_ID = [(KEY, 1)]
 AT_ONCE = 4  # questions: most of a discovery is waiting for answers, of which each may have 16 MB
 _LONGEST_NAME = 63
@@ -99,16 +102,25 @@ def _bounded(listed: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 
 def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:
-    """Collections as tables, their key and the whole document among the columns."""
-    ends = [(name, direction) for name in names for direction in (1, -1)]
+    """Collections as tables, their key and the whole document among the columns. One that cannot be read says so."""
     pool = ThreadPoolExecutor(AT_ONCE, "discover")
     try:
-        fields = pool.map(lambda end: _fields_at(source, *end), ends)
-        counts = pool.map(lambda name: source.collection(name).estimated_document_count(), names)
-        with source.translated():
-            return [_table(source, name, [next(fields), next(fields)], next(counts)) for name in names]
+        return list(pool.map(lambda name: _found(source, name), names))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _found(source: Source, name: str) -> SourceTable:
+    unread = _table(source, name, [], 0)
+    try:
+        with told_of(unread, source.integration.integration_id), source.translated():
+            first = _fields_at(source, name, 1)
+            if first.documents < SAMPLED:  # that was all of it
+                return _table(source, name, [first], first.documents)
+            rows = source.collection(name).estimated_document_count()
+            return _table(source, name, [first, _fields_at(source, name, -1)], rows)
+    except OWN as error:
+        return replace(unread, problem=said(error))
 
 
 def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int) -> SourceTable:
@@ -162,12 +174,14 @@ class _Fields:
 
     kinds: dict[str, dict[str, Base]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
 
 
 def _fields_at(source: Source, name: str, direction: int) -> _Fields:
     """Of one end of the collection."""
     fields = _Fields()
     for document in _sample_from(source, name, direction):
+        fields.documents += 1
         for key, value in document.items():
             if value is not None and _is_column(key):
                 kind, type_name = _kind(value)

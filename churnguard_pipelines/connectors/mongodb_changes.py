@@ -23,8 +23,10 @@ from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mongodb_connection import Document, Source, version_of
 from churnguard_pipelines.connectors.mongodb_documents import KEY, Rows, key_text
 from churnguard_pipelines.connectors.mongodb_reading import AT_ONCE, by_keys, documents, rows_of, size_of
+from churnguard_pipelines.connectors.own_trouble import OWN, unreadable
+from churnguard_pipelines.connectors.sync_page import said
 from churnguard_pipelines.errors import ProviderMisbehaved, SourceChanged
-from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable
+from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable, Values
 from churnguard_pipelines.records import Position
 
 WAIT_SECONDS = 0.1  # that the server holds an answer back while nothing happens; a batch ends with it
@@ -148,7 +150,7 @@ class MongoDBChanges(ChangeLog):
         size, ends = 0, time.monotonic() + FILL_SECONDS
         while True:
             last, token = event, self._stream.resume_token
-            for change in self._of_document(event):
+            if (change := self._of_document(event)) is not None:
                 changes.append(change)
                 size += size_of(change.values or ())
             most = min(MOST_BYTES, CHANGE_MEMORY.batch_bytes())
@@ -165,16 +167,20 @@ class MongoDBChanges(ChangeLog):
         self._position = self._reached(token, version_of(last["clusterTime"]))
         return ChangeBatch(self._position, self._filtered(changes), committed_at=_moment(last))
 
-    def _of_document(self, event: Document) -> Iterator[Change]:
+    def _of_document(self, event: Document) -> Change | None:
+        """None for one that is gone by now: its deletion is yet to come."""
         name, version = event["ns"]["coll"], version_of(event["clusterTime"])
-        key = key_text(event["documentKey"][KEY])
-        if event["operationType"] == "delete":
-            yield Change(name, "delete", version, key=(key,))
-        elif name in self._source.pipelines:
-            yield Change(name, "upsert", version, key=(key,))  # its values come with all others of the batch
-        elif (document := event.get("fullDocument")) is not None:
-            yield Change(name, "upsert", version, values=self._rows[name].values(document))
-        # One that is gone by now has its deletion yet to come.
+        try:
+            key = key_text(event["documentKey"][KEY])
+            if event["operationType"] == "delete":
+                return Change(name, "delete", version, key=(key,))
+            if name in self._source.pipelines:
+                return Change(name, "upsert", version, key=(key,))  # its values come with all others of the batch
+            if (document := event.get("fullDocument")) is None:
+                return None
+            return Change(name, "upsert", version, values=self._rows[name].values(document))
+        except (LookupError, TypeError, ValueError) as error:  # the driver's, of documents, among them
+            return unreadable(name, version, error)
 
     def _filtered(self, changes: Sequence[Change]) -> Sequence[Change]:
         """What a pipeline makes of the documents; one that it leaves out, maybe since this very change, is none."""
@@ -182,16 +188,25 @@ class MongoDBChanges(ChangeLog):
         for change in changes:
             if change.kind == "upsert" and change.values is None and change.key is not None:
                 wanted.setdefault(change.object, set()).add(change.key[0])
-        found = {name: by_keys(self._source, self._tables[name], keys) for name, keys in wanted.items()}
+        found = {name: self._by_keys(name, keys) for name, keys in wanted.items()}
         return [
             self._through(found[change.object], change)
             if change.kind == "upsert" and change.values is None else change
             for change in changes
         ]  # fmt: skip
 
+    def _by_keys(self, name: str, keys: set[str]) -> dict[str, Values] | str:
+        """Or why they cannot be read."""
+        try:
+            return by_keys(self._source, self._tables[name], keys)
+        except OWN as error:
+            return said(error)
+
     @staticmethod
-    def _through(found: dict[str, Any], change: Change) -> Change:
+    def _through(found: dict[str, Values] | str, change: Change) -> Change:
         assert change.key is not None
+        if isinstance(found, str):
+            return Change(change.object, "stopped", change.version, reason=found)
         values = found.get(change.key[0])
         if values is None:
             return Change(change.object, "delete", change.version, key=change.key)
@@ -223,10 +238,13 @@ class MongoDBChanges(ChangeLog):
 
     def _everything(self, name: str, version: int) -> Iterator[list[Change]]:
         rows = self._rows[name]
-        with self._source.translated():
-            found = documents(self._source, name)
-            while some := list(islice(found, _COPIED_AT_ONCE)):
-                yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]
+        try:
+            with self._source.translated():
+                found = documents(self._source, name)
+                while some := list(islice(found, _COPIED_AT_ONCE)):
+                    yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]
+        except OWN as error:
+            yield [Change(name, "stopped", version, reason=said(error))]
 
 
 def _position(token: Mapping[str, Any] | None, reached: int, cluster: str | None) -> Position:

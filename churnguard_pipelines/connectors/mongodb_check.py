@@ -10,8 +10,9 @@ from bson import Timestamp
 from churnguard_pipelines.connectors.mongodb_catalog import find_collections
 from churnguard_pipelines.connectors.mongodb_changes import opened_stream
 from churnguard_pipelines.connectors.mongodb_connection import Source
+from churnguard_pipelines.connectors.own_trouble import OWN
 from churnguard_pipelines.connectors.sdk import ObjectAccess
-from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, RequestRefused, SourceChanged
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.records import Position
 
@@ -44,7 +45,7 @@ def examine(source: Source, *, followed: bool) -> list[ObjectAccess]:
         missing = list(_missing(source))
         problem = "; ".join(what for what, _ in missing) or None
         remedy = " ".join(how for _, how in missing) or None
-        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy))
+        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy, whole=True))
     return lines
 
 
@@ -77,7 +78,7 @@ def find_oplog(source: Source) -> Oplog | None:
         with source.translated():
             ends = [local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", way)]) for way in (1, -1)]
             sizes = local.command("collStats", "oplog.rs")
-    except (PermissionMissing, ProviderUnavailable):
+    except (PermissionMissing, ProviderUnavailable, RequestRefused):
         return None
     first, last = (end["ts"] if end else None for end in ends)
     used, most = sizes.get("size"), sizes.get("maxSize")
@@ -91,7 +92,9 @@ def _collection(source: Source, name: str) -> ObjectAccess:
         with source.translated():
             source.collection(name).find_one({}, {"_id": 1})
     except PermissionMissing:
-        return ObjectAccess(name, False, "it may not be read", _grant(source))
+        return ObjectAccess(name, False, "it may not be read", source.grant)
+    except OWN as error:
+        return ObjectAccess(name, False, error.message, error.remedy)
     return ObjectAccess(name, True)
 
 
@@ -103,7 +106,7 @@ def _missing(source: Source) -> Iterator[tuple[str, str]]:
         with source.client.start_session(causal_consistency=False) as session:
             opened_stream(source, [], session, None).close()
     except PermissionMissing:
-        yield "the user may not open change streams", _grant(source)
+        yield "the user may not open change streams", source.grant
     oplog = find_oplog(source)
     if oplog is not None and oplog.window < SHORTEST_WINDOW:
         yield (
@@ -120,8 +123,3 @@ def _is_waiting(source: Source, position: Position) -> bool:
         source.translated(),
     ):
         return stream.try_next() is not None
-
-
-def _grant(source: Source) -> str:
-    user = source.user or "<user>"
-    return f'`db.getSiblingDB("admin").grantRolesToUser("{user}", [{{role: "read", db: "{source.name}"}}])`'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
-from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, Exhausted, connected_socket
+from churnguard_pipelines.connectors.allowance import CONNECT_SECONDS, STAYS, WRONG_HOST, Exhausted, connected_socket
 from churnguard_pipelines.connectors.database_credentials import (
     certificate_file,
     clear_fields,
@@ -34,7 +35,9 @@ from churnguard_pipelines.errors import (
     ChurnGuardError,
     InvalidConfiguration,
     PermissionMissing,
+    ProviderMisbehaved,
     ProviderUnavailable,
+    RequestRefused,
     SourceChanged,
 )
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -44,6 +47,8 @@ _PROBE_SECONDS = 3
 _TLS = ("disable", "prefer", "require", "verify-full")
 _REFUSED = (18, 8000)  # the latter is Atlas's
 _FORBIDDEN = (13, 33)
+_OF_ALL = (None, 6, 7, 43, 89, 91, 134, 189, 237, 262, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436)
+"""Codes that tell of the server, the network or the moment: shut down, stepped down, interrupted, a cursor gone."""
 _LOST = (260, 280, 286)  # InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
 
 _MAJORITY = ReadConcern("majority")  # what is read is never rolled back, as what change streams tell
@@ -77,6 +82,16 @@ class Source:
     @property
     def user(self) -> str | None:
         return self.integration.credentials.username
+
+    @property
+    def grant(self) -> str:
+        """The command that lets the user read the database; it is given where the user is defined."""
+        options = self._target.options
+        where, user = options.get("authSource", "admin"), options.get("username", "…")
+        return (
+            f"`db.getSiblingDB({json.dumps(where)}).grantRolesToUser({json.dumps(user)}, "
+            f'[{{role: "read", db: {json.dumps(self.name)}}}])`'
+        )
 
     @property
     def address(self) -> str:
@@ -146,7 +161,7 @@ class Source:
         try:
             yield
         except (PyMongoError, BSONError, OSError) as error:
-            raise as_ours(self.integration, error) from None
+            raise as_ours(self.integration, error, self.grant) from None
         except Exhausted as error:
             raise error.as_ours(self.integration, "MongoDB") from None
 
@@ -156,7 +171,8 @@ def version_of(time: Timestamp) -> int:
     return (time.time << 32) | time.inc
 
 
-def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGuardError:
+def as_ours(integration: IntegrationConfiguration, error: Exception, grant: str) -> ChurnGuardError:
+    """``grant``: what lets the user read."""
     name = integration.integration_id
     code = error.code if isinstance(error, OperationFailure) else None
     said = quoted(integration, _said(error))
@@ -171,7 +187,7 @@ def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGua
         return PermissionMissing(
             f"MongoDB refuses permission{said}.",
             integration_id=name,
-            remedy="Grant the user the role `read` on the database.",
+            remedy=grant,
         )
     if code in _LOST:
         return SourceChanged(
@@ -184,11 +200,17 @@ def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGua
         return InvalidConfiguration(
             f"MongoDB cannot be connected to{said}.", integration_id=name, remedy="Correct the credentials' fields."
         )
-    return ProviderUnavailable(
-        f"MongoDB cannot be used{said}.",
-        integration_id=name,
-        remedy="Whatever was stored stays; the next sync goes on from there.",
-    )
+    if isinstance(error, BSONError):
+        return ProviderMisbehaved(
+            f"MongoDB sends what cannot be understood{said}.", integration_id=name, remedy="The next sync asks again."
+        )
+    if isinstance(error, ServerSelectionTimeoutError):
+        return ProviderUnavailable(f"MongoDB cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
+    if isinstance(error, OperationFailure) and code not in _OF_ALL:
+        return RequestRefused(
+            f"MongoDB does not answer what it is asked{said}.", integration_id=name, remedy="The next sync asks again."
+        )
+    return ProviderUnavailable(f"MongoDB cannot be used{said}.", integration_id=name, remedy=STAYS)
 
 
 def _said(error: Exception) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 import pymysql
 from pymysql.charset import charset_by_name
 
+from churnguard_pipelines.connectors.database import row_number
 from churnguard_pipelines.connectors.mysql_connection import execute, quoted
 from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_types import UNKNOWN, Kind, kind_of, members
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
-ROW_NUMBER = "source_row"
 ROW_FORMAT_ENGINES = ("innodb", "aria", "myisam", "rocksdb", "tokudb", "ndbcluster")
 
 _TABLES = """
@@ -164,15 +164,16 @@ def _table(
     found = _key(keys, {column.name for column in columns})
     index, key = found if found is not None else (None, [])
     declared = [SourceColumn(column.name, column.kind.type, column.source_type) for column in columns]
+    number = row_number({column.name for column in columns})
     if index is None:
-        declared.insert(0, SourceColumn(ROW_NUMBER, MirrorType(Base.BIGINT), "row number"))
+        declared.insert(0, SourceColumn(number, MirrorType(Base.BIGINT), "row number"))
     by_name = {column.name: column for column in columns}
     ordered: list[str] = []
     for column, _, part in key:
         if part is not None or by_name[column].kind.orderable is None:
             break
         ordered.append(column)
-    names = tuple(column for column, _, _ in key) or (ROW_NUMBER,)
+    names = tuple(column for column, _, _ in key) or (number,)
     table = SourceTable(name, tuple(declared), names, keyless=index is None, rows=estimate)
     unfollowable = _unfollowable(name, engine, index, columns)
     return FoundTable(table, tuple(columns), index, tuple(ordered), unfollowable, cascaded)

@@ -31,13 +31,13 @@ def examine(
             lines.append(ObjectAccess(name, False, "it may not be read", f"`{grant}`"))
     if not lines:
         grant = f"`GRANT SELECT ON {quoted(database)}.* TO {user}`"
-        lines.append(ObjectAccess(database, False, "there is no table that may be read", grant))
+        lines.append(ObjectAccess(database, False, "there is no table that may be read", grant, whole=True))
     if followed:
         missing = list(_missing(connection, user))
         advice = list(_advice(connection, found))
         problem = "; ".join(what for what, _ in missing + advice) or None
         remedy = " ".join(how for _, how in missing + advice) or None
-        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy))
+        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy, whole=True))
     return lines
 
 

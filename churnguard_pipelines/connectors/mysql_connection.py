@@ -13,6 +13,8 @@ from pymysql.constants.CR import CR_SSL_CONNECTION_ERROR
 from churnguard_pipelines.connectors.allowance import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
+    STAYS,
+    WRONG_HOST,
     Exhausted,
     connected_socket,
 )
@@ -26,6 +28,7 @@ from churnguard_pipelines.errors import (
     InvalidConfiguration,
     PermissionMissing,
     ProviderUnavailable,
+    RequestRefused,
 )
 from churnguard_pipelines.model import IntegrationConfiguration
 
@@ -53,8 +56,9 @@ def server_of_mysql(integration: IntegrationConfiguration) -> Server:
 def connect(integration: IntegrationConfiguration, *, database: bool = True) -> Connection:
     """In autocommit mode. Raises ``AuthenticationFailed``, ``InvalidConfiguration``, ``ProviderUnavailable``."""
     server = server_of_mysql(integration)
-    with translated(integration):
+    with translated(integration, connecting=True):
         connection = _connected(integration, server, database=database)
+    with translated(integration):
         try:
             for statement in _SETTINGS:
                 execute(connection, statement)
@@ -90,17 +94,17 @@ def forget_rows(connection: Connection) -> None:
 
 
 @contextmanager
-def translated(integration: IntegrationConfiguration) -> Iterator[None]:
+def translated(integration: IntegrationConfiguration, *, connecting: bool = False) -> Iterator[None]:
     """The driver's errors become ours."""
     try:
         yield
     except (pymysql.Error, OSError) as error:
-        raise as_ours(integration, error) from None
+        raise as_ours(integration, error, connecting=connecting) from None
     except Exhausted as error:
-        raise error.as_ours(integration, "MySQL") from None
+        raise error.as_ours(integration, "MySQL", WRONG_HOST if connecting else STAYS) from None
 
 
-def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGuardError:
+def as_ours(integration: IntegrationConfiguration, error: Exception, *, connecting: bool = False) -> ChurnGuardError:
     name = integration.integration_id
     code = error.args[0] if error.args and isinstance(error.args[0], int) else None
     text = str(error.args[1] if len(error.args) > 1 else error).strip().rstrip(".") or type(error).__name__
@@ -119,17 +123,21 @@ def as_ours(integration: IntegrationConfiguration, error: Exception) -> ChurnGua
         )
     if code in _FORBIDDEN:
         return PermissionMissing(
-            f"MySQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
+            f"MySQL refuses permission{said}.",
+            integration_id=name,
+            remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
     if code == _ALTERED:
         return ProviderUnavailable(
             "a table was altered while it was read.", integration_id=name, remedy="The next sync goes on from there."
         )
-    return ProviderUnavailable(
-        f"MySQL cannot be used{said}.",
-        integration_id=name,
-        remedy="Whatever was stored stays; the next sync goes on from there.",
-    )
+    if isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.NotSupportedError):
+        return RequestRefused(
+            f"MySQL does not answer what it is asked{said}.", integration_id=name, remedy="The next sync asks again."
+        )
+    if connecting:
+        return ProviderUnavailable(f"MySQL cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
+    return ProviderUnavailable(f"MySQL cannot be used{said}.", integration_id=name, remedy=STAYS)
 
 
 def _connected(integration: IntegrationConfiguration, server: Server, *, database: bool) -> Connection:

@@ -60,7 +60,8 @@ class Source:
         if numbers < _OLDEST[product]:
             needed = ".".join(map(str, _OLDEST[product]))
             problem = f"{product} {version} is too old."
-            access = [ObjectAccess("server", False, problem, f"Version {needed} or newer is needed."), *access]
+            remedy = f"Version {needed} or newer is needed."
+            access = [ObjectAccess("server", False, problem, remedy, whole=True), *access]
         return f"{product} {version}, {self.identity()}", access
 
     def look(self) -> dict[str, FoundTable]:

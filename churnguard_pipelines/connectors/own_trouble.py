@@ -29,6 +29,7 @@ _OF_ALL = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE that tell of the server, of other transactions, or of the moment."""
 _INDEXING = ("_bt_check_third_page", "index_form_tuple", "index_form_tuple_context")
 """Where PostgreSQL finds a key too long; the same SQLSTATE tells of rows that are too wide."""
+_MOST_KEYS = 30
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ def _concerns_all(error: BaseException | None) -> bool:
 def _refused(table: SourceTable, error: psycopg.Error, integration_id: str) -> SchemaConflict:
     name, text = table.object, str(error).split("\n", 1)[0]
     remedy = f"Leave it out: `exclude: [{name}]` in sync_config."
-    if isinstance(error, errors.TooManyColumns):
+    if isinstance(error, errors.TooManyColumns) and len(table.key) > _MOST_KEYS:
+        what = f"the key of {name} has {len(table.key)} columns: PostgreSQL's indexes have 32 at most, two of ours"
+    elif isinstance(error, errors.TooManyColumns):
         what = f"{name} has {len(table.columns):,} columns: a table in PostgreSQL has 1,600 at most, ours among them"
     elif isinstance(error, errors.ProgramLimitExceeded) and error.diag.source_function in _INDEXING:
         what = f"a key of {name} is longer than PostgreSQL's indexes hold: 2,704 bytes, two ids of ours among them"

@@ -19,7 +19,7 @@ from churnguard_pipelines.connectors.postgresql_changes import (
     drop_slot,
     publish,
 )
-from churnguard_pipelines.connectors.postgresql_check import examine
+from churnguard_pipelines.connectors.postgresql_check import examine, owners
 from churnguard_pipelines.connectors.postgresql_connection import (
     Connection,
     connect,
@@ -60,6 +60,7 @@ class PostgreSQL(DatabaseConnector):
         self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
         self._opened: Connection | None = None
         self._found: dict[str, FoundTable] = {}
+        self._owners: dict[str, str] = {}
 
     def identity(self) -> str:
         """The cluster's own number, and the database's."""
@@ -73,7 +74,7 @@ class PostgreSQL(DatabaseConnector):
             access = examine(self._connection(), self.integration, self._look(), followed=self._followed)
         if version < OLDEST:
             problem = f"PostgreSQL {version // 10_000} is too old."
-            access = [ObjectAccess("server", False, problem, "Version 14 or newer is needed."), *access]
+            access = [ObjectAccess("server", False, problem, "Version 14 or newer is needed.", whole=True), *access]
         return ConnectionReport(self.integration.integration_id, name, tuple(access))
 
     def discover(self) -> list[SourceTable]:
@@ -99,7 +100,11 @@ class PostgreSQL(DatabaseConnector):
         return "a partition was attached" if added[0] else None  # an empty one has nothing that was not logged
 
     def unfollowable(self, table: SourceTable) -> str | None:
-        return self._known(table.object).unfollowable
+        reason = self._known(table.object).unfollowable
+        if reason is None and (owner := self._owners.get(table.object)) is not None:
+            user = Identifier(str(self.integration.credentials.username)).as_string(None)
+            return f"only its owner {owner} may publish them. `GRANT {owner} TO {user}` would change that."
+        return reason
 
     def begin_changes(self, tables: Sequence[SourceTable]) -> Position:
         with self._translated():
@@ -159,6 +164,8 @@ class PostgreSQL(DatabaseConnector):
     def _look(self) -> dict[str, FoundTable]:
         with self._translated():
             tables = find_tables(self._connection(), followed=self._followed)
+            if self._followed:
+                self._owners = owners(self._connection(), self.integration, [found.oid for found in tables])
         self._found = {found.table.object: found for found in tables}
         return self._found
 

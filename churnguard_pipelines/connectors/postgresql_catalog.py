@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from churnguard_pipelines.connectors.database import row_number
 from churnguard_pipelines.connectors.postgresql_fingerprint import Fingerprint, digest, own_types
 from churnguard_pipelines.connectors.postgresql_following import (
     GENERATED_ARE_PUBLISHED,
@@ -21,7 +22,6 @@ from churnguard_pipelines.connectors.postgresql_types import Types
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
-ROW_NUMBER = "source_row"
 _ONLY = Literal(0)
 
 _TABLES = """
@@ -102,7 +102,7 @@ class FoundTable:
         return SQL(", ").join([SQL("{}::bigint").format(Literal(version)), *values])
 
     def value(self, column: str, leaf: Composable = _ONLY) -> Composable:
-        if column == ROW_NUMBER and self.table.keyless:
+        if self.table.keyless and column == self.table.key[0]:
             place = SQL("(ctid::text::point)")  # (page, number in it); a page has less than 65,536
             number = SQL("({} * 281474976710656 + {place}[0]::bigint * 65536 + {place}[1]::bigint)")
             return number.format(leaf, place=place)
@@ -181,11 +181,12 @@ class _Catalog:
         unlogged = frozenset(unpublished if self._followed and reason is None else ())
         kinds = {each[1]: self._types.kind(each[2], each[3]) for each in columns if each[1] not in unlogged}
         declared = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
+        number = row_number(kinds)
         if key is None:
-            declared = (SourceColumn(ROW_NUMBER, MirrorType(Base.BIGINT), "ctid"), *declared)
+            declared = (SourceColumn(number, MirrorType(Base.BIGINT), "ctid"), *declared)
         fingerprint = self._fingerprint(oid, leaves, columns, partitioned=partitioned)
         table = SourceTable(
-            object_name(schema, name), declared, key.columns if key else (ROW_NUMBER,), keyless=key is None,
+            object_name(schema, name), declared, key.columns if key else (number,), keyless=key is None,
             rows=estimate, problem=problem, fingerprint=str(fingerprint),
         )  # fmt: skip
         casts = {column: kind.cast for column, kind in kinds.items()}

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg.sql import Identifier
 
-from churnguard_pipelines.connectors.postgresql_catalog import FoundTable
+from churnguard_pipelines.connectors.mirroring import is_chosen
+from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, object_name
+from churnguard_pipelines.connectors.postgresql_changes import slot_name
 from churnguard_pipelines.connectors.postgresql_connection import Connection
 from churnguard_pipelines.connectors.sdk import ObjectAccess
 from churnguard_pipelines.model import IntegrationConfiguration
 
 CHANGES = "change data capture"
+
+_OTHERS = """
+SELECT n.nspname, c.relname, c.oid::bigint, r.rolname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+ WHERE c.oid = ANY(%s) AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_publication_rel pr JOIN pg_catalog.pg_publication p ON p.oid = pr.prpubid
+        WHERE pr.prrelid = c.oid AND p.pubname = %s)
+ ORDER BY 1, 2
+"""
 
 _HIDDEN = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -44,13 +56,22 @@ def examine(
         grants = (
             f"GRANT USAGE ON SCHEMA {Identifier(schema).as_string(None)} TO {role}; GRANT SELECT ON {table} TO {role}"
         )
-        lines.append(ObjectAccess(f"{schema}.{name}", False, "it may not be read", f"`{grants}`"))
+        lines.append(ObjectAccess(object_name(schema, name), False, "it may not be read", f"`{grants}`"))
     if followed:
         missing = list(_missing(connection, role))
+        wanted = [table.oid for table in found.values() if is_chosen(integration, table.table.object)]
+        for table, owner in owners(connection, integration, wanted).items():
+            missing.append((f"{table} may be published by its owner {owner} only", f"`GRANT {owner} TO {role}`"))
         problem = "; ".join(what for what, _ in missing) or None
         remedy = " ".join(how for _, how in missing) or None
-        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy))
+        lines.append(ObjectAccess(CHANGES, not missing, problem, remedy, whole=True))
     return lines
+
+
+def owners(connection: Connection, integration: IntegrationConfiguration, oids: Sequence[int]) -> dict[str, str]:
+    """Of those tables that the user may not publish and nobody has published for us: by object, quoted."""
+    others = connection.execute(_OTHERS, [list(oids), slot_name(integration.integration_id)])
+    return {object_name(row[0], row[1]): Identifier(row[3]).as_string(None) for row in others}
 
 
 def _table(found: FoundTable, *, followed: bool) -> ObjectAccess:

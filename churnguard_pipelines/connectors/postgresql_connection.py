@@ -19,6 +19,8 @@ from churnguard_pipelines.connectors.allowance import (
     CONNECT_SECONDS,
     ROW_BYTES,
     SCAN_SECONDS,
+    STAYS,
+    WRONG_HOST,
     Allowance,
     Exhausted,
     connect_seconds,
@@ -34,6 +36,7 @@ from churnguard_pipelines.errors import (
     PermissionMissing,
     ProviderError,
     ProviderUnavailable,
+    RequestRefused,
 )
 from churnguard_pipelines.model import IntegrationConfiguration
 
@@ -73,6 +76,8 @@ _REFUSED = ("28P01", "28000")
 _REFUSED_WORDS = (
     "authentication failed", "authentication method requirement", "no password supplied", "no pg_hba.conf entry",
 )  # fmt: skip
+_OF_ALL = ("08", "25", "40", "53", "55", "57", "58", "F0")
+"""Classes of SQLSTATE that tell of the server or of the moment, and not of what was asked."""
 _EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
 
 
@@ -149,8 +154,9 @@ def server_of_postgresql(integration: IntegrationConfiguration) -> Server:
 
 def connect(integration: IntegrationConfiguration) -> Connection:
     """In autocommit mode. Raises ``AuthenticationFailed``, ``InvalidConfiguration``, ``ProviderUnavailable``."""
-    with translated(integration):
+    with translated(integration, connecting=True):
         connection = _connect(integration)
+    with translated(integration):
         try:
             # First of all: nothing that follows may mean somebody else's function.
             connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
@@ -174,14 +180,14 @@ def connect_for_replication(integration: IntegrationConfiguration) -> Connection
 
 
 @contextmanager
-def translated(integration: IntegrationConfiguration) -> Iterator[None]:
+def translated(integration: IntegrationConfiguration, *, connecting: bool = False) -> Iterator[None]:
     """The driver's errors become ours."""
     try:
         yield
     except psycopg.Error as error:
-        raise _as_ours(integration, error) from None
+        raise _as_ours(integration, error, connecting=connecting) from None
     except Exhausted as error:
-        raise error.as_ours(integration, "PostgreSQL") from None
+        raise error.as_ours(integration, "PostgreSQL", WRONG_HOST if connecting else STAYS) from None
 
 
 def _connect(integration: IntegrationConfiguration, options: str = "", *, replication: bool = False) -> Connection:
@@ -199,7 +205,9 @@ def _ready(events: int, wanted: Wait) -> Ready:
     return Ready((Ready.R if events & select.POLLIN else 0) | (Ready.W if events & select.POLLOUT else 0))
 
 
-def _as_ours(integration: IntegrationConfiguration, error: psycopg.Error) -> ProviderError | InvalidConfiguration:
+def _as_ours(
+    integration: IntegrationConfiguration, error: psycopg.Error, *, connecting: bool
+) -> ProviderError | InvalidConfiguration:
     name, state = integration.integration_id, error.sqlstate
     text = str(error).strip() or type(error).__name__
     said = quoted(integration, text.splitlines()[0].removeprefix("ERROR:"))
@@ -218,10 +226,16 @@ def _as_ours(integration: IntegrationConfiguration, error: psycopg.Error) -> Pro
         )
     if state == "42501":
         return PermissionMissing(
-            f"PostgreSQL refuses permission{said}.", integration_id=name, remedy="Grant the user what it lacks."
+            f"PostgreSQL refuses permission{said}.",
+            integration_id=name,
+            remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
-    return ProviderUnavailable(
-        f"PostgreSQL cannot be used{said}.",
-        integration_id=name,
-        remedy="Whatever was stored stays; the next sync goes on from there.",
-    )
+    if state is not None and not state.startswith(_OF_ALL):
+        return RequestRefused(
+            f"PostgreSQL does not answer what it is asked{said}.",
+            integration_id=name,
+            remedy="The next sync asks again.",
+        )
+    if connecting and state is None:
+        return ProviderUnavailable(f"PostgreSQL cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
+    return ProviderUnavailable(f"PostgreSQL cannot be used{said}.", integration_id=name, remedy=STAYS)

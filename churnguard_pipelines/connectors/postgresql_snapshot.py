@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from churnguard_pipelines.connectors.database import OVERLAP_SECONDS, Snapshot
@@ -179,7 +180,7 @@ class PostgreSQLSnapshot(Snapshot):
     def _connection(self) -> Connection:
         """This thread's own, inside the snapshot."""
         connection: Connection | None = getattr(self._own, "connection", None)
-        if connection is None or connection.closed:
+        if connection is None or connection.info.transaction_status is not TransactionStatus.INTRANS:  # lost, or failed
             connection = connect(self._integration)
             with self._lock:
                 self._connections.append(connection)

@@ -42,8 +42,9 @@ _LONGEST_NAME = 200
 
 _TYPE = """
 SELECT pg_catalog.format_type(t.oid, %(modifier)s), t.typtype::text, t.typcategory::text, t.typbasetype::bigint,
-       t.typtypmod, t.typelem::bigint
-  FROM pg_catalog.pg_type t WHERE t.oid = %(oid)s
+       t.typtypmod, e.oid::bigint
+  FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
+ WHERE t.oid = %(oid)s
 """
 
 

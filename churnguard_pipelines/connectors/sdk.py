@@ -46,10 +46,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ObjectAccess:
+    """``whole``: this is no object, but something that all of them need."""
+
     object: str
     readable: bool
     problem: str | None = None
     remedy: str | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class ConnectionReport:
 
     @property
     def complete(self) -> bool:
-        return all(item.readable for item in self.objects)
+        """Something may be read, and nothing that is wanted is missing."""
+        return all(item.readable for item in self.objects) and not all(item.whole for item in self.objects)
 
 
 StoredVersions = Callable[[Collection[str]], Mapping[str, int]]

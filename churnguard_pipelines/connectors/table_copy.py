@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, wait
 from contextlib import ExitStack
 from datetime import datetime
 
@@ -25,7 +25,8 @@ AT_ONCE = 2
 
 
 class TableCopy:
-    """``checkpoint``: where the lane stands now."""
+    """``checkpoint``: where the lane stands now. ``workers``: ``AT_ONCE`` threads, the same for all tables: a snapshot
+    may keep a connection to the source for each that it meets."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class TableCopy:
         source: str,
         checkpoint: Checkpoint | None,
         sync_id: str,
+        workers: Executor,
     ) -> None:
         self._warehouse = warehouse
         self._lane = lane
@@ -44,6 +46,7 @@ class TableCopy:
         self._source = source
         self.checkpoint = checkpoint
         self._sync_id = sync_id
+        self._workers = workers
         self._commits = threading.Lock()
 
     def read_whole(self, snapshot: Snapshot, *, binary: bool) -> None:
@@ -70,10 +73,10 @@ class TableCopy:
                     pieces.stop()
                     raise
 
-        with ThreadPoolExecutor(AT_ONCE, f"copy-{self._table.object}") as pool:
-            workers = [pool.submit(work) for _ in range(AT_ONCE)]
-        for worker in workers:
-            worker.result()
+        copying = [self._workers.submit(work) for _ in range(AT_ONCE)]
+        wait(copying)
+        for each in copying:
+            each.result()
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
             complete = {

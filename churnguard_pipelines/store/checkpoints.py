@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
@@ -20,12 +18,13 @@ def load(connection: Connection, lane: Lane) -> Checkpoint | None:
     return Checkpoint(row.position, row.source, row.version) if row else None
 
 
-def versions(connection: Connection, of: Lane, names: Sequence[str]) -> dict[str, int]:
-    """Of those tables, of ``of``'s integration, that a copy has read to the end: the version that it has seen."""
-    here = table.c.organization_id == of.organization_id, table.c.integration_id == of.integration_id
-    complete = table.c.lane.in_(names), table.c.position["complete"].as_boolean()
-    rows = connection.execute(sa.select(table.c.lane, table.c.position).where(*here, *complete))
-    return {row.lane: row.position["version"] for row in rows}
+def copied_versions(connection: Connection, lane: Lane) -> dict[str, int]:
+    """The version that a copy has seen, by lane, of every table of the lane's integration that one has read to the
+    end."""
+    own = table.c.organization_id == lane.organization_id, table.c.integration_id == lane.integration_id
+    complete = table.c.position["complete"].as_boolean()
+    rows = connection.execute(sa.select(table.c.lane, table.c.position["version"]).where(*own, complete))
+    return {name: version for name, version in rows}
 
 
 def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to: Position, source: str) -> Checkpoint:

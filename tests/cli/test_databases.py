@@ -42,6 +42,7 @@ def test_a_database_from_file_to_removal(
     assert "Connected to PostgreSQL" in added
     assert "acme-db is registered" in added
 
+    assert "archive" not in shell.succeeds("integrations", "test", "acme-db"), "it is excluded, and lacks a key"
     tables = shell.succeeds("integrations", "discover", "acme-db")
     assert "users 30 id 2 ✓" in tables
     assert "users_archive 0 none 2 not chosen" in tables
@@ -53,6 +54,8 @@ def test_a_database_from_file_to_removal(
     assert "users succeeded 30 30 0 0" in shell.succeeds("sync", "acme-db")
     assert "no table that may be read is called others" in shell.fails("sync", "acme-db", "--objects", "others")
 
+    source.execute("DROP TABLE users")
+    assert "none that may be read is wanted" in shell.fails("integrations", "test", "acme-db")
     assert source.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (1,)
     assert "acme-db is removed" in shell.succeeds("integrations", "remove", "acme-db", "--yes", "--purge")
     assert source.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)

@@ -50,7 +50,7 @@ def test_a_missing_field_is_named(opened: Opened, field: str) -> None:
         ({"tls": "maybe"}, InvalidConfiguration, "verify-full"),
         ({"tls": "require"}, ProviderUnavailable, "SSL"),
         ({"tls": "verify-full", "tls_ca": "/nowhere"}, InvalidConfiguration, "tls_ca"),
-        ({"port": str(free_port())}, ProviderUnavailable, "cannot be used"),
+        ({"port": str(free_port())}, ProviderUnavailable, "cannot be reached.*Correct the host"),
     ],
 )
 def test_wrong_credentials_are_said(

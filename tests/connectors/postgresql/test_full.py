@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
@@ -41,3 +42,18 @@ def test_what_vanished_is_deleted_by_the_next_full_sync(store: Store, register: 
     report = sync(store)
     assert report.objects["users"].counts.deleted == 40
     assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
+
+
+def test_many_tables_take_few_connections_of_the_source(store: Store, register: Register, source: Source) -> None:
+    for n in range(12):
+        source.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY); INSERT INTO t{n} VALUES ({n})")
+    register()
+    seen: list[int] = []
+
+    def look(object: str) -> None:
+        found = source.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").fetchone()
+        assert found is not None
+        seen.append(found[0])
+
+    assert sync_integration(store, "acme-db", sync_id="many", on_object=look).status == "succeeded"
+    assert max(seen) <= 1 + 4, "the test's own, the sync's and the snapshot's, and one for each of two threads"
