@@ -24,7 +24,7 @@ def copied_versions(connection: Connection, lane: Lane) -> dict[str, int]:
     own = table.c.organization_id == lane.organization_id, table.c.integration_id == lane.integration_id
     complete = table.c.position["complete"].as_boolean()
     rows = connection.execute(sa.select(table.c.lane, table.c.position["version"]).where(*own, complete))
-    return {name: version for name, version in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to: Position, source: str) -> Checkpoint:
