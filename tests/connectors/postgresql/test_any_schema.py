@@ -1,5 +1,5 @@
-"""Whatever the schema and whatever becomes of it: a mirror equals its source, or its table is stopped with a reason, and
-no write of the application fails.
+"""Whatever the schema and whatever becomes of it: a mirror equals its source, or its table is stopped with a reason,
+and no write of the application fails.
 
 Ten schemas; two hundred with CHURNGUARD_SOAK=1.
 """
