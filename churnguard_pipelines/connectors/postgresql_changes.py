@@ -244,8 +244,7 @@ class PostgreSQLChanges(ChangeLog):
         if kind in b"IUD":
             followed = self._relations.get(messages.relation_oid(message))
             if followed is not None:
-                change = followed.change(kind, message, self._version)
-                changes.append(change)
+                changes.append(change := followed.change(kind, message, self._version))
                 if change.kind == "stopped":
                     del self._tables[change.object]
                     self._relations[messages.relation_oid(message)] = None
@@ -332,9 +331,18 @@ class _Followed:
         names = [column.name for column in table.columns]
         self._key_at = [names.index(name) for name in table.key]
 
-    @strictly
     def change(self, kind: bytes, message: bytes, version: int) -> Change:
         """Raises ``Malformed``."""
+        try:
+            return self._change(kind, message, version)
+        except Malformed as error:
+            if not isinstance(error.__cause__, UnicodeDecodeError):
+                raise
+            reason = "a value of it is no UTF-8, and the database's encoding, SQL_ASCII, does not say what else it is."
+            return Change(self.table.object, "stopped", version, reason=reason)
+
+    @strictly
+    def _change(self, kind: bytes, message: bytes, version: int) -> Change:
         object, key_at = self.table.object, self._key_at
         if kind == b"I":
             return Change(object, "upsert", version, self._row(messages.insert(message)))

@@ -60,6 +60,7 @@ def test_a_row_that_is_asked_for_is_found_by_the_types_of_its_key(
         source.execute(f"UPDATE {name} SET id = %s WHERE part = 1", [second])
         source.execute(f"INSERT INTO {name} VALUES (%s, 2, %s, '{{d,ef}}')", [first, BIG])
     assert set(statuses(sync(store)).values()) == {"succeeded"}
+    source.execute("SET timezone = 'UTC'")
     for name in keys:
         ours = sorted(mirrored(store, name, "part", "v", "chars"))
         assert ours == [("1", BIG, '{"a   ","bc  "}'), ("2", BIG, '{"d   ","ef  "}')], name
@@ -80,7 +81,8 @@ def test_a_copy_that_was_cut_off_begins_anew_if_its_rows_lie_elsewhere(
         if name != "first_dropped":
             source.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, v text)")
         source.execute(f"INSERT INTO {name} SELECT n, repeat('v', 200) FROM generate_series(1, 5000) n")
-    source.execute("DELETE FROM moved WHERE id < 200; VACUUM moved; DELETE FROM written_anew WHERE id < 1000")
+    source.execute("DELETE FROM moved WHERE id < 200; DELETE FROM written_anew WHERE id < 1000")
+    source.execute("VACUUM moved")
     register()
     with monkeypatch.context() as cut:
         cut.setattr(postgresql_snapshot.PostgreSQLSnapshot, "copy", cut_off(after=8))
@@ -171,7 +173,7 @@ def test_tables_whose_names_would_be_one_are_two(store: Store, register: Registe
     objects = ['"billing.users"', "billing.users", '"a.b".c', 'a."b.c"', '"a.b"."c.d"']
     for place, name in enumerate(objects):
         ours = mirrored(store, raw[name].removeprefix("postgresql_acme_db_"), "id")
-        assert ours == [(str(place),), (str(place + 10),)], name
+        assert set(ours) == {(str(place),), (str(place + 10),)}, name
     parts = [("s", "a"), ("public", "a.b"), ("public", '"a.b"'), ("a.b", "c"), ("a", "b.c"), ("public", '"')]
     assert len({object_name(*each) for each in parts}) == len(parts)
 
@@ -180,8 +182,8 @@ def test_a_cursor_is_never_beyond_the_sources_clock(store: Store, register: Regi
     kinds = {"with_zone": "timestamptz", "without": "timestamp", "days": "date", "counted": "bigint"}
     for name, kind in kinds.items():
         source.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, updated_at {kind})")
-        old = "1" if kind == "bigint" else "2026-01-01"
-        source.execute(f"INSERT INTO {name} SELECT n, '{old}' FROM generate_series(1, 20) n")
+        old = "n / 20" if kind == "bigint" else "date '2026-01-01' + n"
+        source.execute(f"INSERT INTO {name} SELECT n, {old} FROM generate_series(1, 20) n")
         if kind != "bigint":
             source.execute(f"UPDATE {name} SET updated_at = 'infinity' WHERE id = 1")
             source.execute(f"UPDATE {name} SET updated_at = '2999-01-01' WHERE id = 2")
@@ -237,7 +239,26 @@ def test_every_encoding_arrives_by_both_ways(store: Store, register: Register, e
     assert statuses(sync(store)) == {"words": "succeeded"}
     copied, changed = mirrored(store, "words", "id", "v", "c", word)
     assert copied[1:] == changed[1:]
-    assert copied[1:] == (text, f'{{"{text.ljust(9)}","a        "}}', text)
+    assert copied[1:] == source.execute(f"""SELECT v, format('%%s', c), "{word}" FROM words""", []).fetchone()
+
+
+def test_bytes_of_no_encoding_stop_their_table_alone(
+    store: Store, register: Register, source_server: PostgreSQLServer
+) -> None:
+    with source_server.connect() as connection:
+        connection.execute("CREATE DATABASE in_none ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    try:
+        with source_server.connect("in_none") as source:
+            source.execute("CREATE TABLE words (id int PRIMARY KEY, v text); CREATE TABLE zebras (id int PRIMARY KEY)")
+            register(fields={"database": "in_none"}, sync_mode="real_time")
+            sync(store)
+            source.execute("INSERT INTO words VALUES (1, 'fine'), (2, E'\xff'); INSERT INTO zebras VALUES (1)")
+            sync(store)
+            assert "a value of it is no UTF-8" in str(catalogue.entries(store, "acme-db")["words"].problem)
+            assert mirrored(store, "zebras", "id") == [("1",)]
+            assert statuses(sync(store)) == {"words": "failed", "zebras": "succeeded"}
+    finally:
+        source_server.drop_database("in_none")
 
 
 def test_timeouts_set_for_its_users_do_not_end_us(
