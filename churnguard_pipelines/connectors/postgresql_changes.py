@@ -160,7 +160,6 @@ class PostgreSQLChanges(ChangeLog):
         self._integration = integration
         self._tables = {table.object: table for table in tables}
         self._fingerprints = {table.object: Fingerprint.parse(table.fingerprint) for table in tables}
-        self._objects = {each.oid: object for object, each in self._fingerprints.items()}
         self._at = number(position["lsn"])
         self._relations: dict[int, _Followed | None] = {}
         self._in_transaction = False
@@ -171,11 +170,27 @@ class PostgreSQLChanges(ChangeLog):
         self._side = connect(integration)  # for questions about types
         try:
             self._types = Types(self._side)
+            self._objects = self._known_by_number()
             self._check_slot()
             self._stream = self._start()
         except BaseException:
             self._side.close()
             raise
+
+    def _known_by_number(self) -> dict[int, str]:
+        """Of two objects that were one table, before and after it was renamed, the one that has its name now."""
+        found = {each.oid: object for object, each in self._fingerprints.items() if each.oid}
+        with translated(self._integration):
+            rows = self._side.execute(
+                "SELECT c.oid::bigint, n.nspname, c.relname FROM pg_catalog.pg_class c "
+                "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s)",
+                [list(found)],
+            ).fetchall()
+        for oid, schema, name in rows:
+            now = self._fingerprints.get(object_name(schema, name))
+            if now is not None and now.oid == oid:
+                found[oid] = object_name(schema, name)
+        return found
 
     def read(self, timeout: float) -> ChangeBatch | None:
         changes: list[Change] = []

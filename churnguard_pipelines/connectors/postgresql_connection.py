@@ -173,6 +173,8 @@ def connect_for_replication(integration: IntegrationConfiguration) -> Connection
     try:
         if connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
             connection.execute("SET transaction_timeout = 0")
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # else it ends at bytes of no encoding
+            connection.execute("SET client_encoding = 'SQL_ASCII'")
     except BaseException:
         connection.close()
         raise

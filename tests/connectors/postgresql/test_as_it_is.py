@@ -95,7 +95,7 @@ def test_a_copy_that_was_cut_off_begins_anew_if_its_rows_lie_elsewhere(
     assert set(statuses(report).values()) == {"succeeded"}
     for name in tables:
         assert mirrored(store, name, "id", "v") == in_source(source, name, "id", "v"), name
-    assert source.execute("SELECT max((ctid::text::point)[0]) < 20 FROM moved WHERE v = 'moved'").fetchone() == (True,)
+    assert source.execute("SELECT min((ctid::text::point)[0]) < 6 FROM moved WHERE v = 'moved'").fetchone() == (True,)
     assert report.objects["written_anew"].counts.read == 4001  # from the start
     assert report.objects["left_alone"].counts.read < 4000  # from where it was cut off
 
@@ -252,7 +252,7 @@ def test_bytes_of_no_encoding_stop_their_table_alone(
             source.execute("CREATE TABLE words (id int PRIMARY KEY, v text); CREATE TABLE zebras (id int PRIMARY KEY)")
             register(fields={"database": "in_none"}, sync_mode="real_time")
             sync(store)
-            source.execute("INSERT INTO words VALUES (1, 'fine'), (2, E'\xff'); INSERT INTO zebras VALUES (1)")
+            source.execute("INSERT INTO words VALUES (1, 'fine'), (2, E'\\xff'); INSERT INTO zebras VALUES (1)")
             sync(store)
             assert "a value of it is no UTF-8" in str(catalogue.entries(store, "acme-db")["words"].problem)
             assert mirrored(store, "zebras", "id") == [("1",)]
