@@ -120,3 +120,7 @@ class MirrorType:
     def sql(self) -> SQL:
         """The only way from a type to a statement."""
         return SQL(str(self))
+
+
+MOMENTS = tuple(map(MirrorType, (Base.TIMESTAMPTZ, Base.TIMESTAMP, Base.DATE)))
+"""Types of a column that says when its row was changed."""

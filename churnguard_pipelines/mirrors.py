@@ -28,6 +28,8 @@ class SourceTable:
 
     ``keyless``: the source has no key; ``key`` is then a column that the connector numbers rows with, which holds
     within one full read only. ``rows``: the source's own estimate. ``problem``: why it cannot be read now.
+    ``fingerprint``: of what decides about its stored rows and is in no change log (its files, its partitions, its
+    columns' own numbers), opaque to all but the connector; empty where the log tells everything.
     """
 
     object: str
@@ -36,6 +38,7 @@ class SourceTable:
     keyless: bool = False
     rows: int = 0
     problem: str | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,10 @@ def sync(
     out.print(report_table(report))
     for name, item in report.objects.items():
         if item.error:
-            err.print(f"[red]✗[/red] {name}: {escape(item.error)}")
+            mark = "[yellow]![/yellow]" if item.status == "succeeded" else "[red]✗[/red]"
+            err.print(f"{mark} {name}: {escape(item.error)}")
     if report.status != "succeeded":
-        if report.error and not any(item.error for item in report.objects.values()):
+        if report.error and not any(item.status == "failed" for item in report.objects.values()):
             err.print(f"[red]✗[/red] {escape(report.error)}")
         raise typer.Exit(1)
 

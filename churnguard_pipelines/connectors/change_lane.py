@@ -35,6 +35,8 @@ KEEP_IDLE_EVERY = 5.0  # seconds between checkpoints of a source that moves on w
 REST_OF_TRANSACTION = 60.0
 FETCHED_AT_ONCE = 1000  # keys that a source is asked for in one statement
 
+_OF_THE_TABLE = ("altered", "stopped")
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,6 +78,7 @@ class ChangeLane:
         self._lane = lane_of(integration)
         self._tables: dict[str, SourceTable] = {}
         self._mirrors: dict[str, Mirror] = {}
+        self._earlier_shapes: dict[str, Change] = {}
         self._log: ChangeLog | None = None
         self.checkpoint = load_checkpoint(store, self._lane)
         self._kept = time.monotonic()
@@ -95,7 +98,7 @@ class ChangeLane:
         begun, quiet_since = datetime.now(UTC), time.monotonic()
         while time.monotonic() - quiet_since < QUIET:
             stored = self.step(QUIET)
-            if stored is not None and stored.counts:
+            if stored is not None and (stored.counts or stored.committed_at is not None):
                 yield from stored.counts.items()
                 quiet_since = time.monotonic()
                 if stored.committed_at is not None and stored.committed_at >= begun:
@@ -140,7 +143,7 @@ class ChangeLane:
         """
         entries = catalogue.entries(self._store, self._integration.integration_id)
         wanted = {table.object for table in chosen_tables(self._integration, [each.table for each in entries.values()])}
-        self._tables, self._mirrors = {}, {}
+        self._tables, self._mirrors, self._earlier_shapes = {}, {}, {}
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             for name, entry in entries.items():
                 with self._apart(transaction, entry.table):
@@ -190,13 +193,30 @@ class ChangeLane:
     def _store_changes(
         self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]
     ) -> None:
-        start = 0
-        for place, change in enumerate(changes):
-            if change.kind in ("altered", "stopped"):
-                self._store_rows(transaction, changes[start:place], counts)
+        rows: list[Change] = []
+        for change in self._uncovered(transaction, changes):
+            if change.kind in _OF_THE_TABLE:
+                self._store_rows(transaction, rows, counts)
                 self._alter(transaction, change)
-                start = place + 1
-        self._store_rows(transaction, changes[start:], counts)
+                rows = []
+            else:
+                rows.append(change)
+        self._store_rows(transaction, rows, counts)
+
+    def _uncovered(self, transaction: WarehouseTransaction, changes: Sequence[Change]) -> Iterator[Change]:
+        """Without those that a copy of their table has seen: them, or what became of them without the log's telling.
+
+        How a table looked before its copy matters only if rows follow without another word about it.
+        """
+        covered = checkpoints.copied_versions(transaction.connection, self._lane)
+        for change in changes:
+            if change.kind == "stopped" or change.version > covered.get(change.object, -1):
+                earlier = self._earlier_shapes.pop(change.object, None)
+                if earlier is not None and change.kind not in _OF_THE_TABLE:
+                    yield earlier
+                yield change
+            elif change.kind == "altered":
+                self._earlier_shapes[change.object] = change
 
     def _store_rows(
         self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]

@@ -45,8 +45,8 @@ class Snapshot(ABC):
     def pieces(self, table: SourceTable, after: object) -> Iterator[Piece]:
         """The table's parts from the mark ``after`` on (None: the start), in order, each of some ten thousand rows.
 
-        The marks hold in later snapshots too. An empty table has one piece. A piece may hold its rows already; some
-        few are alive at once.
+        The marks hold in later snapshots too, while the table's fingerprint is the same. An empty table has one piece.
+        A piece may hold its rows already; some few are alive at once.
         """
 
     @abstractmethod
@@ -121,6 +121,11 @@ class DatabaseConnector(Connector):
     @abstractmethod
     def unfollowable(self, table: SourceTable) -> str | None:
         """Why this table's changes cannot be followed, and what would help; None if they can."""
+
+    def outdated(self, table: SourceTable, fingerprint: str) -> str | None:
+        """Why stored rows of a table that had this ``fingerprint`` when it was read may not be those of the source any
+        more, though no change log says so; None if they are."""
+        return None if fingerprint == table.fingerprint else "it was altered in a way that no change log tells"
 
     def unlogged(self, table: SourceTable) -> bool:
         """Whether some changes of the table never reach the log: once a day it is then read in full besides."""

@@ -32,11 +32,11 @@ from churnguard_pipelines.errors import (
     ChurnGuardError,
     InvalidConfiguration,
     LaneTakenOver,
-    PermissionMissing,
     ProviderMisbehaved,
     SchemaConflict,
     SourceChanged,
 )
+from churnguard_pipelines.mirror_types import MOMENTS, Base
 from churnguard_pipelines.mirrors import Mirror, SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
@@ -210,6 +210,7 @@ class _Run:
         self._identity = ""
         self._mirrors: dict[str, Mirror] = {}
         self._problems: dict[str, Exception] = {}
+        self._untold: dict[str, str] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
         }  # as last seen, for the page of a sync that cannot even look
@@ -258,6 +259,7 @@ class _Run:
                 raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
                 mirror = self._mirror(table, raw_table)
+                self._note_untold(table)
                 catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
             self._mirrors[table.object] = mirror
         except Exception as error:
@@ -282,17 +284,35 @@ class _Run:
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
         copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
-        if self._mode == DataSyncMode.FULL or before is None or not before["complete"]:
+        told = self._untold.get(name)
+        if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or told is not None:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
         elif not self._followed:
             self._increment(copy, table, mirror)
         elif self._connector.unlogged(table) and self._is_due(before):
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
+        copy.keep_fingerprint()
         ledger.set_object(
             self._store, self._sync_id, name, checkpoint_before=before,
             checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
         )  # fmt: skip
+
+    def _note_untold(self, table: SourceTable) -> None:
+        """Whether nothing but reading all of the table tells what it holds now; it is said on this sync's page."""
+        checkpoint = load_checkpoint(self._store, self._lane(table.object))
+        if (told := self._why_anew(table, checkpoint.position if checkpoint else None)) is not None:
+            self._untold[table.object] = told
+            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, told)
+            ledger.set_object(self._store, self._sync_id, table.object, error=told)
+
+    def _why_anew(self, table: SourceTable, before: Position | None) -> str | None:
+        reason = self._connector.unfollowable(table) if self._followed else None
+        if reason is not None:
+            return f"its changes cannot be followed, so every sync reads it in full: {reason}"
+        read_as = before.get("fingerprint") if before is not None and before["complete"] else None
+        why = self._connector.outdated(table, read_as) if read_as is not None else None
+        return why and f"it is read anew: {why}."
 
     def _increment(self, copy: TableCopy, table: SourceTable, mirror: Mirror) -> None:
         column = self._integration.sync_config.incremental_field
@@ -301,7 +321,7 @@ class _Run:
             return
         assert copy.checkpoint is not None
         position = copy.checkpoint.position
-        after = position.get("cursor") or self._greatest(mirror, column)
+        after = position.get("cursor") or self._greatest(mirror, column, position["swept_at"])
         copy.read_increment(self._snapshot(), column, after, binary=self._connector.binary)
         if self._is_due(position):
             copy.sweep(self._snapshot(), self._store.now(), binary=self._connector.binary)
@@ -330,12 +350,6 @@ class _Run:
     def _refuse_unreadable(self, table: SourceTable) -> None:
         if table.problem is not None:
             raise ProviderMisbehaved(table.problem, integration_id=self._integration.integration_id)
-        reason = self._connector.unfollowable(table) if self._followed else None
-        if reason is not None:
-            raise PermissionMissing(
-                f"the changes of {table.object} cannot be followed: {reason}",
-                integration_id=self._integration.integration_id,
-            )
 
     def _begin_changes(self) -> None:
         """The position is taken before anything is read, so that nothing falls between.
@@ -352,7 +366,7 @@ class _Run:
             position: Position = self._connector.begin_changes(followable)
             missed = set(known)
         else:
-            missed = (known - names) | set(self._connector.follow(followable))
+            missed = (known - names) | set(self._connector.follow(followable)) | self._untold.keys()
             position = checkpoint.position
         if checkpoint is None or missed & names or not all(map(self._is_complete, self._mirrors)):
             with self._warehouse.transaction(self._integration.organization_id) as transaction:
@@ -412,16 +426,21 @@ class _Run:
     def _rows(self, mirror: Mirror) -> int:
         return int(self._ask(mirror, "count(*)"))
 
-    def _greatest(self, mirror: Mirror, column: str) -> str | None:
-        """Of the rows read so far; as the source will read it."""
-        name = next(item.name for item in mirror.columns if item.source == column and not item.path)
-        found: str | None = self._ask(mirror, f"max({Identifier(name).as_string(None)})::text".replace("%", "%%"))
-        return found
+    def _greatest(self, mirror: Mirror, column: str, read_at: str) -> str | None:
+        """Of the rows read so far; as the source will read it. A moment after they were read is none of a change."""
+        found = next(item for item in mirror.columns if item.source == column and not item.path)
+        name = Identifier(found.name).as_string(None).replace("%", "%%")
+        past = f" FILTER (WHERE {name} <= %(read_at)s::timestamptz AT TIME ZONE 'UTC')"
+        if found.type.base is Base.TIMESTAMPTZ:
+            past = f" FILTER (WHERE {name} <= %(read_at)s::timestamptz)"
+        bounded = past if found.type in MOMENTS else ""
+        greatest: str | None = self._ask(mirror, f"max({name}){bounded}::text", read_at=read_at)
+        return greatest
 
-    def _ask(self, mirror: Mirror, what: str) -> Any:
+    def _ask(self, mirror: Mirror, what: str, **values: str) -> Any:
         own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
         statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE {own} AND deleted_at IS NULL"
         with self._store.organization(self._integration.organization_id) as connection:
             organization_id, integration_id = self._integration.organization_id, self._integration.integration_id
-            values = {"organization_id": organization_id, "integration_id": integration_id}
-            return connection.exec_driver_sql(statement, values).scalar_one()
+            own_values = {"organization_id": organization_id, "integration_id": integration_id}
+            return connection.exec_driver_sql(statement, own_values | values).scalar_one()

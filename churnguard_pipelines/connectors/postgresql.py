@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Identifier, Placeholder
 
@@ -27,6 +27,7 @@ from churnguard_pipelines.connectors.postgresql_connection import (
     server_of_postgresql,
     translated,
 )
+from churnguard_pipelines.connectors.postgresql_fingerprint import Fingerprint
 from churnguard_pipelines.connectors.postgresql_snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -35,6 +36,7 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
 OLDEST = 140_000
+MOST_PARAMETERS = 30_000
 ASSUMED_HORIZON = 10 * 2**30
 """Bytes of WAL after which a server without max_slot_wal_keep_size is taken to be in danger: its disk is not ours to
 look at. Half of it is what PeerDB warns at (facts on connectors, 1.5)."""
@@ -83,6 +85,21 @@ class PostgreSQL(DatabaseConnector):
         self._connection()
         return opened_snapshot(self.integration, self._found or self._look(), followed=followed)
 
+    def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
+        settled = self._found[found.object] = self._known(found.object).with_unlogged(known)
+        return settled.table
+
+    def outdated(self, table: SourceTable, fingerprint: str) -> str | None:
+        before, now = Fingerprint.parse(fingerprint), Fingerprint.parse(table.fingerprint)
+        if (why := now.differs(before)) is not None:
+            return why
+        added = self._one(
+            "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(leaf::oid)), 0) "
+            "FROM pg_catalog.unnest(%s::bigint[]) AS leaf",
+            [now.added_leaves(before)],
+        )
+        return "a partition was attached" if added[0] else None  # an empty one has nothing that was not logged
+
     def unfollowable(self, table: SourceTable) -> str | None:
         reason = self._known(table.object).unfollowable
         if reason is None and (owner := self._owners.get(table.object)) is not None:
@@ -121,20 +138,28 @@ class PostgreSQL(DatabaseConnector):
         return Lag(behind, 0.0 if behind == 0 else None, horizon, {"slot": status or "missing", "wal_left": left})
 
     def fetch(self, table: SourceTable, keys: Sequence[Values]) -> list[Values]:
+        """Keys are sent without a type, so that they are what they are compared with; values come as the change log
+        has them, which is as their types write them."""
         found = self._known(table.object)
-        types = {column.name: column.type for column in table.columns}
-        one = SQL("({})").format(
-            SQL(", ").join(SQL("{}::text::{}").format(Placeholder(), types[name].sql) for name in table.key)
-        )
+        at_once = MOST_PARAMETERS // len(table.key)
+        return [row for start in range(0, len(keys), at_once) for row in self._fetch(found, keys[start:][:at_once])]
+
+    def _fetch(self, found: FoundTable, keys: Sequence[Values]) -> Iterator[Values]:
+        key, columns = found.table.key, found.table.columns
+        one = SQL("({})").format(SQL(", ").join([Placeholder()] * len(key)))
         query = SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
-            SQL(", ").join(SQL("({})::text").format(found.value(column.name)) for column in table.columns),
-            found.identifier,
-            SQL(", ").join(map(Identifier, table.key)),
+            SQL(", ").join(map(found.written, [column.name for column in columns])),
+            found.relation,
+            SQL(", ").join(map(Identifier, key)),
             SQL(", ").join([one] * len(keys)),
         )
         values = [str(value) for key in keys for value in key]
         with self._translated():
-            return [tuple(row) for row in self._connection().execute(query, values)]
+            rows = self._connection().execute(query, values).pgresult
+        assert rows is not None
+        for place in range(rows.ntuples):
+            texts = [rows.get_value(place, column) for column in range(len(columns))]
+            yield tuple(text if text is None else text.decode() for text in texts)
 
     def close(self) -> None:
         if self._opened is not None:
@@ -156,9 +181,9 @@ class PostgreSQL(DatabaseConnector):
             )
         return found
 
-    def _one(self, query: str) -> Any:
+    def _one(self, query: LiteralString, parameters: Sequence[object] = ()) -> Any:
         with self._translated():
-            return self._connection().execute(query).fetchone()
+            return self._connection().execute(query, parameters).fetchone()
 
     def _connection(self) -> Connection:
         if self._opened is None or self._opened.closed:

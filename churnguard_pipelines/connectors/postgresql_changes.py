@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from churnguard_pipelines.connectors import postgresql_messages as messages
 from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY
@@ -22,6 +23,8 @@ from churnguard_pipelines.connectors.database import (
 )
 from churnguard_pipelines.connectors.postgresql_catalog import FoundTable, object_name
 from churnguard_pipelines.connectors.postgresql_connection import Connection, connect, translated
+from churnguard_pipelines.connectors.postgresql_fingerprint import Fingerprint
+from churnguard_pipelines.connectors.postgresql_following import GENERATED_ARE_PUBLISHED
 from churnguard_pipelines.connectors.postgresql_messages import Relation
 from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
 from churnguard_pipelines.connectors.postgresql_types import Types
@@ -60,29 +63,37 @@ def publish(connection: Connection, integration: IntegrationConfiguration, found
     name = Identifier(slot_name(integration.integration_id))
     listed = connection.execute(
         "SELECT (SELECT pg_catalog.array_agg(r.prrelid::bigint ORDER BY r.prrelid) "
-        "FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid) "
+        "FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), "
+        "coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's' "  # older versions do not have it
         "FROM pg_catalog.pg_publication p WHERE p.pubname = %s",
         [slot_name(integration.integration_id)],
     ).fetchone()
     wanted = sorted(table.oid for table in found)
     held = (listed[0] or []) if listed is not None else []
-    if listed is not None and held == wanted:
-        return []
-    tables = SQL(", ").join(table.identifier for table in found)
+    tables = SQL(", ").join(table.relation for table in found)
+    options = SQL("publish_via_partition_root = true")
+    if connection.info.server_version >= GENERATED_ARE_PUBLISHED:
+        options = SQL("publish_via_partition_root = true, publish_generated_columns = stored")
+    statements: list[Composed] = []
     if listed is None:
         clause = SQL(" FOR TABLE {}").format(tables) if found else SQL("")
-        statement = SQL("CREATE PUBLICATION {}{} WITH (publish_via_partition_root = true)").format(name, clause)
-    elif found:
-        statement = SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables)
+        statements.append(SQL("CREATE PUBLICATION {}{} WITH ({})").format(name, clause, options))
+    elif not found:
+        statements.append(SQL("DROP PUBLICATION {}").format(name))
     else:
-        statement = SQL("DROP PUBLICATION {}").format(name)
+        if not listed[1] and any(table.generated for table in found):
+            statements.append(SQL("ALTER PUBLICATION {} SET ({})").format(name, options))
+        if held != wanted:
+            statements.append(SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
     try:
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege:
+        told = "; ".join(statement.as_string(None) for statement in statements)
         raise PermissionMissing(
             "the user may not publish the tables' changes.",
             integration_id=integration.integration_id,
-            remedy=f"Run as the tables' owner or a superuser: `{statement.as_string(None)}`.",
+            remedy=f"Run as the tables' owner or a superuser: `{told}`.",
         ) from None
     return [table.table.object for table in found if table.oid not in held]
 
@@ -148,6 +159,7 @@ class PostgreSQLChanges(ChangeLog):
     ) -> None:
         self._integration = integration
         self._tables = {table.object: table for table in tables}
+        self._fingerprints = {table.object: Fingerprint.parse(table.fingerprint) for table in tables}
         self._at = number(position["lsn"])
         self._relations: dict[int, _Followed | None] = {}
         self._in_transaction = False
@@ -158,11 +170,27 @@ class PostgreSQLChanges(ChangeLog):
         self._side = connect(integration)  # for questions about types
         try:
             self._types = Types(self._side)
+            self._objects = self._known_by_number()
             self._check_slot()
             self._stream = self._start()
         except BaseException:
             self._side.close()
             raise
+
+    def _known_by_number(self) -> dict[int, str]:
+        """Of two objects that were one table, before and after it was renamed, the one that has its name now."""
+        found = {each.oid: object for object, each in self._fingerprints.items() if each.oid}
+        with translated(self._integration):
+            rows = self._side.execute(
+                "SELECT c.oid::bigint, n.nspname, c.relname FROM pg_catalog.pg_class c "
+                "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s)",
+                [list(found)],
+            ).fetchall()
+        for oid, schema, name in rows:
+            now = self._fingerprints.get(object_name(schema, name))
+            if now is not None and now.oid == oid:
+                found[oid] = object_name(schema, name)
+        return found
 
     def read(self, timeout: float) -> ChangeBatch | None:
         changes: list[Change] = []
@@ -231,7 +259,10 @@ class PostgreSQLChanges(ChangeLog):
         if kind in b"IUD":
             followed = self._relations.get(messages.relation_oid(message))
             if followed is not None:
-                changes.append(followed.change(kind, message, self._version))
+                changes.append(change := followed.change(kind, message, self._version))
+                if change.kind == "stopped":
+                    del self._tables[change.object]
+                    self._relations[messages.relation_oid(message)] = None
         elif kind == b"B":
             commit, self._committed_at = messages.begin(message)
             self._version = commit + 1  # a slot's or a snapshot's point may be where the commit record begins
@@ -246,29 +277,30 @@ class PostgreSQLChanges(ChangeLog):
             changes.extend(Change(item.table.object, "truncate", self._version) for item in gone if item)
 
     def _meet(self, relation: Relation, changes: list[Change]) -> None:
-        """How the rows look that follow; the table may have changed since we knew it."""
+        """How the rows look that follow; the table may have changed since we knew it. It is known by its number: for a
+        while it may be called otherwise, and another as it was."""
         if len(self._relations) == MOST_RELATIONS:
             raise ProviderMisbehaved(
                 f"PostgreSQL's change log names more than {MOST_RELATIONS} tables.",
                 integration_id=self._integration.integration_id,
             )
-        name = object_name(relation.schema, relation.name)
+        self._relations[relation.oid] = None
+        name = self._objects.get(relation.oid) or object_name(relation.schema, relation.name)
         known = self._tables.get(name)
-        if known is None:
-            self._relations[relation.oid] = None
+        if known is None or self._fingerprints[name].oid not in (0, relation.oid):
             return
+        fingerprint = self._fingerprints[name]
         kinds = {column.name: self._types.kind(column.type_oid, column.modifier) for column in relation.columns}
         columns = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
-        if reason := _lost_key(relation, known):
+        if reason := _lost_key(relation, known, partitioned=fingerprint.partitioned):
             del self._tables[name]
-            self._relations[relation.oid] = None
             changes.append(Change(name, "stopped", self._version, reason=reason))
             return
-        table = SourceTable(name, columns, known.key, rows=known.rows)
+        table = replace(known, columns=columns)
         if columns != known.columns:
             self._tables[name] = table
             changes.append(Change(name, "altered", self._version, table=table))
-        self._relations[relation.oid] = _Followed(table)
+        self._relations[relation.oid] = _Followed(table, partitioned=fingerprint.partitioned)
 
     def _next(self) -> bytes | None:
         with translated(self._integration):
@@ -305,27 +337,41 @@ class PostgreSQLChanges(ChangeLog):
 
 
 class _Followed:
-    """One table's rows as they come now."""
+    """One table's rows as they come now. ``partitioned``: what is told of a row's former state is what its partition
+    logs, under the name of the table's own replica identity."""
 
-    def __init__(self, table: SourceTable) -> None:
+    def __init__(self, table: SourceTable, *, partitioned: bool) -> None:
         self.table = table
+        self._partitioned = partitioned
         names = [column.name for column in table.columns]
         self._key_at = [names.index(name) for name in table.key]
 
-    @strictly
     def change(self, kind: bytes, message: bytes, version: int) -> Change:
         """Raises ``Malformed``."""
+        try:
+            return self._change(kind, message, version)
+        except Malformed as error:
+            if not isinstance(error.__cause__, UnicodeDecodeError):
+                raise
+            reason = "a value of it is no UTF-8, and the database's encoding, SQL_ASCII, does not say what else it is."
+            return Change(self.table.object, "stopped", version, reason=reason)
+
+    @strictly
+    def _change(self, kind: bytes, message: bytes, version: int) -> Change:
         object, key_at = self.table.object, self._key_at
         if kind == b"I":
             return Change(object, "upsert", version, self._row(messages.insert(message)))
         if kind == b"D":
-            return Change(object, "delete", version, key=self._key(messages.delete(message)))
+            key = self._key(messages.delete(message))
+            return self._another_key(version) if None in key else Change(object, "delete", version, key=key)
         old, whole, new = messages.update(message)
         if old is None:
             return Change(object, "upsert", version, self._row(new))
-        if whole:
+        if whole and not self._partitioned:
             new = tuple(before if value is UNCHANGED else value for value, before in zip(new, old, strict=True))
         former = self._key(old)
+        if None in former:
+            return self._another_key(version)
         moved = any(new[place] != value for place, value in zip(key_at, former, strict=True))
         return Change(object, "upsert", version, self._row(new), key=former if moved else None)
 
@@ -337,11 +383,16 @@ class _Followed:
     def _key(self, row: Values) -> Values:
         return tuple(row[place] for place in self._key_at)
 
+    def _another_key(self, version: int) -> Change:
+        reason = "a partition's replica identity lacks columns of its key."
+        return Change(self.table.object, "stopped", version, reason=reason)
 
-def _lost_key(relation: Relation, known: SourceTable) -> str | None:
+
+def _lost_key(relation: Relation, known: SourceTable, *, partitioned: bool) -> str | None:
     names = {column.name for column in relation.columns}
     identity = {column.name for column in relation.columns if column.key}
-    if not set(known.key) <= names or (relation.identity != "f" and identity != set(known.key)):
+    logged = partitioned or relation.identity == "f" or set(known.key) <= identity
+    if not set(known.key) <= names or not logged:
         told = ", ".join(sorted(identity)) or "none"
         return f"its key was ({', '.join(known.key)}); the change log now names rows by ({told})."
     return None

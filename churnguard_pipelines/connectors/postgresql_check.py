@@ -75,9 +75,14 @@ def owners(connection: Connection, integration: IntegrationConfiguration, oids: 
 
 
 def _table(found: FoundTable, *, followed: bool) -> ObjectAccess:
+    name = found.table.object
+    if found.table.problem:
+        return ObjectAccess(name, False, found.table.problem)
     if followed and found.unfollowable:
-        return ObjectAccess(found.table.object, False, f"its changes cannot be followed: {found.unfollowable}")
-    return ObjectAccess(found.table.object, True)
+        return ObjectAccess(
+            name, True, f"its changes cannot be followed, so every sync reads it in full: {found.unfollowable}"
+        )
+    return ObjectAccess(name, True)
 
 
 def _missing(connection: Connection, role: str) -> Iterator[tuple[str, str]]:

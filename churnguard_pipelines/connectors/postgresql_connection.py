@@ -43,19 +43,34 @@ from churnguard_pipelines.model import IntegrationConfiguration
 T = TypeVar("T")
 
 MOST_ADDRESSES = 3
+TRANSACTION_TIMEOUT_SINCE = 170_000
+# What the server would end by itself of a user's it is not to end of ours, which has allowances of its own: a snapshot
+# stays open while its rows are written.
+_TIMEOUTS = (
+    "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout",
+    "transaction_timeout",
+)  # fmt: skip
 _SETTINGS = {
-    "search_path": "",  # first of all: nothing that follows may mean somebody else's function
     "timezone": "UTC",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    "idle_in_transaction_session_timeout": "0",  # a snapshot stays open while its rows are written
+    "row_security": "off",  # rows that a policy hides are an error, not rows that are gone
+    "default_transaction_read_only": "off",  # a publication and a slot are made
     "lc_messages": "C",
+    **dict.fromkeys(_TIMEOUTS, "0"),
 }
+_SET_WHAT_THERE_IS = (
+    "SELECT pg_catalog.set_config(wanted.name, wanted.value, false) "
+    "FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS wanted (name, value) "
+    "JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = wanted.name "
+    "WHERE s.context = 'user' OR pg_catalog.current_setting('is_superuser') = 'on'"  # lc_messages is a superuser's
+)
 _REPLICATION = (
     "-c search_path= -c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex "
-    "-c extra_float_digits=1"
+    "-c extra_float_digits=1 -c wal_sender_timeout=60s -c statement_timeout=0 -c lock_timeout=0 "
+    "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
 )
 _REFUSED = ("28P01", "28000")
 _REFUSED_WORDS = (
@@ -143,11 +158,9 @@ def connect(integration: IntegrationConfiguration) -> Connection:
         connection = _connect(integration)
     with translated(integration):
         try:
-            for name, value in _SETTINGS.items():
-                try:
-                    connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value])
-                except psycopg.errors.InsufficientPrivilege:  # lc_messages is a superuser's
-                    continue
+            # First of all: nothing that follows may mean somebody else's function.
+            connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+            connection.execute(_SET_WHAT_THERE_IS, [list(_SETTINGS), list(_SETTINGS.values())])
         except BaseException:
             connection.close()
             raise
@@ -156,7 +169,16 @@ def connect(integration: IntegrationConfiguration) -> Connection:
 
 def connect_for_replication(integration: IntegrationConfiguration) -> Connection:
     """Raises ``psycopg.Error`` besides what :func:`connect` raises."""
-    return _connect(integration, _REPLICATION, replication=True)
+    connection = _connect(integration, _REPLICATION, replication=True)
+    try:
+        if connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
+            connection.execute("SET transaction_timeout = 0")
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # else it ends at bytes of no encoding
+            connection.execute("SET client_encoding = 'SQL_ASCII'")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One table from a snapshot into its mirror: in pieces, several at once, resumable; or by a cursor; or its keys.
 
 The lane's position: ``version`` of the rows, ``next`` (the mark before which every piece is stored), ``complete``,
+``fingerprint`` (the table's, which the mark was taken on),
 ``cursor`` (the greatest value read of the cursor column), ``swept_at`` (when keys were last compared).
 """
 
@@ -51,11 +52,15 @@ class TableCopy:
     def read_whole(self, snapshot: Snapshot, *, binary: bool) -> None:
         """Every row; at the end, what was not there any more is deleted. Goes on where an earlier one was cut off.
 
-        A table without a key begins anew instead: its rows' numbers mean nothing in another snapshot.
+        A table without a key begins anew instead: its rows' numbers mean nothing in another snapshot. So does one that
+        has another fingerprint now: its rows lie elsewhere.
         """
         position = self.checkpoint.position if self.checkpoint else None
-        if position is None or position["complete"] or self._table.keyless:
-            position = {"version": snapshot.version, "next": None, "complete": False}
+        same = position is not None and position.get("fingerprint", "") == self._table.fingerprint
+        if position is None or position["complete"] or self._table.keyless or not same:
+            position = {
+                "version": snapshot.version, "next": None, "complete": False, "fingerprint": self._table.fingerprint,
+            }  # fmt: skip
         pieces = _Pieces(snapshot.pieces(self._table, position["next"]), position)
 
         def work() -> None:
@@ -74,8 +79,18 @@ class TableCopy:
             each.result()
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
-            complete = {"version": position["version"], "complete": True, "swept_at": self._now(transaction)}
+            complete = {
+                "version": position["version"], "complete": True, "swept_at": self._now(transaction),
+                "fingerprint": self._table.fingerprint,
+            }  # fmt: skip
             self._advance(transaction, complete, Counts(deleted=deleted))
+
+    def keep_fingerprint(self) -> None:
+        """The stored rows are the table's as it is now."""
+        position = self.checkpoint.position if self.checkpoint else None
+        if position is not None and position.get("fingerprint", "") != self._table.fingerprint:
+            with self._warehouse.transaction(self._lane.organization_id) as transaction:
+                self._advance(transaction, {**position, "fingerprint": self._table.fingerprint}, Counts())
 
     def read_increment(self, snapshot: Snapshot, column: str, after: str | None, *, binary: bool) -> None:
         assert self.checkpoint is not None

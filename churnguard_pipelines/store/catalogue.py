@@ -134,7 +134,10 @@ def _written(table: SourceTable) -> dict[str, Any]:
     columns = [
         {"name": column.name, "type": str(column.type), "source_type": column.source_type} for column in table.columns
     ]
-    return {"columns": columns, "key": table.key, "keyless": table.keyless, "rows": table.rows}
+    return {
+        "columns": columns, "key": table.key, "keyless": table.keyless, "rows": table.rows,
+        "fingerprint": table.fingerprint,
+    }  # fmt: skip
 
 
 def _read(object: str, definition: dict[str, Any]) -> SourceTable:
@@ -149,5 +152,6 @@ def _read(object: str, definition: dict[str, Any]) -> SourceTable:
             remedy="`churnguard integrations reset` with this object notes it anew.",
         ) from None
     return SourceTable(
-        object, columns, tuple(definition["key"]), keyless=definition["keyless"], rows=definition["rows"]
-    )
+        object, columns, tuple(definition["key"]), keyless=definition["keyless"], rows=definition["rows"],
+        fingerprint=definition.get("fingerprint", ""),
+    )  # fmt: skip

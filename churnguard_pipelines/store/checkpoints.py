@@ -18,6 +18,15 @@ def load(connection: Connection, lane: Lane) -> Checkpoint | None:
     return Checkpoint(row.position, row.source, row.version) if row else None
 
 
+def copied_versions(connection: Connection, lane: Lane) -> dict[str, int]:
+    """The version that a copy has seen, by lane, of every table of the lane's integration that one has read to the
+    end."""
+    own = table.c.organization_id == lane.organization_id, table.c.integration_id == lane.integration_id
+    complete = table.c.position["complete"].as_boolean()
+    rows = connection.execute(sa.select(table.c.lane, table.c.position["version"]).where(*own, complete))
+    return {row[0]: row[1] for row in rows}
+
+
 def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to: Position, source: str) -> Checkpoint:
     """Move the lane from ``expected`` (None: it has no checkpoint yet) to ``to``; returns the new checkpoint.
 

@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ObjectReport:
     """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider;
-    ``rows``: how many the integration had when this ended, None if that was not counted."""
+    ``rows``: how many the integration had when this ended, None if that was not counted. ``error``: why it failed; of
+    one that did not, what is to be said of how it was read."""
 
     status: ObjectStatus
     counts: Counts
