@@ -13,8 +13,10 @@ from churnguard_pipelines.connectors.mysql import MySQL
 from churnguard_pipelines.errors import ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import Change, ChangeBatch
 from churnguard_pipelines.records import Position
-from tests.connectors.mysql.conftest import copied, integration, read_all, replayed, table
+from tests.connectors.mysql.conftest import BOTH, copied, integration, numbers, read_all, replayed, table
 from tests.sources.mariadb import MariaDBServer
+
+SERVERS = BOTH
 
 
 def followed(connector: MySQL, position: Position, *names: str) -> list[Change]:
@@ -66,7 +68,7 @@ def test_a_position_moves_without_changes_for_us(connector: MySQL, source: Curso
 def test_a_large_transaction_comes_in_parts(connector: MySQL, source: Cursor) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY)")
     position = connector.begin_changes([])
-    source.execute("INSERT INTO t SELECT seq FROM seq_1_to_35000")
+    source.execute(f"INSERT INTO t SELECT seq FROM {numbers(1, 35000)}")
     with connector.changes([table(connector, "t")], position) as log:
         batches = read_all_batches(log)
     assert sum(len(batch.changes) for batch in batches) == 35_000
@@ -77,7 +79,7 @@ def test_a_large_transaction_comes_in_parts(connector: MySQL, source: Cursor) ->
 def test_large_rows_come_few_at_a_time(connector: MySQL, source: Cursor) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY, content longtext)")
     position = connector.begin_changes([])
-    source.execute("INSERT INTO t SELECT seq, repeat('x', 2000000) FROM seq_1_to_40")
+    source.execute(f"INSERT INTO t SELECT seq, repeat('x', 2000000) FROM {numbers(1, 40)}")
     with connector.changes([table(connector, "t")], position) as log:
         batches = read_all_batches(log)
     assert [len(batch.changes) for batch in batches] == [9, 9, 9, 9, 4]
@@ -269,7 +271,7 @@ def test_a_killed_server_is_said_and_read_on_from_when_it_is_back(mortal: MariaD
             wanted = table(connector, "t")
             position = position or connector.begin_changes([wanted])
             with connector.changes([wanted], position) as log:
-                cursor.execute(f"INSERT INTO t SELECT seq, '{round}' FROM seq_{round * 10}_to_{round * 10 + 5}")
+                cursor.execute(f"INSERT INTO t SELECT seq, '{round}' FROM {numbers(round * 10, round * 10 + 5)}")
                 cursor.execute(f"UPDATE t SET a = 'x{round}' WHERE id % 3 = 0")
                 while len(rows) < 6 * (round + 1):
                     batch = log.read(10)
