@@ -5,7 +5,6 @@ The text is the same that the server writes when the table is read (see ``mysql_
 
 from __future__ import annotations
 
-import codecs
 import struct
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,10 +13,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
+from churnguard_pipelines.connectors.mysql_charsets import BINARY, Charsets, Decode
 from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
-from churnguard_pipelines.connectors.mysql_events import TableMap
+from churnguard_pipelines.connectors.mysql_events import TableMap, real_kind
 from churnguard_pipelines.connectors.mysql_json import text as json_text
-from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
+from churnguard_pipelines.connectors.mysql_types import SPATIAL
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Values
@@ -32,7 +32,7 @@ _FAMILIES: Final = {
     "tinyint": _INTEGERS, "smallint": _INTEGERS, "mediumint": _INTEGERS, "int": _INTEGERS, "bigint": _INTEGERS,
     "float": (4, 5), "double": (4, 5), "decimal": (246,), "date": (10,), "datetime": (18,), "timestamp": (17,),
     "time": (19,), "year": (13,), "bit": (16,), "enum": (_ENUM,), "set": (_SET,), "json": (245,),
-    "uuid": (254,), "inet6": (254,), "inet4": (254,),
+    "uuid": (254,), "inet6": (254,), "inet4": (254,), "vector": (*_STRINGS, 242),
 } | dict.fromkeys(SPATIAL, (255,))  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8, 4: 4, 5: 8, 10: 3, 13: 1}
@@ -45,30 +45,12 @@ class Undecodable(Exception):
     """The rows of this table cannot be read; says why."""
 
 
-def undefined_in_cp1252(error: UnicodeError) -> tuple[str, int]:
-    """MySQL's latin1 is cp1252 whose five undefined bytes stand for the control characters of the same number."""
-    assert isinstance(error, UnicodeDecodeError)
-    return chr(error.object[error.start]), error.start + 1
-
-
-codecs.register_error("mysql_latin1", undefined_in_cp1252)
-
-
-def real_kind(code: int, metadata: bytes) -> tuple[int, int]:
-    """The kind of a column and the most bytes of it: in a table map, some kinds hide in that of CHAR."""
-    if code != 254:
-        return code, int.from_bytes(metadata, "little")
-    first, second = metadata
-    if first in (_ENUM, _SET):
-        return first, second
-    if first & 0x30 != 0x30:
-        return first | 0x30, second | ((first & 0x30 ^ 0x30) << 4)
-    return first, second
-
-
-def suits(column: FoundColumn, code: int, metadata: bytes) -> bool:
-    """Whether the column may have looked like that."""
-    return real_kind(code, metadata)[0] in _FAMILIES.get(column.data_type, _STRINGS)
+def suits(column: FoundColumn, code: int, metadata: bytes, charset: str | None) -> bool:
+    """Whether the column may have looked like that. ``charset``: of its characters then, if the log tells."""
+    kind, _ = real_kind(code, metadata)
+    family = _FAMILIES.get(column.data_type, _STRINGS)
+    binary = column.charset is None
+    return kind in family and (family is not _STRINGS or charset is None or (charset == BINARY) == binary)
 
 
 class Rows:
@@ -79,14 +61,23 @@ class Rows:
     """
 
     def __init__(
-        self, map: TableMap, columns: Sequence[FoundColumn | None], order: Sequence[int], key: Collection[int]
+        self,
+        map: TableMap,
+        columns: Sequence[FoundColumn | None],
+        order: Sequence[int],
+        key: Collection[int],
+        charsets: Charsets,
     ) -> None:
         unsigned = map.unsigned or tuple(column is not None and column.unsigned for column in columns)
         self.whole: list[Read] = []
         self.key_only: list[Read] = []
         for place, ((code, metadata), column, sign) in enumerate(zip(map.kinds, columns, unsigned, strict=True)):
             passed = _passed(code, metadata, column)
-            read = passed if column is None else _reader(code, metadata, column, sign)
+            read = passed
+            if column is not None:
+                charset = charset_of(map, place, charsets) or column.charset
+                decode = charsets.decoder(charset) if charset not in (None, BINARY) else None
+                read = _reader(code, metadata, column, sign, decode, map.labels.get(place))
             self.whole.append(read)
             self.key_only.append(read if place in key else passed)
         self._order = order
@@ -132,12 +123,18 @@ class Rows:
         return self._bitmap
 
 
+def charset_of(map: TableMap, place: int, charsets: Charsets) -> str | None:
+    """Of a column's characters when the rows were logged; None where the log does not tell."""
+    collation = map.collations.get(place)
+    return None if collation is None else charsets.of_collation(collation)
+
+
 def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
     """Not looked at. Raises ``Undecodable`` for kinds that nobody knows the size of."""
     kind, size = real_kind(code, metadata)
     if kind in (254, 253, 15):
         return _counted(2 if size > 255 else 1, len)
-    if kind in (252, 255, 245):
+    if kind in (252, 255, 245, 242):
         return _counted(size, len)
     if kind in _FRACTIONS:
         width = _FRACTIONS[kind] + (size + 1) // 2
@@ -157,18 +154,24 @@ def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
     return lambda data, at: (None, at + width)
 
 
-def _reader(code: int, metadata: bytes, column: FoundColumn, unsigned: bool) -> Read:
+def _reader(
+    code: int,
+    metadata: bytes,
+    column: FoundColumn,
+    unsigned: bool,
+    decode: Decode | None,
+    labels: Sequence[bytes] | None,
+) -> Read:
     kind, size = real_kind(code, metadata)
     if kind in _INTEGERS:
         return _integer(_SIZES[kind], unsigned)
-    if kind == _ENUM:
-        return _enum(size, column)
-    if kind == _SET:
-        return _set(size, column)
+    if kind in (_ENUM, _SET):
+        known = column.members if labels is None or decode is None else tuple(map(decode, labels))
+        return _enum(size, known) if kind == _ENUM else _set(size, known)
     if kind in (254, 253, 15):
-        return _counted(2 if size > 255 else 1, _finish(column, size))
-    if kind in (252, 255, 245):
-        return _counted(size, _finish(column, 0, json=kind == 245))
+        return _counted(2 if size > 255 else 1, _finish(column, size, decode))
+    if kind in (252, 255, 245, 242):
+        return _counted(size, _finish(column, 0, decode, json=kind == 245))
     if kind == 246:
         return decimal(*metadata)
     if kind in _FIXED:
@@ -204,7 +207,7 @@ def _counted(size: int, finish: Callable[[bytes], Any]) -> Read:
     return read
 
 
-def _finish(column: FoundColumn, size: int, *, json: bool = False) -> Callable[[bytes], Any]:
+def _finish(column: FoundColumn, size: int, decode: Decode | None, *, json: bool = False) -> Callable[[bytes], Any]:
     """Bytes of a string as the column's text."""
     if json:
         return json_text
@@ -216,18 +219,11 @@ def _finish(column: FoundColumn, size: int, *, json: bool = False) -> Callable[[
         return lambda value: str(IPv6Address(value.ljust(16, b"\0")))
     if column.data_type == "inet4":
         return lambda value: str(IPv4Address(value.ljust(4, b"\0")))
-    if column.codec is None:
-        if column.data_type == "binary":  # the log leaves out zeros at its end
-            return lambda value: "\\x" + value.ljust(size, b"\0").hex()
-        return lambda value: "\\x" + value.hex()
-    codec = column.codec
-    errors = "mysql_latin1" if codec == "cp1252" else "replace"
-
-    def text(value: bytes) -> str:
-        decoded = value.decode(codec, errors)
-        return decoded.replace("\0", NUL) if "\0" in decoded else decoded
-
-    return text
+    if decode is not None and column.charset is not None:
+        return decode
+    if column.data_type == "binary":  # the log leaves out zeros at its end
+        return lambda value: "\\x" + value.ljust(size, b"\0").hex()
+    return lambda value: "\\x" + value.hex()
 
 
 def _uuid(value: bytes) -> str:
@@ -239,8 +235,8 @@ def _uuid(value: bytes) -> str:
     return str(UUID(bytes=value))
 
 
-def _enum(size: int, column: FoundColumn) -> Read:
-    labels = ("", *column.members)
+def _enum(size: int, members: Sequence[str]) -> Read:
+    labels = ("", *members)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number = int.from_bytes(data[at : at + size], "little")
@@ -249,8 +245,8 @@ def _enum(size: int, column: FoundColumn) -> Read:
     return read
 
 
-def _set(size: int, column: FoundColumn) -> Read:
-    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in column.members]
+def _set(size: int, members: Sequence[str]) -> Read:
+    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in members]
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         bits = int.from_bytes(data[at : at + size], "little")

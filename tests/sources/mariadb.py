@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql
 
@@ -32,13 +32,14 @@ _SETTINGS: dict[str, str | None] = {
     "default-time-zone": "-05:00",  # whatever the customer likes
     "character-set-server": "utf8mb4",
     "expire-logs-days": "10",
+    "max-recursive-iterations": "1000000",
 }
 
 
 class MariaDBServer:
     """``home``: a new folder that every user may enter. Its user ``owner`` may do everything."""
 
-    settings = _SETTINGS
+    settings: ClassVar[dict[str, str | None]] = _SETTINGS
     make_owner: tuple[str, ...] = (
         f"CREATE OR REPLACE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
         "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION",

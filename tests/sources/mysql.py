@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,8 +18,12 @@ from tests.sources.homes import temporary_home
 from tests.sources.mariadb import PASSWORD, MariaDBServer
 
 FOLDER = Path(sys.prefix) / "mysql-server"
-_MARIADB_ONLY = ("binlog-format", "expire-logs-days")
-_FAST: dict[str, str | None] = {"innodb-doublewrite": "OFF", "innodb-redo-log-capacity": "8M", "log-error-verbosity": "1"}
+_MARIADB_ONLY = ("binlog-format", "expire-logs-days", "max-recursive-iterations")
+_FAST: dict[str, str | None] = {
+    "innodb-doublewrite": "OFF",
+    "innodb-redo-log-capacity": "8M",
+    "log-error-verbosity": "1",
+}
 _SETTINGS: dict[str, str | None] = {
     "cte-max-recursion-depth": "1000000",
     "enforce-gtid-consistency": "ON",
@@ -32,8 +36,11 @@ _SETTINGS: dict[str, str | None] = {
 
 
 class MySQLServer(MariaDBServer):
-    settings = {name: value for name, value in MariaDBServer.settings.items() if name not in _MARIADB_ONLY}
-    settings |= _FAST | _SETTINGS
+    settings: ClassVar = {
+        **{name: value for name, value in MariaDBServer.settings.items() if name not in _MARIADB_ONLY},
+        **_FAST,
+        **_SETTINGS,
+    }
     make_owner = (
         f"CREATE USER IF NOT EXISTS owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
         "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION",

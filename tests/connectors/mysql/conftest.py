@@ -142,7 +142,7 @@ def lines(data: bytes) -> list[list[str | None]]:
     return [[None if field == "\\N" else field for field in row] for row in rows]
 
 
-def read_all(log: ChangeLog, seconds: float = 1.0) -> tuple[list[Change], Position | None]:
+def read_all(log: ChangeLog, seconds: float = 0.5) -> tuple[list[Change], Position | None]:
     """Until nothing has come for that long: the changes, and the position after them."""
     changes: list[Change] = []
     position: Position | None = None

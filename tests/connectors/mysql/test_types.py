@@ -16,7 +16,7 @@ from pymysql.cursors import Cursor
 from churnguard_pipelines.connectors.mysql import MySQL
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.store.copy_text import encode
-from tests.connectors.mysql.conftest import BOTH, read_all, replayed, table
+from tests.connectors.mysql.conftest import read_all, replayed, table
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mysql.md"
 NO_DAY = (("'0000-00-00'", None), ("'2024-00-10'", None), ("'2024-02-00'", None), ("'2024-02-31'", None))
