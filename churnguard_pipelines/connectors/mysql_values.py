@@ -5,6 +5,8 @@ The text is the same that the server writes when the table is read (see ``mysql_
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +19,7 @@ from churnguard_pipelines.connectors.mysql_charsets import BINARY, Charsets, Dec
 from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
 from churnguard_pipelines.connectors.mysql_events import TableMap, real_kind
 from churnguard_pipelines.connectors.mysql_json import text as json_text
-from churnguard_pipelines.connectors.mysql_types import SPATIAL
+from churnguard_pipelines.connectors.mysql_types import JSON_AS_POSTGRESQL_READS_IT, SPATIAL
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Values
@@ -36,6 +38,7 @@ _FAMILIES: Final = {
 } | dict.fromkeys(SPATIAL, (255,))  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8, 4: 4, 5: 8, 10: 3, 13: 1}
+_JSON = re.compile(JSON_AS_POSTGRESQL_READS_IT)
 _FRACTIONS: Final = {17: 4, 18: 5, 19: 3}  # before their fractions of a second
 _MOST_IMAGES: Final = 1_000_000  # a row of nulls takes a byte there, and a hundred here
 _TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(100))
@@ -171,7 +174,7 @@ def _reader(
     if kind in (254, 253, 15):
         return _counted(2 if size > 255 else 1, _finish(column, size, decode))
     if kind in (252, 255, 245, 242):
-        return _counted(size, _finish(column, 0, decode, json=kind == 245))
+        return _counted(size, _finish(column, 0, decode, document=kind == 245))
     if kind == 246:
         return decimal(*metadata)
     if kind in _FIXED:
@@ -207,9 +210,9 @@ def _counted(size: int, finish: Callable[[bytes], Any]) -> Read:
     return read
 
 
-def _finish(column: FoundColumn, size: int, decode: Decode | None, *, json: bool = False) -> Callable[[bytes], Any]:
+def _finish(column: FoundColumn, size: int, decode: Decode | None, *, document: bool = False) -> Callable[[bytes], Any]:
     """Bytes of a string as the column's text."""
-    if json:
+    if document:
         return json_text
     if column.data_type in SPATIAL:
         return lambda value: "\\x" + value[4:].hex()
@@ -220,10 +223,18 @@ def _finish(column: FoundColumn, size: int, decode: Decode | None, *, json: bool
     if column.data_type == "inet4":
         return lambda value: str(IPv4Address(value.ljust(4, b"\0")))
     if decode is not None and column.charset is not None:
-        return decode
+        return _json_of(decode) if column.kind.type.base is Base.JSON else decode
     if column.data_type == "binary":  # the log leaves out zeros at its end
         return lambda value: "\\x" + value.ljust(size, b"\0").hex()
     return lambda value: "\\x" + value.hex()
+
+
+def _json_of(decode: Decode) -> Callable[[bytes], str]:
+    def text(value: bytes) -> str:
+        written = decode(value)
+        return written if _JSON.fullmatch(written) else json.dumps(written, ensure_ascii=False)
+
+    return text
 
 
 def _uuid(value: bytes) -> str:
