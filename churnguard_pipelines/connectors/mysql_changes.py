@@ -13,7 +13,7 @@ from churnguard_pipelines.connectors.database import (
     MOST_CHANGES,
     ChangeLog,
 )
-from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables
+from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables, is_mariadb
 from churnguard_pipelines.connectors.mysql_charsets import Charsets
 from churnguard_pipelines.connectors.mysql_connection import connect, server_of_mysql, translated
 from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
@@ -50,13 +50,13 @@ class MySQLChanges(ChangeLog):
         self._touched: set[str] = set()
         self._committed_at: datetime | None = None
         self._side = connect(integration)  # for questions about tables
+        self._mariadb = is_mariadb(self._side)
         try:
-            with translated(integration):
+            with reading(integration, self._at):
                 self._found: Mapping[str, FoundTable] = find_tables(self._side, self._database)
                 self._charsets = Charsets(self._side)
                 folded = variables(self._side, "lower_case_table_names").get("lower_case_table_names", "0")
-            self._fold = folded != "0"
-            with reading(integration, self._at):
+                self._fold = folded != "0"
                 self._stream = BinlogStream(integration, self._at)
         except BaseException:
             self._side.close()
@@ -156,7 +156,7 @@ class MySQLChanges(ChangeLog):
             return
         if statement is not None:
             yield from self._effect(statement)
-        if statement is None or statement.what not in ("savepoint", "rows") or not self._in_transaction:
+        if statement is None or statement.what not in ("savepoint", "rows", "unclear") or not self._in_transaction:
             self._commit(event)
 
     def _effect(self, statement: Statement) -> Iterator[Change]:
@@ -196,7 +196,7 @@ class MySQLChanges(ChangeLog):
         known = self._maps.get(number)
         if known is not None and known[0] == body:
             return
-        map = events.table_map(body)
+        map = events.table_map(body, mariadb=self._mariadb)
         followed = None
         if self._same(map.schema, self._database) and map.table in self._tables:
             try:

@@ -10,10 +10,12 @@ import codecs
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from churnguard_pipelines.connectors.mysql_connection import execute
 from churnguard_pipelines.connectors.mysql_protocol import Connection
 from churnguard_pipelines.connectors.mysql_types import NUL
+from churnguard_pipelines.engine.malformed import Malformed, strictly
 
 Decode = Callable[[bytes], str]
 
@@ -46,16 +48,14 @@ class Charsets:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._decoders: dict[str, Decode] = {}
-        rows = execute(connection, _COLLATIONS)
-        self._by_collation = {int(number): str(name) for number, name, _ in rows if number is not None}
-        self._longest = {str(name): int(longest) for _, name, longest in rows}
+        self._by_collation, self._longest = _known(execute(connection, _COLLATIONS))
 
     def of_collation(self, number: int) -> str | None:
         """The name of its character set, by the number of a collation; None if the server does not know it."""
         return self._by_collation.get(number)
 
     def decoder(self, charset: str) -> Decode:
-        """Makes text of bytes, with ``NUL`` for U+0000."""
+        """Makes text of bytes, with ``NUL`` for U+0000. Raises ``Malformed`` for a set that there is not."""
         if charset not in self._decoders:
             self._decoders[charset] = self._made(charset)
         return self._decoders[charset]
@@ -63,7 +63,8 @@ class Charsets:
     def _made(self, charset: str) -> Decode:
         if charset in _UNICODE:
             return partial(_decoded, _UNICODE[charset])
-        assert _NAME.fullmatch(charset), "the name of a character set"
+        if charset not in self._longest or not _NAME.fullmatch(charset):
+            raise Malformed("text in a character set that there is not")
         one = self._asked(charset, _ONE)
         if self._longest[charset] == 1:
             return partial(_mapped, "".join(one.get(bytes([code]), _UNKNOWN) for code in range(256)).replace("\0", NUL))
@@ -74,8 +75,19 @@ class Charsets:
         return partial(_split, one | two | three)
 
     def _asked(self, charset: str, codes: str) -> dict[bytes, str]:
-        rows = execute(self._connection, _CHARACTERS.replace("{charset}", charset).replace("{codes}", codes))
-        return {bytes.fromhex(code): meant for code, meant in rows}
+        return _meanings(execute(self._connection, _CHARACTERS.replace("{charset}", charset).replace("{codes}", codes)))
+
+
+@strictly
+def _known(rows: list[tuple[Any, ...]]) -> tuple[dict[int, str], dict[str, int]]:
+    """Character sets by the numbers of their collations, and the most bytes of a character by its set."""
+    by_collation = {int(number): str(name) for number, name, _ in rows if number is not None}
+    return by_collation, {str(name): int(longest) for _, name, longest in rows}
+
+
+@strictly
+def _meanings(rows: list[tuple[Any, ...]]) -> dict[bytes, str]:
+    return {bytes.fromhex(code): str(meant) for code, meant in rows}
 
 
 def _decoded(codec: str, value: bytes) -> str:

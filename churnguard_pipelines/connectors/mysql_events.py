@@ -39,7 +39,8 @@ HEADER: Final = struct.Struct("<IBIIIH")
 _METADATA_SIZES: Final = {4: 1, 5: 1, 15: 2, 16: 2, 17: 1, 18: 1, 19: 1, 242: 1, 245: 1, 246: 2, 247: 2, 248: 2,
                           252: 1, 253: 2, 254: 2, 255: 1}  # fmt: skip
 _NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 8, 9, 246))
-_CHARACTERS: Final = frozenset((15, 252, 253, 254))  # of a string, whatever hides in it
+_CHARACTERS: Final = {False: frozenset((15, 252, 253, 254, 242)), True: frozenset((15, 252, 253, 254, 255))}
+"""Kinds that a server counts as strings of characters: vectors MySQL, MariaDB (True) what is spatial."""
 _ENUM, _SET = 247, 248
 _SIGNEDNESS, _CHARSETS, _CHARSET_EACH, _NAMES, _SETS, _ENUMS, _LABELS_CHARSETS, _LABELS_CHARSET_EACH = (
     1, 2, 3, 4, 5, 6, 10, 11,
@@ -104,7 +105,7 @@ def table_id(body: bytes) -> int:
 
 
 @strictly
-def table_map(body: bytes) -> TableMap:
+def table_map(body: bytes, *, mariadb: bool) -> TableMap:
     at = 8
     schema, at = _short_string(body, at)
     table, at = _short_string(body, at)
@@ -117,7 +118,7 @@ def table_map(body: bytes) -> TableMap:
         size = _METADATA_SIZES.get(code, 0)
         kinds.append((code, body[place : place + size]))
         place += size
-    more = _optional(body, at + metadata_size + (count + 7) // 8, kinds)
+    more = _optional(body, at + metadata_size + (count + 7) // 8, kinds, _CHARACTERS[mariadb])
     return TableMap(table_id(body), schema, table, tuple(kinds), **more)
 
 
@@ -196,10 +197,10 @@ def _inflated(data: bytes) -> bytes:
     return found
 
 
-def _optional(data: bytes, at: int, kinds: list[tuple[int, bytes]]) -> dict[str, Any]:
+def _optional(data: bytes, at: int, kinds: list[tuple[int, bytes]], characters: frozenset[int]) -> dict[str, Any]:
     real = [real_kind(*kind)[0] for kind in kinds]
     places = {
-        "characters": [place for place, code in enumerate(real) if code in _CHARACTERS],
+        "characters": [place for place, code in enumerate(real) if code in characters],
         "labels": [place for place, code in enumerate(real) if code in (_ENUM, _SET)],
     }
     collations: dict[int, int] = {}

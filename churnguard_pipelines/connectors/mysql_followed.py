@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from churnguard_pipelines.connectors import mysql_events as events
-from churnguard_pipelines.connectors.mysql_catalog import FoundTable
-from churnguard_pipelines.connectors.mysql_charsets import Charsets
+from churnguard_pipelines.connectors.mysql_catalog import FoundColumn, FoundTable
+from churnguard_pipelines.connectors.mysql_charsets import BINARY, Charsets, Decode
 from churnguard_pipelines.connectors.mysql_events import Event, TableMap
-from churnguard_pipelines.connectors.mysql_values import Read, Rows, Undecodable, charset_of, suits
+from churnguard_pipelines.connectors.mysql_values import Read, Rows, Undecodable, suits
 from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.mirrors import Change, SourceTable, Values
 
@@ -95,7 +95,7 @@ def layout(map: TableMap, found: FoundTable, charsets: Charsets, *, surely: bool
     by_name = {column.name: column for column in (*found.columns, *found.hidden)}
     names = map.names or tuple(by_name)
     fits = len(names) == len(map.kinds) and all(
-        name not in by_name or suits(by_name[name], *kind, charset_of(map, place, charsets))
+        name not in by_name or suits(by_name[name], *kind, _charset(map, place, charsets))
         for place, (name, kind) in enumerate(zip(names, map.kinds, strict=True))
     )
     same = fits and names == tuple(by_name)
@@ -112,8 +112,23 @@ def layout(map: TableMap, found: FoundTable, charsets: Charsets, *, surely: bool
     ends = [found.ends] if found.ends in names else []
     order = [names.index(name) for name in (*(column.name for column in wanted), *ends)]
     key = {names.index(name) for name in (*found.table.key, *ends)}
+    columns = [by_name.get(name) for name in names]
+    decoders = [_decoder(map, place, column, charsets) for place, column in enumerate(columns)]
     try:
-        rows = Rows(map, [by_name.get(name) for name in names], order, key, charsets)
+        rows = Rows(map, columns, order, key, decoders)
     except Undecodable as error:
         raise Unfollowable(str(error)) from None
     return Followed(replace(found.table, columns=tuple(wanted)), rows, history=bool(ends))
+
+
+def _charset(map: TableMap, place: int, charsets: Charsets) -> str | None:
+    """Of a column's characters when the rows were logged; None where the log does not tell."""
+    collation = map.collations.get(place)
+    return None if collation is None else charsets.of_collation(collation)
+
+
+def _decoder(map: TableMap, place: int, column: FoundColumn | None, charsets: Charsets) -> Decode | None:
+    if column is None:
+        return None
+    charset = _charset(map, place, charsets) or column.charset
+    return None if charset in (None, BINARY) else charsets.decoder(charset)

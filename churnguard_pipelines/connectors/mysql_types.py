@@ -76,7 +76,7 @@ SPATIAL = frozenset(
 )  # fmt: skip
 _OTHERS = {
     "float": Kind(MirrorType(Base.REAL), "({0} + 0e0)"),  # as it is, its text is cut to six digits
-    "double": Kind(MirrorType(Base.DOUBLE), "({0} + 0e0)"),
+    "double": Kind(MirrorType(Base.DOUBLE), "IF({0} < 0, CONCAT('-', 0e0 - {0}), {0} + 0e0)"),  # MySQL cuts the longest
     "date": Kind(MirrorType(Base.DATE), _DATE, orderable="text"),
     "datetime": Kind(MirrorType(Base.TIMESTAMP), _DATE, orderable="text"),
     "timestamp": Kind(MirrorType(Base.TIMESTAMPTZ), "IF({0} = 0, NULL, CONCAT({0}, '+00'))", orderable="text"),

@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
-from churnguard_pipelines.connectors.mysql_charsets import BINARY, Charsets, Decode
+from churnguard_pipelines.connectors.mysql_charsets import BINARY, Decode
 from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
 from churnguard_pipelines.connectors.mysql_events import TableMap, real_kind
 from churnguard_pipelines.connectors.mysql_json import text as json_text
@@ -58,7 +58,8 @@ def suits(column: FoundColumn, code: int, metadata: bytes, charset: str | None) 
 
 class Rows:
     """Takes rows apart. ``columns``: of the table map, None for those that are not wanted; ``order``: places of the
-    wanted ones in the order in which their values are handed out; ``key``: those of the key.
+    wanted ones in the order in which their values are handed out; ``key``: those of the key; ``decoders``: of the
+    characters of each, None for one that has none.
 
     ``whole`` and ``key_only`` say what is read of an image: with the latter all other values are None.
     """
@@ -69,7 +70,7 @@ class Rows:
         columns: Sequence[FoundColumn | None],
         order: Sequence[int],
         key: Collection[int],
-        charsets: Charsets,
+        decoders: Sequence[Decode | None],
     ) -> None:
         unsigned = map.unsigned or tuple(column is not None and column.unsigned for column in columns)
         self.whole: list[Read] = []
@@ -78,9 +79,7 @@ class Rows:
             passed = _passed(code, metadata, column)
             read = passed
             if column is not None:
-                charset = charset_of(map, place, charsets) or column.charset
-                decode = charsets.decoder(charset) if charset not in (None, BINARY) else None
-                read = _reader(code, metadata, column, sign, decode, map.labels.get(place))
+                read = _reader(code, metadata, column, sign, decoders[place], map.labels.get(place))
             self.whole.append(read)
             self.key_only.append(read if place in key else passed)
         self._order = order
@@ -124,12 +123,6 @@ class Rows:
     @property
     def bitmap_size(self) -> int:
         return self._bitmap
-
-
-def charset_of(map: TableMap, place: int, charsets: Charsets) -> str | None:
-    """Of a column's characters when the rows were logged; None where the log does not tell."""
-    collation = map.collations.get(place)
-    return None if collation is None else charsets.of_collation(collation)
 
 
 def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
