@@ -81,7 +81,7 @@ class MySQLSnapshot(Snapshot):
         found = self._found[table.object]
         cursor = found.column(column)
         where = "" if after is None else f" WHERE {_since(cursor, after)}"
-        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"
+        newest = f"SELECT {cursor.kind.value(f'MAX({_until_now(cursor)})')} FROM {found.name}{where}"
         with self._reader() as reader, translated(self._integration):
             greatest = execute(reader, newest, scan=True)[0][0]
         greatest = None if greatest is None else str(greatest)
@@ -224,6 +224,12 @@ def _since(column: FoundColumn, after: str) -> str:
         return f"({name} >= {since} OR {name} IS NULL)"
     earliest = "1970-01-01 00:00:01" if column.data_type == "timestamp" else "0001-01-01"
     return f"({name} >= {_text(_moment(after))} OR {name} IS NULL OR {name} < {_text(earliest)})"
+
+
+def _until_now(column: FoundColumn) -> str:
+    """A moment that is still to come is no cursor: all that happens before it would be passed over."""
+    name = quoted(column.name)
+    return f"IF({name} <= NOW(6), {name}, NULL)" if column.kind.type.base in _MOMENTS else name
 
 
 def _moment(after: str) -> str:

@@ -19,7 +19,7 @@ from churnguard_pipelines.errors import (
     ProviderUnavailable,
 )
 from churnguard_pipelines.ports import free_port
-from tests.connectors.mysql.conftest import Opened, copied, integration, numbers, read_all, table
+from tests.connectors.mysql.conftest import Opened, integration, read_all, table
 from tests.sources.mariadb import PASSWORD, MariaDBServer
 
 CHANGES = "change data capture"
@@ -177,15 +177,3 @@ def test_a_server_that_never_answers_is_given_up(opened: Opened, monkeypatch: py
         threading.Thread(target=silent.accept, daemon=True).start()
         with pytest.raises(ProviderUnavailable):
             opened(port=str(silent.getsockname()[1])).discover()
-
-
-def test_what_the_source_sets_for_its_own_users_ends_nothing_of_ours(connector: MySQL, source: Cursor) -> None:
-    """A copy that takes longer than its statements may take, of more rows than they may answer with."""
-    source.execute("CREATE TABLE t (id int PRIMARY KEY, a mediumtext)")
-    source.execute(f"INSERT INTO t SELECT seq, repeat('x', 500000) FROM {numbers(1, 60)}")
-    limits = {"max_statement_time": "0.05", "sql_select_limit": "2", "wait_timeout": "1"}
-    source.execute("SET " + ", ".join(f"GLOBAL {name} = {value}" for name, value in limits.items()))
-    try:
-        assert len(copied(connector, "t")) == 60
-    finally:
-        source.execute("SET " + ", ".join(f"GLOBAL {name} = DEFAULT" for name in limits))
