@@ -171,10 +171,10 @@ def _table(
     return FoundTable(table, tuple(columns), index, tuple(ordered), unfollowable, cascaded)
 
 
+_MOMENT = kind_of("timestamp", "timestamp(6)", json_checked=False) or UNKNOWN
 _ROW_PERIOD = tuple(
-    FoundColumn(name, _kind, "timestamp", "timestamp(6)", None, (), False, True, name == "row_end")
+    FoundColumn(name, _MOMENT, "timestamp", "timestamp(6)", None, (), False, True, name == "row_end")
     for name in ("row_start", "row_end")
-    if (_kind := kind_of("timestamp", "timestamp(6)", json_checked=False))
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from churnguard_pipelines.connectors import mysql_events as events
@@ -52,28 +52,25 @@ class Followed:
         ):
             raise Unfollowable("its rows were logged in part: run `SET GLOBAL binlog_row_image = FULL`")
         found = self._rows.images(data, at + size * len(forms), *forms)
+        images: Iterable[tuple[Values | None, Values | None]]
         if event.kind in events.INSERTS:
             images = ((None, row) for row in found)
         elif event.kind in events.DELETES:
             images = ((row, None) for row in found)
         else:
             images = zip(found[::2], found[1::2], strict=True)
+        if self._history:
+            images = ((_current(before), _current(after)) for before, after in images)
         for before, after in images:
-            yield from self._change(self._current(before), self._current(after), version)
+            if (change := self._change(before, after, version)) is not None:
+                yield change
 
-    def _current(self, image: Values | None) -> Values | None:
-        """None for a version that has ended."""
-        if image is None or not self._history:
-            return image
-        return image[:-1] if str(image[-1]).startswith(_NEVER) else None
-
-    def _change(self, before: Values | None, after: Values | None, version: int) -> Iterator[Change]:
+    def _change(self, before: Values | None, after: Values | None, version: int) -> Change | None:
         former = self._key(before) if before is not None else None
         if after is not None:
-            moved = former if former != self._key(after) else None
-            yield Change(self.table.object, "upsert", version, after, key=moved)
-        elif before is not None:
-            yield Change(self.table.object, "delete", version, key=former)
+            moved = former if former is not None and former != self._key(after) else None
+            return Change(self.table.object, "upsert", version, after, key=moved)
+        return None if former is None else Change(self.table.object, "delete", version, key=former)
 
     def _forms(self, kind: int) -> tuple[list[Read], ...]:
         """Of the images of one row."""
@@ -83,6 +80,11 @@ class Followed:
 
     def _key(self, row: Values) -> Values:
         return tuple([row[place] for place in self._key_at])
+
+
+def _current(image: Values | None) -> Values | None:
+    """None for a version that has ended."""
+    return image[:-1] if image is not None and str(image[-1]).startswith(_NEVER) else None
 
 
 def layout(map: TableMap, found: FoundTable, charsets: Charsets, *, surely: bool = False) -> Followed | None:
