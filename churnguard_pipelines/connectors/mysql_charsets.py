@@ -1,7 +1,7 @@
 """What bytes of a character set mean: as the server itself says, so that a change reads as a copy does.
 
 Python's codecs of these names are others than the server's; some of its sets have none. So it is asked once for what
-every character of one byte is, and every one of two, and three, in sets that have those.
+every character of one byte is, and every one of two, three and four, in sets that have those.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _BYTES = f"(SELECT CONCAT(HEX(l.n), HEX(r.n)) AS x FROM {_DIGITS} AS l, {_DIGITS
 _ONE = f"SELECT a.x FROM {_BYTES} AS a"
 _TWO = f"SELECT CONCAT(a.x, b.x) AS x FROM {_BYTES} AS a, {_BYTES} AS b WHERE a.x >= '80'"
 _THREE = f"SELECT CONCAT('8F', a.x, b.x) AS x FROM {_BYTES} AS a, {_BYTES} AS b WHERE a.x >= 'A0' AND b.x >= 'A0'"
+_FOUR = (
+    f"SELECT CONCAT(a.x, b.x, c.x, d.x) AS x FROM {_BYTES} AS a, {_BYTES} AS b, {_BYTES} AS c, {_BYTES} AS d "
+    "WHERE a.x BETWEEN '81' AND '84' AND b.x BETWEEN '30' AND '39' AND c.x >= '81' AND d.x BETWEEN '30' AND '39'"
+)
 _COLLATIONS = """
 SELECT ID, CHARACTER_SET_NAME, MAXLEN
   FROM information_schema.COLLATIONS JOIN information_schema.CHARACTER_SETS USING (CHARACTER_SET_NAME)
@@ -37,6 +41,7 @@ _CHARACTERS = """
 SELECT code.x, CONVERT(CONVERT(UNHEX(code.x) USING {charset}) USING utf8mb4) AS meant FROM ({codes}) AS code
 HAVING CHAR_LENGTH(meant) = 1
 """
+_BEYOND = 0x90
 _NAME = re.compile(r"[a-z0-9_]{1,64}")
 _UNKNOWN = "?"
 """What the server writes for a character that Unicode does not have."""
@@ -71,8 +76,8 @@ class Charsets:
         one = {code: meant for code, meant in one.items() if meant != _UNKNOWN or code == b"?"} | {b"\0": NUL}
         more = self._asked(charset, _TWO)
         two = {code: meant for code, meant in more.items() if code[:1] not in one}
-        three = self._asked(charset, _THREE) if self._longest[charset] == 3 else {}
-        return partial(_split, one | two | three)
+        longer = {3: _THREE, 4: _FOUR}.get(self._longest[charset])
+        return partial(_split, one | two | (self._asked(charset, longer) if longer else {}))
 
     def _asked(self, charset: str, codes: str) -> dict[bytes, str]:
         return _meanings(execute(self._connection, _CHARACTERS.replace("{charset}", charset).replace("{codes}", codes)))
@@ -103,7 +108,7 @@ def _split(characters: dict[bytes, str], value: bytes) -> str:
     """The shortest of a set's characters that the bytes begin with, one after the other."""
     found, at, end = [], 0, len(value)
     while at < end:
-        for size in (1, 2, 3):
+        for size in (1, 2, 3, 4):
             meant = characters.get(value[at : at + size])
             if meant is not None:
                 break
@@ -115,7 +120,8 @@ def _split(characters: dict[bytes, str], value: bytes) -> str:
 
 
 def _unmapped(value: bytes, at: int) -> tuple[int, str]:
-    """GB 18030's characters of four bytes follow a rule that Python has, too."""
+    """GB 18030's characters beyond the first 65,536 follow a rule, which Python has, too."""
     if value[at + 1 : at + 2].isdigit():
-        return 4, value[at : at + 4].decode("gb18030", "replace").replace("\ufffd", _UNKNOWN)
+        meant = value[at : at + 4].decode("gb18030", "replace") if value[at] >= _BEYOND else _UNKNOWN
+        return 4, meant if len(meant) == 1 else _UNKNOWN
     return (2 if at + 1 < len(value) else 1), _UNKNOWN

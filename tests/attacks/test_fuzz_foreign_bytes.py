@@ -161,7 +161,7 @@ MAP = b"\x01\0\0\0\0\0\x01\0\x04shop\0\x01t\0\x02\x08\x0f\x02\x2c\x01\x00\x01\x0
 
 LABELS = b"\x05\x04\x01\x02\x01a\x00\x06\x03\x01\x01b\x03\x01\x2d\x0a\x03\x2d\x01\x21"
 INNER = struct.pack("<IBIIIH", 7, events.XID, 1, 27, 0, 0) + b"\x01" * 8
-PACKED = b"\x02\x01\x00\x03\x02\xfc\x1b\x00\x00" + zstandard.compress(INNER * 3)
+PACKED = b"\x02\x01\x00\x03\x03\xfc\x51\x00\x00" + zstandard.compress(INNER * 3)
 
 
 @pytest.mark.parametrize("valid", [BODY, MAP, MAP + LABELS, PACKED, b"\x01" + b"\0" * 7 + b"\x02\xff\0\0", b"\0" * 19])
