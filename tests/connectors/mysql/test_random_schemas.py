@@ -7,7 +7,7 @@ Ten schemas on each server, a hundred with CHURNGUARD_SOAK=1.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
@@ -45,33 +45,63 @@ KEYS = ("int", "bigint unsigned", "varchar(30)", "varbinary(30)", "decimal(9,0)"
 NAMES = (
     "a", "b", "Order", "select", "xmin", "ctid", "größe", "a b", "source_row", "source_version", "b`c", "%s", "x" * 63,
 )  # fmt: skip
-OPERATIONS = ("insert", "update", "delete", "move", "add", "drop", "modify", "rename", "index", "truncate", "swap")
+OPERATIONS = (
+    "insert", "update", "delete", "move", "add", "drop", "modify", "rename", "index", "truncate", "swap", "empty",
+)  # fmt: skip
+    "insert",
+    "update",
+    "delete",
+    "move",
+    "add",
+    "drop",
+    "modify",
+    "rename",
+    "index",
+    "truncate",
+    "swap",
+    "empty",
+)
 TABLES, ROUNDS = 5, 3
 
-Table = tuple[list[str], dict[str, str]]  # types of the key's columns, columns by name
+
+class Schema(NamedTuple):
+    """``key``: types of its columns. ``columns``: types by name. ``generated``: it has a column that is computed."""
+
+    key: list[str]
+    columns: dict[str, str]
+    generated: bool
+    partitioned: bool
+
+
+History = tuple[Schema, list[tuple[str, int, int]]]
+"""A table, and what is done to it: an operation, and two numbers that choose of what."""
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[Table, list[tuple[str, int, int]]]:
-    """A table, and what is done to it: (operation, two numbers that choose of what)."""
+def histories(draw: st.DrawFn) -> History:
     key = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2))
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
     columns = {name: draw(st.sampled_from(sorted(TYPES))) for name in names}
     number = st.integers(0, 99)
-    return (key, columns), draw(st.lists(st.tuples(st.sampled_from(OPERATIONS), number, number), max_size=25))
+    schema = Schema(key, columns, draw(st.booleans()), draw(st.booleans()))
+    return schema, draw(st.lists(st.tuples(st.sampled_from(OPERATIONS), number, number), max_size=25))
 
 
 class Application:
     """It writes; an error is its own only where the table is away for the moment of a swap."""
 
-    def __init__(self, source: Cursor, name: str, table: Table) -> None:
+    def __init__(self, source: Cursor, name: str, schema: Schema) -> None:
         self._source, self._name = source, name
-        self._key, self._columns = table[0], dict(table[1])
+        self._key, self._columns = schema.key, dict(schema.columns)
+        self._partitioned = schema.partitioned
         self._added = itertools.count(1)
         keys = [f"k{place}" for place in range(len(self._key))]
         listed = [f"{name} {kind} NOT NULL" for name, kind in zip(keys, self._key, strict=True)]
         listed += [f"{quoted(column)} {kind}" for column, kind in self._columns.items()]
-        self._do(f"CREATE TABLE {name} ({', '.join(listed)}, PRIMARY KEY ({', '.join(keys)})) CHARACTER SET utf8mb4")
+        listed += ["computed bigint AS (CHAR_LENGTH(k0) * 2) STORED"] if schema.generated else []
+        parts = " PARTITION BY KEY () PARTITIONS 3" if schema.partitioned else ""
+        made = f"{', '.join(listed)}, PRIMARY KEY ({', '.join(keys)})"
+        self._do(f"CREATE TABLE {name} ({made}) CHARACTER SET utf8mb4{parts}")
         for number in range(6):
             self.insert(number, number)
 
@@ -133,8 +163,14 @@ class Application:
     def swap(self, one: int, other: int) -> None:
         number = next(self._added)
         self._do(f"CREATE TABLE {self._name}_{number} LIKE {self._name}")
-        self._do(f"INSERT INTO {self._name}_{number} SELECT * FROM {self._name} WHERE k0 <> '{one % 7}'")
+        names = ", ".join([*(f"k{place}" for place in range(len(self._key))), *map(quoted, self._columns)])
+        kept = f"SELECT {names} FROM {self._name} WHERE k0 <> '{one % 7}'"
+        self._do(f"INSERT INTO {self._name}_{number} ({names}) {kept}")
         self._do(f"RENAME TABLE {self._name} TO {self._name}_{number}_old, {self._name}_{number} TO {self._name}")
+
+    def empty(self, one: int, other: int) -> None:
+        if self._partitioned:
+            self._do(f"ALTER TABLE {self._name} TRUNCATE PARTITION p{one % 3}")
 
     def _keys(self, number: int) -> list[str]:
         return [f"'{number % (7 - place)}'" for place in range(len(self._key))]
@@ -168,9 +204,9 @@ def test_the_mirror_equals_its_source_or_says_why_not(
         suppress_health_check=list(HealthCheck),
     )
     @given(drawn=st.lists(histories(), min_size=TABLES, max_size=TABLES))
-    def holds(drawn: list[tuple[Table, list[tuple[str, int, int]]]]) -> None:
+    def holds(drawn: list[History]) -> None:
         names = [f"t{next(_numbers)}" for _ in drawn]
-        applications = [Application(source, name, table) for name, (table, _) in zip(names, drawn, strict=True)]
+        applications = [Application(source, name, schema) for name, (schema, _) in zip(names, drawn, strict=True)]
         synced(store, names)
         for round in range(ROUNDS):
             for application, (_, operations) in zip(applications, drawn, strict=True):
