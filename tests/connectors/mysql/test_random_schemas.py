@@ -48,19 +48,6 @@ NAMES = (
 OPERATIONS = (
     "insert", "update", "delete", "move", "add", "drop", "modify", "rename", "index", "truncate", "swap", "empty",
 )  # fmt: skip
-    "insert",
-    "update",
-    "delete",
-    "move",
-    "add",
-    "drop",
-    "modify",
-    "rename",
-    "index",
-    "truncate",
-    "swap",
-    "empty",
-)
 TABLES, ROUNDS = 5, 3
 
 
