@@ -5,7 +5,7 @@
 # machine's. So its packages are fetched from wherever apt has Debian's, with all that they need, and unpacked: nothing
 # is installed, and nobody has to be root.
 set -euo pipefail
-folder=$1
+folder=$(realpath -m "$1")
 draft=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$draft"' EXIT
 
