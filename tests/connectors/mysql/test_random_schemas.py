@@ -86,7 +86,7 @@ class Application:
         keys = [f"k{place}" for place in range(len(self._key))]
         listed = [f"{name} {kind} NOT NULL" for name, kind in zip(keys, self._key, strict=True)]
         listed += [f"{quoted(column)} {kind}" for column, kind in self._columns.items()]
-        listed += ["computed bigint AS (CHAR_LENGTH(k0) * 2) STORED"] if schema.generated else []
+        listed += ["computed bigint AS (CHAR_LENGTH(RTRIM(k0)) * 2) STORED"] if schema.generated else []
         parts = " PARTITION BY KEY () PARTITIONS 3" if schema.partitioned else ""
         made = f"{', '.join(listed)}, PRIMARY KEY ({', '.join(keys)})"
         self._do(f"CREATE TABLE {name} ({made}) CHARACTER SET utf8mb4{parts}")
