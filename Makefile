@@ -40,12 +40,14 @@ clean: ## stops nothing; removes .venv, caches and the demo's data
 	rm -rf .venv .churnguard .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# What tests need besides Python: a customer's MariaDB, and a browser for the dashboard.
-servers:
+# What tests need besides Python: a customer's MariaDB and MySQL, and a browser for the dashboard.
+servers: .venv/.uv
 	@missing="$$(command -v chromium >/dev/null || echo chromium) $$(PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || echo mariadb-server)"; \
 	  test "$$missing" = " " || { test "$$(id -u)" = 0 && apt-get -qq update && \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } || \
 	  echo "Some tests need these Debian packages: apt-get install $$missing"
+	@test -e .venv/mysql-server || .ci/mysql_server.sh .venv/mysql-server || \
+	  echo "Some tests need MySQL's own server, which .ci/mysql_server.sh could not unpack from Debian's packages."
 
 .venv/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -95,7 +95,8 @@ class Change:
     """One row's change. ``version``: orders changes of one table; equal within a transaction.
 
     ``upsert``: ``values`` is the row as it is now, ``key`` its former key if that changed. ``delete``: ``key`` is gone.
-    ``truncate``: all rows are gone. ``altered``: from now on the table looks like ``table``.
+    ``truncate``: all rows are gone. ``altered``: from now on the table looks like ``table``; with a ``reason``, the log
+    does not tell what became of its rows until now: they have to be read once more.
     ``stopped``: from now on it cannot be followed, for ``reason``, e.g. it was dropped.
     """
 

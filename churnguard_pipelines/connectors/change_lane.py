@@ -296,9 +296,21 @@ class ChangeLane:
                 checkpoints.forget(transaction.connection, lane)
             catalogue.remember(self._store, self._integration, [(change.table, change.object)])
             self._tables[change.object], self._mirrors[change.object] = change.table, mirror
+            if change.reason is not None:
+                self._read_once_more(transaction, change, change.reason)
+
+    def _read_once_more(self, transaction: WarehouseTransaction, change: Change, reason: str) -> None:
+        """By the next sync, and until then it says so; its changes arrive meanwhile. Unless it was read since."""
+        lane = replace(self._lane, name=change.object)
+        checkpoint = checkpoints.load(transaction.connection, lane)
+        if checkpoint is not None and checkpoint.position["version"] >= change.version:
+            return
+        problem = f"{reason.rstrip('.')}. The next sync reads it once more."
+        catalogue.set_problem(self._store, self._integration.integration_id, change.object, problem)
+        checkpoints.forget(transaction.connection, lane)
 
     def _stop(self, transaction: WarehouseTransaction, object: str, reason: str) -> None:
-        """Until a sync finds nothing wrong with it any more, and reads it once more."""
+        """Until a sync finds nothing wrong with it any more, and reads it once more. Nobody has to ask for that."""
         _log.warning("%s: %s is not followed any more: %s", self._integration.integration_id, object, reason)
         catalogue.set_problem(self._store, self._integration.integration_id, object, reason)
         checkpoints.forget(transaction.connection, replace(self._lane, name=object))

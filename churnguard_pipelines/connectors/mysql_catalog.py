@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pymysql
-from pymysql.charset import charset_by_name
 
 from churnguard_pipelines.connectors.database import row_number
 from churnguard_pipelines.connectors.mysql_connection import execute, quoted
@@ -19,11 +18,12 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 ROW_FORMAT_ENGINES = ("innodb", "aria", "myisam", "rocksdb", "tokudb", "ndbcluster")
 
 _TABLES = """
-SELECT TABLE_NAME, IFNULL(TABLE_ROWS, 0), IFNULL(ENGINE, '') FROM information_schema.TABLES
+SELECT TABLE_NAME, IFNULL(TABLE_ROWS, 0), IFNULL(ENGINE, ''), TABLE_TYPE = 'SYSTEM VERSIONED'
+  FROM information_schema.TABLES
  WHERE TABLE_SCHEMA = {database} AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'){only}
 """
 _COLUMNS = """
-SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, CHARACTER_SET_NAME
+SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {database}{only} ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
 _KEYS = """
@@ -46,22 +46,26 @@ SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
 
 @dataclass(frozen=True, slots=True)
 class FoundColumn:
-    """``codec``: Python's for its characters, None if it has none."""
+    """``charset``: of its characters, None if it has none. ``ends``: it tells until when a version of the row held,
+    of a table that keeps its history."""
 
     name: str
     kind: Kind
     data_type: str
     source_type: str
-    codec: str | None
+    charset: str | None
     members: tuple[str, ...]
     unsigned: bool
     known: bool
+    ends: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
     """``columns``: in the source's order. ``index``: of the key. ``ordered``: the leading columns of the key by whose
-    values it can be cut into ranges. ``cascaded``: foreign keys change rows of it."""
+    values it can be cut into ranges. ``cascaded``: foreign keys change rows of it. ``hidden``: columns that stand
+    at the end of its rows in the log and nowhere else; ``ends``: that of the one that tells until when a version
+    of a row held, of a table that keeps its history (MariaDB's system-versioned ones)."""
 
     table: SourceTable
     columns: tuple[FoundColumn, ...]
@@ -69,6 +73,8 @@ class FoundTable:
     ordered: tuple[str, ...]
     unfollowable: str | None
     cascaded: bool
+    hidden: tuple[FoundColumn, ...] = ()
+    ends: str | None = None
 
     @property
     def name(self) -> str:
@@ -106,11 +112,12 @@ def find_tables(connection: Connection, database: str, only: str | None = None) 
     checks = _by_table(rows(_JSON_CHECKS)) if is_mariadb(connection) else {}
     cascaded = {name for (name,) in rows(_CASCADED)}
     tables: dict[str, FoundTable] = {}
-    for name, estimate, engine in sorted(rows(_TABLES)):
+    for name, estimate, engine, versioned in sorted(rows(_TABLES)):
         checked = {clause for (clause,) in checks.get(name, [])}
         found = [_column(row, checked) for row in columns.get(name, [])]
         if found and _readable(connection, name, found):
-            tables[name] = _table(name, int(estimate), engine.lower(), found, keys.get(name, []), name in cascaded)
+            table = _table(name, int(estimate), engine.lower(), found, keys.get(name, []), name in cascaded)
+            tables[name] = _with_history(table) if versioned else table
     return tables
 
 
@@ -134,34 +141,20 @@ def _readable(connection: Connection, table: str, columns: Sequence[FoundColumn]
 
 
 def _column(row: tuple[Any, ...], checked: set[str]) -> FoundColumn:
-    name, data_type, column_type, charset = row
+    name, data_type, column_type, charset, expression = row
     kind = kind_of(data_type, column_type, json_checked=f"json_valid({quoted(name)})" in checked)
     return FoundColumn(
-        name, kind or UNKNOWN, data_type, column_type, _codec(charset),
+        name, kind or UNKNOWN, data_type, column_type, charset,
         members(column_type) if data_type in ("enum", "set") else (),
-        "unsigned" in column_type.split(), kind is not None,
+        "unsigned" in column_type.split(), kind is not None, expression == "ROW END",
     )  # fmt: skip
-
-
-def _codec(charset: str | None) -> str | None:
-    if charset is None:
-        return None
-    if charset in ("utf8mb4", "utf8mb3", "utf8", "ascii"):
-        return "utf-8"
-    if charset == "latin1":
-        return "cp1252"
-    if charset in ("ucs2", "utf16"):
-        return "utf-16-be"
-    if charset in ("utf16le", "utf32"):
-        return {"utf16le": "utf-16-le", "utf32": "utf-32-be"}[charset]
-    found = charset_by_name(charset)
-    return found.encoding if found is not None else None
 
 
 def _table(
     name: str, estimate: int, engine: str, columns: list[FoundColumn], keys: list[tuple[Any, ...]], cascaded: bool
 ) -> FoundTable:
-    found = _key(keys, {column.name for column in columns})
+    ends = next((column.name for column in columns if column.ends), None)
+    found = _key([part for part in keys if part[1] != ends], {column.name for column in columns})
     index, key = found if found is not None else (None, [])
     declared = [SourceColumn(column.name, column.kind.type, column.source_type) for column in columns]
     number = row_number({column.name for column in columns})
@@ -177,6 +170,27 @@ def _table(
     table = SourceTable(name, tuple(declared), names, keyless=index is None, rows=estimate)
     unfollowable = _unfollowable(name, engine, index, columns)
     return FoundTable(table, tuple(columns), index, tuple(ordered), unfollowable, cascaded)
+
+
+_MOMENT = kind_of("timestamp", "timestamp(6)", json_checked=False) or UNKNOWN
+_ROW_PERIOD = tuple(
+    FoundColumn(name, _MOMENT, "timestamp", "timestamp(6)", None, (), False, True, name == "row_end")
+    for name in ("row_start", "row_end")
+)
+
+
+def _with_history(found: FoundTable) -> FoundTable:
+    """Rows that are updated or deleted stay in it, as versions that have ended."""
+    ends = next((column for column in found.columns if column.ends), None)
+    if ends is None:
+        return replace(found, hidden=_ROW_PERIOD, ends=_ROW_PERIOD[-1].name)
+    unfollowable = found.unfollowable
+    if ends.data_type != "timestamp":
+        unfollowable = unfollowable or (
+            "its versions have numbers of transactions, so statements are logged in place of rows. Versions by "
+            "timestamp would change that, or a full sync."
+        )
+    return replace(found, ends=ends.name, unfollowable=unfollowable)
 
 
 def _key(rows: list[tuple[Any, ...]], columns: set[str]) -> tuple[str, list[tuple[Any, ...]]] | None:
@@ -202,9 +216,4 @@ def _unfollowable(name: str, engine: str, index: str | None, columns: list[Found
     for column in columns:
         if not column.known:
             return f"its column {column.name} is of the type {column.source_type}, which only a full sync can read."
-        if column.data_type in ("char", "varchar", "tinytext", "text", "mediumtext", "longtext") and not column.codec:
-            return (
-                f"its column {column.name} has a character set that we cannot read. "
-                f"`ALTER TABLE {quoted(name)} CONVERT TO CHARACTER SET utf8mb4` would change that."
-            )
     return None

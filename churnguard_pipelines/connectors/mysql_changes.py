@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from churnguard_pipelines.connectors import mysql_events as events
@@ -13,11 +13,12 @@ from churnguard_pipelines.connectors.database import (
     MOST_CHANGES,
     ChangeLog,
 )
-from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables
+from churnguard_pipelines.connectors.mysql_catalog import FoundTable, find_tables, is_mariadb
+from churnguard_pipelines.connectors.mysql_charsets import Charsets
 from churnguard_pipelines.connectors.mysql_connection import connect, server_of_mysql, translated
-from churnguard_pipelines.connectors.mysql_ddl import Statement, mentioned, understood
-from churnguard_pipelines.connectors.mysql_events import Event
-from churnguard_pipelines.connectors.mysql_followed import Followed, Unfollowable, layout
+from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
+from churnguard_pipelines.connectors.mysql_events import Event, TableMap
+from churnguard_pipelines.connectors.mysql_followed import Followed, Outdated, Unfollowable, layout
 from churnguard_pipelines.connectors.mysql_position import Place, variables
 from churnguard_pipelines.connectors.mysql_start import lost, reading
 from churnguard_pipelines.connectors.mysql_stream import BinlogStream
@@ -25,6 +26,8 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
+
+GONE = "it is gone, or may not be read any more."
 
 
 class MySQLChanges(ChangeLog):
@@ -47,12 +50,13 @@ class MySQLChanges(ChangeLog):
         self._touched: set[str] = set()
         self._committed_at: datetime | None = None
         self._side = connect(integration)  # for questions about tables
+        self._mariadb = is_mariadb(self._side)
         try:
-            with translated(integration):
-                self._found: Mapping[str, FoundTable] = find_tables(self._side, self._database)
-                folded = variables(self._side, "lower_case_table_names").get("lower_case_table_names", "0")
-            self._fold = folded != "0"
             with reading(integration, self._at):
+                self._found: Mapping[str, FoundTable] = find_tables(self._side, self._database)
+                self._charsets = Charsets(self._side)
+                folded = variables(self._side, "lower_case_table_names").get("lower_case_table_names", "0")
+                self._fold = folded != "0"
                 self._stream = BinlogStream(integration, self._at)
         except BaseException:
             self._side.close()
@@ -107,17 +111,17 @@ class MySQLChanges(ChangeLog):
             self._begin(event)
         elif kind == events.XID:
             self._commit(event)
-        elif kind in (events.QUERY, events.QUERY_COMPRESSED):
+        elif kind in (events.QUERY, events.QUERY_COMPRESSED, events.LOAD):
             yield from self._query(event)
         elif kind == events.ROTATE:
             self._rotate(event)
         elif kind == events.FORMAT:
             self._open(event)
         elif kind == events.XA_PREPARE:
-            yield from self._give_up(self._touched, "a transaction of two phases (XA) wrote to it")
+            yield from self._look_again(self._touched, "a transaction of two phases (XA) wrote to it")
             self._commit(event)
-        elif kind in (events.PARTIAL_UPDATE, events.PACKED_TRANSACTION):
-            raise self._unreadable(kind)
+        elif kind == events.PARTIAL_UPDATE:
+            raise self._unreadable()
 
     def _begin(self, event: Event) -> None:
         self._version = Place(self._file, event.end).version
@@ -151,35 +155,30 @@ class MySQLChanges(ChangeLog):
                 self._begin(event)
             return
         if statement is not None:
-            yield from self._effect(statement, text)
-        if statement is None or statement.what not in ("savepoint", "rows") or not self._in_transaction:
+            yield from self._effect(statement)
+        if statement is None or statement.what not in ("savepoint", "rows", "unclear") or not self._in_transaction:
             self._commit(event)
 
-    def _effect(self, statement: Statement, text: str) -> Iterator[Change]:
+    def _effect(self, statement: Statement) -> Iterator[Change]:
         what = statement.what
-        named: Collection[str] = self._followed(statement)
+        named = self._followed(statement)
         if what == "truncate":
             yield from (Change(name, "truncate", self._version) for name in named)
         elif what == "alter":
-            for name in named:
-                yield from self._look_again(name)
+            yield from self._look_again(named)
         elif what == "rewrite":
-            yield from self._give_up(named, "an ALTER TABLE took or brought rows that the log does not hold")
-        elif what == "drop":
-            yield from self._give_up(named, "it was dropped")
-        elif what == "drop database":
-            yield from self._give_up(named, "its database was dropped")
+            yield from self._look_again(named, "an ALTER TABLE may have changed values or moved rows of it")
+        elif what in ("drop", "drop database"):
+            yield from self._look_again(named, "it was dropped")
         elif what == "rename":
-            yield from self._give_up(named, "it was renamed, or another table took its name")
+            yield from self._look_again(named, "it was renamed, or another table took its name")
         elif what == "rollback":
-            yield from self._give_up(self._touched, "a transaction that wrote to it was rolled back in part")
+            yield from self._look_again(self._touched, "a transaction that wrote to it was rolled back in part")
         elif what == "unclear":
-            yield from self._give_up(list(self._tables), "a statement in the log is too long to see what it drops or "
-                                     "renames")  # fmt: skip
+            yield from self._look_again(self._tables, "a statement in the log does not tell what it did to which table")
         elif what == "rows":
-            named = mentioned(self._tables, text, fold=self._fold)
-            yield from self._give_up(named, "a statement that changes rows was logged without them: let "
-                                     "binlog_format be ROW for every session")  # fmt: skip
+            yield from self._look_again(named, "a statement that changes rows was logged without them: let "
+                                        "binlog_format be ROW for every session")  # fmt: skip
 
     def _followed(self, statement: Statement) -> list[str]:
         if statement.what == "drop database":
@@ -197,40 +196,62 @@ class MySQLChanges(ChangeLog):
         known = self._maps.get(number)
         if known is not None and known[0] == body:
             return
-        map = events.table_map(body)
+        map = events.table_map(body, mariadb=self._mariadb)
         followed = None
         if self._same(map.schema, self._database) and map.table in self._tables:
             try:
-                followed = layout(map, self._found[map.table]) if map.table in self._found else None
-                if followed is None:
-                    self._read_again(map.table)
-                    followed = layout(map, self._found[map.table], surely=True)
-            except KeyError:
-                yield from self._give_up([map.table], "it is gone, or may not be read any more")
+                followed = self._layout(map)
             except Unfollowable as reason:
-                yield from self._give_up([map.table], str(reason))
+                yield self._stopped(map.table, str(reason))
+            except Outdated as reason:
+                yield self._altered(self._found[map.table].table, str(reason))
         self._maps[number] = body, followed
         if followed is not None:
             yield from self._now_looks(followed.table)
 
-    def _look_again(self, name: str) -> Iterator[Change]:
-        """After an ALTER. It may have been altered once more since: the rows that follow will tell."""
+    def _layout(self, map: TableMap) -> Followed:
+        """Raises ``Unfollowable``, ``Outdated``."""
+        followed = None
+        with translated(self._integration):
+            if map.table in self._found:
+                followed = layout(map, self._found[map.table], self._charsets)
+            if followed is None:
+                self._read_again(map.table)
+                if map.table not in self._found:
+                    raise Unfollowable(GONE)
+                followed = layout(map, self._found[map.table], self._charsets, surely=True)
+        assert followed is not None, "surely"
+        return followed
+
+    def _look_again(self, names: Iterable[str], reason: str | None = None) -> Iterator[Change]:
+        """After an ALTER, or whatever else. It may have been altered once more since: the rows that follow will tell.
+
+        ``reason``: why the log does not tell what became of the rows.
+        """
         self._maps.clear()
-        self._read_again(name)
-        found = self._found.get(name)
-        if found is None:
-            yield from self._give_up([name], "it is gone, or may not be read any more")
-        elif found.unfollowable:
-            yield from self._give_up([name], found.unfollowable)
-        elif found.table.key != self._tables[name].key:
-            yield from self._give_up([name], "its key was changed")
-        else:
-            yield from self._now_looks(found.table)
+        for name in sorted(names):
+            if name not in self._tables:
+                continue
+            self._read_again(name)
+            found = self._found.get(name)
+            if found is None:
+                yield self._stopped(name, GONE)
+            elif found.unfollowable:
+                yield self._stopped(name, found.unfollowable)
+            elif found.table.key != self._tables[name].key:
+                yield self._stopped(name, "its key was changed.")
+            elif reason is not None:
+                yield self._altered(found.table, reason)
+            else:
+                yield from self._now_looks(found.table)
 
     def _now_looks(self, table: SourceTable) -> Iterator[Change]:
         if table.columns != self._tables[table.object].columns:
-            yield Change(table.object, "altered", self._version, table=table)
-            self._tables[table.object] = table
+            yield self._altered(table)
+
+    def _altered(self, table: SourceTable, reason: str | None = None) -> Change:
+        self._tables[table.object] = table
+        return Change(table.object, "altered", self._version, table=table, reason=reason)
 
     def _read_again(self, name: str) -> None:
         with translated(self._integration):
@@ -246,26 +267,20 @@ class MySQLChanges(ChangeLog):
         try:
             yield from followed.changes(event, self._version)
         except Unfollowable as reason:
-            yield from self._give_up([followed.table.object], str(reason))
+            yield self._stopped(followed.table.object, str(reason))
 
-    def _give_up(self, names: Collection[str], reason: str) -> Iterator[Change]:
-        """From now on nothing of them is handed out: only a reading of the whole table makes it good."""
-        remedy = f"`churnguard integrations reset {self._integration.integration_id} "
-        for name in sorted(names):
-            if self._tables.pop(name, None) is not None:
-                full = f"{reason.rstrip('.')}. {remedy}{name}` and a sync read it anew."
-                yield Change(name, "stopped", self._version, reason=full)
+    def _stopped(self, name: str, reason: str) -> Change:
+        """From now on nothing of it is handed out, until a sync reads it anew."""
+        del self._tables[name]
+        return Change(name, "stopped", self._version, reason=reason)
 
     def _another_log(self) -> Exception:
         return lost(self._integration, f"the server's binary log {self._file} is not the one that we read in")
 
-    def _unreadable(self, kind: int) -> InvalidConfiguration:
-        partial = kind == events.PARTIAL_UPDATE
-        what = "rows with parts of JSON documents" if partial else "compressed transactions"
-        variable = "binlog_row_value_options = ''" if partial else "binlog_transaction_compression = OFF"
+    def _unreadable(self) -> InvalidConfiguration:
         name = self._integration.integration_id
         return InvalidConfiguration(
-            f"the binary log holds {what}, which cannot be read.",
+            "the binary log holds rows with parts of JSON documents, which cannot be read.",
             integration_id=name,
-            remedy=f"Run `SET GLOBAL {variable}`, then `churnguard integrations reset {name}`.",
+            remedy=f"Run `SET GLOBAL binlog_row_value_options = ''`, then `churnguard integrations reset {name}`.",
         )

@@ -61,7 +61,6 @@ def log_problems(connection: Connection) -> Iterator[tuple[str, str]]:
     """What of the server's settings keeps rows out of its binary log, each with what to do."""
     told = variables(
         connection, "log_bin", "binlog_format", "binlog_row_image", "binlog_row_value_options", "server_id",
-        "binlog_transaction_compression",
     )  # fmt: skip
     if told.get("log_bin") != "ON":
         yield "the binary log is off", "Set `log_bin` and a `server_id` in the server's configuration and restart it."
@@ -75,8 +74,6 @@ def log_problems(connection: Connection) -> Iterator[tuple[str, str]]:
         )
     if told.get("binlog_row_value_options"):
         yield "JSON documents are logged in part", "`SET GLOBAL binlog_row_value_options = ''`"
-    if told.get("binlog_transaction_compression") == "ON":
-        yield "transactions are logged compressed", "`SET GLOBAL binlog_transaction_compression = OFF`"
     if told.get("server_id") == "0":
         yield "server_id is 0, with which the server feeds no replica", "`SET GLOBAL server_id = 1`"
 

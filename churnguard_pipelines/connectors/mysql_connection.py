@@ -41,7 +41,10 @@ _ALTERED = 1412
 _SETTINGS = (
     "SET NAMES utf8mb4",
     "SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1",
-    "SET SESSION wait_timeout = 86400, net_write_timeout = 3600",  # a snapshot stays open while its rows are written
+    # A snapshot stays open while its rows are written. What the source sets for its own users does not end it.
+    "SET SESSION wait_timeout = 86400, net_write_timeout = 3600, sql_select_limit = 18446744073709551615"
+    " /*!80000 , max_execution_time = 0 */"
+    " /*M!100300 , max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0 */",
 )
 
 

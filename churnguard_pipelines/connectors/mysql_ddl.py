@@ -7,7 +7,7 @@ the source writes these texts, up to a gigabyte of one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 What = Literal[
@@ -19,8 +19,9 @@ Name = tuple[str, str]
 
 
 class Statement(NamedTuple):
-    """``rewrite``: an ALTER that moves rows without logging them, or may. ``rows``: a change of rows logged as a
-    statement; its tables are not told. ``unclear``: it may have dropped or renamed any table."""
+    """``rewrite``: an ALTER that changes values or moves rows without logging them, or may. ``rows``: a change of rows
+    logged as a statement; its tables are those that it may change. ``unclear``: it may have done anything to any table.
+    """
 
     what: What
     tables: tuple[Name, ...] = ()
@@ -30,8 +31,6 @@ class Statement(NamedTuple):
 MOST_PIECES = 300_000
 """Words, signs, spaces and comments that are read of a statement; 8,192 partitions, the most there can be, take half of
 that."""
-LONGEST_SEARCHED = 1 << 20
-"""Characters of a statement in which names are looked for one by one."""
 
 _TOKEN = re.compile(
     r"""
@@ -44,13 +43,29 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_WORD = re.compile(r"[0-9A-Za-z_$\x80-\U0010ffff]++")
 _TRANSACTION: dict[str, What] = {
     "BEGIN": "begin", "START": "begin", "COMMIT": "commit", "ROLLBACK": "rollback", "SAVEPOINT": "savepoint",
 }  # fmt: skip
 _ROWS = frozenset(("INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH"))
-_PARTITIONS = frozenset(("DROP", "TRUNCATE", "EXCHANGE", "CONVERT"))
-_PARTS = frozenset(("COLUMN", "INDEX", "KEY"))
+_CALLS = frozenset(("SELECT", "DO", "CALL"))
+"""Logged for the sake of a function in them that changes rows."""
+_REWRITING = frozenset(("MODIFY", "CHANGE", "CONVERT", "EXCHANGE", "TRUNCATE", "IMPORT", "DISCARD"))
+_NOT_COLUMNS = frozenset(
+    (
+        "INDEX",
+        "KEY",
+        "UNIQUE",
+        "FULLTEXT",
+        "SPATIAL",
+        "VECTOR",
+        "PRIMARY",
+        "FOREIGN",
+        "CONSTRAINT",
+        "CHECK",
+        "PARTITION",
+    )
+)
+"""What ``ADD`` may add besides columns."""
 
 
 class _TooLong(Exception):
@@ -122,9 +137,11 @@ def _understood(reader: _Reader, database: str) -> Statement | None:
     first = reader.word
     if first in _TRANSACTION:
         return Statement(_TRANSACTION[first])
-    if first in _ROWS:
-        return Statement("rows")
     reader.next()
+    if first in _ROWS:
+        return Statement("rows", tuple(dict.fromkeys(_changed(first, reader, database))))
+    if first in _CALLS:
+        return Statement("unclear")
     if first == "ALTER":
         return _alter(reader, database)
     if first == "TRUNCATE":
@@ -145,26 +162,12 @@ def _understood(reader: _Reader, database: str) -> Statement | None:
     return None
 
 
-def mentioned(tables: Collection[str], text: str, *, fold: bool) -> set[str]:
-    """Which of the tables a statement may speak of."""
-    if fold:
-        text = text.lower()
-    words = set(_WORD.findall(text))
-    found = set()
-    for table in tables:
-        name = table.lower() if fold else table
-        if _WORD.fullmatch(name):
-            spoken_of = name in words
-        else:  # one that has to be quoted
-            spoken_of = len(text) > LONGEST_SEARCHED or name in text or name.replace("`", "``") in text
-        if spoken_of:
-            found.add(table)
-    return found
-
-
 def _alter(reader: _Reader, database: str) -> Statement | None:
-    while reader.take("ONLINE", "OFFLINE", "IGNORE"):
-        pass
+    """A table and what is done to it, one action after the other."""
+    ignoring = False
+    while reader.word in ("ONLINE", "OFFLINE", "IGNORE"):
+        ignoring |= reader.take("IGNORE")  # MariaDB then leaves out rows that are in the way of a key
+        reader.take("ONLINE", "OFFLINE")
     if not reader.take("TABLE"):
         return None
     _take_if_exists(reader)
@@ -172,38 +175,62 @@ def _alter(reader: _Reader, database: str) -> Statement | None:
     if table is None:
         return None
     try:
-        return _altered(reader, table, database)
+        return _altered(reader, table, database, rewritten=ignoring)
     except _TooLong:
         return Statement("rewrite", (table,))
 
 
-def _altered(reader: _Reader, table: Name, database: str) -> Statement:
+def _altered(reader: _Reader, table: Name, database: str, *, rewritten: bool) -> Statement:
+    tables = [table]
     renamed: Name | None = None
-    tablespace = False
+    depth, begins = 0, True
     while not reader.ended:
-        word = reader.word
+        word, sign = reader.word, reader.sign
         reader.next()
-        if word in ("DISCARD", "IMPORT"):
-            tablespace = True
-        elif (
-            (word == "TABLESPACE" and tablespace)
-            or (word in _PARTITIONS and reader.word == "PARTITION")
-            or (word == "CONVERT" and reader.word == "TABLE")
-        ):
-            return Statement("rewrite", (table,))
-        elif word == "RENAME" and renamed is None:
+        if begins and word == "RENAME" and reader.word not in ("COLUMN", "INDEX", "KEY"):
             if reader.sign == "=":
                 reader.next()
-            if reader.word not in _PARTS:
-                reader.take("TO", "AS")
-                renamed = reader.table(database)
-    return Statement("rename", (table, renamed)) if renamed else Statement("alter", (table,))
+            reader.take("TO", "AS")
+            renamed = reader.table(database)
+        elif begins:
+            rewritten |= _rewrites(word, reader.word)
+        elif word == "TABLE" and depth == 0 and (other := reader.table(database)):  # one that a partition goes to
+            tables.append(other)
+        depth += (sign == "(") - (sign == ")")
+        begins = sign == "," and depth == 0
+    if renamed:
+        return Statement("rename", (*tables, renamed))
+    return Statement("rewrite" if rewritten else "alter", tuple(tables))
 
 
-def _tables(reader: _Reader, database: str) -> Iterator[Name]:
-    """All that are named, whatever stands between them."""
-    while not reader.ended:
-        if reader.take("TO"):
+def _rewrites(action: str, of: str) -> bool:
+    """Whether values that are stored may be others after it, or a name may be another column's."""
+    if action == "ADD":
+        return of not in _NOT_COLUMNS
+    return (
+        action in _REWRITING
+        or (action == "DROP" and of in ("PARTITION", "SYSTEM"))
+        or (action == "RENAME" and of == "COLUMN")
+    )
+
+
+def _changed(first: str, reader: _Reader, database: str) -> Iterator[Name]:
+    """The tables whose rows a statement changes, or, where it joins some, those among which they are."""
+    if first in ("UPDATE", "DELETE", "WITH"):
+        yield from _tables(reader, database, *{"UPDATE": ("SET",), "DELETE": ("WHERE",)}.get(first, ()))
+        return
+    while first == "LOAD" and not reader.ended and not reader.take("TABLE"):
+        reader.next()
+    while reader.take("LOW_PRIORITY", "DELAYED", "HIGH_PRIORITY", "IGNORE", "INTO"):
+        pass
+    if table := reader.table(database):
+        yield table
+
+
+def _tables(reader: _Reader, database: str, *before: str) -> Iterator[Name]:
+    """All that are named, whatever stands between them, until one of these words."""
+    while not reader.ended and reader.word not in before:
+        if reader.take("TO", "FROM"):
             continue
         table = reader.table(database)
         if table is None:

@@ -6,10 +6,14 @@ MariaDB's own, https://mariadb.com/kb/en/replication-protocol/. All that read by
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import zstandard
 
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 
@@ -17,11 +21,12 @@ QUERY: Final = 2
 ROTATE: Final = 4
 FORMAT: Final = 15
 XID: Final = 16
+LOAD: Final = 18  # a query that reads a file
 TABLE_MAP: Final = 19
 GTIDS: Final = (33, 34, 162)  # with one, without one, MariaDB's: each begins a transaction
 XA_PREPARE: Final = 38
 PARTIAL_UPDATE: Final = 39
-PACKED_TRANSACTION: Final = 40
+PACKED: Final = 40  # a whole transaction
 QUERY_COMPRESSED: Final = 165
 INSERTS: Final = frozenset((23, 30, 166, 169))
 UPDATES: Final = frozenset((24, 31, 167, 170))
@@ -34,7 +39,13 @@ HEADER: Final = struct.Struct("<IBIIIH")
 _METADATA_SIZES: Final = {4: 1, 5: 1, 15: 2, 16: 2, 17: 1, 18: 1, 19: 1, 242: 1, 245: 1, 246: 2, 247: 2, 248: 2,
                           252: 1, 253: 2, 254: 2, 255: 1}  # fmt: skip
 _NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 8, 9, 246))
-_SIGNEDNESS, _NAMES = 1, 4
+_CHARACTERS: Final = {False: frozenset((15, 252, 253, 254, 242)), True: frozenset((15, 252, 253, 254, 255))}
+"""Kinds that a server counts as strings of characters: vectors MySQL, MariaDB (True) what is spatial."""
+_ENUM, _SET = 247, 248
+_SIGNEDNESS, _CHARSETS, _CHARSET_EACH, _NAMES, _SETS, _ENUMS, _LABELS_CHARSETS, _LABELS_CHARSET_EACH = (
+    1, 2, 3, 4, 5, 6, 10, 11,
+)  # fmt: skip
+_END_OF_FIELDS, _PACKING, _ZSTD = 0, 2, 0
 _MOST_INFLATED: Final = 256 << 20
 
 
@@ -50,14 +61,17 @@ class Event(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class TableMap:
     """How the rows look that follow. ``kinds``: of the columns, with their metadata. ``names``, ``unsigned``: where the
-    server logs them (``binlog_row_metadata``)."""
+    server logs them (``binlog_row_metadata``). So are, by the column's place, the numbers of the ``collations`` of its
+    characters, and the ``labels`` of an enum or a set, in those characters."""
 
     id: int
     schema: str
     table: str
     kinds: tuple[tuple[int, bytes], ...]
-    names: tuple[str, ...] | None
-    unsigned: tuple[bool, ...] | None
+    names: tuple[str, ...] | None = None
+    unsigned: tuple[bool, ...] | None = None
+    collations: Mapping[int, int] = field(default_factory=dict)
+    labels: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 @strictly
@@ -76,7 +90,7 @@ def rotation(body: bytes) -> tuple[str, int]:
 def query(event: Event) -> tuple[str, str]:
     """Its default database, and the statement."""
     _, _, schema_size, _, variables_size = struct.unpack_from("<IIBHH", event.body)
-    at = 13 + variables_size
+    at = (26 if event.kind == LOAD else 13) + variables_size
     schema = event.body[at : at + schema_size].decode("utf-8", "replace")
     statement = event.body[at + schema_size + 1 :]
     if event.kind in _COMPRESSED:
@@ -91,7 +105,7 @@ def table_id(body: bytes) -> int:
 
 
 @strictly
-def table_map(body: bytes) -> TableMap:
+def table_map(body: bytes, *, mariadb: bool) -> TableMap:
     at = 8
     schema, at = _short_string(body, at)
     table, at = _short_string(body, at)
@@ -104,8 +118,8 @@ def table_map(body: bytes) -> TableMap:
         size = _METADATA_SIZES.get(code, 0)
         kinds.append((code, body[place : place + size]))
         place += size
-    names, unsigned = _optional(body, at + metadata_size + (count + 7) // 8, codes)
-    return TableMap(table_id(body), schema, table, tuple(kinds), names, unsigned)
+    more = _optional(body, at + metadata_size + (count + 7) // 8, kinds, _CHARACTERS[mariadb])
+    return TableMap(table_id(body), schema, table, tuple(kinds), **more)
 
 
 @strictly
@@ -119,6 +133,45 @@ def rows(event: Event) -> tuple[int, int, bytes]:
         return count, at, event.body
     bitmaps = (count + 7) // 8 * (2 if event.kind in UPDATES else 1)
     return count, at, event.body[: at + bitmaps] + _inflated(event.body[at + bitmaps :])
+
+
+def unpacked(event: Event, most: int) -> Iterator[Event]:
+    """The events of a compressed transaction, one by one. They stand where it stands.
+
+    Raises ``Malformed`` for one of more than ``most`` bytes.
+    """
+    stream = _payload(event.body)
+    while header := _exactly(stream, HEADER.size):
+        moment, kind, _, size, _, _ = HEADER.unpack(header)
+        if not HEADER.size <= size <= most:
+            raise Malformed("an event of an impossible size in a compressed transaction")
+        yield Event(kind, moment, event.end, _exactly(stream, size - HEADER.size))
+
+
+@strictly
+def _payload(body: bytes) -> io.BufferedIOBase:
+    """Behind fields of a number, a size and a value: how it is packed, and others."""
+    at, packing = 0, _ZSTD
+    while (kind := packed_integer(body, at))[0] != _END_OF_FIELDS:
+        size, at = packed_integer(body, kind[1])
+        if kind[0] == _PACKING:
+            packing = packed_integer(body, at)[0]
+        at += size
+    payload = io.BytesIO(body[kind[1] :])
+    if packing != _ZSTD:
+        return payload
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=True))
+
+
+def _exactly(stream: io.BufferedIOBase, size: int) -> bytes:
+    """So many bytes, or none at the end."""
+    try:
+        found = stream.read(size)
+    except zstandard.ZstdError as error:
+        raise Malformed("a compressed transaction that cannot be unpacked") from error
+    if found and len(found) < size:
+        raise Malformed("a compressed transaction that ends too early")
+    return found
 
 
 def packed_integer(data: bytes, at: int) -> tuple[int, int]:
@@ -144,26 +197,76 @@ def _inflated(data: bytes) -> bytes:
     return found
 
 
-def _optional(data: bytes, at: int, codes: bytes) -> tuple[tuple[str, ...] | None, tuple[bool, ...] | None]:
-    names: tuple[str, ...] | None = None
-    unsigned: tuple[bool, ...] | None = None
+def _optional(data: bytes, at: int, kinds: list[tuple[int, bytes]], characters: frozenset[int]) -> dict[str, Any]:
+    real = [real_kind(*kind)[0] for kind in kinds]
+    places = {
+        "characters": [place for place, code in enumerate(real) if code in characters],
+        "labels": [place for place, code in enumerate(real) if code in (_ENUM, _SET)],
+    }
+    collations: dict[int, int] = {}
+    labels: dict[int, tuple[bytes, ...]] = {}
+    found: dict[str, Any] = {"collations": collations, "labels": labels}
     while at < len(data):
         kind = data[at]
         size, at = packed_integer(data, at + 1)
-        field = data[at : at + size]
+        value = data[at : at + size]
         at += size
         if kind == _NAMES:
-            names = tuple(_strings(field))
+            found["names"] = tuple(each.decode() for each in _strings(value))
         elif kind == _SIGNEDNESS:
-            bits = iter("".join(f"{byte:08b}" for byte in field))
-            unsigned = tuple(code in _NUMBERS and next(bits, "0") == "1" for code in codes)
-    return names, unsigned
+            bits = iter("".join(f"{byte:08b}" for byte in value))
+            found["unsigned"] = tuple(code in _NUMBERS and next(bits, "0") == "1" for code in real)
+        elif kind in (_CHARSETS, _LABELS_CHARSETS):
+            of = places["characters" if kind == _CHARSETS else "labels"]
+            default, *exceptions = _integers(value)
+            collations |= dict.fromkeys(of, default)
+            collations |= {of[exceptions[n]]: exceptions[n + 1] for n in range(0, len(exceptions), 2)}
+        elif kind in (_CHARSET_EACH, _LABELS_CHARSET_EACH):
+            of = places["characters" if kind == _CHARSET_EACH else "labels"]
+            collations |= zip(of, _integers(value), strict=True)
+        elif kind in (_ENUMS, _SETS):
+            wanted = _ENUM if kind == _ENUMS else _SET
+            labels |= zip((place for place, code in enumerate(real) if code == wanted), _lists(value), strict=True)
+    return found
 
 
-def _strings(data: bytes) -> list[str]:
+def real_kind(code: int, metadata: bytes) -> tuple[int, int]:
+    """The kind of a column and the most bytes of it: in a table map, some kinds hide in that of CHAR."""
+    if code != 254:
+        return code, int.from_bytes(metadata, "little")
+    first, second = metadata
+    if first in (_ENUM, _SET):
+        return first, second
+    if first & 0x30 != 0x30:
+        return first | 0x30, second | ((first & 0x30 ^ 0x30) << 4)
+    return first, second
+
+
+def _integers(data: bytes) -> list[int]:
+    found, at = [], 0
+    while at < len(data):
+        number, at = packed_integer(data, at)
+        found.append(number)
+    return found
+
+
+def _strings(data: bytes) -> list[bytes]:
     found, at = [], 0
     while at < len(data):
         size, at = packed_integer(data, at)
-        found.append(data[at : at + size].decode())
+        found.append(data[at : at + size])
         at += size
     return found
+
+
+def _lists(data: bytes) -> Iterator[tuple[bytes, ...]]:
+    """Of strings, each list after its length."""
+    at = 0
+    while at < len(data):
+        count, at = packed_integer(data, at)
+        found = []
+        for _ in range(count):
+            size, at = packed_integer(data, at)
+            found.append(data[at : at + size])
+            at += size
+        yield tuple(found)

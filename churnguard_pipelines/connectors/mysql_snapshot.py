@@ -81,7 +81,7 @@ class MySQLSnapshot(Snapshot):
         found = self._found[table.object]
         cursor = found.column(column)
         where = "" if after is None else f" WHERE {_since(cursor, after)}"
-        newest = f"SELECT {cursor.kind.value(f'MAX({quoted(column)})')} FROM {found.name}{where}"
+        newest = f"SELECT {cursor.kind.value(f'MAX({_until_now(cursor)})')} FROM {found.name}{where}"
         with self._reader() as reader, translated(self._integration):
             greatest = execute(reader, newest, scan=True)[0][0]
         greatest = None if greatest is None else str(greatest)
@@ -177,7 +177,7 @@ def _mark(column: FoundColumn) -> str:
     name = quoted(column.name)
     if column.kind.orderable == "bytes":
         return f"HEX({name})"
-    return f"HEX(CONVERT({name} USING utf8mb4))" if column.codec else f"CAST({name} AS CHAR)"
+    return f"HEX(CONVERT({name} USING utf8mb4))" if column.charset else f"CAST({name} AS CHAR)"
 
 
 def _terms(found: FoundTable, marks: Sequence[str]) -> list[tuple[str, str]]:
@@ -186,10 +186,10 @@ def _terms(found: FoundTable, marks: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _literal(column: FoundColumn, mark: str) -> str:
-    if column.codec or column.kind.orderable == "bytes":
+    if column.charset or column.kind.orderable == "bytes":
         if not re.fullmatch(r"[0-9A-F]*", mark):
             raise _no_mark()
-        return f"_utf8mb4 x'{mark}'" if column.codec else f"x'{mark}'"
+        return f"_utf8mb4 x'{mark}'" if column.charset else f"x'{mark}'"
     if column.kind.orderable == "number":
         if not _NUMBER.fullmatch(mark):
             raise _no_mark()
@@ -220,10 +220,16 @@ def _since(column: FoundColumn, after: str) -> str:
     """Those without a date are null to the warehouse."""
     name = quoted(column.name)
     if column.kind.type.base not in _MOMENTS:
-        since = after if column.codec is None and _NUMBER.fullmatch(after) else _text(after)
+        since = after if column.charset is None and _NUMBER.fullmatch(after) else _text(after)
         return f"({name} >= {since} OR {name} IS NULL)"
     earliest = "1970-01-01 00:00:01" if column.data_type == "timestamp" else "0001-01-01"
     return f"({name} >= {_text(_moment(after))} OR {name} IS NULL OR {name} < {_text(earliest)})"
+
+
+def _until_now(column: FoundColumn) -> str:
+    """A moment that is still to come is no cursor: all that happens before it would be passed over."""
+    name = quoted(column.name)
+    return f"IF({name} <= NOW(6), {name}, NULL)" if column.kind.type.base in _MOMENTS else name
 
 
 def _moment(after: str) -> str:

@@ -99,7 +99,8 @@ class BinlogStream:
                     begun, self._begun = packet, len(packet)
                     continue
                 begun, self._begun = b"", 0
-                yield self._event(packet)
+                event = self._event(packet)
+                yield from events.unpacked(event, ROW_BYTES) if event.kind == events.PACKED else (event,)
             self._received = bytearray(data[at:]) + self._received
             yield None
 

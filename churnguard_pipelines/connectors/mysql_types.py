@@ -76,7 +76,8 @@ SPATIAL = frozenset(
 )  # fmt: skip
 _OTHERS = {
     "float": Kind(MirrorType(Base.REAL), "({0} + 0e0)"),  # as it is, its text is cut to six digits
-    "double": Kind(MirrorType(Base.DOUBLE), "({0} + 0e0)"),
+    # MySQL cuts the text of a number to 22 signs, except in JSON, which MariaDB does not have.
+    "double": Kind(MirrorType(Base.DOUBLE), "/*!80000 CAST(CAST({0} AS JSON) AS CHAR) */ /*M!100300 ({0} + 0e0) */"),
     "date": Kind(MirrorType(Base.DATE), _DATE, orderable="text"),
     "datetime": Kind(MirrorType(Base.TIMESTAMP), _DATE, orderable="text"),
     "timestamp": Kind(MirrorType(Base.TIMESTAMPTZ), "IF({0} = 0, NULL, CONCAT({0}, '+00'))", orderable="text"),
@@ -89,8 +90,19 @@ _OTHERS = {
     "inet4": Kind(MirrorType(Base.INET), "CAST({0} AS CHAR)", orderable="text"),
     "json": Kind(MirrorType(Base.JSONB), _JSON, escaped=True),
 }
-_KNOWN_JSON = Kind(MirrorType(Base.JSON), _UTF8, escaped=True)
-"""MariaDB's: a text with a check. As written: `jsonb` would refuse some of it, and drop double keys."""
+_JSON_PART = (
+    r"[ \t\n\r{}\[\],:]|true|false|null"
+    r'|"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"'
+    r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9A-Za-z.+-])"
+)
+JSON_AS_POSTGRESQL_READS_IT = f"(?:{_JSON_PART})*+"
+"""MariaDB takes more for JSON than there is: ``1.`` and ``"\\x"``. Both servers and Python know this pattern."""
+_PATTERN = JSON_AS_POSTGRESQL_READS_IT.replace("\\", "\\\\").replace("{", "{{").replace("}", "}}")
+_KNOWN_JSON = Kind(
+    MirrorType(Base.JSON), f"IF({_UTF8} REGEXP '^{_PATTERN}$', {_UTF8}, JSON_QUOTE({_UTF8}))", escaped=True
+)
+"""MariaDB's: a text with a check. As written: `jsonb` would refuse some of it, and drop double keys. What PostgreSQL
+does not take for JSON becomes a JSON string of what was written."""
 _DECIMAL = re.compile(r"decimal\(([1-9][0-9]?),([0-9]{1,2})\)")
 _ESCAPED = {"0": "\0", "n": "\n", "r": "\r"}
 _BITS = re.compile(r"bit\(([0-9]{1,2})\)")

@@ -5,7 +5,8 @@ The text is the same that the server writes when the table is read (see ``mysql_
 
 from __future__ import annotations
 
-import codecs
+import json
+import re
 import struct
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
+from churnguard_pipelines.connectors.mysql_charsets import BINARY, Decode
 from churnguard_pipelines.connectors.mysql_decimal import decimal, decimal_size
-from churnguard_pipelines.connectors.mysql_events import TableMap
+from churnguard_pipelines.connectors.mysql_events import TableMap, real_kind
 from churnguard_pipelines.connectors.mysql_json import text as json_text
-from churnguard_pipelines.connectors.mysql_types import NUL, SPATIAL
+from churnguard_pipelines.connectors.mysql_types import JSON_AS_POSTGRESQL_READS_IT, SPATIAL
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import Values
@@ -32,10 +34,11 @@ _FAMILIES: Final = {
     "tinyint": _INTEGERS, "smallint": _INTEGERS, "mediumint": _INTEGERS, "int": _INTEGERS, "bigint": _INTEGERS,
     "float": (4, 5), "double": (4, 5), "decimal": (246,), "date": (10,), "datetime": (18,), "timestamp": (17,),
     "time": (19,), "year": (13,), "bit": (16,), "enum": (_ENUM,), "set": (_SET,), "json": (245,),
-    "uuid": (254,), "inet6": (254,), "inet4": (254,),
+    "uuid": (254,), "inet6": (254,), "inet4": (254,), "vector": (*_STRINGS, 242),
 } | dict.fromkeys(SPATIAL, (255,))  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZES: Final = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8, 4: 4, 5: 8, 10: 3, 13: 1}
+_JSON = re.compile(JSON_AS_POSTGRESQL_READS_IT)
 _FRACTIONS: Final = {17: 4, 18: 5, 19: 3}  # before their fractions of a second
 _MOST_IMAGES: Final = 1_000_000  # a row of nulls takes a byte there, and a hundred here
 _TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(100))
@@ -45,48 +48,38 @@ class Undecodable(Exception):
     """The rows of this table cannot be read; says why."""
 
 
-def undefined_in_cp1252(error: UnicodeError) -> tuple[str, int]:
-    """MySQL's latin1 is cp1252 whose five undefined bytes stand for the control characters of the same number."""
-    assert isinstance(error, UnicodeDecodeError)
-    return chr(error.object[error.start]), error.start + 1
-
-
-codecs.register_error("mysql_latin1", undefined_in_cp1252)
-
-
-def real_kind(code: int, metadata: bytes) -> tuple[int, int]:
-    """The kind of a column and the most bytes of it: in a table map, some kinds hide in that of CHAR."""
-    if code != 254:
-        return code, int.from_bytes(metadata, "little")
-    first, second = metadata
-    if first in (_ENUM, _SET):
-        return first, second
-    if first & 0x30 != 0x30:
-        return first | 0x30, second | ((first & 0x30 ^ 0x30) << 4)
-    return first, second
-
-
-def suits(column: FoundColumn, code: int, metadata: bytes) -> bool:
-    """Whether the column may have looked like that."""
-    return real_kind(code, metadata)[0] in _FAMILIES.get(column.data_type, _STRINGS)
+def suits(column: FoundColumn, code: int, metadata: bytes, charset: str | None) -> bool:
+    """Whether the column may have looked like that. ``charset``: of its characters then, if the log tells."""
+    kind, _ = real_kind(code, metadata)
+    family = _FAMILIES.get(column.data_type, _STRINGS)
+    binary = column.charset is None
+    return kind in family and (family is not _STRINGS or charset is None or (charset == BINARY) == binary)
 
 
 class Rows:
     """Takes rows apart. ``columns``: of the table map, None for those that are not wanted; ``order``: places of the
-    wanted ones in the order in which their values are handed out; ``key``: those of the key.
+    wanted ones in the order in which their values are handed out; ``key``: those of the key; ``decoders``: of the
+    characters of each, None for one that has none.
 
     ``whole`` and ``key_only`` say what is read of an image: with the latter all other values are None.
     """
 
     def __init__(
-        self, map: TableMap, columns: Sequence[FoundColumn | None], order: Sequence[int], key: Collection[int]
+        self,
+        map: TableMap,
+        columns: Sequence[FoundColumn | None],
+        order: Sequence[int],
+        key: Collection[int],
+        decoders: Sequence[Decode | None],
     ) -> None:
         unsigned = map.unsigned or tuple(column is not None and column.unsigned for column in columns)
         self.whole: list[Read] = []
         self.key_only: list[Read] = []
         for place, ((code, metadata), column, sign) in enumerate(zip(map.kinds, columns, unsigned, strict=True)):
             passed = _passed(code, metadata, column)
-            read = passed if column is None else _reader(code, metadata, column, sign)
+            read = passed
+            if column is not None:
+                read = _reader(code, metadata, column, sign, decoders[place], map.labels.get(place))
             self.whole.append(read)
             self.key_only.append(read if place in key else passed)
         self._order = order
@@ -137,7 +130,7 @@ def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
     kind, size = real_kind(code, metadata)
     if kind in (254, 253, 15):
         return _counted(2 if size > 255 else 1, len)
-    if kind in (252, 255, 245):
+    if kind in (252, 255, 245, 242):
         return _counted(size, len)
     if kind in _FRACTIONS:
         width = _FRACTIONS[kind] + (size + 1) // 2
@@ -157,18 +150,24 @@ def _passed(code: int, metadata: bytes, column: FoundColumn | None) -> Read:
     return lambda data, at: (None, at + width)
 
 
-def _reader(code: int, metadata: bytes, column: FoundColumn, unsigned: bool) -> Read:
+def _reader(
+    code: int,
+    metadata: bytes,
+    column: FoundColumn,
+    unsigned: bool,
+    decode: Decode | None,
+    labels: Sequence[bytes] | None,
+) -> Read:
     kind, size = real_kind(code, metadata)
     if kind in _INTEGERS:
         return _integer(_SIZES[kind], unsigned)
-    if kind == _ENUM:
-        return _enum(size, column)
-    if kind == _SET:
-        return _set(size, column)
+    if kind in (_ENUM, _SET):
+        known = column.members if labels is None or decode is None else tuple(map(decode, labels))
+        return _enum(size, known) if kind == _ENUM else _set(size, known)
     if kind in (254, 253, 15):
-        return _counted(2 if size > 255 else 1, _finish(column, size))
-    if kind in (252, 255, 245):
-        return _counted(size, _finish(column, 0, json=kind == 245))
+        return _counted(2 if size > 255 else 1, _finish(column, size, decode))
+    if kind in (252, 255, 245, 242):
+        return _counted(size, _finish(column, 0, decode, document=kind == 245))
     if kind == 246:
         return decimal(*metadata)
     if kind in _FIXED:
@@ -204,9 +203,9 @@ def _counted(size: int, finish: Callable[[bytes], Any]) -> Read:
     return read
 
 
-def _finish(column: FoundColumn, size: int, *, json: bool = False) -> Callable[[bytes], Any]:
+def _finish(column: FoundColumn, size: int, decode: Decode | None, *, document: bool = False) -> Callable[[bytes], Any]:
     """Bytes of a string as the column's text."""
-    if json:
+    if document:
         return json_text
     if column.data_type in SPATIAL:
         return lambda value: "\\x" + value[4:].hex()
@@ -216,16 +215,17 @@ def _finish(column: FoundColumn, size: int, *, json: bool = False) -> Callable[[
         return lambda value: str(IPv6Address(value.ljust(16, b"\0")))
     if column.data_type == "inet4":
         return lambda value: str(IPv4Address(value.ljust(4, b"\0")))
-    if column.codec is None:
-        if column.data_type == "binary":  # the log leaves out zeros at its end
-            return lambda value: "\\x" + value.ljust(size, b"\0").hex()
-        return lambda value: "\\x" + value.hex()
-    codec = column.codec
-    errors = "mysql_latin1" if codec == "cp1252" else "replace"
+    if decode is not None and column.charset is not None:
+        return _json_of(decode) if column.kind.type.base is Base.JSON else decode
+    if column.data_type == "binary":  # the log leaves out zeros at its end
+        return lambda value: "\\x" + value.ljust(size, b"\0").hex()
+    return lambda value: "\\x" + value.hex()
 
+
+def _json_of(decode: Decode) -> Callable[[bytes], str]:
     def text(value: bytes) -> str:
-        decoded = value.decode(codec, errors)
-        return decoded.replace("\0", NUL) if "\0" in decoded else decoded
+        written = decode(value)
+        return written if _JSON.fullmatch(written) else json.dumps(written, ensure_ascii=False)
 
     return text
 
@@ -239,8 +239,8 @@ def _uuid(value: bytes) -> str:
     return str(UUID(bytes=value))
 
 
-def _enum(size: int, column: FoundColumn) -> Read:
-    labels = ("", *column.members)
+def _enum(size: int, members: Sequence[str]) -> Read:
+    labels = ("", *members)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         number = int.from_bytes(data[at : at + size], "little")
@@ -249,8 +249,8 @@ def _enum(size: int, column: FoundColumn) -> Read:
     return read
 
 
-def _set(size: int, column: FoundColumn) -> Read:
-    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in column.members]
+def _set(size: int, members: Sequence[str]) -> Read:
+    quoted = ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in members]
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         bits = int.from_bytes(data[at : at + size], "little")

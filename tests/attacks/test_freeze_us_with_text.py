@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.connectors import mysql_ddl
-from churnguard_pipelines.connectors.mysql_ddl import Statement, mentioned, understood
+from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
 from churnguard_pipelines.connectors.mysql_types import members
 from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.engine.values import Misfit, double, moment, numeric
@@ -81,7 +81,6 @@ STATEMENTS = {
 @pytest.mark.parametrize("text", STATEMENTS.values(), ids=STATEMENTS)
 def test_a_statement_of_ten_megabytes_in_a_binary_log(text: str) -> None:
     understood(text, "shop")
-    mentioned(["orders", "a b", "`"], text, fold=True)
 
 
 def test_a_statement_too_long_to_be_understood_counts_as_the_worst_that_it_may_be() -> None:
@@ -89,7 +88,7 @@ def test_a_statement_too_long_to_be_understood_counts_as_the_worst_that_it_may_b
     assert understood(f"ALTER TABLE orders {many}", "shop") == Statement("rewrite", (("shop", "orders"),))
     assert understood("DROP TABLE " + "a, " * mysql_ddl.MOST_PIECES + "orders", "shop") == Statement("unclear")
     assert understood("/**/" * mysql_ddl.MOST_PIECES + "DROP TABLE orders", "shop") == Statement("unclear")
-    assert understood("INSERT INTO orders VALUES " + "(1)," * mysql_ddl.MOST_PIECES, "shop") == Statement("rows")
+    assert understood("UPDATE " + "a, " * mysql_ddl.MOST_PIECES + "orders SET b = 1", "shop") == Statement("unclear")
 
 
 def test_the_longest_real_statement_is_understood() -> None:

@@ -12,10 +12,12 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import bson
 import pytest
+import zstandard
 from bson.errors import InvalidBSON
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -118,17 +120,20 @@ COLUMNS = (
     ("timestamp", "timestamp", 17, b"\x00"), ("double", "double", 5, b"\x08"), ("blob", "blob", 252, b"\x02"),
 )  # fmt: skip
 
+CHARACTERS = ("varchar", "enum")
+
 
 def column(data_type: str, column_type: str) -> FoundColumn:
     kind = kind_of(data_type, column_type, json_checked=False)
     assert kind is not None
-    codec = "utf-8" if data_type in ("varchar", "enum") else None
-    return FoundColumn(data_type, kind, data_type, column_type, codec, members(column_type), False, True)
+    charset = "utf8mb4" if data_type in CHARACTERS else None
+    return FoundColumn(data_type, kind, data_type, column_type, charset, members(column_type), False, True, False)
 
 
 def table_of_all() -> BinlogRows:
-    map = TableMap(1, "shop", "t", tuple((code, metadata) for *_, code, metadata in COLUMNS), None, None)
-    return BinlogRows(map, [column(name, full) for name, full, *_ in COLUMNS], range(len(COLUMNS)), {0})
+    map = TableMap(1, "shop", "t", tuple((code, metadata) for *_, code, metadata in COLUMNS))
+    decoders = [partial(bytes.decode, errors="replace") if name in CHARACTERS else None for name, *_ in COLUMNS]
+    return BinlogRows(map, [column(name, full) for name, full, *_ in COLUMNS], range(len(COLUMNS)), {0}, decoders)
 
 
 ROW = b"\0\0" + b"\x01" * 8 + b"\x80" + b"\0" * 4 + b"\x05" + b"\x03\0abc" + b"\x99\xb0\0\0\0\0\0\0" + b"\x80\0\0\0\0"
@@ -154,7 +159,12 @@ BODY = struct.pack("<IIBHH", 1, 0, 4, 0, 0) + b"shop\0DROP TABLE t"
 MAP = b"\x01\0\0\0\0\0\x01\0\x04shop\0\x01t\0\x02\x08\x0f\x02\x2c\x01\x00\x01\x01\x80\x04\x05\x02id\x01n"
 
 
-@pytest.mark.parametrize("valid", [BODY, MAP, b"\x01" + b"\0" * 7 + b"\x02\xff\0\0", b"\0" * 19])
+LABELS = b"\x05\x04\x01\x02\x01a\x00\x06\x03\x01\x01b\x03\x01\x2d\x0a\x03\x2d\x01\x21"
+INNER = struct.pack("<IBIIIH", 7, events.XID, 1, 27, 0, 0) + b"\x01" * 8
+PACKED = b"\x02\x01\x00\x03\x03\xfc\x51\x00\x00" + zstandard.compress(INNER * 3)
+
+
+@pytest.mark.parametrize("valid", [BODY, MAP, MAP + LABELS, PACKED, b"\x01" + b"\0" * 7 + b"\x02\xff\0\0", b"\0" * 19])
 @given(st.data())
 @much
 def test_events_of_a_binary_log(valid: bytes, data: st.DataObject) -> None:
@@ -163,7 +173,9 @@ def test_events_of_a_binary_log(valid: bytes, data: st.DataObject) -> None:
         tried(events.event, body)
         tried(events.rotation, body)
         tried(events.table_id, body)
-        tried(events.table_map, body)
+        for mariadb in (False, True):
+            tried(partial(events.table_map, mariadb=mariadb), body)
+        tried(lambda: list(events.unpacked(Event(events.PACKED, 0, 0, body), MEGABYTE)))
         for kind in (events.QUERY, events.QUERY_COMPRESSED, 23, 31, 166, 170):
             tried(events.query, Event(kind, 0, 0, body))
             tried(events.rows, Event(kind, 0, 0, body))
@@ -177,6 +189,14 @@ def test_a_compressed_event_of_some_hundred_kilobytes_that_stands_for_gigabytes(
     head = struct.pack("<IIBHH", 1, 0, 0, 0, 0) + b"\0"
     with at_most(16 * MEGABYTE), pytest.raises(Malformed):
         events.query(Event(events.QUERY_COMPRESSED, 0, 0, head + b"\x01\xff" + bomb))
+
+
+def test_a_compressed_transaction_comes_one_event_after_the_other() -> None:
+    found = events.unpacked(Event(events.PACKED, 0, 99, PACKED), MEGABYTE)
+    assert list(found) == [Event(events.XID, 7, 99, b"\x01" * 8)] * 3
+    bomb = zstandard.compress(struct.pack("<IBIIIH", 7, 2, 1, 2**31, 0, 0) + bytes(64 * MEGABYTE))
+    with at_most(16 * MEGABYTE), pytest.raises(Malformed):
+        list(events.unpacked(Event(events.PACKED, 0, 99, b"\0" + bomb), MEGABYTE))
 
 
 words = st.sampled_from(

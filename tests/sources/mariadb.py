@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql
 
@@ -32,11 +32,18 @@ _SETTINGS: dict[str, str | None] = {
     "default-time-zone": "-05:00",  # whatever the customer likes
     "character-set-server": "utf8mb4",
     "expire-logs-days": "10",
+    "max-recursive-iterations": "1000000",
 }
 
 
 class MariaDBServer:
     """``home``: a new folder that every user may enter. Its user ``owner`` may do everything."""
+
+    settings: ClassVar[dict[str, str | None]] = _SETTINGS
+    make_owner: tuple[str, ...] = (
+        f"CREATE OR REPLACE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
+        "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION",
+    )
 
     def __init__(self, home: Path) -> None:
         self._place = place(home)
@@ -46,37 +53,40 @@ class MariaDBServer:
         self._temporary = self._place.folder / "tmp"
         self._temporary.mkdir(mode=0o777)
         self._temporary.chmod(0o777)
-        subprocess.run(
-            [
-                _program("mariadb-install-db"), "--no-defaults", "--skip-test-db", f"--datadir={self._place.data}",
-                f"--tmpdir={self._temporary}", "--auth-root-authentication-method=normal",
-            ],
-            check=True, stdout=subprocess.DEVNULL, cwd=self._place.folder, **self._place.user.process_options,
-        )  # fmt: skip
+        with self._place.log.open("ab") as log:
+            subprocess.run(
+                [*self.installer(), f"--datadir={self._place.data}", f"--tmpdir={self._temporary}"],
+                check=True, stdout=log, stderr=log, cwd=self._place.folder, **self.runs_as(),
+            )  # fmt: skip
         self._init = self._place.folder / "init.sql"
-        self._init.write_text(
-            "SET sql_log_bin = 0;\n"
-            f"CREATE OR REPLACE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
-            "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION;\n"
-        )
+        self._init.write_text("".join(f"{each};\n" for each in ("SET sql_log_bin = 0", *self.make_owner)))
         self._init.chmod(0o644)
+
+    def installer(self) -> list[str]:
+        """The command that makes its first data."""
+        options = ("--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal")
+        return [_program("mariadb-install-db"), *options]
+
+    def command(self) -> list[str]:
+        """What runs it, before its settings."""
+        return [_program("mariadbd"), "--no-defaults"]
+
+    def runs_as(self) -> dict[str, Any]:
+        return self._place.user.process_options
 
     def start(self, **settings: str | None) -> None:
         """``settings``: the server's, None for one that is not to be set."""
         self._place.make_socket_folder()
-        wanted = _SETTINGS | {
-            "port": str(self.port),
-            "socket": str(self._place.socket_folder / "mariadb"),
-        }
+        wanted = self.settings | {"port": str(self.port), "socket": str(self._place.socket_folder / "server")}
         wanted |= {name.replace("_", "-"): value for name, value in settings.items()}
         options = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
         with self._place.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    _program("mariadbd"), "--no-defaults", f"--datadir={self._place.data}",
-                    f"--tmpdir={self._temporary}", f"--init-file={self._init}", *options,
+                    *self.command(), f"--datadir={self._place.data}", f"--tmpdir={self._temporary}",
+                    f"--init-file={self._init}", *options,
                 ],
-                cwd=self._place.folder, stdout=log, stderr=log, **self._place.user.process_options,
+                cwd=self._place.folder, stdout=log, stderr=log, **self.runs_as(),
             )  # fmt: skip
         wait_for(self._answers, 60)
 

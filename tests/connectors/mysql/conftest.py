@@ -1,4 +1,7 @@
-"""A real MariaDB as a customer's product database, asked through the connector's contract."""
+"""A real MariaDB, or MySQL's own server, as a customer's product database, asked through the connector's contract.
+
+A file whose tests are to run on both says ``SERVERS = BOTH``; the rest has MariaDB.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,41 @@ from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCred
 from churnguard_pipelines.records import Position
 from tests.conftest import configuration
 from tests.sources.mariadb import PASSWORD, MariaDBServer, running_mariadb
+from tests.sources.mysql import running_mysql
 
 Opened = Callable[..., MySQL]
 _numbers = itertools.count(1)
 
 
+BOTH = ("mariadb", "mysql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "flavour" in metafunc.fixturenames:
+        metafunc.parametrize("flavour", getattr(metafunc.module, "SERVERS", BOTH[:1]), indirect=True)
+
+
+@pytest.fixture
+def flavour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def source_server() -> Iterator[MariaDBServer]:
+def _mariadb() -> Iterator[MariaDBServer]:
     with running_mariadb() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _mysql() -> Iterator[MariaDBServer]:
+    with running_mysql() as server:
+        yield server
+
+
+@pytest.fixture
+def source_server(flavour: str, request: pytest.FixtureRequest) -> MariaDBServer:
+    server: MariaDBServer = request.getfixturevalue(f"_{flavour}")
+    return server
 
 
 @pytest.fixture
@@ -87,6 +116,12 @@ def connector(opened: Opened) -> MySQL:
     return opened()
 
 
+def numbers(first: int, last: int) -> str:
+    """A table of these numbers, named ``seq``, on both servers."""
+    following = f"SELECT {first} UNION ALL SELECT seq + 1 FROM numbers WHERE seq < {last}"
+    return f"(WITH RECURSIVE numbers (seq) AS ({following}) SELECT seq FROM numbers) AS numbers"
+
+
 def table(connector: MySQL, name: str) -> SourceTable:
     return next(table for table in connector.discover() if table.object == name)
 
@@ -107,7 +142,7 @@ def lines(data: bytes) -> list[list[str | None]]:
     return [[None if field == "\\N" else field for field in row] for row in rows]
 
 
-def read_all(log: ChangeLog, seconds: float = 1.0) -> tuple[list[Change], Position | None]:
+def read_all(log: ChangeLog, seconds: float = 0.5) -> tuple[list[Change], Position | None]:
     """Until nothing has come for that long: the changes, and the position after them."""
     changes: list[Change] = []
     position: Position | None = None

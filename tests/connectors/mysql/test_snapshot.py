@@ -19,6 +19,8 @@ KEYS = {
     "bytes": "CREATE TABLE t (id varbinary(20) PRIMARY KEY, n int)",
     "decimal": "CREATE TABLE t (id decimal(20,5) PRIMARY KEY, n int)",
     "unique": "CREATE TABLE t (n int, id bigint unsigned NOT NULL UNIQUE)",
+    "euckr": "CREATE TABLE t (id varchar(20) CHARACTER SET euckr PRIMARY KEY, n int)",
+    "geostd8": "CREATE TABLE t (id varchar(20) CHARACTER SET geostd8 PRIMARY KEY, n int)",
     "enum": "CREATE TABLE t (kind enum('b','a') NOT NULL, id int, n int, PRIMARY KEY (kind, id))",
     "uuid": "CREATE TABLE t (id uuid PRIMARY KEY, n int)",
 }
@@ -124,6 +126,20 @@ def test_an_increment_has_ties_and_nulls(
         assert sum(len(lines(part)) for part, _ in everything) == len(values) + 1
         again = list(snapshot.increment(wanted, "c", everything[-1][1]))
         assert again[-1][1] == everything[-1][1]
+
+
+@pytest.mark.parametrize("column", ["timestamp(6)", "datetime", "date"])
+def test_a_moment_that_is_still_to_come_hides_nothing(connector: MySQL, source: Cursor, column: str) -> None:
+    source.execute(f"CREATE TABLE t (id int PRIMARY KEY, c {column} NULL)")
+    source.execute("INSERT INTO t VALUES (1, '2024-01-01'), (2, '2037-01-01')")
+    wanted = table(connector, "t")
+    with connector.snapshot([wanted], followed=False) as snapshot:
+        *_, (_, cursor) = snapshot.increment(wanted, "c", None)
+    assert str(cursor).startswith("2024-01-01")
+    source.execute("INSERT INTO t VALUES (3, '2024-02-01')")
+    with connector.snapshot([wanted], followed=False) as snapshot:
+        rows = lines(b"".join(part for part, _ in snapshot.increment(wanted, "c", cursor)))
+    assert {row[0] for row in rows} == {"1", "2", "3"}
 
 
 def test_keys_and_rows_by_key(connector: MySQL, source: Cursor) -> None:
