@@ -86,9 +86,10 @@ class Stripe(ApiConnector):
         ),
         obj(
             "prices", "/v1/prices",
-            changed_by("price.created", "price.updated", "price.deleted"),
+            changed_by("price.created", "price.updated", "price.deleted", expand=("tiers", "currency_options")),
             TEXT="product currency type billing_scheme lookup_key nickname tiers_mode", BIGINT="unit_amount",
-            NUMERIC="unit_amount_decimal", BOOLEAN="active livemode", TIMESTAMP="created", JSON="recurring metadata",
+            NUMERIC="unit_amount_decimal", BOOLEAN="active livemode", TIMESTAMP="created",
+            JSON="recurring tiers currency_options transform_quantity metadata",
         ),
         obj(
             "plans", "/v1/plans",
@@ -99,9 +100,12 @@ class Stripe(ApiConnector):
         ),
         obj(
             "coupons", "/v1/coupons",
-            changed_by("coupon.created", "coupon.updated", "coupon.deleted"),
+            changed_by(
+                "coupon.created", "coupon.updated", "coupon.deleted", expand=("applies_to", "currency_options")
+            ),
             TEXT="name currency duration", BIGINT="amount_off duration_in_months max_redemptions times_redeemed",
-            NUMERIC="percent_off", BOOLEAN="valid livemode", TIMESTAMP="created redeem_by", JSON="metadata",
+            NUMERIC="percent_off", BOOLEAN="valid livemode", TIMESTAMP="created redeem_by",
+            JSON="applies_to currency_options metadata",
         ),
         obj(
             "promotion_codes", "/v1/promotion_codes",
