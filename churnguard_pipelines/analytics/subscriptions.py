@@ -11,6 +11,7 @@ from churnguard_pipelines.analytics.evidence import ENDED, PAUSED, TRIAL, UNPAID
 from churnguard_pipelines.analytics.pricing import Discount, Item, monthly, problems
 
 VERSION, INVOICE = "version", "invoice"
+WHOLE = Fraction(1)
 
 
 class Segment(NamedTuple):
@@ -148,7 +149,7 @@ class _Billing:
         return self._lines[self._position - 1].starts if self._position else 0
 
     def items(self) -> tuple[Item, ...]:
-        return tuple(terms for terms, _ in self._held.values())
+        return tuple(terms._replace(net=self._net.get(id, WHOLE)) for id, (terms, _) in self._held.items())
 
     def untaxed(self, item: Item) -> Item:
         """With its tax taken out where only what was billed tells it."""

@@ -3,14 +3,14 @@
 -- neither leaves price null. `void`: nobody had to pay; while collection is paused invoices are voided, or stay
 -- drafts that do not advance (docs.stripe.com/billing/subscriptions/pause-payment).
 WITH lines AS (
-    SELECT integration_id, id AS bill,
+    SELECT integration_id, id AS bill, position,
            line #> '{parent,subscription_item_details}' AS details,
            line, line -> 'pricing' AS pricing, line -> 'period' AS period,
            status = 'void' OR (status = 'draft' AND auto_advance IS FALSE) AS void
-      FROM raw.stripe_invoices, jsonb_array_elements(lines) AS listed (line)
+      FROM raw.stripe_invoices, jsonb_array_elements(lines) WITH ORDINALITY AS listed (line, position)
      WHERE organization_id = :organization_id AND deleted_at IS NULL AND jsonb_typeof(lines) = 'array'
     UNION ALL
-    SELECT integration_id, id,
+    SELECT integration_id, id, 1,
            jsonb_build_object('proration', true, 'proration_details', proration_details) || (parent -> 'subscription_details'),
            jsonb_build_object('amount', amount, 'quantity', quantity), pricing, period,
            false
@@ -55,4 +55,4 @@ SELECT lines.integration_id,
   LEFT JOIN prices ON prices.integration_id = lines.integration_id AND prices.id = pricing #>> '{price_details,price}'
  WHERE details ->> 'subscription' IS NOT NULL AND details ->> 'subscription_item' IS NOT NULL
    AND price #>> '{recurring,usage_type}' IS DISTINCT FROM 'metered'
- ORDER BY lines.integration_id COLLATE "C", (details ->> 'subscription') COLLATE "C", starts
+ ORDER BY lines.integration_id COLLATE "C", (details ->> 'subscription') COLLATE "C", starts, bill, position
