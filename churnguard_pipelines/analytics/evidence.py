@@ -144,6 +144,7 @@ def _version(row: sa.Row[Any], integration_id: str, coupons: Mapping[Key, Any], 
     worthless = cause is not None and not (cause == UNPAID and unpaid_counts)
     items, discounts = [], list(row.discounts or ())
     for id, quantity, price, own, tax_rates in row.items or ():
+        price = price or {}
         recurring = price.get("recurring") or {}
         if recurring.get("usage_type") == _METERED:
             continue
@@ -151,7 +152,8 @@ def _version(row: sa.Row[Any], integration_id: str, coupons: Mapping[Key, Any], 
         net = _untaxed(tax_rates or row.tax_rates or (), row.automatic_tax and price.get("tax_behavior") != "exclusive")
         product = price.get("product")
         product = product["id"] if isinstance(product, dict) else product
-        items.append(Item(amount, months_of(recurring), id, product, net, problem))
+        of = price.get("id"), Fraction(quantity)
+        items.append(Item(amount, months_of(recurring), id, product, net, problem, of))
         discounts += own or ()
     counts_from = None if worthless else (row.status == "trialing" and row.trial_end) or 0
     return Version(
@@ -164,7 +166,7 @@ def _untaxed(rates: Iterable[Mapping[str, Any]], reckoned: bool) -> Fraction | N
     """The share of a price that is no tax. ``reckoned``: Stripe finds the rate for each invoice."""
     if reckoned:
         return None
-    included = (Fraction(str(rate["percentage"])) for rate in rates if rate.get("inclusive"))
+    included = (Fraction(str(rate.get("percentage") or 0)) for rate in rates if rate.get("inclusive"))
     return 100 / (100 + sum(included, NOTHING))
 
 
@@ -207,9 +209,8 @@ def _line(parts: Sequence[sa.Row[Any]], longest: Mapping[str | None, int], curre
         discounted[each["discount"]] = discounted.get(each["discount"], NOTHING) + each["amount"]
     taxes = [tax for part in parts for tax in part.taxes or () if tax.get("tax_behavior") == "inclusive"]
     net = _net(amount, sum(discounted.values(), NOTHING), taxes)
-    terms = Item(
-        value, months_of(price.get("recurring") or {}), row.item, row.product or price.get("product"), None, problem
-    )
+    months, product = months_of(price.get("recurring") or {}), row.product or price.get("product")
+    terms = Item(value, months, row.item, product, None, problem, (row.price_id, quantity))
     return Billed(row.starts, row.ends, row.proration, row.credit, row.item, terms, row.void, net, discounted)
 
 
@@ -219,7 +220,7 @@ def _net(amount: Fraction, discounts: Fraction, inclusive: Sequence[Mapping[str,
         return None
     tax = sum(each["amount"] for each in inclusive)
     taxed = max((each.get("taxable_amount") or 0 for each in inclusive), default=0) or amount - discounts - tax
-    return Fraction(taxed, taxed + tax)
+    return Fraction(taxed, taxed + tax) if taxed + tax else None
 
 
 def _inferred(period: int) -> Mapping[str, Any]:

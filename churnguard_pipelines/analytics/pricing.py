@@ -21,7 +21,7 @@ NOTHING = Fraction(0)
 
 class Item(NamedTuple):
     """What one item costs: ``amount`` every ``months`` months. ``net``: the share of it that is no tax; None where only
-    what was billed tells."""
+    what was billed tells. ``of``: the price's id and the quantity."""
 
     amount: Fraction
     months: Fraction
@@ -29,6 +29,7 @@ class Item(NamedTuple):
     product: str | None = None
     net: Fraction | None = Fraction(1)
     problem: str | None = None
+    of: tuple[str | None, Fraction] | None = None
 
 
 class Discount(NamedTuple):

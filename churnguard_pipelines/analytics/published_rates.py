@@ -36,7 +36,7 @@ class PublishedRate(NamedTuple):
 
 
 def download(url: str) -> bytes:
-    """Raises ``ProviderError`` where no file comes within its time and size, ``InvalidConfiguration`` for no address."""
+    """Raises ``ProviderError`` where nothing comes in time and size, ``InvalidConfiguration`` for no address."""
     guard = AddressGuard("", restricted=False)
     with HttpClient(guard, provider_title="The bank's server", timeout=SECONDS, max_body=MOST_BYTES) as http:
         return http.request("GET", url).content

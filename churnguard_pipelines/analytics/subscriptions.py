@@ -114,7 +114,7 @@ def _states(evidence: Evidence, lasting: Sequence[Discount], instants: Sequence[
         if evidence.ended is not None and evidence.ended <= instant:
             cause, counts, items = ENDED, False, ()
         terms = (
-            tuple(billing.untaxed(each) for each in items),
+            tuple(billing.as_billed(each) for each in items),
             tuple(billing.told(each, items) for each in discounts if _holds(each, instant)),
         )
         if terms != worth[0]:
@@ -151,9 +151,15 @@ class _Billing:
     def items(self) -> tuple[Item, ...]:
         return tuple(terms._replace(net=self._net.get(id, WHOLE)) for id, (terms, _) in self._held.items())
 
-    def untaxed(self, item: Item) -> Item:
-        """With its tax taken out where only what was billed tells it."""
-        return item if item.net is not None or item.id not in self._net else item._replace(net=self._net[item.id])
+    def as_billed(self, item: Item) -> Item:
+        """With what only an invoice tells: its tax, and its cost where its price does not tell it."""
+        if item.net is None and item.id in self._net:
+            item = item._replace(net=self._net[item.id])
+        if item.problem is not None and item.id in self._held:
+            terms, _ = self._held[item.id]
+            if terms.problem is None and terms.of == item.of:
+                item = item._replace(amount=terms.amount, problem=None)
+        return item
 
     def told(self, discount: Discount, items: Sequence[Item]) -> Discount:
         """With what it takes off where only what was billed tells it."""
@@ -163,10 +169,13 @@ class _Billing:
         return discount._replace(told={id: self._discounted[id][discount.id] for id in ids})
 
     def _learn(self, line: Billed) -> None:
+        if line.proration:  # of a part, rounded: better than nothing
+            if line.net is not None:
+                self._net.setdefault(line.item, line.net)
+            return
         if line.net is not None:
             self._net[line.item] = line.net
-        if not line.proration:
-            self._discounted[line.item] = {**self._discounted.get(line.item, {}), **line.discounted}
+        self._discounted[line.item] = {**self._discounted.get(line.item, {}), **line.discounted}
 
     def advance(self, instant: int) -> None:
         """Take in all lines that start by ``instant``, which never goes back."""

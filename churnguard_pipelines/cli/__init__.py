@@ -12,6 +12,7 @@ from churnguard_pipelines.cli import (
     api_keys,
     integrations,
     operations,
+    organizations,
     rates,
     readers,
     rejected,
@@ -42,6 +43,7 @@ app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(readers.app, name="readers")
 app.add_typer(operations.keys, name="keys")
 app.add_typer(operations.db, name="db")
+app.add_typer(organizations.app, name="organizations")
 app.add_typer(rates.app, name="rates")
 app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)

@@ -33,13 +33,13 @@ _CONVERTED = """
 
 
 @dg.multi_asset_check(
-    name="mrr_checks",
+    name="mrr_health",
     specs=[
         dg.AssetCheckSpec(VALUED, asset=KEY, description="Nothing counted 0 because it could not be valued."),
         dg.AssetCheckSpec(RATES, asset=KEY, description="The published exchange rates go on, where any are used."),
     ],
 )
-def mrr_checks() -> Iterator[dg.AssetCheckResult]:
+def mrr_health() -> Iterator[dg.AssetCheckResult]:
     yield valued(current_store())
     yield rates_are_young(current_store())
 

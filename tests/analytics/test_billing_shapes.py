@@ -165,12 +165,24 @@ def pricing(price: str, unit: str) -> JSON:
 def test_an_option_that_is_not_known_counts_nothing_and_is_named(british: Billing) -> None:
     books = british
     books.price("p", 1000)
-    month(books, ("si_1", "p", 1), currency="gbp", lines={"si_1": {"pricing": pricing("p", "800")}})
+    books.subscription("sub_1", ("si_1", "p", 1), start="2025-11-10", currency="gbp")
     report = books.mrr()
-    assert [row.ending for row in report.by_currency] == [800, 0]  # the invoice told it
+    assert report.movements[-1].ending == 0
     assert [(each.subscription, each.problem, each.until) for each in report.unvalued] == [
         ("sub_1", "the price p is not known in gbp", None)
     ]
+
+
+def test_what_an_invoice_told_holds_while_the_price_does_not_tell(british: Billing) -> None:
+    """Or not being able to value it would look like a loss; another quantity is another matter."""
+    books = british
+    books.price("p", 1000)
+    lines = {"si_1": {"pricing": pricing("p", "800")}}
+    assert month(books, ("si_1", "p", 2), currency="gbp", lines=lines) == [1600, 1600]
+    assert books.mrr().unvalued == []
+    books.subscription("sub_1", ("si_1", "p", 3), start="2025-11-10", currency="gbp", seen="2025-12-31 12:30")
+    report = books.mrr("2025-12-31 13:00")
+    assert (report.movements[-1].ending, len(report.unvalued)) == (0, 1)
 
 
 def test_an_amount_off_in_another_currency(british: Billing) -> None:
