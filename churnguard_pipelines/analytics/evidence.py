@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.analytics.pricing import NOTHING, Discount, Item, cost, months_of
+from churnguard_pipelines.analytics.pricing import NOTHING, WHOLE, Discount, Item, cost, months_of
 
 FIRST_PAYMENT_WITHIN = 86_400_000
 """An incomplete subscription expires after 23 hours: a first payment that came later was not waited for."""
@@ -140,7 +140,7 @@ def _subscription(key: Key, rows: list[sa.Row[Any]], coupons: Mapping[Key, Any],
 
 
 def _version(row: sa.Row[Any], integration_id: str, coupons: Mapping[Key, Any], unpaid_counts: bool) -> Version:
-    cause = PAUSED if row.paused else _WORTHLESS.get(row.status)
+    cause = PAUSED if row.paused else UNPAID if row.failed else _WORTHLESS.get(row.status)
     worthless = cause is not None and not (cause == UNPAID and unpaid_counts)
     items, discounts = [], list(row.discounts or ())
     for id, quantity, price, own, tax_rates in row.items or ():
@@ -167,7 +167,8 @@ def _untaxed(rates: Iterable[Mapping[str, Any]], reckoned: bool) -> Fraction | N
     if reckoned:
         return None
     included = (Fraction(str(rate.get("percentage") or 0)) for rate in rates if rate.get("inclusive"))
-    return 100 / (100 + sum(included, NOTHING))
+    tax = sum(included, NOTHING)
+    return 100 / (100 + tax) if tax else WHOLE
 
 
 def _billed(rows: Iterable[sa.Row[Any]], currency: str) -> list[Billed]:
@@ -210,7 +211,7 @@ def _line(parts: Sequence[sa.Row[Any]], longest: Mapping[str | None, int], curre
     taxes = [tax for part in parts for tax in part.taxes or () if tax.get("tax_behavior") == "inclusive"]
     net = _net(amount, sum(discounted.values(), NOTHING), taxes)
     months, product = months_of(price.get("recurring") or {}), row.product or price.get("product")
-    terms = Item(value, months, row.item, product, None, problem, (row.price_id, quantity))
+    terms = Item(value, months, row.item, product, WHOLE, problem, (row.price_id, quantity))
     return Billed(row.starts, row.ends, row.proration, row.credit, row.item, terms, row.void, net, discounted)
 
 
@@ -218,6 +219,8 @@ def _net(amount: Fraction, discounts: Fraction, inclusive: Sequence[Mapping[str,
     """The share of a line that is no tax. A line of nothing, or with nothing left of it, does not tell."""
     if amount == discounts:
         return None
+    if not inclusive:
+        return WHOLE
     tax = sum(each["amount"] for each in inclusive)
     taxed = max((each.get("taxable_amount") or 0 for each in inclusive), default=0) or amount - discounts - tax
     return Fraction(taxed, taxed + tax) if taxed + tax else None

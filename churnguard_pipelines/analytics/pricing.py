@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import reduce
+from functools import lru_cache, reduce
 from math import ceil, floor, gcd, lcm
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from churnguard_pipelines.analytics.money import half_up
 
 MONTHS = {"month": Fraction(1), "year": Fraction(12), "week": Fraction(12, 52), "day": Fraction(12, 365)}
 """Length of a billing interval in months."""
-NOTHING = Fraction(0)
+NOTHING, WHOLE = Fraction(0), Fraction(1)
 
 
 class Item(NamedTuple):
@@ -27,7 +27,7 @@ class Item(NamedTuple):
     months: Fraction
     id: str = ""
     product: str | None = None
-    net: Fraction | None = Fraction(1)
+    net: Fraction | None = WHOLE
     problem: str | None = None
     of: tuple[str | None, Fraction] | None = None
 
@@ -110,11 +110,10 @@ def monthly(items: Sequence[Item], discounts: Sequence[Discount]) -> int:
     for discount in shared:
         costs = [_less(discount, item, left) for item, left in zip(items, costs, strict=True)]
     amounts = [each for each in shared if each.amount]
-    net = [item.net or NOTHING for item in items]
     if not amounts:
-        each_month = (left * share / item.months for item, left, share in zip(items, costs, net, strict=True))
+        each_month = (_untaxed(item, left) / item.months for item, left in zip(items, costs, strict=True))
         return half_up(sum(each_month, NOTHING))
-    cycle = reduce(_least_common, (item.months for item in items), Fraction(1) if not items else items[0].months)
+    cycle = reduce(_least_common, (item.months for item in items), items[0].months if items else WHOLE)
     total = NOTHING
     for due in _invoices(items, cycle):
         left = {place: costs[place] for place in due}
@@ -123,16 +122,16 @@ def monthly(items: Sequence[Item], discounts: Sequence[Discount]) -> int:
             if whole := sum((left[place] for place in within), NOTHING):
                 kept = max(NOTHING, 1 - discount.amount / whole)
                 left |= {place: left[place] * kept for place in within}
-        total += sum((left[place] * net[place] for place in due), NOTHING)
+        total += sum((_untaxed(items[place], left[place]) for place in due), NOTHING)
     return half_up(total / cycle)
 
 
 def _after_own(item: Item, discounts: Sequence[Discount]) -> Fraction:
-    own = [each for each in discounts if each.item is not None and each.takes_off(item)]
-    left = item.amount
-    for discount in own:
-        left = _less(discount, item, left)
-    return max(NOTHING, left - sum((each.amount for each in own), NOTHING))
+    left, amounts = item.amount, NOTHING
+    for discount in discounts:
+        if discount.item is not None and discount.takes_off(item):
+            left, amounts = _less(discount, item, left), amounts + discount.amount
+    return max(NOTHING, left - amounts) if amounts else left
 
 
 def _less(discount: Discount, item: Item, left: Fraction) -> Fraction:
@@ -141,7 +140,16 @@ def _less(discount: Discount, item: Item, left: Fraction) -> Fraction:
         return max(NOTHING, left - discount.told.get(item.id, NOTHING))
     if discount.percent is None or not discount.takes_off(item):
         return left
-    return left * (1 - discount.percent / 100)
+    return left * _kept(discount.percent)
+
+
+@lru_cache(maxsize=1_000)
+def _kept(percent: Fraction) -> Fraction:
+    return 1 - percent / 100
+
+
+def _untaxed(item: Item, left: Fraction) -> Fraction:
+    return left if item.net is WHOLE else left * (item.net or NOTHING)
 
 
 def _invoices(items: Sequence[Item], cycle: Fraction) -> Iterator[list[int]]:

@@ -8,10 +8,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from churnguard_pipelines.analytics.evidence import ENDED, PAUSED, TRIAL, UNPAID, Billed, Evidence
-from churnguard_pipelines.analytics.pricing import Discount, Item, monthly, problems
+from churnguard_pipelines.analytics.pricing import WHOLE, Discount, Item, monthly, problems
 
 VERSION, INVOICE = "version", "invoice"
-WHOLE = Fraction(1)
 
 
 class Segment(NamedTuple):
@@ -149,7 +148,11 @@ class _Billing:
         return self._lines[self._position - 1].starts if self._position else 0
 
     def items(self) -> tuple[Item, ...]:
-        return tuple(terms._replace(net=self._net.get(id, WHOLE)) for id, (terms, _) in self._held.items())
+        return tuple(self._untaxed(id, terms) for id, (terms, _) in self._held.items())
+
+    def _untaxed(self, id: str, terms: Item) -> Item:
+        net = self._net.get(id, WHOLE)
+        return terms if terms.net is net else terms._replace(net=net)
 
     def as_billed(self, item: Item) -> Item:
         """With what only an invoice tells: its tax, and its cost where its price does not tell it."""

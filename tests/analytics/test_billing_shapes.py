@@ -305,6 +305,18 @@ def test_who_is_not_asked_to_pay_any_more_is_lost(books: Billing) -> None:
     assert set(endings(books.mrr()).values()) == {1000}
 
 
+@pytest.mark.parametrize("unpaid", [{"status": "void"}, {"status": "draft", "auto_advance": False}])
+def test_what_was_given_up_before_the_first_sync_was_no_pause(books: Billing, unpaid: JSON) -> None:
+    books.price("p", 1000)
+    gone = {"status": "canceled", "ended_at": "2025-12-05", "cancellation_details": {"reason": "payment_failed"}}
+    books.subscription("sub_1", ("si_1", "p", 1), start="2025-10-10", **gone)
+    books.periods("si_1", "p", 1, "2025-10-10", "2025-11-10")
+    books.periods("si_1", "p", 1, "2025-11-10", "2025-12-10", **unpaid)
+    report = books.mrr()
+    assert [(moved(row), row.paused) for row in report.movements[1:]] == [({"churn": -1000}, 0), ({}, 0)]
+    assert books.causes() == [None, "unpaid", "ended"]
+
+
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_trial_laid_over_what_was_paid_for_loses_nothing(books: Billing, seen: bool) -> None:
     books.price("p", 1000)
