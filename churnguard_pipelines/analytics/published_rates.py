@@ -38,6 +38,7 @@ class PublishedRate(NamedTuple):
 def download(url: str) -> bytes:
     """Raises ``ProviderError`` where nothing comes in time and size, ``InvalidConfiguration`` for no address."""
     guard = AddressGuard("", restricted=False)
+    guard.check_url(url)
     with HttpClient(guard, provider_title="The bank's server", timeout=SECONDS, max_body=MOST_BYTES) as http:
         return http.request("GET", url).content
 
