@@ -195,6 +195,7 @@ def _line(parts: Sequence[sa.Row[Any]], longest: Mapping[str | None, int], curre
     row = parts[0]
     quantity = sum((Fraction(part.quantity) for part in parts), NOTHING)
     amount = Fraction(sum(part.amount or 0 for part in parts))
+    price: Mapping[str, Any]
     if row.price is None:  # it is not in the warehouse: its longest period is a whole one
         price = {"unit_amount_decimal": row.unit_amount, "recurring": _inferred(longest[row.price_id])}
     else:

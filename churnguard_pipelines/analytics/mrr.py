@@ -182,8 +182,13 @@ def _customer_rows(lives: Iterable[_Life], calendar: Calendar, totals: Totals) -
         if any(mrr or paused for mrr, paused in worth):
             known = customers.setdefault(life.customer, {})
             other = known.get(life.currency)
-            both = zip(other, worth, strict=True) if other else ()
-            known[life.currency] = [Worth(one.mrr + more.mrr, one.paused + more.paused) for one, more in both] or worth
+            known[life.currency] = (
+                worth
+                if other is None
+                else [
+                    Worth(one.mrr + more.mrr, one.paused + more.paused) for one, more in zip(other, worth, strict=True)
+                ]
+            )
     for (integration_id, customer), by_currency in customers.items():
         mrr = {currency: [each.mrr for each in worth] for currency, worth in by_currency.items()}
         paused = {currency: [each.paused for each in worth] for currency, worth in by_currency.items()}
