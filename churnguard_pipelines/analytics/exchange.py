@@ -125,8 +125,8 @@ def import_published_rates(store: Store, content: bytes, *, name: str) -> tuple[
 def published_until(store: Store) -> date:
     """The latest day with a published rate, as far as this installation knows."""
     with store.operator() as connection:
-        latest = connection.scalar(sa.text(_LATEST))
-    return max(filter(None, (latest, _wheel_until())))
+        latest: date | None = connection.scalar(sa.text(_LATEST))
+    return max(latest or date.min, _wheel_until())
 
 
 def _bring_history(connection: sa.Connection) -> None:

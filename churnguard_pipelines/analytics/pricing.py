@@ -165,7 +165,7 @@ def _least_common(one: Fraction, other: Fraction) -> Fraction:
 
 def problems(items: Sequence[Item], discounts: Sequence[Discount]) -> tuple[str, ...]:
     """What could not be valued, each thing once."""
-    found = [each.problem for each in (*items, *discounts)]
+    found = [item.problem for item in items] + [discount.problem for discount in discounts]
     found += [f"which share of {item.id} is tax is not known" for item in items if item.net is None and item.amount]
     for discount in discounts:
         if discount.told is not None and not discount.told and discount.problem is None:

@@ -89,7 +89,7 @@ def price(p: Price, expand: Collection[str] = ()) -> Object:
         "meter": METER if p.metered else None,
         "usage_type": "metered" if p.metered else "licensed",
     }
-    shown = {
+    shown: Object = {
         "id": p.id,
         "object": "price",
         "active": p.active,
@@ -141,7 +141,7 @@ def _tiers(p: Price) -> list[Object]:
 
 
 def plan(p: Plan, expand: Collection[str] = ()) -> Object:
-    shown = {
+    shown: Object = {
         "id": p.id,
         "object": "plan",
         "active": p.price.active,
@@ -167,7 +167,7 @@ def plan(p: Plan, expand: Collection[str] = ()) -> Object:
 
 
 def coupon(c: Coupon, expand: Collection[str] = ()) -> Object:
-    shown = {
+    shown: Object = {
         "id": c.id,
         "object": "coupon",
         "amount_off": c.amount_off,
