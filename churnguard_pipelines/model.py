@@ -117,11 +117,13 @@ class _Model(BaseModel):
 
 
 class Organization(_Model):
-    """A tenant. ``reporting_currency``: ISO 4217, lower case; churn facts are stated in it."""
+    """A tenant. ``reporting_currency``: ISO 4217, lower case; churn facts are stated in it. ``unpaid_counts``: whether
+    a subscription whose payments were given up (Stripe's ``unpaid``) is MRR until it ends; otherwise that is churn."""
 
     organization_id: Identifier
     name: str
     reporting_currency: Currency = "usd"
+    unpaid_counts: bool = False
 
 
 class IntegrationCredentials(_Model):

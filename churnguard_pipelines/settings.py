@@ -113,6 +113,10 @@ class Settings(BaseSettings):
     )
     """Comma-separated networks and hosts, with a port or without, that organizations may have us connect to besides
     public addresses."""
+    rates_carried_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        31, validation_alias=AliasChoices("CHURNGUARD_RATES_CARRIED_DAYS")
+    )
+    """For how many days after its own a published exchange rate is used where a later one is missing."""
     redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
     kafka_bootstrap_servers: str | None = Field(None, validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS"))
 

@@ -5,61 +5,47 @@ Times are epoch milliseconds, amounts minor units of the subscription's currency
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-MONTHS = {"month": Fraction(1), "year": Fraction(12), "week": Fraction(12, 52), "day": Fraction(12, 365)}
-"""Length of a billing interval in months."""
+from churnguard_pipelines.analytics.pricing import NOTHING, WHOLE, Discount, Item, cost, months_of
+
 FIRST_PAYMENT_WITHIN = 86_400_000
 """An incomplete subscription expires after 23 hours: a first payment that came later was not waited for."""
+PAUSED, UNPAID, TRIAL, ENDED = "paused", "unpaid", "trial", "ended"
+"""Why a subscription is worth nothing."""
 _METERED = "metered"
-_WORTHLESS = ("incomplete", "incomplete_expired", "paused")
+_WORTHLESS = {"incomplete": TRIAL, "incomplete_expired": ENDED, "paused": PAUSED, "unpaid": UNPAID}
 _DAY = 86_400_000
 _RESOLVED_LATER = -1  # a discount's `end` where only its id is known so far
+_SETTLED = 7_200_000  # an invoice is a draft for an hour; then a discount that counts once is gone
 
 Key = tuple[str, str]
 """Integration and id."""
 
 
-class Item(NamedTuple):
-    """What one item costs: unit amount × quantity, every ``months`` months."""
-
-    amount: Fraction
-    months: Fraction
-
-
-class Discount(NamedTuple):
-    """A recurring discount from ``start`` until ``end`` (None: for ever). ``own``: the subscription's, not one that the
-    customer has for whatever is billed."""
-
-    id: str
-    percent: Fraction | None
-    amount: Fraction
-    start: int
-    end: int | None
-    own: bool
-
-
 class Version(NamedTuple):
     """A subscription as it stood from ``valid_from`` on. ``counts_from``: the end of its trial, 0 without one, None
-    where it is worth nothing: paused, incomplete."""
+    where it is worth nothing for the ``cause``: paused, unpaid, incomplete."""
 
     valid_from: int
     counts_from: int | None
     items: tuple[Item, ...]
     discounts: tuple[Discount, ...]
+    cause: str | None = None
+    trial_start: int | None = None
 
 
 class Billed(NamedTuple):
     """A line for ``starts`` to ``ends``. A proration's ``credit`` takes terms away that were billed before; any other
-    sets the item's terms. ``void``: nobody had to pay it."""
+    sets the item's terms. ``void``: nobody had to pay it. ``net``: the share of it that is no tax, None where it does
+    not tell; ``discounted``: what each discount took off."""
 
     starts: int
     ends: int
@@ -68,6 +54,8 @@ class Billed(NamedTuple):
     item: str
     terms: Item
     void: bool
+    net: Fraction | None = None
+    discounted: Mapping[str, Fraction] = {}
 
 
 class Invoiced(NamedTuple):
@@ -96,22 +84,24 @@ class Evidence:
     invoiced: list[Invoiced] = field(default_factory=list)
 
 
-def collect(connection: sa.Connection, organization_id: str) -> Iterator[Evidence]:
+def collect(connection: sa.Connection, organization_id: str, *, unpaid_counts: bool = False) -> Iterator[Evidence]:
     """Everything known of each of the organization's subscriptions, over all of its billing integrations.
 
     Rows are streamed, so that memory does not grow with the history. Ordered by integration and subscription.
+    ``unpaid_counts``: whether one that Stripe gave up collecting is worth something until it ends.
     """
     coupons = {(row.integration_id, row.id): row for row in _rows(connection, "coupons", organization_id)}
     lines = _Groups(_rows(connection, "invoice_lines", organization_id))
     invoices = _Groups(_rows(connection, "invoices", organization_id))
     for key, versions in groupby(_rows(connection, "subscription_versions", organization_id), _key):
-        found = _subscription(key, list(versions), coupons)
-        found.billed = _billed(lines.of(key))
+        found = _subscription(key, list(versions), coupons, unpaid_counts)
+        found.billed = _billed(lines.of(key), found.currency)
         for row in invoices.of(key):
-            found.invoiced.append(Invoiced(row.created, _discounts(row.discounts, key[0], coupons)))
+            found.invoiced.append(Invoiced(row.created, _discounts(row.discounts, key[0], coupons, found.currency)))
             if row.first_paid is not None and found.started < row.first_paid <= found.started + FIRST_PAYMENT_WITHIN:
                 found.started = row.first_paid
         _resolve_unexpanded(found)
+        _resolve_unknown(found)
         yield found
 
 
@@ -138,68 +128,146 @@ def _rows(connection: sa.Connection, name: str, organization_id: str) -> Iterato
     yield from connection.execute(statement, {"organization_id": organization_id}, execution_options=options)
 
 
-def _subscription(key: Key, rows: list[sa.Row[Any]], coupons: Mapping[Key, Any]) -> Evidence:
+def _subscription(key: Key, rows: list[sa.Row[Any]], coupons: Mapping[Key, Any], unpaid_counts: bool) -> Evidence:
     """Its newest version tells the dates; a record that vanished from the source ended when it was last seen."""
     latest = rows[-1]
     ends = [at for at in (latest.ended, latest.vanished) if at is not None]
-    versions = [
-        Version(
-            row.valid_from,
-            None if row.paused or row.status in _WORTHLESS else (row.status == "trialing" and row.trial_end) or 0,
-            tuple(_item(*each[:4]) for each in row.items or () if each[4] != _METERED),
-            _discounts(row.discounts, key[0], coupons),
-        )
-        for row in rows
-    ]
+    versions = [_version(row, key[0], coupons, unpaid_counts) for row in rows]
     return Evidence(
         key, (key[0], latest.customer), latest.currency, latest.started, latest.trial_start, latest.trial_end,
         min(ends, default=None), latest.status in ("incomplete", "incomplete_expired"), versions,
     )  # fmt: skip
 
 
-def _billed(rows: Iterable[sa.Row[Any]]) -> list[Billed]:
+def _version(row: sa.Row[Any], integration_id: str, coupons: Mapping[Key, Any], unpaid_counts: bool) -> Version:
+    cause = PAUSED if row.paused else UNPAID if row.failed else _WORTHLESS.get(row.status)
+    worthless = cause is not None and not (cause == UNPAID and unpaid_counts)
+    items, discounts = [], list(row.discounts or ())
+    for id, quantity, price, own, tax_rates in row.items or ():
+        price = price or {}
+        recurring = price.get("recurring") or {}
+        if recurring.get("usage_type") == _METERED:
+            continue
+        amount, problem = cost(price, Fraction(quantity), row.currency)
+        net = _untaxed(tax_rates or row.tax_rates or (), row.automatic_tax and price.get("tax_behavior") != "exclusive")
+        product = price.get("product")
+        product = product["id"] if isinstance(product, dict) else product
+        of = price.get("id"), Fraction(quantity)
+        items.append(Item(amount, months_of(recurring), id, product, net, problem, of))
+        discounts += own or ()
+    counts_from = None if worthless else (row.status == "trialing" and row.trial_end) or 0
+    return Version(
+        row.valid_from, counts_from, tuple(items), _discounts(discounts, integration_id, coupons, row.currency), cause,
+        row.trial_start if row.status == "trialing" else None,
+    )  # fmt: skip
+
+
+def _untaxed(rates: Iterable[Mapping[str, Any]], reckoned: bool) -> Fraction | None:
+    """The share of a price that is no tax. ``reckoned``: Stripe finds the rate for each invoice."""
+    if reckoned:
+        return None
+    included = (Fraction(str(rate.get("percentage") or 0)) for rate in rates if rate.get("inclusive"))
+    tax = sum(included, NOTHING)
+    return 100 / (100 + tax) if tax else WHOLE
+
+
+def _billed(rows: Iterable[sa.Row[Any]], currency: str) -> list[Billed]:
     lines = list(rows)
     longest: dict[str | None, int] = {}
     for row in lines:
-        longest[row.price] = max(longest.get(row.price, 0), row.ends - row.starts)
-    found = []
-    for row in lines:
-        interval, count = row.interval, row.interval_count
-        if interval is None:  # a price that is not in the warehouse: its longest period is a whole one
-            interval, count = _inferred(longest[row.price])
-        terms = _item(row.unit_amount, row.quantity, interval, count)
-        found.append(Billed(row.starts, row.ends, row.proration, row.credit, row.item, terms, row.void))
-    return found
+        longest[row.price_id] = max(longest.get(row.price_id, 0), row.ends - row.starts)
+    return [_line(list(parts), longest, currency) for _, parts in groupby(lines, _one_line(lines))]
 
 
-def _inferred(period: int) -> tuple[str, int]:
+def _one_line(lines: Sequence[sa.Row[Any]]) -> Any:
+    """Stripe writes a line for each tier of a graduated price; all others stand for themselves."""
+    places = {id(row): place for place, row in enumerate(lines)}
+
+    def same(row: sa.Row[Any]) -> Any:
+        if row.price is None or row.price.get("tiers_mode") != "graduated":
+            return places[id(row)]
+        return row.bill, row.item, row.price_id, row.starts, row.ends, row.proration, row.credit
+
+    return same
+
+
+def _line(parts: Sequence[sa.Row[Any]], longest: Mapping[str | None, int], currency: str) -> Billed:
+    row = parts[0]
+    quantity = sum((Fraction(part.quantity) for part in parts), NOTHING)
+    amount = Fraction(sum(part.amount or 0 for part in parts))
+    price: Mapping[str, Any]
+    if row.price is None:  # it is not in the warehouse: its longest period is a whole one
+        price = {"unit_amount_decimal": row.unit_amount, "recurring": _inferred(longest[row.price_id])}
+    else:
+        price = row.price
+        if price.get("currency") not in (None, currency) and price.get("billing_scheme") != "tiered":
+            options = {currency: {"unit_amount_decimal": row.unit_amount}, **(price.get("currency_options") or {})}
+            price = {**price, "currency_options": options}
+    value, problem = cost(price, quantity, currency)
+    if amount and not row.proration and (problem or len(parts) > 1 or row.price is None):
+        value, problem = amount, None  # a whole period costs what was billed for it
+    discounted: dict[str, Fraction] = {}
+    for each in (each for part in parts for each in part.discounted or ()):
+        discounted[each["discount"]] = discounted.get(each["discount"], NOTHING) + each["amount"]
+    taxes = [tax for part in parts for tax in part.taxes or () if tax.get("tax_behavior") == "inclusive"]
+    net = _net(amount, sum(discounted.values(), NOTHING), taxes)
+    months, product = months_of(price.get("recurring") or {}), row.product or price.get("product")
+    terms = Item(value, months, row.item, product, WHOLE, problem, (row.price_id, quantity))
+    return Billed(row.starts, row.ends, row.proration, row.credit, row.item, terms, row.void, net, discounted)
+
+
+def _net(amount: Fraction, discounts: Fraction, inclusive: Sequence[Mapping[str, Any]]) -> Fraction | None:
+    """The share of a line that is no tax. A line of nothing, or with nothing left of it, does not tell."""
+    if amount == discounts:
+        return None
+    if not inclusive:
+        return WHOLE
+    tax = sum(each["amount"] for each in inclusive)
+    taxed = max((each.get("taxable_amount") or 0 for each in inclusive), default=0) or amount - discounts - tax
+    return Fraction(taxed, taxed + tax) if taxed + tax else None
+
+
+def _inferred(period: int) -> Mapping[str, Any]:
     days = round(period / _DAY)
     if days >= 28:
-        return "month", round(days / 30.44)
-    return ("week", days // 7) if days and days % 7 == 0 else ("day", max(1, days))
+        return {"interval": "month", "interval_count": round(days / 30.44)}
+    if days and days % 7 == 0:
+        return {"interval": "week", "interval_count": days // 7}
+    return {"interval": "day", "interval_count": max(1, days)}
 
 
-@lru_cache(maxsize=10_000)
-def _item(unit_amount: str | None, quantity: int, interval: str | None, count: int | None) -> Item:
-    """One object for equal terms: an organization has few prices and many lines."""
-    return Item(Fraction(unit_amount or 0) * quantity, MONTHS[interval or "month"] * (count or 1))
-
-
-def _discounts(listed: Any, integration_id: str, coupons: Mapping[Key, Any]) -> tuple[Discount, ...]:
+def _discounts(listed: Any, integration_id: str, coupons: Mapping[Key, Any], currency: str) -> tuple[Discount, ...]:
     """Recurring ones only. An id without its object stands for itself until another place tells what it is."""
-    found = []
+    found: dict[str, Discount] = {}
     for each in listed or ():
         if isinstance(each, str):
-            found.append(Discount(each, None, Fraction(0), 0, _RESOLVED_LATER, True))
+            found.setdefault(each, Discount(each, None, NOTHING, 0, _RESOLVED_LATER, True))
             continue
+        item = each.get("subscription_item")
+        if each.get("invoice") or (each.get("invoice_item") and not item):
+            continue  # of this one invoice
+        start, end = each["start"] * 1000, each["end"] * 1000 if each.get("end") else None
+        own = item is not None or each.get("subscription") is not None
         coupon = coupons.get((integration_id, str((each.get("source") or {}).get("coupon"))))
-        if coupon is None:
-            continue  # `once`, or one that was deleted before anybody looked
-        percent = None if coupon.percent_off is None else Fraction(coupon.percent_off)
-        start, end, own = each["start"] * 1000, each.get("end"), each.get("subscription") is not None
-        amount = Fraction(coupon.amount_off or 0)
-        found.append(Discount(each["id"], percent, amount, start, end * 1000 if end else None, own))
-    return tuple(found)
+        if coupon is None:  # deleted before anybody looked: its traces are resolved later
+            found[each["id"]] = Discount(each["id"], None, NOTHING, start, end, own, item, told={})
+        elif coupon.duration != "once":
+            percent = None if coupon.percent_off is None else Fraction(coupon.percent_off)
+            amount, problem = _amount_off(coupon, currency)
+            products = frozenset(coupon.products or ()) if coupon.restricted else None
+            found[each["id"]] = Discount(each["id"], percent, amount, start, end, own, item, products, problem=problem)
+    return tuple(found.values())
+
+
+def _amount_off(coupon: sa.Row[Any], currency: str) -> tuple[Fraction, str | None]:
+    if coupon.percent_off is not None:
+        return NOTHING, None
+    amount = coupon.amount_off
+    if coupon.currency not in (None, currency):
+        amount = ((coupon.currency_options or {}).get(currency) or {}).get("amount_off")
+    if amount is None:
+        return NOTHING, f"what the coupon {coupon.id} takes off in {currency} is not known"
+    return Fraction(amount), None
 
 
 def _resolve_unexpanded(evidence: Evidence) -> None:
@@ -212,5 +280,39 @@ def _resolve_unexpanded(evidence: Evidence) -> None:
     def resolved(discounts: tuple[Discount, ...]) -> tuple[Discount, ...]:
         return tuple(known[each.id] for each in discounts if each.id in known)
 
-    evidence.versions = [each._replace(discounts=resolved(each.discounts)) for each in evidence.versions]
-    evidence.invoiced = [each._replace(discounts=resolved(each.discounts)) for each in evidence.invoiced]
+    _change_discounts(evidence, resolved)
+
+
+def _resolve_unknown(evidence: Evidence) -> None:
+    """Of a coupon that is gone it is not known whether it counts once: such a discount is gone after one invoice."""
+    unknown = {each.id for _, discounts in evidence.invoiced for each in discounts if each.told is not None}
+    unknown |= {each.id for version in evidence.versions for each in version.discounts if each.told is not None}
+    if not unknown:
+        return
+    shown: dict[str, list[int]] = {}
+    for created, discounts in evidence.invoiced:
+        for each in discounts:
+            shown.setdefault(each.id, []).append(created)
+    lasting = {id for id, when in shown.items() if len(when) > 1}
+    for version in evidence.versions:
+        lasting |= {
+            each.id for each in version.discounts
+            if each.id in shown and version.valid_from > shown[each.id][0] + _SETTLED
+        }  # fmt: skip
+
+    def resolved(discounts: tuple[Discount, ...]) -> tuple[Discount, ...]:
+        return tuple(
+            each._replace(
+                problem=f"the coupon of the discount {each.id} is gone, and one invoice does not tell whether it recurs"
+            )
+            if each.id in unknown - lasting and each.end is None and each.id in shown
+            else each
+            for each in discounts
+        )
+
+    _change_discounts(evidence, resolved)
+
+
+def _change_discounts(evidence: Evidence, change: Callable[[tuple[Discount, ...]], tuple[Discount, ...]]) -> None:
+    evidence.versions = [each._replace(discounts=change(each.discounts)) for each in evidence.versions]
+    evidence.invoiced = [each._replace(discounts=change(each.discounts)) for each in evidence.invoiced]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-# ISO 4217 as Stripe uses it: docs.stripe.com/currencies#zero-decimal, #three-decimal
+# ISO 4217 as Stripe uses it: docs.stripe.com/currencies#zero-decimal, #three-decimal. Its special cases, Icelandic
+# crowns and Ugandan shillings, have no minor unit, but two decimals of an amount, which are zeros.
 _ZERO_DECIMAL = frozenset(
-    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"}
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
 )
 _THREE_DECIMAL = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 

@@ -8,7 +8,18 @@ import sys
 
 import typer
 
-from churnguard_pipelines.cli import api_keys, integrations, operations, readers, rejected, services, sync, webhooks
+from churnguard_pipelines.cli import (
+    api_keys,
+    integrations,
+    operations,
+    organizations,
+    rates,
+    readers,
+    rejected,
+    services,
+    sync,
+    webhooks,
+)
 from churnguard_pipelines.cli.terminal import fail
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.store.private_files import UMASK
@@ -32,7 +43,8 @@ app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(readers.app, name="readers")
 app.add_typer(operations.keys, name="keys")
 app.add_typer(operations.db, name="db")
-app.add_typer(operations.rates, name="rates")
+app.add_typer(organizations.app, name="organizations")
+app.add_typer(rates.app, name="rates")
 app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)
 

@@ -1,11 +1,8 @@
-"""`churnguard keys|db|rates|doctor|env`: what an operator needs now and then."""
+"""`churnguard keys|db|doctor|env`: what an operator needs now and then."""
 
 from __future__ import annotations
 
 import shlex
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -15,7 +12,6 @@ from churnguard_pipelines.errors import InvalidConfiguration
 
 keys = typer.Typer(help="The key that seals stored secrets.", no_args_is_help=True)
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
-rates = typer.Typer(help="Exchange rates used for churn facts.", no_args_is_help=True)
 
 
 @keys.command("create")
@@ -73,27 +69,6 @@ def migrate() -> None:
         return
     with opened_store() as store:
         out.print(f"The schema of {store.described} is up to date.")
-
-
-@rates.command("set")
-def set_rate(
-    day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="From this day on, until a later rate.")],
-    currency: Annotated[str, typer.Argument(help="ISO 4217, e.g. ars.")],
-    per_euro: Annotated[str, typer.Argument(help="Units of the currency for one euro.")],
-) -> None:
-    """Add a rate that the European Central Bank does not publish, or overrule one that it does.
-
-    Example: `churnguard rates set 2026-01-31 ars 1712.5`
-    """
-    from churnguard_pipelines.analytics.exchange import set_operator_rate
-
-    try:
-        rate = Decimal(per_euro)
-    except InvalidOperation:
-        raise InvalidConfiguration(f"{per_euro!r} is not a number.", remedy="Write e.g. 1712.5.") from None
-    with opened_store() as store:
-        set_operator_rate(store, day.date(), currency.lower(), rate)
-    out.print(f"1 eur = {rate} {currency.lower()} from {day:%Y-%m-%d} on.")
 
 
 def doctor() -> None:

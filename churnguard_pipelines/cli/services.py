@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,8 @@ def demo(
     """Show the whole product on a simulated SaaS business: two organizations, their Stripe accounts, an MRR chart."""
     from churnguard_pipelines.cli.demo import Demo
 
+    # Its businesses live now, on the rates that came with the installation, however old these are.
+    os.environ.setdefault("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
     with opened_store(create_key=True) as store, Demo(store, living=not once) as demonstration:
         agrees = demonstration.first_sync()
         if once:

@@ -86,9 +86,13 @@ class Stripe(ApiConnector):
         ),
         obj(
             "prices", "/v1/prices",
-            changed_by("price.created", "price.updated", "price.deleted"),
+            changed_by(
+                "price.created", "price.updated", "price.deleted",
+                expand=("tiers", "currency_options", "currency_options.*.tiers"),
+            ),
             TEXT="product currency type billing_scheme lookup_key nickname tiers_mode", BIGINT="unit_amount",
-            NUMERIC="unit_amount_decimal", BOOLEAN="active livemode", TIMESTAMP="created", JSON="recurring metadata",
+            NUMERIC="unit_amount_decimal", BOOLEAN="active livemode", TIMESTAMP="created",
+            JSON="recurring tiers currency_options transform_quantity metadata",
         ),
         obj(
             "plans", "/v1/plans",
@@ -99,9 +103,12 @@ class Stripe(ApiConnector):
         ),
         obj(
             "coupons", "/v1/coupons",
-            changed_by("coupon.created", "coupon.updated", "coupon.deleted"),
+            changed_by(
+                "coupon.created", "coupon.updated", "coupon.deleted", expand=("applies_to", "currency_options")
+            ),
             TEXT="name currency duration", BIGINT="amount_off duration_in_months max_redemptions times_redeemed",
-            NUMERIC="percent_off", BOOLEAN="valid livemode", TIMESTAMP="created redeem_by", JSON="metadata",
+            NUMERIC="percent_off", BOOLEAN="valid livemode", TIMESTAMP="created redeem_by",
+            JSON="applies_to currency_options metadata",
         ),
         obj(
             "promotion_codes", "/v1/promotion_codes",
@@ -124,7 +131,8 @@ class Stripe(ApiConnector):
                                  "pending_update_applied", "pending_update_expired")
                 ),
                 parameters={"status": "all"},  # without it the list hides the canceled ones
-                expand=("discounts",), nested=("items", "/v1/subscription_items", "subscription"),
+                expand=("discounts", "items.data.discounts"),
+                nested=("items", "/v1/subscription_items", "subscription"),
             ),
             versioned=True,
             TEXT="customer status currency collection_method default_payment_method latest_invoice schedule",
@@ -153,7 +161,7 @@ class Stripe(ApiConnector):
                                  "payment_succeeded", "payment_failed", "payment_action_required", "overdue",
                                  "overpaid", "will_be_due", "marked_uncollectible", "voided", "deleted")
                 ),
-                expand=("discounts",), nested=("lines", "/v1/invoices/{id}/lines", None),
+                expand=("discounts", "lines.data.discounts"), nested=("lines", "/v1/invoices/{id}/lines", None),
             ),
             TEXT="customer status currency number billing_reason collection_method customer_email "
             "subscription=parent.subscription_details.subscription",

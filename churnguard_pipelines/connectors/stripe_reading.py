@@ -1,8 +1,9 @@
 """How Stripe is read: back-fill by windows of creation time, then what the events of the last 30 days say.
 
-A position is ``{"phase": "backfill", "started", "open", "absent_since"}`` until every window is read, then
-``{"phase": "incremental", "events_from", "listed_at"}``. All times are Stripe's clock in epoch seconds, but
-``absent_since``, which is ours.
+A position is ``{"phase": "backfill", "started", "open", "absent_since", "expand"}`` until every window is read, then
+``{"phase": "incremental", "events_from", "listed_at", "expand"}``. All times are Stripe's clock in epoch seconds, but
+``absent_since``, which is ours. ``expand``: what was read in full; where that is not all that is read in full now, the
+object is read anew.
 """
 
 from __future__ import annotations
@@ -31,14 +32,18 @@ RELIST_EVERY = DAY
 EVENTS_AT_ONCE = 2_000
 TYPES_PER_CALL = 20  # docs.stripe.com/api/events/list
 TICK = 1_000  # versions are milliseconds, Stripe's times seconds
+CURRENCIES_AT_ONCE = 20
 AGAIN = "sends the same page again and again"
 
 
 @dataclass(frozen=True, slots=True)
 class StripeOptions:
-    """``events``: types that tell a change; ``nested``: (field, path, parameter) of an included list that may be cut;
-    ``list_new``: creations are not (all) told by events; ``relist``: changes are not either, so everything is listed
-    once a day; ``fades``: old ones vanish from the list without being deleted."""
+    """``events``: types that tell a change; ``expand``: paths of what lists and objects leave out unless asked, and
+    events always (docs.stripe.com/expand; at most four levels, of which a list's ``data`` is one), ``*`` for every
+    currency: such a path is asked for object by object, of those that have the field; ``nested``: (field, path,
+    parameter) of an included list that may be cut; ``list_new``: creations are not (all) told by events; ``relist``:
+    changes are not either, so everything is listed once a day; ``fades``: old ones vanish from the list without being
+    deleted."""
 
     events: tuple[str, ...] = ()
     expand: tuple[str, ...] = ()
@@ -63,12 +68,14 @@ class StripeReader:
             yield from self._history(item, reading.window, position)
             return
         now = self._api.now()
-        begin = reading.mode == DataSyncMode.FULL and (position is None or position["phase"] != "backfill")
-        if begin and item.versioned and position is not None and not self._too_old(item, position, now):
+        begun = position is not None and position["phase"] == "backfill"
+        lacking = position is not None and position.get("expand", []) != list(item.options.expand)
+        begin = lacking or (reading.mode == DataSyncMode.FULL and not begun)
+        if begin and item.versioned and position is not None and not begun and not self._too_old(item, position, now):
             yield from self._incremental(item, position, now)  # the lists tell of the present only
         if position is None or begin or self._too_old(item, position, now):
             # A first read has nothing to miss; of a repeated one, what it does not meet is gone.
-            position = self._from_the_start(now, reading.started if position is not None else None)
+            position = self._from_the_start(item, now, reading.started if position is not None else None)
         if position["phase"] == "backfill":
             yield from self._backfill(item, position)
             return
@@ -101,12 +108,13 @@ class StripeReader:
 
     # --- back-fill
 
-    def _from_the_start(self, now: int, absent_since: datetime | None) -> Position:
+    def _from_the_start(self, item: Object, now: int, absent_since: datetime | None) -> Position:
         return {
             "phase": "backfill",
             "started": now,
             "open": [OpenWindow(STRIPE_FOUNDED, now + 1).to_json()],
             "absent_since": absent_since.isoformat() if absent_since else None,
+            **_expanding(item),
         }
 
     def _backfill(self, item: Object, position: Position) -> Generator[Batch]:
@@ -117,13 +125,13 @@ class StripeReader:
                 continue
             absent = position["absent_since"]
             yield Batch(
-                self._done(position["started"]), self._records(page),
+                self._done(item, position["started"]), self._records(page),
                 delete_absent_since=datetime.fromisoformat(absent) if absent and not item.options.fades else None,
             )  # fmt: skip
 
     @staticmethod
-    def _done(started: int) -> Position:
-        return {"phase": "incremental", "events_from": started - TRAIL, "listed_at": started}
+    def _done(item: Object, started: int) -> Position:
+        return {"phase": "incremental", "events_from": started - TRAIL, "listed_at": started, **_expanding(item)}
 
     def _history(self, item: Object, window: Window, position: Position | None) -> Generator[Batch]:
         span = OpenWindow(int(window.start.timestamp()), int(window.end.timestamp()))
@@ -160,8 +168,9 @@ class StripeReader:
 
     def _list(self, item: Object, span: Mapping[str, int], cursor: Mapping[str, str]) -> Answer:
         options: StripeOptions = item.options
-        expand = {"expand": [f"data.{name}" for name in options.expand]} if options.expand else {}
-        return self._api.page(item.path, created=dict(span), **cursor, **options.parameters, **expand)
+        return self._api.page(
+            item.path, created=dict(span), **cursor, **options.parameters, **_expanded(options.expand, "data.")
+        )
 
     def _entries(self, what: str, answer: Answer) -> tuple[list[Any], bool]:
         """A list's entries, and whether there are more. Raises ``ProviderMisbehaved`` if it is none."""
@@ -301,13 +310,13 @@ class StripeReader:
 
     def _payload_is_complete(self, item: Object, event: Mapping[str, Any]) -> bool:
         record = event["data"]["object"]
-        return self._same_version(event) and not any(record.get(name) for name in item.options.expand)
+        return self._same_version(event) and not any(_left_out(record, path) for path in item.options.expand)
 
     def _same_version(self, event: Mapping[str, Any]) -> bool:
         return bool(event.get("api_version") == self._api.version)
 
     def _fetch(self, item: Object, keys: Sequence[str]) -> list[Answer]:
-        expand = {"expand": list(item.options.expand)} if item.options.expand else {}
+        expand = _expanded(item.options.expand)
         return map_in_threads(
             "fetch", self._connections, lambda key: self._api.get(f"{item.path}/{key}", **expand), keys
         )
@@ -315,23 +324,68 @@ class StripeReader:
     # --- both
 
     def _complete(self, item: Object, record: Any) -> None:
-        """Fetch what an included list leaves out: it holds the first entries and says whether there are more."""
-        if item.options.nested is None or not isinstance(record, dict):
+        """Fetch what an answer leaves out although it was asked for."""
+        if isinstance(record, dict):
+            self._complete_list(item, record)
+            self._complete_currencies(item, record)
+
+    def _complete_currencies(self, item: Object, record: dict[str, Any]) -> None:
+        """Fields within the options of single currencies: ``options.*.field`` names those that the record has itself.
+        Stripe takes such a path for all currencies at once in silence, and does nothing."""
+        for path in item.options.expand:
+            options, star, name = path.partition(".*.")
+            found = record.get(options)
+            if not star or not record.get(name) or not isinstance(found, dict):
+                continue
+            lacking = [code for code, option in found.items() if isinstance(option, dict) and name not in option]
+            lacking = sorted(code for code in lacking if code != record.get("currency"))
+            for begin in range(0, len(lacking), CURRENCIES_AT_ONCE):
+                part = lacking[begin : begin + CURRENCIES_AT_ONCE]
+                paths = [options, *(f"{options}.{code}.{name}" for code in part)]
+                told = self._api.get(f"{item.path}/{record[item.key]}", expand=paths).body.get(options)
+                found |= {code: told[code] for code in part if isinstance(told, dict) and code in told}
+
+    def _complete_list(self, item: Object, record: dict[str, Any]) -> None:
+        """An included list holds the first entries and says whether there are more."""
+        if item.options.nested is None:
             return
         name, path, parameter = item.options.nested
         included = record.get(name)
         if not isinstance(included, dict) or not included.get("has_more"):
             return
         what, owner = f"{item.name}' {name}", {parameter: record[item.key]} if parameter else {}
+        inner = [within.removeprefix(f"{name}.") for within in item.options.expand if within.startswith(f"{name}.")]
         entries, has_more = list(included.get("data") or []), True
         while has_more:
             after = self._key(what, entries[-1]) if entries else None
             cursor = {"starting_after": after} if after else {}
-            more, has_more = self._entries(what, self._api.page(path.format(id=record[item.key]), **cursor, **owner))
+            more, has_more = self._entries(
+                what, self._api.page(path.format(id=record[item.key]), **cursor, **owner, **_expanded(inner))
+            )
             if has_more and self._key(what, more[-1]) == after:
                 raise self._misbehaved(what, AGAIN)
             entries += more
         record[name] = {**included, "data": entries, "has_more": False}
+
+
+def _expanding(item: Object) -> Position:
+    return {"expand": list(item.options.expand)} if item.options.expand else {}
+
+
+def _expanded(paths: Sequence[str], within: str = "") -> dict[str, list[str]]:
+    """The parameter of a request, if there is anything to ask for."""
+    asked = [f"{within}{path}" for path in paths if "*" not in path]
+    return {"expand": asked} if asked else {}
+
+
+def _left_out(value: Any, path: str) -> bool:
+    """Whether an event's object, in which nothing is expanded, lacks what is asked for at the path."""
+    if isinstance(value, list):
+        return any(_left_out(each, path) for each in value)
+    name, _, rest = path.partition(".")
+    if not isinstance(value, dict) or name not in value:
+        return True
+    return _left_out(value[name], rest) if rest else bool(value[name])
 
 
 def _deletes(event: Mapping[str, Any]) -> bool:

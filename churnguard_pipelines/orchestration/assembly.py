@@ -13,6 +13,7 @@ from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, 
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
 from churnguard_pipelines.orchestration.databases import database_checks, tables_asset
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
+from churnguard_pipelines.orchestration.mrr_checks import mrr_health
 from churnguard_pipelines.orchestration.partitions import partition_keeper
 from churnguard_pipelines.orchestration.schedules import due_schedule
 from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
@@ -79,8 +80,9 @@ def _common() -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=[mrr.mrr_movements],
+        asset_checks=[mrr_health],
         jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention, webhooks.webhook_session, changes.change_session],
-        schedules=[retention.retention_daily],
+        schedules=[retention.retention_daily, _checking("mrr", "17 * * * *", mrr_health)],
         sensors=[
             partition_keeper,
             webhooks.webhooks_waiting,

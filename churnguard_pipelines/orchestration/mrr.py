@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from churnguard_pipelines.analytics.mrr import MrrReport, compute_mrr, mrr_table
+from churnguard_pipelines.analytics.mrr import SOURCES, MrrReport, compute_mrr, mrr_table, unvalued_table
 from churnguard_pipelines.analytics.waterfall import waterfall_png
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
@@ -20,7 +20,6 @@ from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.store.integrations import organization_of
 
 KEY = dg.AssetKey(["analytics", "mrr_movements"])
-SOURCES = ("subscriptions", "invoices", "invoice_items", "prices", "coupons")
 BILLING = "stripe"
 
 WHEN_SOMETHING_CHANGED = (
@@ -91,5 +90,7 @@ def _metadata(report: MrrReport) -> dict[str, Any]:
         "movements": dg.MetadataValue.md(mrr_table(report)),
         "currency": report.currency,
         "months": len(report.movements),
+        "unvalued": len(report.unvalued),
+        **({"unvalued_table": dg.MetadataValue.md(unvalued_table(report))} if report.unvalued else {}),
         **({"ending_mrr": latest.ending, "churned_mrr": -latest.churn} if latest else {}),
     }

@@ -74,7 +74,7 @@ def _take_off(lines: list[Line], discounts: list[Discount]) -> None:
     left = {line.id: line.amount for line in lines}
     for discount in sorted(discounts, key=lambda discount: discount.coupon.percent_off is None):
         percent, amount = discount.coupon.percent_off, discount.coupon.amount_off or 0
-        for line in lines:
+        for line in (line for line in lines if discount.coupon.takes_off(line.price)):
             if percent is not None:
                 share = half_up(left[line.id] * Fraction(str(percent)) / 100)
             else:
@@ -96,7 +96,7 @@ def item_line(business: Business, subscription: Subscription, item: Item, *, tri
     """The line that bills an item for the subscription's running period; nothing while trialing."""
     assert item.quantity is not None
     price = item.price
-    amount = 0 if trial else price.unit_amount * item.quantity
+    amount = 0 if trial else price.amount(item.quantity)
     words = f"Trial period for {price.product.name}" if trial else f"{item.quantity} × {price.product.name}"
     start, end = subscription.period_start, subscription.period_end
     line = Line(business.new_id("il_1S"), amount, item.quantity, price, start, end, words)
@@ -117,10 +117,10 @@ def prorate(business: Business, subscription: Subscription, item: Item, sign: in
     """A pending invoice item for the rest of the period: -1 gives back what was billed, +1 bills what is new."""
     assert item.quantity is not None
     left = Fraction(subscription.period_end - business.now, subscription.period_end - subscription.period_start)
-    share = left * item.price.unit_amount * item.quantity
-    for discount in subscription.discounts:
-        if discount.coupon.percent_off is not None and discount.coupon.duration != "once":
-            share *= 1 - Fraction(str(discount.coupon.percent_off)) / 100
+    share = left * item.price.amount(item.quantity)
+    for coupon in (discount.coupon for discount in subscription.discounts):
+        if coupon.percent_off is not None and coupon.duration != "once" and coupon.takes_off(item.price):
+            share *= 1 - Fraction(str(coupon.percent_off)) / 100
     name, day = item.price.product.name, text(business.now)
     words = f"Unused time on {item.quantity} × {name} after {day}"
     if sign > 0:

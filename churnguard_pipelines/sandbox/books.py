@@ -2,9 +2,9 @@
 
 It is never computed from what the API shows: `Books.record` is told a subscription's new MRR at the instant it changes.
 
-MRR of a subscription, in minor units of its currency: the sum of unit amount × quantity of its licensed items, less its
-recurring discounts (percentages first, then amounts, never below 0; coupons of duration `once` do not count), divided
-by the interval in months, rounded half up. 0 while trialing, incomplete, paused, and from its end on.
+MRR of a subscription, in minor units of its currency: the sum of what its licensed items cost, less its recurring
+discounts (percentages first, then amounts, never below 0; coupons of duration `once` do not count), divided by the
+interval in months, rounded half up. 0 while trialing, incomplete, paused, and from its end on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def half_up(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
-def monthly(items: Iterable[tuple[int, int]], months: int, percents: Sequence[float], amounts: Sequence[int]) -> int:
+def monthly(
+    items: Iterable[tuple[int | Fraction, int]], months: int, percents: Sequence[float], amounts: Sequence[int]
+) -> int:
     """MRR of (unit amount, quantity) pairs billed every `months` months under discounts in the order applied."""
     total = Fraction(sum(unit * quantity for unit, quantity in items))
     for percent in percents:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count
+from math import prod
 from random import Random
 from typing import Any
 
@@ -66,6 +68,13 @@ PROFILES = (
     Profile("acme", "acct_1SandboxAcme0001", "Acme Analytics", "US", 1600, {"usd": 1.0}, "usd"),
     Profile("globex", "acct_1SandboxGlobex01", "Globex", "DE", 900, {"eur": 0.55, "usd": 0.3, "jpy": 0.15}, "eur"),
 )
+
+
+def _left(coupon: Coupon, price: Price) -> Fraction:
+    """The share of a price that a coupon for some products leaves."""
+    if not coupon.products or not coupon.takes_off(price):
+        return Fraction(1)
+    return 1 - Fraction(str(coupon.percent_off)) / 100
 
 
 class Business:
@@ -173,9 +182,20 @@ class Business:
             for discount in subscription.discounts
             if discount.coupon.duration != "once" and (discount.end is None or self.now < discount.end)
         ]
+        everywhere = [coupon for coupon in coupons if not coupon.products]
+        costs = [
+            (
+                prod(
+                    (_left(coupon, item.price) for coupon in coupons), start=Fraction(item.price.amount(item.quantity))
+                ),
+                1,
+            )
+            for item in subscription.items
+            if item.quantity is not None
+        ]
         return monthly(
-            [(item.price.unit_amount, item.quantity) for item in subscription.items if item.quantity is not None],
+            costs,
             INTERVAL_MONTHS[subscription.interval],
-            [coupon.percent_off for coupon in coupons if coupon.percent_off is not None],
+            [coupon.percent_off for coupon in everywhere if coupon.percent_off is not None],
             [coupon.amount_off for coupon in coupons if coupon.amount_off is not None],
         )

@@ -21,6 +21,8 @@ ADD_ONS = (
     ("Connectors", 1400),
     ("Archive", 500),
 )
+VOLUME = {"Backup": 2, "Reports": 5}  # more units than that cost four fifths each
+PACKAGES = {"Archive": 10}  # units that are sold together
 YEAR = 10  # a year costs ten months
 FACTORS = {"usd": (1, 1), "eur": (9, 10), "jpy": (3, 2)}  # price in minor units = US cents × factor
 
@@ -62,6 +64,9 @@ def make_catalog(currencies: list[str], created: int, new_id: Callable[[str], st
         times, by = FACTORS[currency]
         amount = max(1, cents * times // by)
         made = Price(new_id("price_1S"), created, product, currency, amount, interval, metered, rank=rank)
+        if interval is not None and product.name in VOLUME:
+            made.tiers = (VOLUME[product.name], amount), (None, amount * 4 // 5)
+        made.package = PACKAGES.get(product.name, 1)
         made.nickname = f"{product.name} {currency.upper()} {'monthly' if interval == 'month' else interval or 'once'}"
         catalog.prices.append(made)
         product.default_price = product.default_price or made.id
@@ -87,8 +92,9 @@ def make_catalog(currencies: list[str], created: int, new_id: Callable[[str], st
 
 def _coupons(catalog: Catalog, currencies: list[str], created: int, new_id: Callable[[str], str]) -> None:
     add = catalog.coupons.append
+    plans = tuple(product.id for product in catalog.products[: len(PLANS)])
     add(Coupon("WELCOME20", created, "20 % off for 3 months", "repeating", 3, percent_off=20.0))
-    add(Coupon("LAUNCH", created, "25.5 % off for ever", "forever", percent_off=25.5))
+    add(Coupon("LAUNCH", created, "25.5 % off plans for ever", "forever", percent_off=25.5, products=plans))
     add(Coupon("NONPROFIT", created, "Half price", "forever", percent_off=50.0))
     add(Coupon("FIRST10", created, "10 % off the first invoice", "once", percent_off=10.0))
     add(Coupon("LOYAL15", created, "15 % off for a year", "repeating", 12, percent_off=15.0))

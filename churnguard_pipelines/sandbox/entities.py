@@ -33,7 +33,8 @@ class Product(Entity):
 
 @dataclass(slots=True, eq=False)
 class Price(Entity):
-    """`interval` is None for a one-time price. A metered price bills usage of the period before."""
+    """`interval` is None for a one-time price. A metered price bills usage of the period before. `tiers`, (up to, unit
+    amount), say by volume what each unit costs; `package` units or a part of them cost one unit amount."""
 
     product: Product
     currency: str
@@ -43,6 +44,15 @@ class Price(Entity):
     active: bool = True
     nickname: str | None = None
     rank: int = 0  # plans of one product family in the order of upgrading; add-ons have none
+    tiers: tuple[tuple[int | None, int], ...] = ()
+    package: int = 1
+
+    def amount(self, quantity: int) -> int:
+        """What so many units cost in a period."""
+        for up_to, unit in self.tiers:
+            if up_to is None or quantity <= up_to:
+                return unit * quantity
+        return self.unit_amount * -(-quantity // self.package)
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +71,10 @@ class Coupon(Entity):
     amount_off: int | None = None
     currency: str | None = None
     times_redeemed: int = 0
+    products: tuple[str, ...] = ()  # what alone it takes something off; empty: everything
+
+    def takes_off(self, price: Price) -> bool:
+        return not self.products or price.product.id in self.products
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from churnguard_pipelines.sandbox import entities, stripe_billing, stripe_objects, stripe_payments
 from churnguard_pipelines.sandbox.stripe_objects import Object
@@ -10,9 +10,6 @@ from churnguard_pipelines.sandbox.stripe_objects import Object
 _PLAIN: dict[type, Callable[..., Object]] = {
     entities.Customer: stripe_objects.customer,
     entities.Product: stripe_objects.product,
-    entities.Price: stripe_objects.price,
-    entities.Plan: stripe_objects.plan,
-    entities.Coupon: stripe_objects.coupon,
     entities.PromotionCode: stripe_objects.promotion_code,
     entities.Discount: stripe_objects.discount,
     entities.InvoiceItem: stripe_billing.invoice_item,
@@ -28,17 +25,20 @@ _AT_AN_INSTANT: dict[type, Callable[..., Object]] = {
     entities.Dispute: stripe_payments.dispute,
     entities.BalanceTransaction: stripe_payments.balance_transaction,
 }
-_WITH_DISCOUNTS: dict[type, Callable[..., Object]] = {
+_EXPANDABLE: dict[type, Callable[..., Object]] = {
+    entities.Price: stripe_objects.price,
+    entities.Plan: stripe_objects.plan,
+    entities.Coupon: stripe_objects.coupon,
     entities.Subscription: stripe_billing.subscription,
     entities.Invoice: stripe_billing.invoice,
 }
 
 
-def render(record: entities.Entity | entities.Discount, now: int, expand_discounts: bool = False) -> Object:
-    """The object as a dict of JSON types. Only `discounts` can be expanded."""
+def render(record: entities.Entity | entities.Discount, now: int, expand: Collection[str] = ()) -> Object:
+    """The object as a dict of JSON types. `expand`: the paths within it that are asked for in full, or at all."""
     kind = type(record)
     if plain := _PLAIN.get(kind):
         return plain(record)
     if at_an_instant := _AT_AN_INSTANT.get(kind):
         return at_an_instant(record, now)
-    return _WITH_DISCOUNTS[kind](record, expand_discounts)
+    return _EXPANDABLE[kind](record, expand)

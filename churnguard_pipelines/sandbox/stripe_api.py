@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -25,6 +25,7 @@ PARAMETER = re.compile(r"^([a-z_]+)(?:\[([a-z0-9_]*)\])?$")
 PAGING = ("limit", "starting_after", "ending_before", "expand")
 RANGE = ("gt", "gte", "lt", "lte")
 LONGEST_PAGE = 100
+DEEPEST = 4  # levels of an expansion
 
 
 @dataclass
@@ -88,8 +89,13 @@ class Parameters:
                 before = end if before is None else min(end, before)
         return since, before
 
-    def expands_discounts(self) -> bool:
-        return any(path in ("discounts", "data.discounts") for path in self.many.get("expand", ()))
+    def expanded(self, within: str = "") -> frozenset[str]:
+        """The paths to expand, in each entry of a list for `within` "data.". docs.stripe.com/expand#how-it-works"""
+        paths = self.many.get("expand", ())
+        if any(path.count(".") >= DEEPEST for path in paths):
+            message = f"You cannot expand more than {DEEPEST} levels of a property."
+            raise stripe_errors.Refusal(400, message, "property_expansion_max_depth", "expand")
+        return frozenset(path.removeprefix(within) for path in paths if path.startswith(within))
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def _permit(key: Key, path: str, permission: str) -> None:
         raise stripe_errors.permission_missing(key.value, key.business.profile.account, permission)
 
 
-def _shown(record: Entity, now: int, expand: bool) -> Any:
+def _shown(record: Entity, now: int, expand: Collection[str]) -> Any:
     return orjson.Fragment(record.body) if isinstance(record, Event) else render(record, now, expand)
 
 
@@ -158,7 +164,7 @@ def _single(business: Business, resource: Resource, id: str, parameters: Paramet
         if resource.path == "customers":
             return orjson.dumps({"id": id, "object": "customer", "deleted": True})
         raise stripe_errors.missing(resource.noun, id)
-    return orjson.dumps(_shown(record, now, parameters.expands_discounts()))
+    return orjson.dumps(_shown(record, now, parameters.expanded()))
 
 
 def _list(business: Business, resource: Resource, parameters: Parameters, now: int) -> bytes:
@@ -183,7 +189,7 @@ def _list(business: Business, resource: Resource, parameters: Parameters, now: i
             high = min(high, _place(shelf, resource, after, "starting_after"))
         records = shelf.down(low, high, wanted, limit + 1)
         records, has_more = records[:limit], len(records) > limit
-    expand = parameters.expands_discounts()
+    expand = parameters.expanded("data.")
     return _page(f"/v1/{resource.path}", [_shown(record, now, expand) for record in records], has_more)
 
 

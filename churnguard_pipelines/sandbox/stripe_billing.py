@@ -7,6 +7,7 @@ Included lists hold at most 10 entries.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from churnguard_pipelines.sandbox.entities import (
@@ -55,7 +56,7 @@ def subscription_item(s: Subscription, item: Item) -> Object:
     return shown
 
 
-def subscription(s: Subscription, expand: bool = False) -> Object:
+def subscription(s: Subscription, expand: Collection[str] = ()) -> Object:
     items = [subscription_item(s, item) for item in s.items]
     return {
         "id": s.id,
@@ -82,7 +83,7 @@ def subscription(s: Subscription, expand: bool = False) -> Object:
         "default_source": None,
         "default_tax_rates": [],
         "description": None,
-        "discounts": discounts(s.discounts, expand),
+        "discounts": discounts(s.discounts, "discounts" in expand),
         "ended_at": s.ended_at,
         "invoice_settings": {"account_tax_ids": None, "issuer": SELF},
         "items": included(f"/v1/subscription_items?subscription={s.id}", items),
@@ -180,7 +181,7 @@ def _pricing(p: Price) -> Object:
     return {
         "price_details": {"price": p.id, "product": p.product.id},
         "type": "price_details",
-        "unit_amount_decimal": str(p.unit_amount),
+        "unit_amount_decimal": None if p.tiers else str(p.unit_amount),
     }
 
 
@@ -259,7 +260,7 @@ def invoice_item(i: InvoiceItem) -> Object:
     return shown
 
 
-def invoice(i: Invoice, expand: bool = False) -> Object:
+def invoice(i: Invoice, expand: Collection[str] = ()) -> Object:
     c = i.customer
     parent = None
     if i.subscription is not None:
@@ -306,7 +307,7 @@ def invoice(i: Invoice, expand: bool = False) -> Object:
         "default_source": None,
         "default_tax_rates": [],
         "description": None,
-        "discounts": discounts(i.discounts, expand),
+        "discounts": discounts(i.discounts, "discounts" in expand),
         "due_date": None,
         "effective_at": i.finalized_at,
         "ending_balance": i.ending_balance,

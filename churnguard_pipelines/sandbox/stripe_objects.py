@@ -6,6 +6,7 @@ in `source`, a promotion code's in `promotion`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from churnguard_pipelines.sandbox.entities import (
@@ -81,18 +82,18 @@ def product(p: Product) -> Object:
     }
 
 
-def price(p: Price) -> Object:
+def price(p: Price, expand: Collection[str] = ()) -> Object:
     recurring = p.interval and {
         "interval": p.interval,
         "interval_count": 1,
         "meter": METER if p.metered else None,
         "usage_type": "metered" if p.metered else "licensed",
     }
-    return {
+    shown: Object = {
         "id": p.id,
         "object": "price",
         "active": p.active,
-        "billing_scheme": "per_unit",
+        "billing_scheme": _scheme(p),
         "created": p.created,
         "currency": p.currency,
         "custom_unit_amount": None,
@@ -103,22 +104,49 @@ def price(p: Price) -> Object:
         "product": p.product.id,
         "recurring": recurring,
         "tax_behavior": "unspecified",
-        "tiers_mode": None,
-        "transform_quantity": None,
+        "tiers_mode": "volume" if p.tiers else None,
+        "transform_quantity": {"divide_by": p.package, "round": "up"} if p.package > 1 else None,
         "type": "recurring" if recurring else "one_time",
-        "unit_amount": p.unit_amount,
-        "unit_amount_decimal": str(p.unit_amount),
+        **_unit(p),
     }
+    if "tiers" in expand and p.tiers:
+        shown["tiers"] = _tiers(p)
+    if "currency_options" in expand:  # its own currency is one of them; their tiers are another matter
+        shown["currency_options"] = {
+            p.currency: {"custom_unit_amount": None, "tax_behavior": "unspecified", **_unit(p)}
+        }
+    return shown
 
 
-def plan(p: Plan) -> Object:
-    return {
+def _scheme(p: Price) -> str:
+    return "tiered" if p.tiers else "per_unit"
+
+
+def _unit(p: Price) -> Object:
+    amount = None if p.tiers else p.unit_amount
+    return {"unit_amount": amount, "unit_amount_decimal": None if amount is None else str(amount)}
+
+
+def _tiers(p: Price) -> list[Object]:
+    return [
+        {
+            "flat_amount": None,
+            "flat_amount_decimal": None,
+            "unit_amount": unit,
+            "unit_amount_decimal": str(unit),
+            "up_to": up_to,
+        }
+        for up_to, unit in p.tiers
+    ]
+
+
+def plan(p: Plan, expand: Collection[str] = ()) -> Object:
+    shown: Object = {
         "id": p.id,
         "object": "plan",
         "active": p.price.active,
-        "amount": p.price.unit_amount,
-        "amount_decimal": str(p.price.unit_amount),
-        "billing_scheme": "per_unit",
+        **{name.removeprefix("unit_"): value for name, value in _unit(p.price).items()},
+        "billing_scheme": _scheme(p.price),
         "created": p.created,
         "currency": p.price.currency,
         "interval": p.price.interval,
@@ -128,15 +156,18 @@ def plan(p: Plan) -> Object:
         "meter": METER if p.price.metered else None,
         "nickname": p.price.nickname,
         "product": p.price.product.id,
-        "tiers_mode": None,
-        "transform_usage": None,
+        "tiers_mode": "volume" if p.price.tiers else None,
+        "transform_usage": {"divide_by": p.price.package, "round": "up"} if p.price.package > 1 else None,
         "trial_period_days": None,
         "usage_type": "metered" if p.price.metered else "licensed",
     }
+    if "tiers" in expand and p.price.tiers:
+        shown["tiers"] = _tiers(p.price)
+    return shown
 
 
-def coupon(c: Coupon) -> Object:
-    return {
+def coupon(c: Coupon, expand: Collection[str] = ()) -> Object:
+    shown: Object = {
         "id": c.id,
         "object": "coupon",
         "amount_off": c.amount_off,
@@ -153,6 +184,11 @@ def coupon(c: Coupon) -> Object:
         "times_redeemed": c.times_redeemed,
         "valid": True,
     }
+    if "applies_to" in expand and c.products:
+        shown["applies_to"] = {"products": list(c.products)}
+    if "currency_options" in expand and c.amount_off is not None:
+        shown["currency_options"] = {c.currency: {"amount_off": c.amount_off}}
+    return shown
 
 
 def promotion_code(p: PromotionCode) -> Object:

@@ -11,7 +11,7 @@ from churnguard_pipelines.store import audit
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.tables import organizations
 
-_FIELDS = (organizations.c.organization_id, organizations.c.name, organizations.c.reporting_currency)
+_FIELDS = tuple(organizations.c[name] for name in Organization.model_fields)
 
 
 def add_organization(store: Store, organization: Organization, *, actor: str = "system") -> bool:
@@ -39,6 +39,17 @@ def get_organization(store: Store, organization_id: str) -> Organization:
     if row is None:
         raise NotFound(f"there is no organization {organization_id!r}.")
     return Organization.model_validate(row._asdict())
+
+
+def set_unpaid_counts(store: Store, organization_id: str, counts: bool, *, actor: str = "system") -> None:
+    """Whether what is unpaid counts as MRR until its end. Raises ``NotFound``."""
+    named = organizations.c.organization_id == organization_id
+    with store.operator() as connection:
+        changed = connection.execute(sa.update(organizations).where(named).values(unpaid_counts=counts)).rowcount
+        if changed:
+            audit.record(connection, actor, "organization.change", organization_id, organization_id=organization_id)
+    if not changed:
+        raise NotFound(f"there is no organization {organization_id!r}.")
 
 
 def list_organizations(store: Store) -> list[Organization]:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Double, ForeignKey, Identity, Integer, MetaData, Table, Text, func
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 metadata = MetaData()
@@ -31,6 +44,7 @@ organizations = Table(
     _text("organization_id", key=True),
     _text("name"),
     _text("reporting_currency"),
+    Column("unpaid_counts", Boolean, nullable=False, server_default="false"),
     Column("created_at", _MOMENT, nullable=False, server_default=func.now()),
     schema="control",
 )

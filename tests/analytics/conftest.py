@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from churnguard_pipelines.analytics.exchange import set_operator_rate
 from churnguard_pipelines.analytics.movements import KINDS, Movements
 from churnguard_pipelines.analytics.mrr import MrrReport, compute_mrr
 from churnguard_pipelines.connectors.stripe import Stripe
@@ -16,10 +19,11 @@ from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import DeleteKind, Deletion, Record
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.organizations import add_organization, set_unpaid_counts
 from churnguard_pipelines.store.warehouse import Warehouse
 
 JSON = dict[str, Any]
+ONLY_LISTED = ("tiers", "currency_options")
 FOREVER = "9999-12-31"
 
 
@@ -45,7 +49,7 @@ class Billing:
         self.organization_id, self._integration_id = organization_id, integration_id
         self._store, self._warehouse = store, Warehouse(store)
         self._numbers = itertools.count(1)
-        self._prices: dict[str, JSON] = {}
+        self.prices: dict[str, JSON] = {}
 
     def put(self, object: str, payload: JSON, seen: str = "2025-12-31 12:00") -> JSON:
         """Store the object as a sync at ``seen`` would."""
@@ -64,24 +68,39 @@ class Billing:
 
     def price(
         self, id: str, unit_amount: int | None, interval: str = "month", count: int = 1, *, currency: str = "usd",
-        usage: str = "licensed", listed: bool = True,
+        usage: str = "licensed", listed: bool = True, **fields: Any,
     ) -> JSON:  # fmt: skip
-        """``listed``: whether the sync got it from the list of prices."""
-        self._prices[id] = {
+        """``listed``: whether the sync got it from the list of prices, with what is read in full only there."""
+        self.prices[id] = {
             "id": id,
             "object": "price",
             "currency": currency,
             "unit_amount": unit_amount,
             "unit_amount_decimal": None if unit_amount is None else str(unit_amount),
             "recurring": {"interval": interval, "interval_count": count, "usage_type": usage},
+            **{name: value for name, value in fields.items() if name not in ONLY_LISTED},
         }
         if listed:
-            self.put("prices", self._prices[id])
-        return self._prices[id]
+            self.put("prices", self.prices[id] | fields)
+        return self.prices[id]
 
-    def coupon(self, id: str, duration: str, *, percent: float | None = None, amount: int | None = None) -> str:
-        self.put("coupons", {"id": id, "duration": duration, "percent_off": percent, "amount_off": amount})
+    def coupon(
+        self, id: str, duration: str, *, percent: float | None = None, amount: int | None = None, **fields: Any
+    ) -> str:
+        self.put("coupons", {"id": id, "duration": duration, "percent_off": percent, "amount_off": amount, **fields})
         return id
+
+    def rate(self, day: str, currency: str, per_euro: str) -> None:
+        set_operator_rate(self._store, date.fromisoformat(day), currency, Decimal(per_euro))
+
+    def count_unpaid(self) -> None:
+        set_unpaid_counts(self._store, self.organization_id, True)
+
+    def causes(self) -> list[str | None]:
+        """Why the only subscription was worth nothing, from its start on."""
+        statement = sa.text("SELECT cause FROM analytics.subscription_timeline ORDER BY valid_from")
+        with self._store.organization(self.organization_id) as connection:
+            return [cause for cause, _ in itertools.groupby(connection.execute(statement).scalars())]
 
     @staticmethod
     def discount(coupon: str, start: str, end: str | None = None, subscription: str | None = "sub_1") -> JSON:
@@ -105,7 +124,7 @@ class Billing:
             "created": at(start),
             "items": {
                 "data": [
-                    {"id": item, "price": self._prices[price], "quantity": quantity} for item, price, quantity in items
+                    {"id": item, "price": self.prices[price], "quantity": quantity} for item, price, quantity in items
                 ]
             },
             "discounts": [],
@@ -119,7 +138,7 @@ class Billing:
         self, item: str, price: str, quantity: int, start: str, end: str, *, proration: bool = False,
         amount: int | None = None, credited: bool = False, subscription: str = "sub_1",
     ) -> JSON:  # fmt: skip
-        unit = int(self._prices[price]["unit_amount"] or 0)
+        unit = int(self.prices[price]["unit_amount"] or 0)
         return {
             "id": f"il_{next(self._numbers)}",
             "amount": unit * quantity if amount is None else amount,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -9,7 +11,14 @@ from fractions import Fraction
 import pytest
 import sqlalchemy as sa
 
-from churnguard_pipelines.analytics.exchange import load_rates, operator_rates, set_operator_rate
+from churnguard_pipelines.analytics.exchange import (
+    import_published_rates,
+    load_rates,
+    operator_rates,
+    published_until,
+    set_operator_rate,
+)
+from churnguard_pipelines.analytics.published_rates import parse
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.store.database import Store
 
@@ -74,3 +83,92 @@ def test_what_is_no_currency_is_refused(store: Store, currency: str) -> None:
 def test_what_is_no_rate_is_refused(store: Store, rate: str) -> None:
     with pytest.raises(InvalidConfiguration, match="not possible"):
         set_operator_rate(store, FRIDAY, "usd", Decimal(rate))
+
+
+LAST = date(2026, 10, 30)  # of the history that is installed
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01" xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref">
+<gesmes:subject>Reference rates</gesmes:subject><Cube><Cube time="2026-11-03"><Cube currency="USD" rate="1.2"/>
+<Cube currency="JPY" rate="170.5"/></Cube><Cube time="2026-11-02"><Cube currency="USD" rate="1.19"/></Cube></Cube>
+</gesmes:Envelope>"""
+CSV = "Date,USD,JPY,CYP,\r\n2026-11-03,1.2,170.5,N/A,\r\n2026-11-02,1.19,N/A,N/A,\r\n"
+DAILY = "Date, USD, JPY, \n3 November 2026, 1.2, 170.5, \n"
+
+
+def zipped(*texts: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, text in enumerate(texts):
+            archive.writestr(f"eurofxref-{number}.csv", text)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [CSV.encode(), zipped(CSV), XML.encode(), b"\xef\xbb\xbf" + CSV.encode(), zipped(XML)]
+)
+def test_the_banks_files_in_all_their_forms(content: bytes) -> None:
+    assert sorted(parse(content, name="file")) == [
+        (date(2026, 11, 2), "usd", Decimal("1.19")),
+        (date(2026, 11, 3), "jpy", Decimal("170.5")),
+        (date(2026, 11, 3), "usd", Decimal("1.2")),
+    ]
+
+
+def test_a_days_own_file() -> None:
+    assert [rate.day for rate in parse(zipped(DAILY), name="file")] == [date(2026, 11, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "first line does not begin with Date"),
+        (b"Date,USD\n", "no rates"),
+        (b"Date,USD\n2026-11-03,0\n", "“0” is no rate"),
+        (b"Date,USD\n2026-11-03,-1\n", "no rate"),
+        (b"Date,USD\n2026-11-03,1e999999999\n", "no rate"),
+        (b"Date,USD\n03.11.2026,1\n", "“03.11.2026” is no day"),
+        (b"Date,USD\n2999-11-03,1\n", "yet to come"),
+        (b"Date,DOLLAR\n2026-11-03,1\n", "“DOLLAR” is no currency"),
+        (b"\xff\xfe\x00", "codec"),
+        (b"PK\x03\x04 cut", "zip"),
+        (zipped(CSV, CSV), "2 files"),
+        (zipped("x" * (65 << 20)), "larger than 64 MiB"),
+        (b"<!DOCTYPE html><html></html>", "document type"),
+        (b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><Cube time="2026-11-03">&b;</Cube>', "document type"),
+        (XML.encode()[:-30], "no element found|unclosed"),
+        (b"<html></html>", "no rates"),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_of_the_bank_is_refused_in_one_line(content: bytes, told: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=rf"(?s)no file of the European.*({told}).*eurofxref-hist") as error:
+        list(parse(content, name="file"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_import_goes_on_where_the_history_ends_and_keeps_what_was_before(store: Store) -> None:
+    """The history has to be there before a file of some days is, or it would never come."""
+    assert published_until(store) == LAST
+    assert import_published_rates(store, XML.encode(), name="file") == (3, date(2026, 11, 3))
+    rates = load_rates(store, ["eur", "usd"])
+    assert rates.rate("eur", "usd", date(2026, 11, 3)) == Fraction("1.2")
+    assert rates.rate("eur", "usd", FRIDAY) == Fraction("1.0411")
+    assert published_until(store) == date(2026, 11, 3)
+    import_published_rates(store, CSV.replace("1.2", "1.25").encode(), name="file")  # corrected by the bank
+    assert load_rates(store, ["eur", "usd"]).rate("eur", "usd", date(2026, 11, 4)) == Fraction("1.25")
+
+
+def test_a_published_rate_is_carried_within_its_limit_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the history ends, and where a currency was given up: rubles are not published since March 2022."""
+    set_operator_rate(store, FRIDAY, "ars", Decimal(1200))
+    rates = load_rates(store, ["eur", "usd", "rub", "ars"])
+    assert rates.rate("eur", "usd", date(2026, 11, 30)) == rates.rate("eur", "usd", LAST)
+    with pytest.raises(
+        InvalidConfiguration, match=r"usd before 2026-12-01 is of 2026-10-30.*31 days.*rates import http"
+    ):
+        rates.rate("eur", "usd", date(2026, 12, 1))
+    with pytest.raises(InvalidConfiguration, match="rub before 2025-02-28 is of 2022-03-01"):
+        rates.rate("eur", "rub", FRIDAY)
+    assert rates.rate("eur", "ars", LAST) == 1200  # an operator's holds until the next
+    monkeypatch.setattr(store.settings, "rates_carried_days", 4)
+    with pytest.raises(InvalidConfiguration, match="at most 4 days"):
+        load_rates(store, ["eur", "usd"]).rate("eur", "usd", date(2026, 11, 4))

@@ -195,10 +195,9 @@ def test_it_begins_with_its_first_payment(books: Billing) -> None:
     assert endings(books.mrr("2025-10-15")) == {"2025-10": 1000}
 
 
-@pytest.mark.parametrize("status", ["past_due", "unpaid"])
-def test_who_does_not_pay_counts_until_the_end(books: Billing, status: str) -> None:
+def test_who_is_late_counts_until_the_end(books: Billing) -> None:
     books.price("p", 1000)
-    books.subscription("sub_1", ("si_1", "p", 1), start="2025-10-10", status=status)
+    books.subscription("sub_1", ("si_1", "p", 1), start="2025-10-10", status="past_due")
     books.periods("si_1", "p", 1, "2025-10-10", "2025-11-10")
     books.periods("si_1", "p", 1, "2025-11-10", "2025-12-10", status="open")
     books.periods("si_1", "p", 1, "2025-12-10", "2026-01-10", status="uncollectible")
@@ -299,7 +298,7 @@ def test_what_the_customer_has_off_everything_counts_before_and_after_the_first_
     assert set(endings(books.mrr()).values()) == {500}
 
 
-def test_usage_and_tiers_are_not_recurring(books: Billing) -> None:
+def test_usage_is_not_recurring_and_tiers_that_are_not_known_are_named(books: Billing) -> None:
     books.price("calls", 3, usage="metered")
     books.price("tiered", None)
     books.price("p", 1000)
@@ -307,7 +306,9 @@ def test_usage_and_tiers_are_not_recurring(books: Billing) -> None:
     for start, end in (("2025-10-01", "2025-11-01"), ("2025-11-01", "2025-12-01")):
         lines = [books.line(f"si_{n}", price, 700, start, end) for n, price in ((2, "calls"), (3, "tiered"))]
         books.invoice(start, books.line("si_1", "p", 1, start, end), *lines)
-    assert set(endings(books.mrr()).values()) == {1000}
+    report = books.mrr()
+    assert set(endings(report).values()) == {1000}
+    assert [each.problem for each in report.unvalued] == ["the price tiered has no amount for a unit"]
 
 
 @pytest.mark.parametrize(

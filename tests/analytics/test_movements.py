@@ -55,10 +55,37 @@ def test_each_step_is_rounded_half_up() -> None:
     assert carried == [1, 2, 1, 1, 3, 2]  # 0.5; 1 + 0.5; 2 × 1/2; …; 1 + 1.5; 3 × 3/4
 
 
-def test_a_customer_who_changes_the_currency_is_not_new_again() -> None:
+def test_a_customer_who_changes_the_currency_moves_once() -> None:
+    """Only in each currency does it leave and enter."""
+    rates = {"eur": Fraction("1.1"), "usd": Fraction(1)}
+    adding = Totals(MONTHS, "usd", rates, lambda currency, month: rates[currency])
+    list(adding.add({"eur": [10_000, 0, 0, 0, 0, 0], "usd": [0, 12_000, 12_000, 0, 0, 0]}))
+    assert [moved(row) for row in adding.movements[:4]] == [
+        {"new": 11_000}, {"expansion": 1000}, {}, {"churn": -12_000},
+    ]  # fmt: skip
+    assert [moved(row) for row in adding.by_currency if row.month == MONTHS[1]] == [
+        {"churn": -10_000}, {"reactivation": 12_000},
+    ]  # fmt: skip
+
+
+def test_a_customer_of_two_currencies_moves_once_a_month() -> None:
     adding = totals(Fraction(1), "usd", "gbp")
-    list(adding.add({"usd": [100, 0, 0, 0, 0, 0], "gbp": [0, 80, 80, 80, 80, 80]}))
-    assert moved(adding.movements[1]) == {"churn": -100, "reactivation": 80}
+    list(adding.add({"usd": [100, 150, 150, 0, 0, 0], "gbp": [0, 0, 30, 0, 0, 70]}))
+    assert [moved(row) for row in adding.movements] == [
+        {"new": 100}, {"expansion": 50}, {"expansion": 30}, {"churn": -180}, {}, {"reactivation": 70},
+    ]  # fmt: skip
+    other = totals(Fraction(1), "usd", "gbp")
+    list(other.add({"usd": [100, 60, 0, 0, 0, 0], "gbp": [50, 90, 90, 90, 90, 90]}))
+    assert [moved(row) for row in other.movements[:3]] == [{"new": 150}, {}, {"contraction": -60}]
+
+
+def test_what_is_paused_is_told_apart_from_what_is_lost() -> None:
+    adding = totals(Fraction(2))
+    list(adding.add({"usd": [100, 60, 0, 70, 30, 30]}, {"usd": [0, 40, 90, 30, 30, 0]}))
+    assert [(moved(row), row.paused, row.resumed) for row in adding.movements] == [
+        ({"new": 200}, 0, 0), ({"contraction": -80}, -80, 0), ({"churn": -120}, -100, 0),
+        ({"reactivation": 140}, 0, 120), ({"contraction": -80}, 0, 0), ({}, 0, 0),
+    ]  # fmt: skip
 
 
 LIVES = st.lists(

@@ -12,8 +12,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from churnguard_pipelines.analytics.evidence import Billed, Discount, Evidence, Invoiced, Item, Version
-from churnguard_pipelines.analytics.subscriptions import mrr_before, timeline
+from churnguard_pipelines.analytics.evidence import Billed, Evidence, Invoiced, Version
+from churnguard_pipelines.analytics.pricing import Discount, Item
+from churnguard_pipelines.analytics.subscriptions import timeline, worth_before
 
 DAY = 86_400_000
 PERIOD = 30 * DAY
@@ -152,6 +153,6 @@ def test_what_is_told_is_what_was(
     if not life.seen:
         life.first_sync()
     segments = timeline(life.evidence, life.now + DAY)
-    told = mrr_before(segments, (instant + 1 for instant, _ in life.worth))
+    told = (each.mrr for each in worth_before(segments, (instant + 1 for instant, _ in life.worth)))
     assert list(zip((instant for instant, _ in life.worth), told, strict=True)) == life.worth
     assert all(before[1:] != after[1:] for before, after in pairwise(segments))

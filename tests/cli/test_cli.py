@@ -16,11 +16,14 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
+from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.ledger import latest_sync
+from churnguard_pipelines.store.organizations import add_organization, get_organization
+from tests.connectors.standin import stand_in
 
 KEY = "rk_sandbox_acme"
 PATIENCE_SECONDS = 120
@@ -248,6 +251,31 @@ def test_a_rate_is_set_by_an_operator(shell: Shell, store: Store) -> None:
 )
 def test_a_rate_that_cannot_be_is_refused(shell: Shell, currency: str, rate: str, told: str) -> None:
     assert told in shell.fails("rates", "set", "2026-01-31", currency, rate)
+
+
+def test_what_is_unpaid_is_churn_unless_the_organization_says_otherwise(shell: Shell, store: Store) -> None:
+    add_organization(store, Organization(organization_id="tailspin", name="Tailspin"))
+    assert not get_organization(store, "tailspin").unpaid_counts
+    assert "counts until it ends" in shell.succeeds("organizations", "set", "tailspin", "--unpaid-counts")
+    assert get_organization(store, "tailspin").unpaid_counts
+    assert "is churn" in shell.succeeds("organizations", "set", "tailspin", "--unpaid-is-churn")
+    assert not get_organization(store, "tailspin").unpaid_counts
+    assert "there is no organization" in shell.fails("organizations", "set", "nobody", "--unpaid-counts")
+
+
+def test_the_banks_rates_are_imported_from_a_file_and_from_an_address(
+    shell: Shell, store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "eurofxref-hist.csv"
+    file.write_text("Date,USD,JPY\n2026-11-03,1.2,170.5\n")
+    assert shell.succeeds("rates", "import", str(file)).startswith("2 rates until 2026-11-03 from ")
+    with stand_in() as bank:
+        bank.says["/eurofxref.json"] = [{"rates": {}}]
+        told = shell.fails("rates", "import", f"{bank.url}/eurofxref.json")
+        gone = shell.fails("rates", "import", f"{bank.url}:1/")
+    assert "is no file of the European Central Bank's reference rates" in told
+    assert "there is no host" in gone
+    assert "cannot be read: No such file" in shell.fails("rates", "import", str(tmp_path / "other.csv"))
 
 
 def test_env_exports_what_the_plain_dagster_command_needs_and_not_the_key(shell: Shell, store: Store) -> None:

@@ -185,7 +185,14 @@ def test_the_order_of_states_survives_the_thousandth_event_of_a_stretch(store: S
 
 
 def subscription(status: str, id: str = "sub_x") -> dict[str, Any]:
-    return {"id": id, "object": "subscription", "created": CREATED, "status": status, "items": listing()}
+    return {
+        "id": id,
+        "object": "subscription",
+        "created": CREATED,
+        "status": status,
+        "items": listing(),
+        "discounts": [],
+    }
 
 
 def test_an_event_without_its_object_fails_its_object_only(store: Store, stripe: StandIn) -> None:

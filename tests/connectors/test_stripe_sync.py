@@ -32,7 +32,7 @@ def test_the_first_sync_brings_every_record_of_every_object_unaltered(
         sent = {record["id"]: record for record in world.account("acme").objects(path_of(name))}
         stored = live(store, name)
         assert stored.keys() == sent.keys(), name
-        if name in ("subscriptions", "invoices", "events"):
+        if name in ("prices", "coupons", "subscriptions", "invoices", "events"):
             continue  # read with expansions and completed lists, or with a payload as of its time: see below
         for key, row in stored.items():
             assert difference(item, row, sent[key]) == {}, (name, key)

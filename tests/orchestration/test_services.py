@@ -131,6 +131,14 @@ def _database(provider: str, where: dict[str, str]) -> IntegrationConfiguration:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _rates_of_any_age() -> Iterator[None]:
+    """Of all processes: the businesses live now, and the exchange rates that are installed end some day."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
+        yield
+
+
 @pytest.fixture(scope="module")
 def installation(
     tmp_path_factory: pytest.TempPathFactory, products: dict[str, dict[str, str]]

@@ -42,7 +42,8 @@ def test_objects_are_as_published(world: Sandbox, path: str) -> None:
     everything = {"status": "all"} if path == "subscriptions" else {}
     with client(world, "rk_sandbox_globex") as api:
         objects = read_all(api, f"/v1/{path}", **everything)
-        expanded = api.get(f"/v1/{path}", params={"limit": 20, "expand[]": "data.discounts"}).json()["data"]
+        asked = ["data.discounts", "data.tiers", "data.currency_options", "data.applies_to"]
+        expanded = api.get(f"/v1/{path}", params={"limit": 100, "expand[]": asked}).json()["data"]
     assert objects, f"the business has no {path}"
     for each in [*objects[:: max(1, len(objects) // 60)], *expanded]:
         judge(SCHEMAS[path]).validate(each)
@@ -58,6 +59,12 @@ def test_events_carry_objects_as_published(world: Sandbox) -> None:
         if event["api_version"] == CURRENT and seen[kind] <= 15:
             judge(kind).validate(event["data"]["object"])
     assert {"customer", "subscription", "invoice", "charge", "payment_intent", "payout", "coupon"} <= seen.keys()
+
+
+def test_nothing_is_expanded_deeper_than_four_levels(world: Sandbox) -> None:
+    with client(world) as api:
+        refused = api.get("/v1/subscriptions", params={"expand[]": "data.items.data.price.tiers"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "property_expansion_max_depth")
 
 
 def test_the_account_and_its_balance_are_as_published(world: Sandbox) -> None:

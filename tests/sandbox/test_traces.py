@@ -63,19 +63,32 @@ class Told:
             return 0
         items = [(prices[price], quantity) for price, quantity in self.items(at).values()]
         licensed = [entry for entry in items if entry[0]["recurring"]["usage_type"] == "licensed"]
-        total = Fraction(sum(price["unit_amount"] * quantity for price, quantity in licensed))
         active = [
             coupons[discount["source"]["coupon"]]
             for discount in self.discounts.values()
             if discount["start"] < at and (discount["end"] is None or at <= discount["end"])
         ]
         recurring = [coupon for coupon in active if coupon["duration"] != "once"]
-        for coupon in recurring:
-            total *= 1 - Fraction(str(coupon["percent_off"] or 0)) / 100
+        total = Fraction(0)
+        for price, quantity in licensed:
+            left = Fraction(cost(price, quantity))
+            for coupon in recurring:
+                if price["product"] in coupon.get("applies_to", {}).get("products", [price["product"]]):
+                    left *= 1 - Fraction(str(coupon["percent_off"] or 0)) / 100
+            total += left
         for coupon in recurring:
             total = max(Fraction(0), total - (coupon["amount_off"] or 0))
         months = MONTHS[licensed[0][0]["recurring"]["interval"]] if licensed else 1
         return int(total / months + Fraction(1, 2))
+
+
+def cost(price: Object, quantity: int) -> int:
+    """By the tier that the quantity is in, or by the package."""
+    if price["billing_scheme"] == "tiered":
+        tiers = [tier for tier in price["tiers"] if tier["up_to"] is None or quantity <= tier["up_to"]]
+        return int(tiers[0]["unit_amount"] * quantity)
+    package = (price["transform_quantity"] or {"divide_by": 1})["divide_by"]
+    return int(price["unit_amount"] * -(-quantity // package))
 
 
 def tell(sandbox: Sandbox, account: str) -> tuple[list[Told], dict[str, Object], dict[str, Object]]:
@@ -107,8 +120,9 @@ def tell(sandbox: Sandbox, account: str) -> tuple[list[Told], dict[str, Object],
                 told[details["subscription"]].hear(
                     pending["period"]["start"], details["subscription_item"], price, pending["quantity"], True, sign
                 )
-        prices = {price["id"]: price for price in read_all(api, "/v1/prices")}
-        coupons = {coupon["id"]: coupon for coupon in read_all(api, "/v1/coupons")}
+        prices = {price["id"]: price for price in read_all(api, "/v1/prices", **{"expand[]": "data.tiers"})}
+        restricted = {"expand[]": "data.applies_to"}
+        coupons = {coupon["id"]: coupon for coupon in read_all(api, "/v1/coupons", **restricted)}
     return list(told.values()), prices, coupons
 
 

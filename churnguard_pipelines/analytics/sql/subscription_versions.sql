@@ -1,5 +1,6 @@
 -- Every kept version of every subscription of the organization, oldest first within a subscription.
--- Instants are epoch milliseconds; an item is [unit amount, quantity, interval, interval count, usage type].
+-- Instants are epoch milliseconds; an item is [id, quantity, price, discounts, tax rates]. Its price has its tiers and
+-- its options in other currencies where the list of prices told them.
 SELECT integration_id,
        id AS subscription,
        customer,
@@ -12,13 +13,20 @@ SELECT integration_id,
        (extract(epoch FROM trial_end) * 1000)::bigint AS trial_end,
        (extract(epoch FROM ended_at) * 1000)::bigint AS ended,
        pause_collection IS NOT NULL AND pause_collection <> 'null' AS paused,
-       (SELECT jsonb_agg(jsonb_build_array(coalesce(item #>> '{price,unit_amount_decimal}', item #>> '{price,unit_amount}'),
-                                           coalesce((item ->> 'quantity')::bigint, 0),
-                                           item #>> '{price,recurring,interval}',
-                                           (item #>> '{price,recurring,interval_count}')::int,
-                                           item #>> '{price,recurring,usage_type}') ORDER BY position)
+       coalesce(cancellation_details ->> 'reason' = 'payment_failed', false) AS failed,
+       coalesce((extra #>> '{automatic_tax,enabled}')::boolean, false) AS automatic_tax,
+       extra -> 'default_tax_rates' AS tax_rates,
+       (SELECT jsonb_agg(jsonb_build_array(item ->> 'id', coalesce((item ->> 'quantity')::bigint, 0),
+                                           (item -> 'price') || coalesce(listed_price.options, '{}'),
+                                           item -> 'discounts', item -> 'tax_rates') ORDER BY position)
           FROM jsonb_array_elements(CASE WHEN jsonb_typeof(items) = 'array' THEN items END)
-               WITH ORDINALITY AS listed (item, position)) AS items,
+               WITH ORDINALITY AS listed (item, position)
+          LEFT JOIN LATERAL (
+               SELECT jsonb_strip_nulls(jsonb_build_object('tiers', tiers, 'currency_options', currency_options)) AS options
+                 FROM raw.stripe_prices AS price
+                WHERE price.organization_id = :organization_id
+                  AND price.integration_id = stripe_subscriptions_versions.integration_id
+                  AND price.id = item #>> '{price,id}') AS listed_price ON true) AS items,
        discounts
   FROM raw.stripe_subscriptions_versions
  WHERE organization_id = :organization_id AND customer IS NOT NULL
