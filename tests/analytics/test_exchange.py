@@ -104,7 +104,9 @@ def zipped(*texts: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content", [CSV.encode(), zipped(CSV), XML.encode(), b"\xef\xbb\xbf" + CSV.encode(), zipped(XML)]
+    "content",
+    [CSV.encode(), zipped(CSV), XML.encode(), b"\xef\xbb\xbf" + CSV.encode(), zipped(XML)],
+    ids=["CSV", "zipped CSV", "XML", "CSV with a mark of its encoding", "zipped XML"],
 )
 def test_the_banks_files_in_all_their_forms(content: bytes) -> None:
     assert sorted(parse(content, name="file")) == [
@@ -131,15 +133,23 @@ def test_a_days_own_file() -> None:
         (b"Date,DOLLAR\n2026-11-03,1\n", "“DOLLAR” is no currency"),
         (b"\xff\xfe\x00", "codec"),
         (b"PK\x03\x04 cut", "zip"),
-        (zipped(CSV, CSV), "2 files"),
-        (zipped("x" * (65 << 20)), "larger than 64 MiB"),
         (b"<!DOCTYPE html><html></html>", "document type"),
         (b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><Cube time="2026-11-03">&b;</Cube>', "document type"),
         (XML.encode()[:-30], "no element found|unclosed"),
         (b"<html></html>", "no rates"),
     ],
+    ids=lambda value: value[:40],
 )  # fmt: skip
 def test_what_is_no_file_of_the_bank_is_refused_in_one_line(content: bytes, told: str) -> None:
+    _is_refused(content, told)
+
+
+def test_an_archive_of_several_files_or_of_too_much_is_refused() -> None:
+    _is_refused(zipped(CSV, CSV), "2 files")
+    _is_refused(zipped("x" * (65 << 20)), "larger than 64 MiB")
+
+
+def _is_refused(content: bytes, told: str) -> None:
     with pytest.raises(InvalidConfiguration, match=rf"(?s)no file of the European.*({told}).*eurofxref-hist") as error:
         list(parse(content, name="file"))
     assert "\n" not in str(error.value)
