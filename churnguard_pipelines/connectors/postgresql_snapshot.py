@@ -111,7 +111,8 @@ class PostgreSQLSnapshot(Snapshot):
         found = self._found[table.object]
         kind = next(item.type for item in table.columns if item.name == column)
         name = Identifier(column)
-        where, past = SQL("true").format(), SQL("")
+        where = SQL("true").format()
+        past: Composable = SQL("")
         if kind in MOMENTS:
             past = SQL(" FILTER (WHERE {} <= pg_catalog.now())").format(name)
         if after is not None:

@@ -110,18 +110,23 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@pytest.fixture
+def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_lane, "QUIET", 0.3)
+
+
 @settings(
     max_examples=200 if SOAK else 10, deadline=None, derandomize=not SOAK, print_blob=True,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 @given(schema=st.lists(tables, min_size=1, max_size=3), steps=steps)
+@pytest.mark.usefixtures("soon_quiet")
 @pytest.mark.slow
 @pytest.mark.timeout(5400 if SOAK else 300)
 def test_a_mirror_equals_its_source_or_its_table_is_stopped_with_a_reason(
     store: Store, register: Register, source: Source, schema: list[Table], steps: list[tuple[str, int, int]]
 ) -> None:
-    change_lane.QUIET = 0.3
     name = f"s{next(_schemas)}"
     source.execute(f"CREATE SCHEMA {name}; SET search_path = {name}")
     source.execute("CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (a int, b text)")
