@@ -56,6 +56,7 @@ NAMES = (
     "x" * 63,
 )
 TABLE = "%(version)s {raw} \"'"
+OBJECT = '"%(version)s {raw} ""\'"'  # what a name with a quote is called, as in SQL
 KEY = Identifier(NAMES[0])
 
 
@@ -67,7 +68,7 @@ def test_a_name_is_just_a_name(store: Store, register: Register, source: psycopg
     first, second = ([f"{row} {place}" for place, _ in enumerate(NAMES)] for row in (1, 2))
     put(source, first)
     report = sync(store)
-    assert statuses(report) == {TABLE: "succeeded"}, report.objects[TABLE].error
+    assert statuses(report) == {OBJECT: "succeeded"}, report.objects[OBJECT].error
     assert in_the_warehouse(store) == [first]
 
     put(source, second)
@@ -75,7 +76,7 @@ def test_a_name_is_just_a_name(store: Store, register: Register, source: psycopg
     source.execute(SQL("UPDATE {} SET {} = '%(kind)s'").format(Identifier(TABLE), Identifier("%(version)s")) + of_first)
     source.execute(SQL("DELETE FROM {} WHERE {} = '2 0'").format(Identifier(TABLE), KEY))
     report = sync(store)
-    assert statuses(report) == {TABLE: "succeeded"}, report.objects[TABLE].error
+    assert statuses(report) == {OBJECT: "succeeded"}, report.objects[OBJECT].error
     assert in_the_warehouse(store) == [[*first[:2], "%(kind)s", *first[3:]]]
 
 
