@@ -36,6 +36,9 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
 MOST_RELATIONS = 100_000
+FIRST_WORD_SECONDS = 20.0
+"""A server hands a transaction over when it has read all of it, and says before how far it is only where it has nothing
+left to read: that it has not said anything yet does not mean that there is nothing."""
 SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
 
 
@@ -173,6 +176,7 @@ class PostgreSQLChanges(ChangeLog):
             self._objects = self._known_by_number()
             self._check_slot()
             self._stream = self._start()
+            self._first_word_until = time.monotonic() + FIRST_WORD_SECONDS
         except BaseException:
             self._side.close()
             raise
@@ -215,7 +219,9 @@ class PostgreSQLChanges(ChangeLog):
                     self._at = self._stream.sent  # everything up to here was read, and nothing of it is ours
                 if not changes and self._at > before:
                     return ChangeBatch({"lsn": lsn(self._at)})
-                if (left := deadline - time.monotonic()) <= 0:
+                heard = changes or self._stream.sent
+                until = deadline if heard else max(deadline, self._first_word_until)
+                if (left := until - time.monotonic()) <= 0:
                     return self._batch(changes, whole=False) if changes else None
                 with translated(self._integration):
                     self._stream.wait(left)

@@ -39,7 +39,7 @@ class ActiveSync:
 
     @property
     def waits(self) -> bool:
-        return not self.ends.running()
+        return not (self.ends.running() or self.ends.done())
 
 
 class SyncQueue:
