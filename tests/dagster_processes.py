@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from churnguard_pipelines.connectors.webhook_session import KIND
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store import sessions
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 from tests.waiting import wait_for
 
 
@@ -57,7 +57,7 @@ class Dagster:
         assert self._code_server is not None
         killed = 0
         with suppress(ChurnGuardError, psutil.NoSuchProcess):
-            if sessions.ages(self._store, KIND):
+            if sessions.ages(self._store, WEBHOOKS):
                 for process in psutil.Process(self._code_server.pid).children(recursive=True):
                     if any("spawn_main" in word for word in process.cmdline()):
                         process.kill()

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, as_completed
 from functools import partial
 
-from churnguard_pipelines.connectors.change_session import look_at
+from churnguard_pipelines.connectors.change_lane import lane_of, load_checkpoint
+from churnguard_pipelines.connectors.database_sync import opened_database
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.store import catalogue
 from churnguard_pipelines.store.database import Store
 
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # of all organizations and of each
@@ -21,6 +24,17 @@ ASKED_IN_A_LOOK = 200
 LOOK = 5.0  # seconds; Dagster gives a sensor 60
 
 _log = logging.getLogger(__name__)
+
+
+def look_at(store: Store, integration: IntegrationConfiguration) -> Lag | None:
+    """How far behind it is; remembered, too. None before its first sync. Raises what the connector does."""
+    checkpoint = load_checkpoint(store, lane_of(integration))
+    if checkpoint is None:
+        return None
+    with opened_database(store, integration) as connector:
+        lag = connector.lag(checkpoint.position)
+    catalogue.set_lag(store, integration, lag)
+    return lag
 
 
 class LagProbes:

@@ -1,7 +1,9 @@
 """Warm sessions as Dagster sees them: when one is to be asked for, and what it tells of its work."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -13,9 +15,9 @@ from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, key_of
 from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store import sessions
 from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.syncing.session import HAND_OVER, LaneKind
 
 TELL_EVERY = 60.0
-SUCCESSOR_BEFORE_END = 60.0
 STARTS_WITHIN = timedelta(minutes=3)
 """What has not begun after this will not; another one is asked for."""
 
@@ -64,25 +66,37 @@ class Diary:
             )
 
 
-def session_request(
-    instance: dg.DagsterInstance, kind: str, job: str, max_age: float, waits: Callable[[], Mapping[str, str] | None]
-) -> dg.RunRequest | dg.SkipReason:
-    """A session of this kind, if none works or the one that works is about to end, and something waits.
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """``lanes``: how many have work; ``tags``: of the runs that are asked for, saying what waits."""
 
-    ``waits``: tags that say what does, None if nothing; asked only if no session works.
+    lanes: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def session_requests(
+    instance: dg.DagsterInstance, kind: type[LaneKind], job: str, backlog: Callable[[int], Backlog], name: str = ""
+) -> dg.SensorResult:
+    """As many sessions of this kind as the backlog warrants, less those that work or are about to begin; one that is
+    about to end has a successor, whatever waits: they overlap, which the leases make harmless.
+
+    ``backlog`` is given how many work; ``name``: of this kind of session, where kinds of one class have their own.
     """
-    ages = sessions.ages(current_store(), kind)
-    if any(age < max_age - SUCCESSOR_BEFORE_END for age in ages.values()):
-        return dg.SkipReason("A session is working.")
-    if _starting(instance, job):
-        return dg.SkipReason("A session is about to begin.")
-    if ages:
-        return dg.RunRequest()  # overlaps with the one that is about to end; the checkpoints make that harmless
-    tags = waits()
-    return dg.SkipReason("Nothing waits.") if tags is None else dg.RunRequest(tags=dict(tags))
+    ages = sessions.ages(current_store(), name or kind.name)
+    working = sum(age < kind.max_age - HAND_OVER for age in ages.values())
+    starting = _starting(instance, job)
+    found = backlog(working)
+    warranted = min(math.ceil(found.lanes / kind.lanes_each), kind.most_sessions)
+    missing = max(warranted, 1 if ages else 0) - working - starting
+    if missing > 0:
+        return dg.SensorResult([dg.RunRequest(tags=dict(found.tags)) for _ in range(missing)])
+    if working:
+        return dg.SensorResult(skip_reason=f"Working: {working}.")
+    return dg.SensorResult(skip_reason="A session is about to begin." if starting else "Nothing waits.")
 
 
-def _starting(instance: dg.DagsterInstance, job: str) -> bool:
+def _starting(instance: dg.DagsterInstance, job: str) -> int:
+    """Runs that were asked for and have not begun their session yet."""
     runs = instance.get_runs(
         dg.RunsFilter(
             job_name=job,
@@ -95,4 +109,4 @@ def _starting(instance: dg.DagsterInstance, job: str) -> bool:
             created_after=datetime.now(UTC) - STARTS_WITHIN,
         )
     )
-    return any(not sessions.known(current_store(), run.run_id) for run in runs)
+    return sum(not sessions.known(current_store(), run.run_id) for run in runs)

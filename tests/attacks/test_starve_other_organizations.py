@@ -21,20 +21,11 @@ import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
-from churnguard_pipelines.connectors import change_session, lag_probes
+from churnguard_pipelines.connectors import lag_probes
 from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY, IN_ALL, LONG_TRANSACTIONS_EACH, MOST_EACH
-from churnguard_pipelines.connectors.change_session import (
-    BUSY_TURN,
-    END_WITHIN,
-    QUIET_TURN,
-    ChangeSession,
-    followed_integrations,
-)
 from churnguard_pipelines.connectors.database_sync import CHANGES
 from churnguard_pipelines.connectors.lag_probes import LOOK, LagProbes
 from churnguard_pipelines.connectors.sync import opened
-from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
-from churnguard_pipelines.connectors.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
@@ -44,6 +35,9 @@ from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
+from churnguard_pipelines.syncing.session import END_WITHIN, Session
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS, Inboxes
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.connectors.mirrors import mirrored, running, sync
@@ -99,7 +93,7 @@ def test_a_hundred_silent_databases_leave_a_lane_for_somebody_s_one(
         for number in range(3):
             source.execute(f"INSERT INTO users VALUES ({number}, 'u')")
             wait_for(lambda number=number: len(mirrored(store, "users", "id")) == number + 1)  # type: ignore[misc]
-    assert silent.callers < change_session.MOST_LANES
+    assert silent.callers < ChangeLogs.at_once
 
 
 def test_a_session_ends_on_time_though_sources_hang(
@@ -115,7 +109,7 @@ def test_a_session_of_webhooks_ends_on_time_though_a_provider_hangs(store: Store
     integration = configuration("evil", organization_id="evil", base_url=f"http://127.0.0.1:{silent.port}")
     add_integration(store, integration, actor="test")
     _deliver(store, "evil", "evil", 2)
-    program = SESSION.replace("change_session", "webhook_session").replace("ChangeSession", "WebhookSession")
+    program = SESSION.replace("syncing.changes", "syncing.webhooks").replace("ChangeLogs", "Inboxes")
     _ends_on_time(store, program.replace("linger=600", "linger=600, max_age=3"), silent)
     assert sessions.ages(store, WEBHOOKS) == {}
 
@@ -137,84 +131,6 @@ def _ends_on_time(store: Store, program: str, silent: Silent) -> None:
     finally:
         process.kill()
         process.wait()
-
-
-class Turns(ChangeSession):
-    """A session whose readers do nothing but have their turns."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, "turns")
-        self.begun: Counter[str] = Counter()
-        self.deaf = threading.Event()
-
-    def look(self) -> set[str]:
-        """What it does every few seconds; returns who has their turn then."""
-        self._begin_readers()
-        return {name for name, reader in self._readers.items() if not reader.stop.is_set()}
-
-    def pass_time(self, seconds: float) -> None:
-        for reader in self._readers.values():
-            reader.begun -= seconds
-            reader.active -= seconds
-
-    def keep_busy(self, seconds: float) -> None:
-        for reader in self._readers.values():
-            reader.begun -= seconds
-
-    def _follow(self, reader: Any) -> None:
-        self.begun[reader.integration.integration_id] += 1
-        reader.stop.wait(60)
-        if "deaf" in reader.integration.integration_id:
-            self.deaf.wait(60)
-
-
-@pytest.fixture
-def turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
-    monkeypatch.setattr(change_session, "MOST_LANES", 4)
-    session = Turns(store)
-    yield session
-    session.deaf.set()
-    session._end_readers()
-
-
-def owners(names: set[str]) -> Counter[str]:
-    return Counter(name.rpartition("-")[0] for name in names)
-
-
-@pytest.mark.parametrize("pass_time", [Turns.pass_time, Turns.keep_busy])
-def test_every_lane_has_its_turn_quiet_or_busy(store: Store, turns: Turns, pass_time: Any) -> None:
-    lanes = _followed(store, "many", 11, 1)
-    for _ in range(4):
-        assert len(turns.look()) == 4
-        pass_time(turns, max(QUIET_TURN, BUSY_TURN) + 1)
-        turns.look()  # those that had it are told to end
-        for reader in turns._readers.values():
-            if reader.stop.is_set() and reader.thread is not None:
-                reader.thread.join(10)
-    assert turns.begun.keys() == {each.integration_id for each in lanes}
-
-
-def test_whoever_comes_later_gets_as_many_lanes_at_once(store: Store, turns: Turns) -> None:
-    _followed(store, "early", 9, 1)
-    assert owners(turns.look()) == {"early": 4}
-    _followed(store, "late", 9, 1)
-    assert owners(turns.look()) == {"early": 2, "late": 2}
-    _followed(store, "last", 1, 1)
-    assert owners(turns.look())["last"] == 1
-
-
-def test_hanging_gets_nobody_more_lanes(store: Store, turns: Turns) -> None:
-    """Their threads do not end when they should; they count for their organization until they do."""
-    _followed(store, "deaf", 9, 1)
-    assert owners(turns.look()) == {"deaf": 4}
-    _followed(store, "fine", 9, 1)
-    begun = []
-    for _ in range(6):
-        turns.pass_time(BUSY_TURN + 1)
-        turns.look()
-        begun.append(owners(set(turns.begun)))
-    assert {each["deaf"] for each in begun} == {6}, "two more when the first four were to end, and never again"
-    assert begun[-1]["fine"] >= 4
 
 
 def test_memory_is_shared_out_among_lanes() -> None:
@@ -271,7 +187,8 @@ def test_a_tick_of_the_sensor_ends_though_sources_are_silent(
         began = time.monotonic()
         asked.append(changes_waiting(dg.build_sensor_context(instance=instance)))
         assert time.monotonic() - began < LOOK + 10
-    assert any(isinstance(each, dg.RunRequest) and "acme-db" in each.tags["churnguard/behind"] for each in asked)
+    requests = [request for each in asked for request in each.run_requests or []]
+    assert any("acme-db" in each.tags["churnguard/behind"] for each in requests)
     assert silent.callers <= lag_probes.ASKED_AT_ONCE_EACH
 
 
@@ -330,14 +247,15 @@ def test_events_that_hang_at_their_provider_leave_others_theirs(
     add_integration(store, configuration("acme-stripe", base_url="http://127.0.0.1:9"), actor="test")
     for name in names:
         _deliver(store, "evil", name, 2)
-    session = WebhookSession(store, "session", linger=30)
+    session = Session(store, "session", Inboxes(store), linger=30)
     thread = threading.Thread(target=session.run)
     thread.start()
     try:
-        wait_for(lambda: silent.callers >= LANES_AT_ONCE_EACH)
+        assert Inboxes.at_once_each is not None
+        wait_for(lambda: silent.callers >= Inboxes.at_once_each)
         _deliver(store, "acme", "acme-stripe", 1)
         wait_for(lambda: "acme-stripe" not in {item.lane.integration_id for item in inbox.waiting(store)}, 30)
-        assert silent.callers == LANES_AT_ONCE_EACH
+        assert silent.callers == Inboxes.at_once_each
     finally:
         session.stop()
         began = time.monotonic()

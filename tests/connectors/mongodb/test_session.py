@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from churnguard_pipelines.connectors.change_session import look_at
+from churnguard_pipelines.connectors.lag_probes import look_at
 from churnguard_pipelines.store.catalogue import get_lag
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
