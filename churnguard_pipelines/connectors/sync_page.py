@@ -13,6 +13,7 @@ from churnguard_pipelines.errors import (
     CircuitOpen,
     RateLimited,
     SourceChanged,
+    Stopped,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.store import ledger
@@ -67,11 +68,11 @@ def each_object(
             ledger.set_object(store, sync_id, name, status="succeeded", calls=new_calls())
         except ChurnGuardError as error:
             ledger.set_object(store, sync_id, name, status="failed", error=said(error), calls=new_calls())
-            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
+            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
                 return error
         except Exception as error:
             _log.exception("%s of %s ended unexpectedly", name, sync_id)
-            ledger.set_object(store, sync_id, name, status="failed", error=said(_unforeseen(error)), calls=new_calls())
+            ledger.set_object(store, sync_id, name, status="failed", error=said(failure_of(error)), calls=new_calls())
         finally:
             on_object(name)
     return None
@@ -83,14 +84,17 @@ def said(error: ChurnGuardError) -> str:
 
 def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
     """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
-    failure = _unforeseen(error)
+    failure = failure_of(error)
     for name, item in ledger.get_sync(store, sync_id).objects.items():
         if item.status == "running":
             ledger.set_object(store, sync_id, name, status="failed", error=said(failure))
     _finish(store, integration, sync_id, failure)
 
 
-def _unforeseen(error: BaseException) -> ChurnGuardError:
+def failure_of(error: BaseException) -> ChurnGuardError:
+    """The error itself, or what is said of one that nobody foresaw."""
+    if isinstance(error, ChurnGuardError):
+        return error
     return ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
 
 

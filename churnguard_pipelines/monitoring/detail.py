@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.drift import list_drift
-from churnguard_pipelines.store.ledger import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ownership import of_integration
+from churnguard_pipelines.store.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.tables import sync_objects, syncs
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.monitoring.health import Health, judge
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import is_alive
+from churnguard_pipelines.store.sync_states import is_alive
 from churnguard_pipelines.store.tables import sync_objects, syncs
 
 TREND_DAYS = 30

@@ -4,7 +4,7 @@ import dagster as dg
 
 from churnguard_pipelines.connectors.lag_probes import LagProbes
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.sessions import Backlog, Diary, session_requests
+from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
 from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
 from churnguard_pipelines.syncing.session import Session
 
@@ -14,10 +14,9 @@ _PROBES = LagProbes()
 
 @dg.op
 def follow_changes(context: dg.OpExecutionContext) -> None:
-    diary = Diary(context, "Changed in the source")
-    store = current_store()
-    Session(store, context.run.run_id, ChangeLogs(store), on_worked=diary.note).run()
-    diary.tell()
+    store, told = current_store(), Materializer(context, "Changed in the source")
+    Session(store, context.run.run_id, ChangeLogs(store), on_worked=told.worked).run()
+    told.tell()
 
 
 @dg.job(
@@ -36,7 +35,7 @@ def change_session() -> None:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for a session when a database has changed and none follows it, and for more if there are many.",
 )
-def changes_waiting(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def changes_waiting(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     return session_requests(context.instance, ChangeLogs, JOB, _backlog)
 
 

@@ -16,7 +16,8 @@ from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.foreign_text import as_code
 from churnguard_pipelines.records import ColumnType, Position
 from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import HISTORY, SyncReport
+from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.sync_states import HISTORY
 from churnguard_pipelines.store.tables import schema_drift, sync_objects, syncs
 
 PREVIEW_ROWS = 5

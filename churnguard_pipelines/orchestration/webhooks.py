@@ -3,7 +3,7 @@
 import dagster as dg
 
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.sessions import Backlog, Diary, session_requests
+from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
 from churnguard_pipelines.store import inbox
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.webhooks import Inboxes
@@ -13,10 +13,9 @@ JOB = "webhook_session"
 
 @dg.op
 def drain_webhooks(context: dg.OpExecutionContext) -> None:
-    diary = Diary(context, "Changed by webhooks")
-    store = current_store()
-    Session(store, context.run.run_id, Inboxes(store), on_worked=diary.note).run()
-    diary.tell()
+    store, told = current_store(), Materializer(context, "Changed by webhooks")
+    Session(store, context.run.run_id, Inboxes(store), on_worked=told.worked).run()
+    told.tell()
 
 
 @dg.job(
@@ -35,7 +34,7 @@ def webhook_session() -> None:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for a session when webhook events wait and none works them off, and for more if many wait.",
 )
-def webhooks_waiting(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def webhooks_waiting(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     return session_requests(context.instance, Inboxes, JOB, _backlog)
 
 

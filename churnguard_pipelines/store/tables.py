@@ -62,6 +62,8 @@ integrations = Table(
     Column("created_at", _MOMENT, nullable=False, server_default=func.now()),
     _text("created_by", null=True),
     _configured_by(),
+    _moment("next_due_at"),
+    Column("failed_syncs", Integer, nullable=False, server_default="0"),
     schema="control",
 )
 

@@ -72,7 +72,7 @@ class LaneKind(ABC):
 
     name: str
     """Of the kind of session, e.g. ``webhooks``; sessions of other kinds have nothing to do with its lanes."""
-    at_once: ClassVar[int] = 8
+    at_once: int = 8
     at_once_each: ClassVar[int | None] = 4
     """Lanes that a session works at once, of all organizations and of each."""
     quiet_turn: ClassVar[float] = math.inf

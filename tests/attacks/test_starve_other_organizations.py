@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -31,6 +31,7 @@ from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
 from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG, reconcile
 from churnguard_pipelines.orchestration.schedules import QUEUED_AT_MOST_EACH
+from churnguard_pipelines.orchestration.sessions import SESSION_TAG
 from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
@@ -43,6 +44,7 @@ from tests.conftest import configuration
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, register, source, source_server  # noqa: F401 - fixtures
 from tests.orchestration.conftest import instance  # noqa: F401 - a fixture
+from tests.orchestration.runs import long_syncs, pass_time
 from tests.sources.installation import SESSION
 from tests.waiting import wait_for
 
@@ -187,7 +189,7 @@ def test_a_tick_of_the_sensor_ends_though_sources_are_silent(
         began = time.monotonic()
         asked.append(changes_waiting(dg.build_sensor_context(instance=instance)))
         assert time.monotonic() - began < LOOK + 10
-    requests = [request for each in asked for request in each.run_requests or []]
+    requests = [request for each in asked if isinstance(each, list) for request in each]
     assert any("acme-db" in each.tags["churnguard/behind"] for each in requests)
     assert silent.callers <= lag_probes.ASKED_AT_ONCE_EACH
 
@@ -294,13 +296,14 @@ def test_a_hundred_due_integrations_do_not_come_before_somebody_s_one(
         add_integration(store, configuration(f"evil-{number}", organization_id="evil"), actor="test")
     add_integration(store, configuration("acme-stripe"), actor="test")  # due last
     reconcile(instance, "stripe")
-    requests = _due(instance)
+    requests = long_syncs(instance)
     assert "acme-stripe" in [each.partition_key for each in requests[:2]]
     assert Counter(each.tags[ORGANIZATION_TAG] for each in requests) == {"acme": 1, "evil": QUEUED_AT_MOST_EACH}
     job = definitions.resolve_job_def("stripe_sync")
     for each in requests:
         instance.create_run_for_job(job, tags=dict(each.tags))
-    assert _due(instance, minutes=20) == [], "nobody's queue grows beyond its share, whatever the key of a request"
+    pass_time(store, timedelta(minutes=20))
+    assert long_syncs(instance) == [], "nobody's queue grows beyond its share, whatever the key of a request"
 
 
 def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody(
@@ -310,14 +313,16 @@ def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody
     queue = instance.get_concurrency_config().run_queue_config
     assert queue is not None
     places = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [])
-    running = 0
+    running: Counter[str] = Counter()
     for number in range(100):
-        run = DagsterRun("sync", tags={ORGANIZATION_TAG: f"evil-{number % 10}", INTEGRATION_TAG: f"evil-{number}"})
-        if not places.is_blocked(run):
-            places.update_counters_with_launched_item(run)
-            running += 1
-    sessions_of_both_kinds_and_their_successors = 4
-    assert 4 <= running <= queue.max_concurrent_runs - sessions_of_both_kinds_and_their_successors
+        own = DagsterRun("sync", tags={ORGANIZATION_TAG: f"evil-{number % 10}", INTEGRATION_TAG: f"evil-{number}"})
+        for run in (own, DagsterRun("session", tags={SESSION_TAG: "syncs"})):
+            if not places.is_blocked(run):
+                places.update_counters_with_launched_item(run)
+                running[run.job_name] += 1
+    assert running == {"sync": 4, "session": 4}
+    sessions_of_webhooks_and_change_logs = Inboxes.most_sessions + ChangeLogs.most_sessions
+    assert running.total() + sessions_of_webhooks_and_change_logs < queue.max_concurrent_runs
 
 
 def test_each_of_many_integrations_costs_a_session_little(store: Store, organization: Organization) -> None:
@@ -331,10 +336,3 @@ def test_each_of_many_integrations_costs_a_session_little(store: Store, organiza
         for each in made[1:]:
             kept.enter_context(opened(store, each))
         assert psutil.Process().memory_info().rss - before < 12 * 2**20
-
-
-def _due(instance: dg.DagsterInstance, minutes: int = 1) -> list[dg.RunRequest]:  # noqa: F811
-    repository = definitions.get_repository_def()
-    at = datetime.now(UTC) + timedelta(minutes=minutes)
-    context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
-    return list(repository.get_schedule_def("stripe_due").evaluate_tick(context).run_requests or [])

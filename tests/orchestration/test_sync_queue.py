@@ -18,8 +18,9 @@ from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH,
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.due import due_integrations
 from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
+from churnguard_pipelines.store.ledger import get_sync, latest_sync
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.sync_states import DEAD_AFTER_SECONDS
 from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import engine_on
 from tests.waiting import wait_for
