@@ -31,8 +31,8 @@ OURS = {
     "churnguard_pipelines/store/mirror_writer.py plain": "each template stands there",
     "churnguard_pipelines/store/raw_tables.py _creation": "an enumerated ColumnType of a declaration",
     "churnguard_pipelines/store/raw_tables.py create_or_widen": "row_security.protect, and an enumerated ColumnType",
-    "churnguard_pipelines/orchestration/parity.py _keys": "quoted names of a declaration",
-    "churnguard_pipelines/connectors/database_sync.py _ask": "count(*), or max() of a quoted name",
+    "churnguard_pipelines/syncing/parity.py _keys": "quoted names of a declaration",
+    "churnguard_pipelines/syncing/database.py _ask": "count(*), or max() of a quoted name",
 }
 
 

@@ -52,7 +52,7 @@ def replay(
 
     Example: `churnguard rejected replay acme`
     """
-    from churnguard_pipelines.connectors.sync import replay_rejected
+    from churnguard_pipelines.syncing.sync import replay_rejected
 
     with opened_store() as store:
         counts = replay_rejected(store, integration_id, ids)

@@ -120,9 +120,9 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
 def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
     """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
-    from churnguard_pipelines.connectors.database_sync import discover
-    from churnguard_pipelines.connectors.mirroring import wanted_tables
-    from churnguard_pipelines.connectors.sync import chosen_objects
+    from churnguard_pipelines.connectors.sdk.selection import wanted_tables
+    from churnguard_pipelines.syncing.database import discover
+    from churnguard_pipelines.syncing.sync import chosen_objects
 
     if integration.provider_name not in databases():
         chosen_objects(integration, objects)

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from churnguard_pipelines.connectors.change_lane import lane_of
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import lane_of
 from tests.conftest import configuration
 
 

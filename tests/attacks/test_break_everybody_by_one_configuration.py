@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from churnguard_pipelines.connectors.change_session import followed_integrations
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationCredentials, Organization
 from churnguard_pipelines.monitoring.monitor import take_picture
@@ -19,6 +18,7 @@ from churnguard_pipelines.store.due import due_integrations
 from churnguard_pipelines.store.integrations import add_integration, survey_integrations
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import list_endpoints
+from churnguard_pipelines.syncing.change_session import followed_integrations
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.gateway.api.conftest import Call, call, integration, key_of, settings  # noqa: F401 - fixtures

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from churnguard_pipelines.connectors import mysql_ddl
-from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
-from churnguard_pipelines.connectors.mysql_types import members
+from churnguard_pipelines.connectors.mysql import ddl as mysql_ddl
+from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
+from churnguard_pipelines.connectors.mysql.types import members
 from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.engine.values import Misfit, double, moment, numeric
 from churnguard_pipelines.errors import ProviderUnavailable
@@ -132,7 +132,7 @@ TOLERATED = 8  # times as long for four times the length
 
 def test_the_patterns_are_found() -> None:
     names = {used.where for used in PATTERNS}
-    assert "churnguard_pipelines.connectors.mysql_ddl._TOKEN" in names
+    assert "churnguard_pipelines.connectors.mysql.ddl._TOKEN" in names
     assert "churnguard_pipelines.store.masking._NAMED" in names
     assert any(name.startswith("churnguard_pipelines.store.catalogue:") for name in names), "those in a call"
 

@@ -22,15 +22,15 @@ from bson.errors import InvalidBSON
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors import mysql_events as events
-from churnguard_pipelines.connectors import mysql_json
-from churnguard_pipelines.connectors import postgresql_messages as messages
-from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
-from churnguard_pipelines.connectors.mysql_catalog import FoundColumn
-from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
-from churnguard_pipelines.connectors.mysql_events import Event, TableMap
-from churnguard_pipelines.connectors.mysql_types import kind_of, members
-from churnguard_pipelines.connectors.mysql_values import Rows as BinlogRows
+from churnguard_pipelines.connectors.mongodb.documents import DECODING, Rows
+from churnguard_pipelines.connectors.mysql import events as events
+from churnguard_pipelines.connectors.mysql import json as mysql_json
+from churnguard_pipelines.connectors.mysql.catalog import FoundColumn
+from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
+from churnguard_pipelines.connectors.mysql.events import Event, TableMap
+from churnguard_pipelines.connectors.mysql.types import kind_of, members
+from churnguard_pipelines.connectors.mysql.values import Rows as BinlogRows
+from churnguard_pipelines.connectors.postgresql import messages as messages
 from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from churnguard_pipelines.connectors import allowance, connector, mysql_protocol
-from churnguard_pipelines.connectors.allowance import ROW_BYTES, Exhausted
-from churnguard_pipelines.connectors.database import DatabaseConnector
-from churnguard_pipelines.connectors.mysql_connection import connect as connect_to_mysql
-from churnguard_pipelines.connectors.mysql_connection import execute
-from churnguard_pipelines.connectors.mysql_connection import translated as translated_of_mysql
-from churnguard_pipelines.connectors.postgresql_connection import connect as connect_to_postgresql
-from churnguard_pipelines.connectors.postgresql_connection import translated
-from churnguard_pipelines.connectors.postgresql_replication import ReplicationStream
+from churnguard_pipelines.connectors import connector
+from churnguard_pipelines.connectors.mysql import protocol as mysql_protocol
+from churnguard_pipelines.connectors.mysql.connection import connect as connect_to_mysql
+from churnguard_pipelines.connectors.mysql.connection import execute
+from churnguard_pipelines.connectors.mysql.connection import translated as translated_of_mysql
+from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
+from churnguard_pipelines.connectors.postgresql.connection import translated
+from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
+from churnguard_pipelines.connectors.sdk import allowance
+from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.errors import ProviderError, ProviderMisbehaved, ProviderUnavailable
 from tests.attacks.hostile import OK, WELCOME, HostileServer, Treatment, Victim, greeting, message, packet
 from tests.attacks.test_steal_our_credentials_by_a_driver import pointed_at
@@ -34,7 +36,7 @@ GENEROUS = 20.0
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines short enough to wait for."""
-    from churnguard_pipelines.connectors import mongodb_connection
+    from churnguard_pipelines.connectors.mongodb import connection as mongodb_connection
 
     monkeypatch.setattr(allowance, "CONNECT_SECONDS", 1.5)
     monkeypatch.setattr(mongodb_connection, "CONNECT_SECONDS", 1.5)
@@ -129,7 +131,7 @@ def test_a_check_of_a_connection_ends_in_good_time(
 
 
 def test_a_change_that_does_not_end_is_cut_off(ends: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from churnguard_pipelines.connectors import postgresql_replication
+    from churnguard_pipelines.connectors.postgresql import replication as postgresql_replication
 
     monkeypatch.setattr(postgresql_replication, "ROW_BYTES", 32 * 2**20)
 

@@ -18,8 +18,8 @@ from typing import Any
 import bson
 import pytest
 
-from churnguard_pipelines.connectors import mongodb_connection
-from churnguard_pipelines.connectors.mongodb_connection import Source as MongoDBSource
+from churnguard_pipelines.connectors.mongodb import connection as mongodb_connection
+from churnguard_pipelines.connectors.mongodb.connection import Source as MongoDBSource
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2ClientCredentials, Token
 from churnguard_pipelines.engine.http import MIB, HttpClient

@@ -12,7 +12,6 @@ from threading import Event
 
 import pytest
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2Refresh, Token
 from churnguard_pipelines.engine.http import HttpClient
@@ -20,6 +19,7 @@ from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderError
 from churnguard_pipelines.settings import AllowedAddress
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.engine.hostile import hostile, request_of
 from tests.engine.loopback import Answer, Api, as_json, serve
 from tests.engine.test_auth import MemoryKeeper

@@ -10,8 +10,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg.sql import SQL, Identifier, Placeholder
 
-from churnguard_pipelines.connectors.mirroring import mirror_of
-from churnguard_pipelines.connectors.mysql_types import UNKNOWN, kind_of
+from churnguard_pipelines.connectors.mysql.types import UNKNOWN, kind_of
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import UNCHANGED, SourceColumn, SourceTable
@@ -21,6 +20,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.syncing.mirroring import mirror_of
 from tests.conftest import as_administrator, configuration
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import sync

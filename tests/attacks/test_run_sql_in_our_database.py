@@ -11,8 +11,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.connectors.postgresql import PostgreSQL
-from churnguard_pipelines.connectors.postgresql_connection import connect, connect_for_replication
-from churnguard_pipelines.connectors.postgresql_types import Types
+from churnguard_pipelines.connectors.postgresql.connection import connect, connect_for_replication
+from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.store.database import Store
 from tests.connectors.conftest import statuses

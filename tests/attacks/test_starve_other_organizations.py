@@ -21,20 +21,7 @@ import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
-from churnguard_pipelines.connectors import change_session, lag_probes
-from churnguard_pipelines.connectors.change_memory import CHANGE_MEMORY, IN_ALL, LONG_TRANSACTIONS_EACH, MOST_EACH
-from churnguard_pipelines.connectors.change_session import (
-    BUSY_TURN,
-    END_WITHIN,
-    QUIET_TURN,
-    ChangeSession,
-    followed_integrations,
-)
-from churnguard_pipelines.connectors.database_sync import CHANGES
-from churnguard_pipelines.connectors.lag_probes import LOOK, LagProbes
-from churnguard_pipelines.connectors.sync import opened
-from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
-from churnguard_pipelines.connectors.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
+from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY, IN_ALL, LONG_TRANSACTIONS_EACH, MOST_EACH
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
@@ -44,6 +31,19 @@ from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.syncing import change_session, lag_probes
+from churnguard_pipelines.syncing.change_session import (
+    BUSY_TURN,
+    END_WITHIN,
+    QUIET_TURN,
+    ChangeSession,
+    followed_integrations,
+)
+from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.lag_probes import LOOK, LagProbes
+from churnguard_pipelines.syncing.sync import opened
+from churnguard_pipelines.syncing.webhook_session import KIND as WEBHOOKS
+from churnguard_pipelines.syncing.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.connectors.mirrors import mirrored, running, sync

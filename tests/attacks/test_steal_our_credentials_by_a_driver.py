@@ -14,14 +14,15 @@ import psycopg
 import pytest
 from pymongo.synchronous.pool import Pool
 
-from churnguard_pipelines.connectors import mongodb_connection, mongodb_pool
-from churnguard_pipelines.connectors.allowance import connected_socket
-from churnguard_pipelines.connectors.mongodb_connection import Source as MongoDBSource
-from churnguard_pipelines.connectors.mysql_connection import connect as connect_to_mysql
-from churnguard_pipelines.connectors.mysql_connection import execute
-from churnguard_pipelines.connectors.postgresql_connection import connect as connect_to_postgresql
-from churnguard_pipelines.connectors.postgresql_connection import server_of_postgresql
-from churnguard_pipelines.connectors.postgresql_parameters import parameters
+from churnguard_pipelines.connectors.mongodb import connection as mongodb_connection
+from churnguard_pipelines.connectors.mongodb import pool as mongodb_pool
+from churnguard_pipelines.connectors.mongodb.connection import Source as MongoDBSource
+from churnguard_pipelines.connectors.mysql.connection import connect as connect_to_mysql
+from churnguard_pipelines.connectors.mysql.connection import execute
+from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
+from churnguard_pipelines.connectors.postgresql.connection import server_of_postgresql
+from churnguard_pipelines.connectors.postgresql.parameters import parameters
+from churnguard_pipelines.connectors.sdk.allowance import connected_socket
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType

@@ -19,7 +19,6 @@ import httpx
 import psutil
 import psycopg
 
-from churnguard_pipelines.connectors.webhook_session import KIND
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store import inbox, sessions
@@ -27,6 +26,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import replace_integration
 from churnguard_pipelines.store.organizations import add_organization
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.syncing.webhook_session import KIND
 from tests.bench.fire import HEAVY, HEAVY_SECRET
 from tests.bench.harness import Row
 from tests.bench.load import SECRET, delivery
@@ -41,7 +41,7 @@ COLD_ROUNDS = 3
 MOST_ROUNDS = 3
 SECONDS = 20
 SESSION = """
-from churnguard_pipelines.connectors.webhook_session import WebhookSession
+from churnguard_pipelines.syncing.webhook_session import WebhookSession
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.database import Store
 store = Store.open(load_settings())

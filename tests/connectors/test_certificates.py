@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.connectors.database_credentials import certificate_file
+from churnguard_pipelines.connectors.sdk.database_credentials import certificate_file
 from churnguard_pipelines.errors import InvalidConfiguration
 from tests.attacks.test_steal_our_credentials_by_a_driver import pointed_at
 

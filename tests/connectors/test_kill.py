@@ -22,7 +22,7 @@ from tests.connectors.conftest import OBJECTS, Register, difference, live, path_
 KILLS = 30 if os.environ.get("CHURNGUARD_SOAK") == "1" else 3
 SYNC = """
 import sys
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.syncing.sync import sync_integration
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.database import Store
 store = Store.open(load_settings())

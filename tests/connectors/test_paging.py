@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors.paging import OpenWindow, Page, read_windows
+from churnguard_pipelines.connectors.sdk.paging import OpenWindow, Page, read_windows
 
 END = 1000  # records are created at 0 <= t < 1000
 WHOLE = OpenWindow(0, END)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from churnguard_pipelines.connectors.database import ChangeLog
-from churnguard_pipelines.connectors.read_ahead import BEHIND, ReadAhead
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.mirrors import Change, ChangeBatch
 from churnguard_pipelines.records import Position
+from churnguard_pipelines.syncing.read_ahead import BEHIND, ReadAhead
 
 
 def batch(number: int, size: int) -> ChangeBatch:

@@ -19,12 +19,12 @@ import jsonschema
 import pytest
 
 from churnguard_pipelines.connectors.stripe import Stripe
-from churnguard_pipelines.connectors.stripe_api import API_VERSION
-from churnguard_pipelines.connectors.sync import check_connection
+from churnguard_pipelines.connectors.stripe.api import API_VERSION
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.records import Record
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import OBJECTS, Register, sync
 
 CONTRACTS = Path(os.environ.get("CHURNGUARD_CONTRACTS", Path(__file__).parents[3] / "shared" / "contracts"))

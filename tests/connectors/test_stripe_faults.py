@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from churnguard_pipelines.connectors.sync import check_connection, replay_rejected
 from churnguard_pipelines.errors import AuthenticationFailed, CircuitOpen
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.sandbox.serve import Sandbox
@@ -14,6 +13,7 @@ from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.ledger import SyncReport
 from churnguard_pipelines.store.rejected import list_rejected
+from churnguard_pipelines.syncing.sync import check_connection, replay_rejected
 from tests.connectors.conftest import Register, live, statuses, sync
 
 OTHERS = ("products", "prices")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from churnguard_pipelines.connectors.stripe_api import API_VERSION
+from churnguard_pipelines.connectors.stripe.api import API_VERSION
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.database import Store

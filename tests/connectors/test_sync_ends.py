@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.records import Lane, Window
 from churnguard_pipelines.sandbox.serve import Sandbox
@@ -14,6 +13,7 @@ from churnguard_pipelines.store import checkpoints, ledger
 from churnguard_pipelines.store.breakers import BreakerRow, load_breaker, locked_breaker
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import ANCHOR, Register, live, sync
 
 TODAY = datetime.fromtimestamp(ANCHOR, UTC).replace(hour=0, minute=0)

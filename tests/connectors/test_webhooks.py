@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.connectors.stripe import Stripe
-from churnguard_pipelines.connectors.sync import replay_rejected
-from churnguard_pipelines.connectors.webhook_lane import BATCH, Drained, InboxLane
-from churnguard_pipelines.connectors.webhook_session import KIND, WebhookSession
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store import inbox, sessions
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import get_integration
 from churnguard_pipelines.store.rejected import list_rejected
 from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.syncing.sync import replay_rejected
+from churnguard_pipelines.syncing.webhook_lane import BATCH, Drained, InboxLane
+from churnguard_pipelines.syncing.webhook_session import KIND, WebhookSession
 from tests.connectors.conftest import Register, live, rows
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.test_stripe_contract import CONTRACTS, contract

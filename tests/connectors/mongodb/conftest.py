@@ -11,8 +11,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mongodb import MongoDB
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.model import (
     IntegrationConfiguration,

@@ -31,7 +31,7 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
+from churnguard_pipelines.connectors.mongodb.documents import DECODING, Rows
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.database import Store

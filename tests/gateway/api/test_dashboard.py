@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
 from churnguard_pipelines.monitoring.monitor import Monitor
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
@@ -21,6 +20,7 @@ from churnguard_pipelines.store.api_keys import create_key
 from churnguard_pipelines.store.database import Store
 from churnguard_pipelines.store.integrations import add_integration
 from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
 from tests.gateway.api.conftest import Call, key_of
 from webhook_gateway.api import rate
