@@ -71,7 +71,7 @@ def _key(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
     try:
         store = Store.open(settings)

@@ -34,7 +34,7 @@ def rotate_keys() -> None:
 
     Example: `INTEGRATION_ENCRYPTION_KEY=new,old churnguard keys rotate`, then drop the old key.
     """
-    from churnguard_pipelines.store.integrations import reseal_credentials
+    from churnguard_pipelines.store.control.integrations import reseal_credentials
 
     with opened_store() as store:
         count = reseal_credentials(store)
@@ -51,8 +51,8 @@ def migrate() -> None:
     Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard db migrate`
     """
     from churnguard_pipelines.settings import load_settings
-    from churnguard_pipelines.store import setup
-    from churnguard_pipelines.store.row_security import SERVICE
+    from churnguard_pipelines.store.postgres import setup
+    from churnguard_pipelines.store.postgres.row_security import SERVICE
 
     settings = load_settings()
     owner = settings.owner_database_url

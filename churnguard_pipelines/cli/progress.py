@@ -12,8 +12,8 @@ from churnguard_pipelines.cli.terminal import out
 
 if TYPE_CHECKING:
     from churnguard_pipelines.orchestration.process import SyncRequest
-    from churnguard_pipelines.store.database import Store
-    from churnguard_pipelines.store.ledger import SyncReport
+    from churnguard_pipelines.store.ingest.ledger import SyncReport
+    from churnguard_pipelines.store.postgres.database import Store
 
 POLL_SECONDS = 0.3
 

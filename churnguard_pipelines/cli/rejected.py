@@ -25,8 +25,8 @@ def list_(
 
     Example: `churnguard rejected list acme --object invoices`
     """
-    from churnguard_pipelines.store.integrations import get_integration
-    from churnguard_pipelines.store.rejected import list_rejected
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.ingest.rejected import list_rejected
 
     table = Table("id", "object", "key", "since", "reason", box=None, pad_edge=False)
     with opened_store() as store:

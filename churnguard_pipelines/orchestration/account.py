@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from churnguard_pipelines.store.placement import SERVICES_USER, SystemUser, system_user
+from churnguard_pipelines.store.postgres.placement import SERVICES_USER, SystemUser, system_user
 from churnguard_pipelines.store.private_files import UMASK, keep_private, new_file, tighten
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.orchestration.changes import JOB as CHANGE_SESSION
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.webhooks import JOB as WEBHOOK_SESSION
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.ledger import find_sync
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.ledger import find_sync
 from churnguard_pipelines.syncing.database import CHANGES
 from churnguard_pipelines.syncing.webhook_session import KIND as WEBHOOKS
 

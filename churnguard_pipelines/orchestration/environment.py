@@ -13,7 +13,7 @@ from churnguard_pipelines.store.secrets import load_keys
 
 if TYPE_CHECKING:
     from churnguard_pipelines.settings import Settings
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 LOCATION = "churnguard"
 OWNERS_VARIABLE = "CHURNGUARD_OWNER_DATABASE_URL"

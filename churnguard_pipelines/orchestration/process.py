@@ -21,8 +21,8 @@ from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.environment import dagster_environment
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.database import Store
-    from churnguard_pipelines.store.ledger import SyncReport
+    from churnguard_pipelines.store.ingest.ledger import SyncReport
+    from churnguard_pipelines.store.postgres.database import Store
 
 
 LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
@@ -68,7 +68,7 @@ class SyncProcess:
 
     def progress(self) -> SyncReport | None:
         """The ledger's word so far; None before the sync has begun."""
-        from churnguard_pipelines.store.ledger import find_sync
+        from churnguard_pipelines.store.ingest.ledger import find_sync
 
         return find_sync(self._store, self.request.sync_id)
 

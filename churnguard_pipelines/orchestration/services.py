@@ -20,7 +20,7 @@ from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.environment import LOCATION, dagster_environment
 from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
 from churnguard_pipelines.ports import free_port, listens, refuse_taken
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 START_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 10

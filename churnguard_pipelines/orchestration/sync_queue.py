@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.orchestration.process import STOP_SECONDS, SyncProcess, SyncRequest
-from churnguard_pipelines.store import ledger
+from churnguard_pipelines.store.ingest import ledger
 
 if TYPE_CHECKING:
     from churnguard_pipelines.model import IntegrationConfiguration
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 AT_ONCE, AT_ONCE_EACH = 4, 2  # processes, of all organizations and of each; as in dagster.yaml
 NOT_BEGUN = "the service that it was waiting in ended before its turn came. Start it again."

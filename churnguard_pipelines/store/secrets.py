@@ -20,7 +20,7 @@ from churnguard_pipelines.store.private_files import keep_private
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def load_keys(settings: Settings) -> str:
 
 def rotate_all(store: Store) -> int:
     """Seal every stored secret anew under the first key; returns how many. All or none."""
-    from churnguard_pipelines.store.integrations import reseal_credentials
+    from churnguard_pipelines.store.control.integrations import reseal_credentials
 
     return reseal_credentials(store)
 

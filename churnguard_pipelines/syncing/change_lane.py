@@ -21,11 +21,12 @@ from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Drift, Lane, Position
-from churnguard_pipelines.store import catalogue, checkpoints, mirror_tables
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
+from churnguard_pipelines.store.ingest import catalogue, checkpoints
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.mirroring import mirror_of
 from churnguard_pipelines.syncing.read_ahead import ReadAhead
 

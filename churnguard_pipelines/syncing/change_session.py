@@ -25,10 +25,10 @@ from churnguard_pipelines.errors import (
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store import catalogue, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import set_status, survey_integrations
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import set_status, survey_integrations
+from churnguard_pipelines.store.ingest import catalogue, sessions
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.database import CHANGES, opened_database
 

@@ -30,14 +30,15 @@ from churnguard_pipelines.mirror_types import MOMENTS, Base
 from churnguard_pipelines.mirrors import Mirror, SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
-from churnguard_pipelines.store import catalogue, checkpoints, ledger, mirror_tables, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.ledger import SyncReport
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.own_server import own_server
-from churnguard_pipelines.store.raw_tables import quoted
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import catalogue, checkpoints, ledger, sessions
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.own_server import own_server
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.tables import quoted
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
 from churnguard_pipelines.syncing.page import each_object, on_a_page

@@ -13,7 +13,7 @@ from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_session import look_at
 
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # of all organizations and of each

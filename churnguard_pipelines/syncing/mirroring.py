@@ -8,7 +8,7 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
-from churnguard_pipelines.store.mirror_tables import OWN_COLUMNS, SYSTEM_COLUMNS
+from churnguard_pipelines.store.raw.mirror_tables import OWN_COLUMNS, SYSTEM_COLUMNS
 
 _LONGEST_NAME = 63
 _DOCUMENTS = (MirrorType(Base.JSON), MirrorType(Base.JSONB))

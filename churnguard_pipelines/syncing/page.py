@@ -15,10 +15,10 @@ from churnguard_pipelines.errors import (
     SourceChanged,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
-from churnguard_pipelines.store import ledger
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration, set_status
-from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.control.integrations import get_integration, set_status
+from churnguard_pipelines.store.ingest import ledger
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
 
 _log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors.sdk import ApiConnector, Object
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import last_success
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest.ledger import last_success
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import opened
 
 LIMIT = 1_000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from churnguard_pipelines.connectors import databases
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
-from churnguard_pipelines.store import integrations
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control import integrations
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_lane import lane_of, load_checkpoint
 from churnguard_pipelines.syncing.database import opened_database
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> str | None:
-    """As :func:`churnguard_pipelines.store.integrations.remove_integration`, whose errors these are too.
+    """As :func:`churnguard_pipelines.store.control.integrations.remove_integration`, whose errors these are too.
 
     Returns what could not be removed from the source, and what to do about it; None if nothing is left there.
     """

@@ -27,12 +27,12 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
-from churnguard_pipelines.store import checkpoints, inbox, ledger, rejected
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.ledger import SyncReport
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import check_database, sync_database
 from churnguard_pipelines.syncing.page import each_object, on_a_page
 

@@ -18,8 +18,8 @@ import psycopg
 from churnguard_pipelines.connectors.sdk.database import Snapshot
 from churnguard_pipelines.mirrors import Mirror, Piece, SourceTable
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 
 AT_ONCE = 2
 

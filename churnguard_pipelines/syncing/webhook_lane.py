@@ -26,11 +26,11 @@ from churnguard_pipelines.errors import (
     RateLimited,
 )
 from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Lane, Record, Rejected
-from churnguard_pipelines.store import checkpoints, inbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.inbox import InboxEvent
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import checkpoints, inbox
+from churnguard_pipelines.store.ingest.inbox import InboxEvent
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, mapper_of, opened
 
 BATCH = 500

@@ -18,10 +18,10 @@ import psycopg
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver, NotFound
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import organization_of
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import organization_of
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.webhook_lane import NOT_ITS_FAULT, Drained, InboxLane
 
 KIND = "webhooks"

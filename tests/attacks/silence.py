@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import lane_of
 from tests.conftest import configuration
 

@@ -14,8 +14,8 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
 from tests.gateway.dashboard.conftest import HTML, MakeKey, audit, bearer, cookie, sign_in
 from tests.gateway.dashboard.test_oidc import Provider

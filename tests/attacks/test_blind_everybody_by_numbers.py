@@ -7,10 +7,10 @@ import pytest
 from churnguard_pipelines.errors import ProviderUnavailable, RateLimited
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.monitoring.monitor import take_picture
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import opened
 from tests.conftest import configuration
 from tests.engine.loopback import Answer, serve

@@ -23,20 +23,22 @@ from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.records import TEXT, Column, Table
-from churnguard_pipelines.store import catalogue, inbox, locks, mirror_tables
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import (
+from churnguard_pipelines.store.control.integrations import (
     add_integration,
     get_integration,
     locked_credentials,
     remove_integration,
     set_status,
 )
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.row_security import READER
-from churnguard_pipelines.store.warehouse import Warehouse
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import catalogue, inbox
+from churnguard_pipelines.store.postgres import locks
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.row_security import READER
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration
 from webhook_gateway.intake.committer import CannotStore, Committer
 

@@ -13,11 +13,11 @@ from churnguard_pipelines.model import IntegrationCredentials, Organization
 from churnguard_pipelines.monitoring.monitor import take_picture
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.orchestration import checks
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration, survey_integrations
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import list_endpoints
+from churnguard_pipelines.store.control.integrations import add_integration, survey_integrations
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import list_endpoints
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_session import followed_integrations
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration

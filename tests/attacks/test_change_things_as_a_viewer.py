@@ -11,8 +11,8 @@ import websockets
 import websockets.sync.client
 
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.dashboard.conftest import MakeKey, audit, bearer, key_id
 from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from churnguard_pipelines.store.api_keys import Role
+from churnguard_pipelines.store.control.api_keys import Role
 from tests.gateway.dashboard.conftest import MakeKey, bearer
 from webhook_gateway.dashboard import bodies
 from webhook_gateway.dashboard.bodies import MIB

@@ -19,8 +19,8 @@ from churnguard_pipelines.connectors.mysql.types import members
 from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.engine.values import Misfit, double, moment, numeric
 from churnguard_pipelines.errors import ProviderUnavailable
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.masking import looks_secret
+from churnguard_pipelines.store.control.masking import looks_secret
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.patterns import Used, all_patterns, pumped
 from tests.gateway.api.conftest import Call, key_of
 from tests.gateway.api.conftest import call as call
@@ -133,8 +133,8 @@ TOLERATED = 8  # times as long for four times the length
 def test_the_patterns_are_found() -> None:
     names = {used.where for used in PATTERNS}
     assert "churnguard_pipelines.connectors.mysql.ddl._TOKEN" in names
-    assert "churnguard_pipelines.store.masking._NAMED" in names
-    assert any(name.startswith("churnguard_pipelines.store.catalogue:") for name in names), "those in a call"
+    assert "churnguard_pipelines.store.control.masking._NAMED" in names
+    assert any(name.startswith("churnguard_pipelines.store.ingest.catalogue:") for name in names), "those in a call"
 
 
 @pytest.mark.timeout(60)

@@ -34,7 +34,7 @@ from churnguard_pipelines.connectors.postgresql import messages as messages
 from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
-from churnguard_pipelines.store.masking import looks_secret, mask
+from churnguard_pipelines.store.control.masking import looks_secret, mask
 from webhook_gateway.schemes.forms import fields, nested
 from webhook_gateway.schemes.sdk import MalformedBody
 from webhook_gateway.schemes.soap import MOST_ELEMENTS, read

@@ -14,10 +14,10 @@ import pytest
 from churnguard_pipelines import api
 from churnguard_pipelines.api import ASKED_AT_ONCE_EACH
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.api_keys import create_key
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, find_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.api_keys import create_key
+from churnguard_pipelines.store.control.integrations import add_integration, find_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import bearer, context, engine_on, served, sign_in  # noqa: F401 - a fixture

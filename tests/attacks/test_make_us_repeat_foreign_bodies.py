@@ -18,7 +18,7 @@ from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderError
 from churnguard_pipelines.settings import AllowedAddress
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.engine.hostile import hostile, request_of
 from tests.engine.loopback import Answer, Api, as_json, serve

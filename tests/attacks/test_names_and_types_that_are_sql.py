@@ -15,11 +15,12 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import UNCHANGED, SourceColumn, SourceTable
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import catalogue, mirror_tables
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.mirroring import mirror_of
 from tests.conftest import as_administrator, configuration
 from tests.connectors.conftest import statuses

@@ -19,8 +19,8 @@ from churnguard_pipelines.orchestration.account import Account
 from churnguard_pipelines.orchestration.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.placement import SERVICES_USER, SYSTEM_USER, system_user
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.placement import SERVICES_USER, SYSTEM_USER, system_user
 from churnguard_pipelines.store.private_files import new_file, tighten
 from tests.conftest import settings_for
 

@@ -14,11 +14,11 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration
-from churnguard_pipelines.store.configurations import RULES, STREAMS
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, get_integration, update_credentials
-from churnguard_pipelines.store.row_security import OWNER
-from churnguard_pipelines.store.schema import MIGRATIONS
+from churnguard_pipelines.store.control.configurations import RULES, STREAMS
+from churnguard_pipelines.store.control.integrations import add_integration, get_integration, update_credentials
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.row_security import OWNER
+from churnguard_pipelines.store.postgres.schema import MIGRATIONS
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import as_administrator, configuration
 from tests.engine.hostile import nobody_comes

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.test_take_over_a_removed_id import live
 from tests.gateway.api.conftest import Call, call, integration, key_of, settings
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.database import opened_database
 from tests.conftest import configuration
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.masking import MASK, looks_secret
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.control.masking import MASK, looks_secret
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.api.conftest import Call, key_of
 from tests.gateway.api.conftest import call as call
 from tests.gateway.api.conftest import settings as settings

@@ -16,11 +16,11 @@ from psycopg import errors, sql
 
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.records import TEXT, Column, Table
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.row_security import APP, OPERATOR, RAW, SERVICE, SERVICES_GROUPS
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.row_security import APP, OPERATOR, RAW, SERVICE, SERVICES_GROUPS
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import settings_for
 
 THINGS = Table("test", "things", "id", (Column("a", TEXT),))

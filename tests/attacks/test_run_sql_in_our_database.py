@@ -14,7 +14,7 @@ from churnguard_pipelines.connectors.postgresql import PostgreSQL
 from churnguard_pipelines.connectors.postgresql.connection import connect, connect_for_replication
 from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.mirror_types import Base
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, register, source, source_server  # noqa: F401 - fixtures

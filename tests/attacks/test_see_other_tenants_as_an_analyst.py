@@ -11,11 +11,11 @@ from psycopg import errors, sql
 
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import TEXT, Column, Table
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.readers import add_reader, list_readers, remove_reader
-from churnguard_pipelines.store.row_security import READER, TENANT_READER
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.readers import add_reader, list_readers, remove_reader
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.row_security import READER, TENANT_READER
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 THINGS = Table("test", "things", "id", (Column("a", TEXT),))
 PASSWORD = "canary-of-an-analyst"

@@ -27,10 +27,10 @@ from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
 from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG, reconcile
 from churnguard_pipelines.orchestration.schedules import QUEUED_AT_MOST_EACH
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import change_session, lag_probes
 from churnguard_pipelines.syncing.change_session import (
     BUSY_TURN,

@@ -18,12 +18,12 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.monitoring.detail import objects_of, recent_syncs
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.records import TEXT, Column, Counts, Drift, Lane, Rejected, Table
-from churnguard_pipelines.store import catalogue, inbox, ledger, rejected
-from churnguard_pipelines.store.configurations import STREAMS
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import list_drift, record_drift
-from churnguard_pipelines.store.integrations import get_integration, remove_integration, replace_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.configurations import STREAMS
+from churnguard_pipelines.store.control.integrations import get_integration, remove_integration, replace_integration
+from churnguard_pipelines.store.ingest import catalogue, inbox, ledger, rejected
+from churnguard_pipelines.store.ingest.drift import list_drift, record_drift
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator
 from tests.gateway.api.conftest import Call, call, integration, key_of, settings
 
@@ -168,7 +168,7 @@ def test_an_upgrade_keeps_the_ids_that_were_removed_before(store: Store, call: C
     stream = {"organization_id": "victim", "name": "s", "stream_type": "kafka", "topics": ["t"], "stream_id": "st"}
     call("POST", "/streaming/streams", json=stream | {"connection_config": {}})
     STREAMS.remove(store, "st", actor="test")
-    migration = import_module("churnguard_pipelines.store.migrations.versions.0010_tenancy")
+    migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.0010_tenancy")
     with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("DROP TABLE control.used_ids")
         connection.execute(migration.USED_IDS)

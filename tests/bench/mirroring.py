@@ -17,9 +17,9 @@ from contextlib import contextmanager
 import psycopg
 
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store.catalogue import entries
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.ingest.catalogue import entries
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.database import reset_database
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import ROUNDS, Row
@@ -34,7 +34,7 @@ import json, re, sys, time
 from pathlib import Path
 from churnguard_pipelines.syncing.sync import sync_integration
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 store = Store.open(load_settings(), migrate=False)
 begun = time.perf_counter()
 report = sync_integration(store, "bench", sync_id=sys.argv[1])
@@ -57,7 +57,7 @@ SESSION = """
 import sys
 from churnguard_pipelines.syncing.change_session import ChangeSession
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 ChangeSession(Store.open(load_settings(), migrate=False), "bench", linger=600).run()
 """
 

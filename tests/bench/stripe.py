@@ -21,9 +21,9 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import remove_integration, replace_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import remove_integration, replace_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import Row, compare
 from tests.bench.provider import sandbox

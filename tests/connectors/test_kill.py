@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import OBJECTS, Register, difference, live, path_of, sync
 
 KILLS = 30 if os.environ.get("CHURNGUARD_SOAK") == "1" else 3
@@ -24,7 +24,7 @@ SYNC = """
 import sys
 from churnguard_pipelines.syncing.sync import sync_integration
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 store = Store.open(load_settings())
 print("ready", flush=True)
 sync_integration(store, "acme-stripe", sync_id=sys.argv[1])

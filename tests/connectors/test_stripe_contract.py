@@ -23,7 +23,7 @@ from churnguard_pipelines.connectors.stripe.api import API_VERSION
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.records import Record
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import OBJECTS, Register, sync
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.stripe import Stripe
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import Register, live, rows, sync
 from tests.connectors.standin import Query, StandIn
 from tests.connectors.test_stripe_contract import contract

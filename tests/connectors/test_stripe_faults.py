@@ -9,10 +9,10 @@ import pytest
 from churnguard_pipelines.errors import AuthenticationFailed, CircuitOpen
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.ledger import SyncReport
-from churnguard_pipelines.store.rejected import list_rejected
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.rejected import list_rejected
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection, replay_rejected
 from tests.connectors.conftest import Register, live, statuses, sync
 

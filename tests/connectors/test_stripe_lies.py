@@ -10,8 +10,8 @@ import pytest
 from churnguard_pipelines.connectors.stripe.api import API_VERSION
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import Register, live, rows, sync
 from tests.connectors.standin import Query, StandIn, stand_in
 

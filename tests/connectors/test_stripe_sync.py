@@ -11,7 +11,7 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import OBJECTS, Register, difference, live, path_of, rows, statuses, sync
 
 

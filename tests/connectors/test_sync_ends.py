@@ -9,10 +9,10 @@ import pytest
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.records import Lane, Window
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store import checkpoints, ledger
-from churnguard_pipelines.store.breakers import BreakerRow, load_breaker, locked_breaker
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import checkpoints, ledger
+from churnguard_pipelines.store.ingest.breakers import BreakerRow, load_breaker, locked_breaker
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import ANCHOR, Register, live, sync
 

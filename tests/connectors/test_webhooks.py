@@ -12,11 +12,11 @@ import pytest
 
 from churnguard_pipelines.connectors.stripe import Stripe
 from churnguard_pipelines.errors import ProviderUnavailable
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.rejected import list_rejected
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.ingest.rejected import list_rejected
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import replay_rejected
 from churnguard_pipelines.syncing.webhook_lane import BATCH, Drained, InboxLane
 from churnguard_pipelines.syncing.webhook_session import KIND, WebhookSession

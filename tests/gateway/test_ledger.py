@@ -27,11 +27,11 @@ import pytest
 
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from tests.conftest import as_administrator, configuration, opened_on
 from tests.dagster_processes import Dagster
 from tests.gateway.intake.conftest import SECRET, Gateway, stripe_event, stripe_headers

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.dagster_processes import Dagster
 from tests.gateway.intake.conftest import Gateway, endpoint, make_gateway, stripe_event

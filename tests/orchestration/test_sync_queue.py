@@ -15,11 +15,11 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, O
 from churnguard_pipelines.orchestration import process, sync_queue
 from churnguard_pipelines.orchestration.process import SyncRequest
 from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH, ENDED_BEFORE, NOT_BEGUN, SyncQueue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.gateway.dashboard.conftest import engine_on
 from tests.waiting import wait_for

@@ -8,8 +8,8 @@ import pytest
 
 from churnguard_pipelines.errors import LaneTakenOver
 from churnguard_pipelines.records import Checkpoint, Lane
-from churnguard_pipelines.store import checkpoints
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import checkpoints
+from churnguard_pipelines.store.postgres.database import Store
 
 LANE = Lane("acme", "acme-stripe", "customers@2024-01")
 

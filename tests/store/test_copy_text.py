@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.store.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import encode
 
 TEXT = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 TRICKY = st.none() | st.text("\t\n\r\\\x1d\x1e\x1f\bNab.é🙂", max_size=6)

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.records import TEXT, Column, Lane, Table
-from churnguard_pipelines.store import checkpoints
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import checkpoints
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,8 @@ WRITER = """
 from pathlib import Path
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store import checkpoints
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.store.test_crash import BATCHES, LANE, SIZE, THINGS
 
 store = Store.open(load_settings())

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from tests.conftest import as_administrator, settings_for
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ USER = """
 import sys
 from pathlib import Path
 from urllib.parse import unquote
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
 print(server.start(), flush=True)
 sys.stdin.read()

@@ -22,8 +22,7 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.records import TEXT, Column, Lane, Rejected, Table
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import (
+from churnguard_pipelines.store.control.integrations import (
     add_integration,
     change_integration,
     find_integration,
@@ -36,8 +35,9 @@ from churnguard_pipelines.store.integrations import (
     set_status,
     update_credentials,
 )
-from churnguard_pipelines.store.organizations import add_organization, get_organization, list_organizations
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.organizations import add_organization, get_organization, list_organizations
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import configuration
 from tests.waiting import wait_for
 

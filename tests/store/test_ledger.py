@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store import ledger
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import set_status
-from churnguard_pipelines.store.tables import breakers
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import set_status
+from churnguard_pipelines.store.control.tables import breakers
+from churnguard_pipelines.store.ingest import ledger
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 HOUR = timedelta(hours=1)
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.mirror_types import Base, MirrorType
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 
 SQL_FOR_A_TYPE = (

@@ -9,10 +9,10 @@ from churnguard_pipelines.errors import SchemaConflict
 from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import UNCHANGED, Mirror, MirrorColumn
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import mirror_tables
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.mirror_writer import MirrorWriter
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 
 def mirror(*columns: tuple[str, str], key: str = "id") -> Mirror:

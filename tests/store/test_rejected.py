@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.records import Drift, Lane, Rejected
-from churnguard_pipelines.store import rejected
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import list_drift, record_drift
-from churnguard_pipelines.store.rejected import list_rejected, mark_resolved
+from churnguard_pipelines.store.ingest import rejected
+from churnguard_pipelines.store.ingest.drift import list_drift, record_drift
+from churnguard_pipelines.store.ingest.rejected import list_rejected, mark_resolved
+from churnguard_pipelines.store.postgres.database import Store
 
 pytestmark = pytest.mark.usefixtures("integration")
 LANE = Lane("acme", "acme-stripe", "customers")

@@ -17,10 +17,10 @@ from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import TEXT, Column, Table
-from churnguard_pipelines.store import mirror_tables
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import remove_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import remove_integration
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator
 
 CATALOG = """

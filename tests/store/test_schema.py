@@ -13,9 +13,9 @@ from alembic.migration import MigrationContext
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store import schema
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.tables import metadata
+from churnguard_pipelines.store.control.tables import metadata
+from churnguard_pipelines.store.postgres import schema
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator, on_database, settings_for
 
 OURS = {table.fullname for table in metadata.tables.values()}

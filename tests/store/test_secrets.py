@@ -15,8 +15,8 @@ from psycopg.sql import SQL, Identifier
 from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, key_file, load_vault, rotate_all
 from tests.conftest import as_administrator, settings_for
 

@@ -21,11 +21,12 @@ from churnguard_pipelines.errors import DatabaseUnavailable, InvalidConfiguratio
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store import inbox, schema, server, setup
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.row_security import GROUPS, SERVICE
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres import schema, server, setup
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.row_security import GROUPS, SERVICE
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, on_database, settings_for
 
 CANARY = "s3cret-canary"

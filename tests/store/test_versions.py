@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from churnguard_pipelines.records import JSON, TEXT, Column, DeleteKind, Deletion, Table
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 ME = "acme-stripe"
 SUBSCRIPTIONS = Table("stripe", "subscriptions", "id", (Column("status", TEXT), Column("items", JSON)), versioned=True)

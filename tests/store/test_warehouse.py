@@ -32,9 +32,9 @@ from churnguard_pipelines.records import (
     Rejected,
     Table,
 )
-from churnguard_pipelines.store import checkpoints
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import checkpoints
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 ME = "acme-stripe"
 LANE = Lane("acme", ME, "customers")

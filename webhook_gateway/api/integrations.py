@@ -24,13 +24,13 @@ from churnguard_pipelines.model import (
     IntegrationType,
     SyncConfiguration,
 )
-from churnguard_pipelines.store.integrations import (
+from churnguard_pipelines.store.control.integrations import (
     add_integration,
     change_integration,
     remove_integration,
     survey_integrations,
 )
-from churnguard_pipelines.store.ledger import usual_seconds
+from churnguard_pipelines.store.ingest.ledger import usual_seconds
 from churnguard_pipelines.syncing.removal import has_left_something, leave_source, left_behind
 from webhook_gateway.api.access import (
     Reader,

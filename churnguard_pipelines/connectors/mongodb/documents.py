@@ -22,7 +22,7 @@ from bson.errors import InvalidBSON
 
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.mirrors import SourceTable, Values
-from churnguard_pipelines.store.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import encode
 
 KEY, WHOLE, CONTENT = "_id", "document", "content"
 CONTENT_SOURCE = "GridFS chunks"

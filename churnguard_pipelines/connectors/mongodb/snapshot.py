@@ -19,7 +19,7 @@ from churnguard_pipelines.connectors.mongodb.increment import Greatest, conditio
 from churnguard_pipelines.connectors.mongodb.reading import AT_ONCE, batches, decoded, first_id, parts, rows_of
 from churnguard_pipelines.connectors.sdk.database import Snapshot
 from churnguard_pipelines.mirrors import Piece, SourceTable
-from churnguard_pipelines.store.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import encode
 
 PIECE_BATCHES = 20
 PIECE_BYTES = 32 * 2**20

@@ -13,7 +13,7 @@ from churnguard_pipelines.connectors.sdk.database_credentials import SERVER_FIEL
 from churnguard_pipelines.mirrors import ChangeBatch, Lag, Piece, SourceTable, Values
 from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
-from churnguard_pipelines.store.own_server import OwnServer
+from churnguard_pipelines.store.postgres.own_server import OwnServer
 
 MOST_CHANGES = 10_000
 """In a batch of changes; with ``CHANGE_MEMORY.batch_bytes()`` it bounds memory, whatever the size of a transaction."""

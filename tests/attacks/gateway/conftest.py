@@ -13,7 +13,7 @@ import pytest
 
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.gateway.strangers import Server
 from tests.gateway import dashboard
 from tests.gateway.intake.conftest import Gateway, endpoint, gateway, make_gateway

@@ -13,10 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import inbox as inbox_module
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import inbox as inbox_module
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.gateway.strangers import STRANGER
 from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
 from tests.gateway.schemes.senders import EC_SECRETS, by_sendgrid

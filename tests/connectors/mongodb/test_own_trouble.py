@@ -11,9 +11,9 @@ import pytest
 from pymongo import monitoring
 
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane
 from churnguard_pipelines.syncing.database import opened_database
 from tests.connectors.conftest import statuses

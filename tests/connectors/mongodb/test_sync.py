@@ -10,8 +10,8 @@ import pytest
 from bson import json_util
 
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.database import reset_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync

@@ -21,7 +21,7 @@ from churnguard_pipelines.errors import (
     ProviderUnavailable,
 )
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.mongodb.conftest import Configure, Connect, Source, integration_of, needs_own_server
 from tests.sources.mongodb import PASSWORD, USER, MongoDBServer

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from churnguard_pipelines.connectors.mongodb.documents import DECODING, Rows
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.connectors.postgresql import snapshot as postgresql_snapshot
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_session import ChangeSession
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync

@@ -10,9 +10,10 @@ from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.connectors.postgresql.changes import number as bytes_of_log
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store import catalogue, locks
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres import locks
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.database import opened_database, reset_database
 from tests.connectors.conftest import statuses

@@ -6,10 +6,10 @@ from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.catalogue import get_lag
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.catalogue import get_lag
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_session import look_at
 from churnguard_pipelines.syncing.database import CHANGES
 from tests.connectors.conftest import statuses

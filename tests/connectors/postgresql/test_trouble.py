@@ -12,10 +12,10 @@ from psycopg.sql import SQL, Identifier, Literal
 from churnguard_pipelines.connectors.postgresql.changes import slot_name
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane
 from churnguard_pipelines.syncing.database import discover, opened_database, reset_database
 from churnguard_pipelines.syncing.removal import remove_integration

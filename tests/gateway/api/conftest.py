@@ -18,9 +18,9 @@ from starlette.routing import Mount
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.api_keys import Role, create_key
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.api_keys import Role, create_key
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import rotate_all
 from tests.conftest import as_administrator, settings_for
 from webhook_gateway.api.app import create_api

@@ -9,10 +9,10 @@ import pytest
 
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.webhook_endpoints import get_endpoint
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.control.webhook_endpoints import get_endpoint
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.api.conftest import Call, integration, key_of
 
 # --- integrations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from churnguard_pipelines.connectors import connectors
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.api.conftest import Call, integration
 
 HOST = {"host": "db.example", "database": "product"}

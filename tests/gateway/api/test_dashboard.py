@@ -16,10 +16,10 @@ from churnguard_pipelines.model import IntegrationCredentials, Organization, Syn
 from churnguard_pipelines.monitoring.monitor import Monitor
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.api_keys import create_key
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.api_keys import create_key
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
 from tests.gateway.api.conftest import Call, key_of

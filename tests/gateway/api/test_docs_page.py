@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.store.api_keys import create_key
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import create_key
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import Authentication
 from webhook_gateway.dashboard.edge import Edge

@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationCredentials
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.configurations import RULES
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.masking import MASK
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.control.configurations import RULES
+from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
 HEADERS = {"Accept": "text/csv", "X-Tenant": "canary-1"}

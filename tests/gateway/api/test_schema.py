@@ -22,12 +22,12 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import APIIngestionRule, DataSyncMode, Organization, StreamConfiguration
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.api_keys import create_key
-from churnguard_pipelines.store.configurations import RULES, STREAMS
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, find_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint, list_endpoints
+from churnguard_pipelines.store.control.api_keys import create_key
+from churnguard_pipelines.store.control.configurations import RULES, STREAMS
+from churnguard_pipelines.store.control.integrations import add_integration, find_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, list_endpoints
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import Authentication

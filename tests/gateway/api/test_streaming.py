@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.model import ProcessingMode
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.configurations import STREAMS
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.masking import MASK
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.control.configurations import STREAMS
+from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
 SECRETS = {

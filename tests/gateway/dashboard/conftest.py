@@ -18,8 +18,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.store.api_keys import Role, create_key
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import Role, create_key
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.dashboard.app import create_app
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext

@@ -9,8 +9,8 @@ import pytest
 from dagster_graphql.schema.roots.mutation import GrapheneMutation
 from graphene import Field
 
-from churnguard_pipelines.store.api_keys import Role
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.dashboard.conftest import HTML, MakeKey, audit, bearer, cookie, graphql, key_id
 from webhook_gateway.dashboard.dagster_ui import OF_NO_CONSEQUENCE
 

@@ -12,8 +12,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.api_keys import Role, revoke_key
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import Role, revoke_key
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.dashboard.conftest import HTML, MakeKey, bearer, cookie, key_id
 from webhook_gateway.dashboard import authentication
 

@@ -9,9 +9,9 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import logins
-from churnguard_pipelines.store.api_keys import Role, authenticate, create_key, list_keys, revoke_key
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control import logins
+from churnguard_pipelines.store.control.api_keys import Role, authenticate, create_key, list_keys, revoke_key
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.gateway.dashboard.conftest import key_id
 

@@ -8,8 +8,8 @@ import re
 import httpx
 import pytest
 
-from churnguard_pipelines.store.api_keys import revoke_key
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control.api_keys import revoke_key
+from churnguard_pipelines.store.postgres.database import Store
 from tests.gateway.dashboard.conftest import HTML, MakeKey, audit, cookie, engine_on, key_id, sign_in
 from webhook_gateway.dashboard.app import create_app
 from webhook_gateway.dashboard.authentication import COOKIE

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
 from tests.gateway.dashboard.conftest import audit, engine_on, graphql, served
 from webhook_gateway.dashboard.app import create_app

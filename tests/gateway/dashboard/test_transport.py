@@ -11,7 +11,7 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
 from webhook_gateway.dashboard.__main__ import transport_of
 

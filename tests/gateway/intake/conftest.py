@@ -20,10 +20,10 @@ import pytest
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.orchestration.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import WebhookEndpoint, add_endpoint
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import WebhookEndpoint, add_endpoint
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.waiting import PATIENCE_SECONDS, wait_for
 

@@ -15,16 +15,16 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import inbox as inbox_store
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import (
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import (
     WebhookEndpoint,
     add_endpoint,
     allow_events,
     remove_endpoint,
     rotate_secret,
 )
+from churnguard_pipelines.store.ingest import inbox as inbox_store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator, settings_for
 from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
 from tests.waiting import wait_for
