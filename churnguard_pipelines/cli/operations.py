@@ -34,10 +34,10 @@ def rotate_keys() -> None:
 
     Example: `INTEGRATION_ENCRYPTION_KEY=new,old churnguard keys rotate`, then drop the old key.
     """
-    from churnguard_pipelines.store.control.integrations import reseal_credentials
+    from churnguard_pipelines.store.control.key_rotation import rotate_all
 
     with opened_store() as store:
-        count = reseal_credentials(store)
+        count = rotate_all(store)
     out.print(f"{count} secret(s) re-sealed under the first key. Older keys may be dropped now.")
 
 

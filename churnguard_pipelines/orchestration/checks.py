@@ -23,8 +23,8 @@ from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import key_of
 from churnguard_pipelines.store.control.integrations import survey_integrations
-from churnguard_pipelines.store.control.tables import schema_drift
 from churnguard_pipelines.store.ingest.ledger import last_success
+from churnguard_pipelines.store.ingest.tables import schema_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import parity
 

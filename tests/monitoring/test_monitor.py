@@ -19,9 +19,9 @@ from churnguard_pipelines.monitoring.monitor import Monitor, take_picture
 from churnguard_pipelines.monitoring.vitals import Vitals, read_vitals
 from churnguard_pipelines.records import Counts, Drift, Lane, Rejected
 from churnguard_pipelines.store.control.integrations import add_integration
-from churnguard_pipelines.store.control.tables import syncs
 from churnguard_pipelines.store.ingest import inbox, ledger
 from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.schema import MIGRATIONS
 from churnguard_pipelines.store.raw.warehouse import Warehouse

@@ -17,7 +17,7 @@ from churnguard_pipelines.orchestration.dead_runs import dead_runs
 from churnguard_pipelines.orchestration.environment import dagster_environment, dagster_home
 from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.control.tables import syncs
+from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import run, sandbox_of_one_s_own

@@ -12,9 +12,9 @@ from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store.control.integrations import set_status
-from churnguard_pipelines.store.control.tables import breakers
 from churnguard_pipelines.store.ingest import ledger
 from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.ingest.tables import breakers
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 

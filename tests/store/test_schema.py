@@ -13,8 +13,8 @@ from alembic.migration import MigrationContext
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store.control.tables import metadata
 from churnguard_pipelines.store.postgres import schema
+from churnguard_pipelines.store.postgres.columns import metadata
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator, on_database, settings_for
 

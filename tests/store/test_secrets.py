@@ -16,8 +16,9 @@ from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.control.key_rotation import rotate_all
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.secrets import Vault, key_file, load_vault, rotate_all
+from churnguard_pipelines.store.secrets import Vault, key_file, load_vault
 from tests.conftest import as_administrator, settings_for
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()

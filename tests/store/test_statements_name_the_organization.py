@@ -16,7 +16,7 @@ from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.store.control.ownership import of_integration
-from churnguard_pipelines.store.control.tables import syncs
+from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_writer
 from churnguard_pipelines.store.raw.statements import statements_for

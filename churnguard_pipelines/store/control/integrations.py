@@ -23,29 +23,14 @@ from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCred
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
-from churnguard_pipelines.store.control.tables import (
-    breakers,
-    change_logs,
-    checkpoints,
-    ingestion_rules,
-    integrations,
-    rejected_records,
-    schema_drift,
-    streams,
-    webhook_endpoints,
-)
+from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.ingest.tables import breakers, change_logs, checkpoints, rejected_records, schema_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 
-_SEALED = (
-    integrations.c.credentials_sealed,
-    webhook_endpoints.c.secrets_sealed,
-    streams.c.secrets_sealed,
-    ingestion_rules.c.secrets_sealed,
-)
 _log = logging.getLogger(__name__)
 _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
     "configured_by"
@@ -261,27 +246,6 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
     with store.operator() as connection:
         if not _store_credentials(connection, store.vault, integration_id, credentials):
             raise _unknown(integration_id)
-
-
-def reseal_credentials(store: Store) -> int:
-    """Seal all secrets anew under the first key, those of webhook endpoints, streams and ingestion rules too; returns
-    how many. All or none."""
-    with store.operator() as connection:
-        count = sum(_reseal(connection, store.vault, column) for column in _SEALED)
-        audit.record(connection, "operator", "keys.rotate", "credentials", {"count": count})
-    return count
-
-
-def _reseal(connection: Connection, vault: Vault, sealed: sa.Column[str]) -> int:
-    (key,) = sealed.table.primary_key
-    rows = connection.execute(sa.select(key, sealed).with_for_update(key_share=True)).all()
-    for name, secret in rows:
-        try:
-            resealed = vault.rotate(secret)
-        except SecretsUnreadable as error:
-            raise SecretsUnreadable(error.message, integration_id=name, remedy=error.remedy) from None
-        connection.execute(sa.update(sealed.table).where(key == name).values({sealed: resealed}))
-    return len(rows)
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:

@@ -18,7 +18,7 @@ from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.mirrors import Lag, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.control.ownership import of_integration
-from churnguard_pipelines.store.control.tables import change_logs, source_tables
+from churnguard_pipelines.store.ingest.tables import change_logs, source_tables
 from churnguard_pipelines.store.postgres.database import Store
 
 _LONGEST_NAME = 63

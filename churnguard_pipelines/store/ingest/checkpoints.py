@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import LaneTakenOver
 from churnguard_pipelines.records import Checkpoint, Lane, Position
-from churnguard_pipelines.store.control.tables import checkpoints as table
+from churnguard_pipelines.store.ingest.tables import checkpoints as table
 
 
 def load(connection: Connection, lane: Lane) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Drift, Lane
 from churnguard_pipelines.store.control.ownership import of_integration
-from churnguard_pipelines.store.control.tables import schema_drift as table
+from churnguard_pipelines.store.ingest.tables import schema_drift as table
 from churnguard_pipelines.store.postgres.database import Store
 
 

@@ -8,8 +8,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.store.control.tables import breakers, integrations, syncs
+from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest.ledger import HISTORY, is_alive
+from churnguard_pipelines.store.ingest.tables import breakers, syncs
 from churnguard_pipelines.store.postgres.database import Store
 
 _RESTING = (IntegrationStatus.INACTIVE, IntegrationStatus.PAUSED, IntegrationStatus.AUTHENTICATION_FAILED)

@@ -17,7 +17,7 @@ from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
-from churnguard_pipelines.store.control.tables import sync_objects, syncs
+from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 
 HEARTBEAT_SECONDS = 10.0

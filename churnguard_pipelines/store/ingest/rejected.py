@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Lane, Rejected
 from churnguard_pipelines.store.control.ownership import of_integration
-from churnguard_pipelines.store.control.tables import rejected_records as table
+from churnguard_pipelines.store.ingest.tables import rejected_records as table
 from churnguard_pipelines.store.postgres.database import Store
 
 

@@ -19,9 +19,9 @@ from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.api_keys import Role, create_key
+from churnguard_pipelines.store.control.key_rotation import rotate_all
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.secrets import rotate_all
 from tests.conftest import as_administrator, settings_for
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import Authentication
