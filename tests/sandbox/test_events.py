@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.sandbox import subscriptions
-from churnguard_pipelines.sandbox.business import Business
+from churnguard_pipelines.sandbox.business import subscriptions
+from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.conftest import ANCHOR, client, read_all
 

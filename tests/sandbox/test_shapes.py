@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from churnguard_pipelines.sandbox.resources import RESOURCES
 from churnguard_pipelines.sandbox.serve import Sandbox
+from churnguard_pipelines.sandbox.stripe.resources import RESOURCES
 from tests.sandbox.conftest import client, read_all
 from tests.sandbox.contracts import judge, list_parameters
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.sandbox import billing, payments
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import Invoice, Subscription
-from churnguard_pipelines.sandbox.instants import DAY
+from churnguard_pipelines.sandbox.business import billing, payments
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import Invoice, Subscription
+from churnguard_pipelines.sandbox.business.instants import DAY
 
 RETRY_AFTER = (3 * DAY, 5 * DAY, 7 * DAY)  # then the subscription is canceled
 DECLINED = 0.035  # of first attempts

@@ -11,15 +11,16 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from churnguard_pipelines.sandbox import stripe_billing, stripe_errors
-from churnguard_pipelines.sandbox.account import account, balance
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import Entity, Event
-from churnguard_pipelines.sandbox.events import KEPT
-from churnguard_pipelines.sandbox.render import render
-from churnguard_pipelines.sandbox.resources import BY_PATH, Resource, event_type_matches
-from churnguard_pipelines.sandbox.shelf import Shelf
-from churnguard_pipelines.sandbox.stripe_objects import Object
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import Entity, Event
+from churnguard_pipelines.sandbox.business.events import KEPT
+from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.stripe import billing as stripe_billing
+from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
+from churnguard_pipelines.sandbox.stripe.account import account, balance
+from churnguard_pipelines.sandbox.stripe.objects import Object
+from churnguard_pipelines.sandbox.stripe.render import render
+from churnguard_pipelines.sandbox.stripe.resources import BY_PATH, Resource, event_type_matches
 
 PARAMETER = re.compile(r"^([a-z_]+)(?:\[([a-z0-9_]*)\])?$")
 PAGING = ("limit", "starting_after", "ending_before", "expand")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from churnguard_pipelines.sandbox import collection, lives, subscriptions
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import Subscription
+from churnguard_pipelines.sandbox.business import collection, lives, subscriptions
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import Subscription
 
 
 def happen(business: Business) -> None:

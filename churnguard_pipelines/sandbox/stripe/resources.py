@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.shelf import Shelf
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.shelf import Shelf
 
 Test = Callable[[Any, str], bool]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from churnguard_pipelines.sandbox.business import Business, Profile
-from churnguard_pipelines.sandbox.entities import Customer
-from churnguard_pipelines.sandbox.shelf import Shelf
+from churnguard_pipelines.sandbox.business.company import Business, Profile
+from churnguard_pipelines.sandbox.business.entities import Customer
+from churnguard_pipelines.sandbox.business.shelf import Shelf
 
 BULK = Profile("bulk", "acct_1SandboxBulk0001", "Bulk", "US", 0, {"usd": 1.0}, "usd")
 

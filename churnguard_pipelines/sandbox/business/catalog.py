@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from churnguard_pipelines.sandbox.entities import Coupon, Interval, Price, Product, PromotionCode
+from churnguard_pipelines.sandbox.business.entities import Coupon, Interval, Price, Product, PromotionCode
 
 PLANS = (("Starter", 1900), ("Team", 3900), ("Business", 7900))  # per seat and month, US cents
 ADD_ONS = (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from churnguard_pipelines.sandbox import entities, stripe_billing, stripe_objects, stripe_payments
-from churnguard_pipelines.sandbox.stripe_objects import Object
+from churnguard_pipelines.sandbox.business import entities
+from churnguard_pipelines.sandbox.stripe import billing as stripe_billing
+from churnguard_pipelines.sandbox.stripe import objects as stripe_objects
+from churnguard_pipelines.sandbox.stripe import payments as stripe_payments
+from churnguard_pipelines.sandbox.stripe.objects import Object
 
 _PLAIN: dict[type, Callable[..., Object]] = {
     entities.Customer: stripe_objects.customer,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business.entities import (
     Discount,
     Invoice,
     InvoiceItem,
@@ -20,7 +20,7 @@ from churnguard_pipelines.sandbox.entities import (
     Schedule,
     Subscription,
 )
-from churnguard_pipelines.sandbox.stripe_objects import NO_ADDRESS, Object, discount, price
+from churnguard_pipelines.sandbox.stripe.objects import NO_ADDRESS, Object, discount, price
 
 INCLUDED = 10  # entries of an included list
 NO_TAX = {"disabled_reason": None, "enabled": False, "liability": None}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import (
     BalanceTransaction,
     Charge,
     CreditNote,
@@ -13,7 +13,7 @@ from churnguard_pipelines.sandbox.entities import (
     Payout,
     Refund,
 )
-from churnguard_pipelines.sandbox.instants import DAY, HOUR
+from churnguard_pipelines.sandbox.business.instants import DAY, HOUR
 
 SETTLES_AFTER = 2 * DAY
 FAILURES = ("card_declined", "insufficient_funds", "expired_card", "processing_error")

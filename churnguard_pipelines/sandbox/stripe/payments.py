@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business.entities import (
     BalanceTransaction,
     Charge,
     CreditNote,
@@ -13,8 +13,8 @@ from churnguard_pipelines.sandbox.entities import (
     Payout,
     Refund,
 )
-from churnguard_pipelines.sandbox.instants import DAY
-from churnguard_pipelines.sandbox.stripe_objects import NO_ADDRESS, Object
+from churnguard_pipelines.sandbox.business.instants import DAY
+from churnguard_pipelines.sandbox.stripe.objects import NO_ADDRESS, Object
 
 FAILURE_MESSAGES = {
     "card_declined": "Your card was declined.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from churnguard_pipelines.sandbox import billing, collection, payments, subscriptions
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business import billing, collection, payments, subscriptions
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import (
     CheckoutSession,
     Coupon,
     Customer,
@@ -16,7 +16,7 @@ from churnguard_pipelines.sandbox.entities import (
     PromotionCode,
     Subscription,
 )
-from churnguard_pipelines.sandbox.instants import DAY, HOUR, add_months
+from churnguard_pipelines.sandbox.business.instants import DAY, HOUR, add_months
 
 FIRST = (
     "Northwind",

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from churnguard_pipelines.sandbox.books import half_up
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.entities import Customer, Discount, Invoice, InvoiceItem, Item, Line, Subscription
-from churnguard_pipelines.sandbox.instants import text
+from churnguard_pipelines.sandbox.business.books import half_up
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.entities import (
+    Customer,
+    Discount,
+    Invoice,
+    InvoiceItem,
+    Item,
+    Line,
+    Subscription,
+)
+from churnguard_pipelines.sandbox.business.instants import text
 
 
 def draw_up(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from churnguard_pipelines.sandbox.business import Business
-from churnguard_pipelines.sandbox.stripe_objects import Object
+from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.stripe.objects import Object
 
 
 def account(business: Business) -> Object:

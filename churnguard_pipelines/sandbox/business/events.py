@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox.instants import DAY
+from churnguard_pipelines.sandbox.business.instants import DAY
 
 API_VERSION = "2026-05-27.dahlia"
 OLD_VERSION = "2024-06-20"  # what an endpoint pinned long ago still renders

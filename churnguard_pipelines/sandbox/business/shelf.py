@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from churnguard_pipelines.sandbox.entities import Entity
+from churnguard_pipelines.sandbox.business.entities import Entity
 
 E = TypeVar("E", bound=Entity)
 

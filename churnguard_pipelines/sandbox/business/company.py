@@ -17,9 +17,9 @@ from math import prod
 from random import Random
 from typing import Any
 
-from churnguard_pipelines.sandbox.books import Books, monthly
-from churnguard_pipelines.sandbox.catalog import make_catalog
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business.books import Books, monthly
+from churnguard_pipelines.sandbox.business.catalog import make_catalog
+from churnguard_pipelines.sandbox.business.entities import (
     BalanceTransaction,
     Charge,
     CheckoutSession,
@@ -42,10 +42,10 @@ from churnguard_pipelines.sandbox.entities import (
     Schedule,
     Subscription,
 )
-from churnguard_pipelines.sandbox.events import KEPT, OLD_EVERY, render_event
-from churnguard_pipelines.sandbox.instants import add_months
-from churnguard_pipelines.sandbox.render import render
-from churnguard_pipelines.sandbox.shelf import Shelf
+from churnguard_pipelines.sandbox.business.events import KEPT, OLD_EVERY, render_event
+from churnguard_pipelines.sandbox.business.instants import add_months
+from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.stripe.render import render
 
 HISTORY_MONTHS = 24
 INTERVAL_MONTHS = {"month": 1, "year": 12}

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from churnguard_pipelines.sandbox import billing, collection
-from churnguard_pipelines.sandbox.business import INTERVAL_MONTHS, Business
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business import billing, collection
+from churnguard_pipelines.sandbox.business.company import INTERVAL_MONTHS, Business
+from churnguard_pipelines.sandbox.business.entities import (
     Coupon,
     Customer,
     Discount,
@@ -40,8 +40,8 @@ from churnguard_pipelines.sandbox.entities import (
     Schedule,
     Subscription,
 )
-from churnguard_pipelines.sandbox.instants import DAY, HOUR, add_months
-from churnguard_pipelines.sandbox.render import render
+from churnguard_pipelines.sandbox.business.instants import DAY, HOUR, add_months
+from churnguard_pipelines.sandbox.stripe.render import render
 
 PAUSED = {"behavior": "void", "resumes_at": None}
 EXPIRES_AFTER = 23 * HOUR

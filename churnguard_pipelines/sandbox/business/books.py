@@ -15,8 +15,8 @@ from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
 
-from churnguard_pipelines.sandbox.instants import instant, month_of, next_month, utc_date
-from churnguard_pipelines.sandbox.rates import rate
+from churnguard_pipelines.sandbox.business.instants import instant, month_of, next_month, utc_date
+from churnguard_pipelines.sandbox.business.rates import rate
 
 MOVEMENTS = ("new", "expansion", "contraction", "churn", "reactivation")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from churnguard_pipelines.sandbox.entities import (
+from churnguard_pipelines.sandbox.business.entities import (
     CheckoutSession,
     Coupon,
     Customer,

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.sandbox.entities import Customer
+from churnguard_pipelines.sandbox.business.entities import Customer
 from churnguard_pipelines.sandbox.world import World
 
 TABLES = """
