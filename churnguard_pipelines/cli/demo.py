@@ -79,7 +79,7 @@ class Demo:
 
         Returns whether everything agrees; while the business lives on, counts move and are not compared.
         """
-        from churnguard_pipelines.orchestration.process import SyncRequest, compute_mrr_now
+        from churnguard_pipelines.orchestration.processes.children import SyncRequest, compute_mrr_now
 
         names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT]
         reports = run_with_progress(self._store, [SyncRequest(name) for name in names])

@@ -91,7 +91,7 @@ def env() -> None:
     Example: `eval "$(churnguard env)"`, then
     `dagster job backfill -w workspace.yaml -j stripe_sync --partitions acme --noprompt`
     """
-    from churnguard_pipelines.orchestration.environment import DAGSTER_VARIABLES, dagster_environment
+    from churnguard_pipelines.orchestration.processes.environment import DAGSTER_VARIABLES, dagster_environment
 
     with opened_store() as store:
         variables = dagster_environment(store)

@@ -39,7 +39,7 @@ def demo(
 
 def serve(store: Store, key: str | None = None) -> None:
     """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with."""
-    from churnguard_pipelines.orchestration.services import Services
+    from churnguard_pipelines.orchestration.processes.services import Services
 
     services = Services(store)
     with out.status("Starting the webhook gateway and Dagster …"):

@@ -28,7 +28,7 @@ def sync(
 
     Examples: `churnguard sync acme`, `churnguard sync acme --mode full --objects customers,invoices`
     """
-    from churnguard_pipelines.orchestration.process import SyncRequest, refuse_unknown
+    from churnguard_pipelines.orchestration.processes.children import SyncRequest, refuse_unknown
     from churnguard_pipelines.store.control.integrations import get_integration
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None

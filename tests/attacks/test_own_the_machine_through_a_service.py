@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from churnguard_pipelines.orchestration import account
-from churnguard_pipelines.orchestration.account import Account
-from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.orchestration.processes import account
+from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.postgres.database import Store

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.postgres.database import Store

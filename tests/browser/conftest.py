@@ -14,8 +14,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.api_keys import Role, create_key

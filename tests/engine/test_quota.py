@@ -35,7 +35,7 @@ from churnguard_pipelines.engine.quota import (
     take,
 )
 from churnguard_pipelines.errors import RateLimited, Stopped
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.store.ingest.quotas import QuotaRow, locked_quota
 from churnguard_pipelines.store.postgres.database import Store
 from tests.engine.conftest import FakeClock

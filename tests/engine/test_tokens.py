@@ -22,7 +22,7 @@ from churnguard_pipelines.model import (
     IntegrationType,
     Organization,
 )
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store

@@ -31,9 +31,9 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.orchestration.environment import dagster_environment
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.control.api_keys import Role, create_key

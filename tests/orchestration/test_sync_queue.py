@@ -12,9 +12,16 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
-from churnguard_pipelines.orchestration import process, sync_queue
-from churnguard_pipelines.orchestration.process import SyncRequest
-from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH, ENDED_BEFORE, NOT_BEGUN, SyncQueue
+from churnguard_pipelines.orchestration.processes import children as process
+from churnguard_pipelines.orchestration.processes import sync_queue
+from churnguard_pipelines.orchestration.processes.children import SyncRequest
+from churnguard_pipelines.orchestration.processes.sync_queue import (
+    AT_ONCE,
+    AT_ONCE_EACH,
+    ENDED_BEFORE,
+    NOT_BEGUN,
+    SyncQueue,
+)
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.due import due_integrations

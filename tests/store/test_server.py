@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.cli import operations
 from churnguard_pipelines.errors import DatabaseUnavailable, InvalidConfiguration
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.ingest import inbox

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.gateway.strangers import Server

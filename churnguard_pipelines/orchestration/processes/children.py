@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
-from churnguard_pipelines.orchestration.account import Account
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.ingest.ledger import SyncReport

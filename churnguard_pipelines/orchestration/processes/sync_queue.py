@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.orchestration.process import STOP_SECONDS, SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.children import STOP_SECONDS, SyncProcess, SyncRequest
 from churnguard_pipelines.store.ingest import ledger
 
 if TYPE_CHECKING:

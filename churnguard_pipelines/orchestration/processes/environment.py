@@ -31,7 +31,7 @@ def dagster_home(settings: Settings) -> Path:
     folder = settings.home / "dagster"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     packaged = Path(__file__).with_name("dagster.yaml")  # in an installed wheel; else the project's own
-    source = packaged if packaged.exists() else Path(__file__).parents[2] / "dagster.yaml"
+    source = packaged if packaged.exists() else Path(__file__).parents[3] / "dagster.yaml"
     wanted, target = source.read_bytes(), folder / "dagster.yaml"
     if not target.exists() or target.read_bytes() != wanted:
         # In one step: another process that finds half a file would make Dagster's own SQLite database instead.

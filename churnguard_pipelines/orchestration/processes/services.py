@@ -16,9 +16,9 @@ import httpx
 import yaml
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.orchestration.account import Account
-from churnguard_pipelines.orchestration.environment import LOCATION, dagster_environment
-from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
+from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
+from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.ports import free_port, listens, refuse_taken
 from churnguard_pipelines.store.postgres.database import Store
 
