@@ -28,8 +28,8 @@ from churnguard_pipelines.store.ingest.due import due_integrations
 from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
-from tests.gateway.dashboard.conftest import engine_on
 from tests.waiting import wait_for
+from tests.webhook_gateway.dashboard.conftest import engine_on
 
 WORKS_FOR_EVER = "import time; print('working', flush=True); time.sleep(600)"
 ENDS_AT_ONCE = "print('no such thing'); raise SystemExit(1)"
