@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import MOST_COUNTED, Vitals, Waits, late_after
-from churnguard_pipelines.store.sync_states import UNFINISHED
+from churnguard_pipelines.store.ingest.sync_states import UNFINISHED
 
 HEALTHY_FROM, DEGRADED_FROM = 80, 50
 CHANGES_WARN_AT, CHANGES_CRITICAL_AT = 0.5, 0.8

@@ -11,9 +11,9 @@ from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store.due import SYNC
-from churnguard_pipelines.store.integrations import organization_of
-from churnguard_pipelines.store.ledger import find_sync, note_failure
+from churnguard_pipelines.store.control.integrations import organization_of
+from churnguard_pipelines.store.ingest.due import SYNC
+from churnguard_pipelines.store.ingest.ledger import find_sync, note_failure
 
 _log = logging.getLogger("churnguard.alerts")
 

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.lag_probes import LagProbes
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
 from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
+from churnguard_pipelines.syncing.lag_probes import LagProbes
 from churnguard_pipelines.syncing.session import Session
 
 JOB = "change_session"

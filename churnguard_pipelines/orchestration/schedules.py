@@ -12,8 +12,8 @@ from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGAN
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import SESSION_TAG, Backlog, Materializer, session_requests
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
-from churnguard_pipelines.store.breakers import open_breakers
-from churnguard_pipelines.store.due import DueIntegration, due_integrations
+from churnguard_pipelines.store.ingest.breakers import open_breakers
+from churnguard_pipelines.store.ingest.due import DueIntegration, due_integrations
 from churnguard_pipelines.syncing.due import SCHEDULE, DueSyncs, name_of
 from churnguard_pipelines.syncing.session import Session
 

@@ -10,9 +10,9 @@ import dagster as dg
 
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.ledger import SyncReport
-from churnguard_pipelines.store.materializations import FAILED, ObjectNews, news_of, note
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.materializations import FAILED, ObjectNews, news_of, note
 from churnguard_pipelines.syncing.session import HAND_OVER, LaneKind, Worked
 
 SESSION_TAG = "churnguard/session"

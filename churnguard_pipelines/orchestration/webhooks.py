@@ -4,7 +4,7 @@ import dagster as dg
 
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
-from churnguard_pipelines.store import inbox
+from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.webhooks import Inboxes
 

@@ -10,10 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from churnguard_pipelines.connectors import databases
-from churnguard_pipelines.connectors.change_lane import LANE, ChangeLane, lane_of
-from churnguard_pipelines.connectors.database import DatabaseConnector
-from churnguard_pipelines.connectors.database_sync import CHANGES, opened_database
-from churnguard_pipelines.connectors.sync_page import said
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -23,10 +20,12 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store import catalogue, checkpoints
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import set_status, survey_integrations
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import set_status, survey_integrations
+from churnguard_pipelines.store.ingest import catalogue, checkpoints
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import LANE, ChangeLane, lane_of
+from churnguard_pipelines.syncing.database import CHANGES, opened_database
 from churnguard_pipelines.syncing.session import LaneKind, Turn
 
 STEP = 1.0  # seconds that a lane waits for changes before it looks whether it should end
@@ -122,4 +121,4 @@ class ChangeLogs(LaneKind):
         refused = isinstance(error, AuthenticationFailed)
         status = IntegrationStatus.AUTHENTICATION_FAILED if refused else IntegrationStatus.ERROR
         with suppress(NotFound):  # it was removed meanwhile
-            set_status(self._store, integration.integration_id, status, said(error))
+            set_status(self._store, integration.integration_id, status, error.explanation)

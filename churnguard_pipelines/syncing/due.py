@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from churnguard_pipelines.connectors import databases
-from churnguard_pipelines.connectors.sync import sync_integration
-from churnguard_pipelines.connectors.sync_page import failure_of, said
 from churnguard_pipelines.errors import ChurnGuardError, CircuitOpen, NotFound
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store import due, ledger
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.ingest import due, ledger
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.page import failure_of
 from churnguard_pipelines.syncing.session import LaneKind, Turn
+from churnguard_pipelines.syncing.sync import sync_integration
 
 SCHEDULE = "schedule"
 """The trigger of syncs that somebody's ``sync_frequency`` asks for."""
@@ -68,7 +68,7 @@ class DueSyncs(LaneKind):
         except Exception as error:
             level = logging.WARNING if isinstance(error, ChurnGuardError) else logging.ERROR
             _log.log(level, "%s: its sync failed: %s", lane.integration_id, error, exc_info=level == logging.ERROR)
-            ledger.note_failure(self._store, lane, sync_id, SCHEDULE, said(failure_of(error)))
+            ledger.note_failure(self._store, lane, sync_id, SCHEDULE, failure_of(error).explanation)
             return False
         self._ended.put(report)
         turn.note({name: item.counts for name, item in report.objects.items()})

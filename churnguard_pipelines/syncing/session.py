@@ -33,8 +33,8 @@ from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.records import Counts, Lane
-from churnguard_pipelines.store import leases, sessions
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import leases, sessions
+from churnguard_pipelines.store.postgres.database import Store
 
 LOOK_EVERY = 5.0
 TELL_EVERY = 1.0

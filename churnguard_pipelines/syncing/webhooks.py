@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from churnguard_pipelines.connectors.webhook_lane import InboxLane
 from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import organization_of
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import organization_of
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.session import LaneKind, Turn
+from churnguard_pipelines.syncing.webhook_lane import InboxLane
 
 WEBHOOKS = "webhooks"
 LANE_KEPT = 300.0  # seconds; an opened lane is opened anew after this: its credentials or settings may have changed

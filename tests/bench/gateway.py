@@ -21,11 +21,11 @@ import psycopg
 
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port, listens
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 from tests.bench.fire import HEAVY, HEAVY_SECRET
 from tests.bench.harness import Row
@@ -42,7 +42,7 @@ MOST_ROUNDS = 3
 SECONDS = 20
 SESSION = """
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.webhooks import Inboxes
 store = Store.open(load_settings())

@@ -1,45 +1,29 @@
-"""Ten thousand tenants with nine integrations each: what a quiet sync costs, how late one begins, what ticks and Dagster's
-own storage cost.
+"""Ten thousand tenants with nine integrations each: what a quiet sync costs, how late one begins, what ticks and
+Dagster's own storage cost.
 
-The provider is in this process and answers from memory, through the real HTTP client: 95 of 100 syncs find nothing new, the others
-one record. It stands in the place of Stripe, in a process of its own, so that Dagster's real definitions are used.
+The provider is in this process and answers from memory, through the real HTTP client: 95 of 100 syncs find nothing new,
+the others one record. It stands in the place of Stripe, in a process of its own, so that Dagster's real definitions are
+used.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Generator, Sequence
 
 import httpx
 
-from churnguard_pipelines import connectors
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
-from churnguard_pipelines.engine import http
 from churnguard_pipelines.engine.auth import ApiKey, Credential
 from churnguard_pipelines.engine.quota import Quota
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType, Organization
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.records import Batch, Record, Window, columns
-from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.ledger import SyncReport
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.syncing.due import DueSyncs
-from churnguard_pipelines.syncing.session import Session
+from churnguard_pipelines.store.postgres.database import Store
 from tests.bench.harness import Row
-from tests.bench.stripe import integration
 
 AREA = "scale"
 TENANTS, INTEGRATIONS_EACH = 10_000, 9

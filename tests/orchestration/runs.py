@@ -12,7 +12,7 @@ import dagster as dg
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 ANCHOR = datetime(2026, 9, 17, 10, 30, tzinfo=UTC)
 

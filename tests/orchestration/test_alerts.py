@@ -14,8 +14,8 @@ from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.orchestration.alerts import failure_alert, note_never_begun
 from churnguard_pipelines.orchestration.partitions import tags_of
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import get_sync
+from churnguard_pipelines.store.ingest.ledger import get_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import objects, run, sandbox_of_one_s_own
 

@@ -10,11 +10,11 @@ from datetime import timedelta
 import pytest
 
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.ledger import SyncReport, finish_sync, latest_sync, start_sync
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.ingest.ledger import SyncReport, finish_sync, latest_sync, start_sync
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.due import DueSyncs
 from churnguard_pipelines.syncing.session import Session

@@ -12,8 +12,8 @@ import pytest
 
 from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.records import Counts, Lane
-from churnguard_pipelines.store import leases, sessions
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import leases, sessions
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.session import LaneKind, Session, Turn, Worked
 from tests.waiting import wait_for
