@@ -49,7 +49,8 @@ def long_syncs(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """A tick of the sensor: the runs that it asks for."""
     repository = definitions.get_repository_def()
     context = dg.build_sensor_context(instance=instance, repository_def=repository)
-    return list(repository.get_sensor_def("long_syncs").evaluate_tick(context).run_requests or [])
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return list(repository.get_sensor_def("long_syncs").evaluate_tick(context).run_requests or [])
 
 
 def pass_time(store: Store, time: timedelta) -> None:

@@ -192,7 +192,7 @@ def test_what_a_living_session_has_is_not_due(store: Store, integration: Integra
 
 def test_nobody_s_thousands_come_before_somebody_s_one(store: Store, integration: IntegrationConfiguration) -> None:
     with store.operator() as connection:
-        connection.exec_driver_sql("INSERT INTO control.organizations (organization_id, name) VALUES ('evil', 'Evil')")
+        connection.exec_driver_sql("INSERT INTO control.organizations VALUES ('evil', 'Evil', 'usd')")
         connection.exec_driver_sql(
             "INSERT INTO control.integrations (integration_id, organization_id, provider, config, credentials_sealed, "
             "status, next_due_at) SELECT 'evil-' || n, 'evil', provider, config, credentials_sealed, status, "
