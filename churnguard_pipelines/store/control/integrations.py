@@ -26,7 +26,14 @@ from churnguard_pipelines.store.control.ownership import Kind, claim, of_integra
 from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.ingest.due import RESTING
-from churnguard_pipelines.store.ingest.tables import breakers, change_logs, checkpoints, rejected_records, schema_drift
+from churnguard_pipelines.store.ingest.tables import (
+    breakers,
+    change_logs,
+    checkpoints,
+    materializations,
+    rejected_records,
+    schema_drift,
+)
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.tables import quoted
@@ -265,7 +272,8 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        for table in (checkpoints, rejected_records, breakers, schema_drift, change_logs, integrations):
+        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, integrations
+        for table in forgotten:
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})

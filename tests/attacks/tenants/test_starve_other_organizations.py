@@ -320,7 +320,7 @@ def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody
             if not places.is_blocked(run):
                 places.update_counters_with_launched_item(run)
                 running[run.job_name] += 1
-    assert running == {"sync": 4, "session": 4}
+    assert running == {"sync": 4, "session": 12}
     sessions_of_webhooks_and_change_logs = Inboxes.most_sessions + ChangeLogs.most_sessions
     assert running.total() + sessions_of_webhooks_and_change_logs < queue.max_concurrent_runs
 
