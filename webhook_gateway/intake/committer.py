@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from churnguard_pipelines.store.inbox import TAKE
-from churnguard_pipelines.store.row_security import OPERATOR
+from churnguard_pipelines.store.ingest.inbox import TAKE
+from churnguard_pipelines.store.postgres.row_security import OPERATOR
 
 # In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
 # several transactions: those who wait beside it wait for a small one.
