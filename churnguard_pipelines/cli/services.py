@@ -10,7 +10,7 @@ import typer
 from churnguard_pipelines.cli.terminal import opened_store, out
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 
 def up() -> None:
@@ -39,7 +39,7 @@ def demo(
 
 def serve(store: Store, key: str | None = None) -> None:
     """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with."""
-    from churnguard_pipelines.orchestration.services import Services
+    from churnguard_pipelines.orchestration.processes.services import Services
 
     services = Services(store)
     with out.status("Starting the webhook gateway and Dagster …"):
@@ -62,6 +62,6 @@ def serve(store: Store, key: str | None = None) -> None:
 
 def _first_key(store: Store) -> str | None:
     """An operator's key where nobody has made one yet."""
-    from churnguard_pipelines.store.api_keys import create_key, list_keys
+    from churnguard_pipelines.store.control.api_keys import create_key, list_keys
 
     return None if list_keys(store) else create_key(store, "first key", actor="cli")

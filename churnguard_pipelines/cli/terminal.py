@@ -13,7 +13,7 @@ from rich.markup import escape
 from churnguard_pipelines.errors import ChurnGuardError
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 PIPED_WIDTH = 120  # a file or a log has no width of its own
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
@@ -31,7 +31,7 @@ def fail(error: ChurnGuardError) -> None:
 def opened_store(*, create_key: bool = False) -> Iterator[Store]:
     """The store of this installation, migrated; the private PostgreSQL stops again if we were its last user."""
     from churnguard_pipelines.settings import load_settings, start_logging
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.store.secrets import load_vault
 
     settings = load_settings()

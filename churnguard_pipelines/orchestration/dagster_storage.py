@@ -17,7 +17,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config, retry_pg_connection_fn
 
-from churnguard_pipelines.store import locks, server
+from churnguard_pipelines.store.postgres import locks, server
 
 _TABLES = {
     table

@@ -19,10 +19,10 @@ from bson.binary import Binary, UuidRepresentation
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors import change_lane
-from churnguard_pipelines.connectors.mongodb_documents import DECODING
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.connectors.mongodb.documents import DECODING
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing import change_lane
 from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source
@@ -47,7 +47,7 @@ OPERATIONS = (
     "insert", "insert", "insert", "replace", "set", "set", "unset", "rename_field", "push", "delete", "delete_some",
     "drop", "rename", "rename_over", "begin_anew", "sync", "sync", "die",
 )  # fmt: skip
-_databases = itertools.count(1)
+_numbers = itertools.count(1)
 
 values = st.recursive(
     st.sampled_from(SCALARS),
@@ -121,7 +121,9 @@ def test_the_mirror_equals_its_source_or_says_why_not(store: Store, register: Co
     )  # fmt: skip
     @given(steps=steps, deaths=st.lists(st.integers(1, 250), min_size=5, max_size=5))
     def holds(steps: list[tuple[str, str, Any, dict[str, Any]]], deaths: list[int]) -> None:
-        for number, (operation, name, key, document) in enumerate(steps):
+        for each in source.list_collection_names():
+            source[each].drop()
+        for number, (operation, name, key, document) in zip(_numbers, steps, strict=False):
             note(f"{operation} {name} {key!r} {document!r}")
             if operation == "sync":
                 sync(store)

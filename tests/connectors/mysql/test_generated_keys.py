@@ -6,8 +6,8 @@ import pytest
 from pymysql.cursors import Cursor
 
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mysql.conftest import integration, numbers

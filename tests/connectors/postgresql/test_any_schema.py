@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors import change_lane
-from churnguard_pipelines.connectors.integration_removal import remove_integration
-from churnguard_pipelines.connectors.mirroring import mirror_of
-from churnguard_pipelines.connectors.postgresql_catalog import object_name
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.connectors.postgresql.catalog import object_name
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing import change_lane
+from churnguard_pipelines.syncing.mirroring import mirror_of
+from churnguard_pipelines.syncing.removal import remove_integration
 from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import sync
 from tests.connectors.postgresql.conftest import Register
