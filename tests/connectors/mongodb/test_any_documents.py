@@ -30,7 +30,7 @@ from tests.sources.installation import SOAK
 
 NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001  the driver's way to say UTC
 UUID_VALUE = Binary.from_uuid(UUID(int=7), UuidRepresentation.STANDARD)
-NAMES = ("users", "Order", "a b", "größe", "a.b.c", "source", "%s", 'q"q', "x" * 50, "select")
+NAMES = ("users", "Order", "a b", "größe", "x" * 50, "a.b.c", "%s", 'q"q')
 FIELDS = ("a", "b", "Name", "größe", "a b", "source_version", "deleted_at", "document", "xmin", "%s", 'q"q', "x" * 70)
 SCALARS: tuple[Any, ...] = (
     None, True, False, 0, -1, 2**31, Int64(2**62), 0.5, -1e-7, 1e300, float("nan"), float("-inf"), "", "t ü", "a\tb\\n",
@@ -56,7 +56,7 @@ values = st.recursive(
 )
 documents = st.dictionaries(st.sampled_from(FIELDS), values, max_size=6)
 steps = st.lists(
-    st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(NAMES[:4]), st.sampled_from(IDS), documents),
+    st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(NAMES[:5]), st.sampled_from(IDS), documents),
     min_size=12, max_size=40,
 )  # fmt: skip
 
@@ -68,8 +68,7 @@ def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(source: Source, operation: str, name: str, key: Any, document: dict[str, Any], number: int) -> None:
     """What an application does; nothing of it may fail."""
-    collection, field = source[name], FIELDS[number % 4]
-    other = NAMES[4 + number % 4]
+    collection, field, other = source[name], FIELDS[number % 4], NAMES[4 + number % 4]
     match operation:
         case "insert" | "replace":
             collection.replace_one({"_id": {"$eq": key}}, document, upsert=operation == "insert")
@@ -93,8 +92,9 @@ def write(source: Source, operation: str, name: str, key: Any, document: dict[st
             collection.drop()
             collection.insert_one({"_id": number, **document})
         case "rename" | "rename_over":
-            if name in source.list_collection_names() and other != name:
-                source[other].drop() if operation == "rename" else None
+            if name != other and name in source.list_collection_names():
+                if operation == "rename":
+                    source[other].drop()
                 collection.rename(other, dropTarget=True)
 
 
@@ -123,7 +123,8 @@ def test_the_mirror_equals_its_source_or_says_why_not(store: Store, register: Co
     def holds(steps: list[tuple[str, str, Any, dict[str, Any]]], deaths: list[int]) -> None:
         for each in source.list_collection_names():
             source[each].drop()
-        for number, (operation, name, key, document) in zip(_numbers, steps, strict=False):
+        for operation, name, key, document in steps:
+            number = next(_numbers)
             note(f"{operation} {name} {key!r} {document!r}")
             if operation == "sync":
                 sync(store)
