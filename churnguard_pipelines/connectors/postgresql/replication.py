@@ -5,7 +5,6 @@ https://www.postgresql.org/docs/current/protocol-replication.html
 
 from __future__ import annotations
 
-import select
 import struct
 import time
 
@@ -15,6 +14,7 @@ from psycopg.sql import Identifier, Literal
 
 from churnguard_pipelines.connectors.postgresql.connection import connect_for_replication
 from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted, received
+from churnguard_pipelines.engine.sockets import is_readable, is_writable
 from churnguard_pipelines.model import IntegrationConfiguration
 
 START_SECONDS = 60.0
@@ -71,13 +71,13 @@ class ReplicationStream:
 
     def wait(self, seconds: float) -> bool:
         """Until something has arrived, and take it in; False if nothing did."""
-        ready, _, _ = select.select([self._connection.socket], [], [], min(seconds, SIGN_OF_LIFE_EVERY))
+        ready = is_readable(self._connection.socket, min(seconds, SIGN_OF_LIFE_EVERY))
         if ready:
             self._connection.consume_input()
             self._received = received(self._connection.socket)
             if self._received - self._complete > ROW_BYTES:
                 raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)
-        return bool(ready)
+        return ready
 
     def feed_back(self, written: int, flushed: int) -> None:
         """``flushed``: the server may forget everything before it; so it must be stored."""
@@ -107,7 +107,7 @@ class ReplicationStream:
         while self._connection.flush():
             if time.monotonic() > deadline:
                 raise psycopg.OperationalError("the server takes no answer")
-            select.select([], [self._connection.socket], [], 1.0)
+            is_writable(self._connection.socket, 1.0)
 
     def _farewell(self) -> str:
         result = self._connection.get_result()

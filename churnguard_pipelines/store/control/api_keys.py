@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from churnguard_pipelines.store.control.tables import api_keys as table
 from churnguard_pipelines.store.postgres.database import Store
 
 PREFIX = "cg"
+_KEY = re.compile(rf"({PREFIX}_[0-9a-f]{{8}})_([A-Za-z0-9_-]{{43}})")
 _USE_NOTED_EVERY = timedelta(minutes=1)
 _NOW = sa.func.clock_timestamp().label("now")
 
@@ -76,8 +78,12 @@ def create_key(
 
 
 def authenticate(store: Store, key: str) -> ApiKey | None:
-    """Whose key this is; None for an unknown, expired or revoked one. Takes as long for every wrong one."""
-    key_id, secret = _parts(key)
+    """Whose key this is; None for an unknown, expired or revoked one. What cannot be a key is not looked up; of those
+    that can be, every wrong one takes as long."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    key_id, secret = found.groups()
     with store.operator() as connection:
         row = connection.execute(sa.select(table, _NOW).where(table.c.key_id == key_id)).one_or_none()
         right = hmac.compare_digest(row.secret_hash if row else _hash(""), _hash(secret))
@@ -112,15 +118,8 @@ def revoke_key(store: Store, key_id: str, *, actor: str) -> None:
         audit.record(connection, actor, "api_key.revoke", key_id, organization_id=row.organization_id)
 
 
-def _parts(key: str) -> tuple[str, str]:
-    """The shown part and the secret; both empty for what cannot be a key."""
-    prefix, _, rest = key.partition("_")
-    number, _, secret = rest.partition("_")
-    return (f"{prefix}_{number}", secret) if key.isascii() and key.isprintable() else ("", "")
-
-
 def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _counts(row: Row[Any]) -> bool:

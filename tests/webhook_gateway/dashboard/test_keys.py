@@ -41,6 +41,14 @@ def test_a_key_is_known_by_itself_alone(store: Store) -> None:
         assert authenticate(store, wrong) is None, wrong
 
 
+def test_what_cannot_be_a_key_is_not_looked_up(store: Store) -> None:
+    """Anybody may send it, as often as they like."""
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute("LOCK TABLE control.api_keys IN ACCESS EXCLUSIVE MODE")  # who asks the table waits
+        for junk in ("cg_00000000_wrong", "eyJhbGciOiJub25lIn0.e30.", "x" * 100_000, "cg_\u0660" + "0" * 52):
+            assert authenticate(store, junk) is None
+
+
 def test_nothing_that_opens_is_stored(store: Store) -> None:
     key = create_key(store, "ada", actor="test")
     token = logins.begin(store, key_id=key_id(key), lifetime=HOUR)
