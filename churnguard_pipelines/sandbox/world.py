@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox.business import live, lives, subscriptions
+from churnguard_pipelines.sandbox.business import live, signups, subscriptions
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
 from churnguard_pipelines.sandbox.business.entities import Event
@@ -68,7 +68,7 @@ class World:
 
     def _history(self, profile: Profile) -> Business:
         business = Business(profile, self.origin.seed, self.origin.anchor, self.origin.scale)
-        lives.start(business)
+        signups.start(business)
         business.run_until(self.origin.anchor)
         return business
 
@@ -151,7 +151,7 @@ class World:
 
 
 def _insert_customer(business: Business, currency: str | None, name: str | None, email: str | None) -> str:
-    return lives.add_customer(business, currency, name, email).id
+    return signups.add_customer(business, currency, name, email).id
 
 
 def _delete_customer(business: Business, id: str) -> None:

@@ -30,7 +30,8 @@ from churnguard_pipelines.store.ingest import catalogue, sessions
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
-from churnguard_pipelines.syncing.database import CHANGES, opened_database
+from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.source import opened_database
 
 LINGER = 60.0
 MAX_AGE = 900.0

@@ -33,8 +33,9 @@ from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.database import check_database, sync_database
+from churnguard_pipelines.syncing.database import sync_database
 from churnguard_pipelines.syncing.page import each_object, on_a_page
+from churnguard_pipelines.syncing.source import check_database
 
 _log = logging.getLogger(__name__)
 

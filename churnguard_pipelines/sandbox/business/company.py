@@ -3,7 +3,7 @@
 A discrete-event simulation: `at` writes an action into the diary, `run_until` does what is due in the order of the
 instants. Everything follows from (profile, seed, anchor, scale); no wall clock and no global randomness is used, so the
 same arguments give the same records to the byte. What happens is written in the modules above this one: `payments`,
-`billing`, `collection`, `subscriptions`, `lives` (the customers' decisions) and `live` (while somebody watches).
+`billing`, `collection`, `subscriptions`, `signups`, `decisions` (of the customers) and `live` (while somebody watches).
 """
 
 from __future__ import annotations
