@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from churnguard_pipelines.mirror_types import MirrorType
 from churnguard_pipelines.records import Position
@@ -90,8 +90,7 @@ Values = tuple[Any, ...]
 a string, or something whose ``str()`` is it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One row's change. ``version``: orders changes of one table; equal within a transaction.
 
     ``upsert``: ``values`` is the row as it is now, ``key`` its former key if that changed. ``delete``: ``key`` is gone.

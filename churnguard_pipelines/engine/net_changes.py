@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from churnguard_pipelines.mirrors import UNCHANGED, Change, Mirror, Values
 
@@ -12,80 +13,86 @@ from churnguard_pipelines.mirrors import UNCHANGED, Change, Mirror, Values
 class Net:
     """Of one table, to be stored in this order. ``truncated``: the version before which all rows are gone.
 
-    ``gone``: deleted keys. ``rows``: rows by key. ``partial``: those of them that lack values which stand in the stored
-    row. ``adrift``: those that lack values which stand nowhere here: under their former key they did.
+    ``gone``: deleted keys. ``rows``: rows by key. ``lacking``: the keys of those that lack values; ``orphaned``: of
+    these, those whose values do not stand in the stored row either: under their former key they did.
     """
 
     mirror: Mirror
     truncated: int | None = None
     gone: dict[Values, int] = field(default_factory=dict)
     rows: dict[Values, tuple[int, Values]] = field(default_factory=dict)
-    adrift: set[Values] = field(default_factory=set)
+    lacking: set[Values] = field(default_factory=set)
+    orphaned: set[Values] = field(default_factory=set)
     read: int = 0
 
     @property
     def whole(self) -> list[tuple[int, Values]]:
-        return [row for row in self.rows.values() if UNCHANGED not in row[1]]
+        if not self.lacking:
+            return list(self.rows.values())
+        return [row for key, row in self.rows.items() if key not in self.lacking]
 
     @property
     def partial(self) -> list[tuple[int, Values]]:
-        return [
-            row for key, row in self.rows.items() if UNCHANGED in row[1] and key not in self.adrift
-        ]  # fmt: skip
+        return [self.rows[key] for key in self.rows if key in self.lacking and key not in self.orphaned]
 
-    def add(self, change: Change, key_at: Sequence[int]) -> None:
+    def add(self, change: Change, key_of: Callable[[Values], Values]) -> None:
         self.read += 1
-        if change.kind == "truncate":
-            self.truncated = change.version
-            self.rows.clear()
-            self.gone.clear()
-            self.adrift.clear()
+        if change.kind == "upsert":
+            assert change.values is not None
+            self._put(change.version, change.values, key_of(change.values), change.key)
         elif change.kind == "delete":
             assert change.key is not None
             self._remove(change.key, change.version)
-        else:
-            assert change.values is not None
-            self._put(change, tuple(change.values[place] for place in key_at))
+        elif change.kind == "truncate":
+            self.truncated = change.version
+            for held in (self.rows, self.gone, self.lacking, self.orphaned):
+                held.clear()
 
-    def _put(self, change: Change, key: Values) -> None:
-        values = change.values
-        assert values is not None
-        former = key if change.key is None else change.key
-        before = self.rows.get(former)
+    def _put(self, version: int, values: Values, key: Values, former: Values | None) -> None:
+        former = key if former is None else former
         lacks = UNCHANGED in values
-        if lacks and before is not None:
+        if lacks and (before := self.rows.get(former)) is not None:
             values = tuple(
                 old if new is UNCHANGED else new for new, old in zip(values, before[1], strict=True)
             )  # fmt: skip
             lacks = UNCHANGED in values
-        adrift = lacks and (former != key or key in self.gone or former in self.adrift or self.truncated is not None)
+        orphaned = lacks and (
+            former != key or key in self.gone or former in self.orphaned or self.truncated is not None
+        )
         if former != key:
-            self._remove(former, change.version)
-        self.gone.pop(key, None)
-        self.rows[key] = change.version, values
-        if adrift:
-            self.adrift.add(key)
-        else:
-            self.adrift.discard(key)
+            self._remove(former, version)
+        if self.gone:
+            self.gone.pop(key, None)
+        if self.lacking:
+            self._forget_lack(key)
+        self.rows[key] = version, values
+        if lacks:
+            self.lacking.add(key)
+        if orphaned:
+            self.orphaned.add(key)
 
     def _remove(self, key: Values, version: int) -> None:
         self.rows.pop(key, None)
-        self.adrift.discard(key)
+        self._forget_lack(key)
         self.gone[key] = version
 
+    def _forget_lack(self, key: Values) -> None:
+        self.lacking.discard(key)
+        self.orphaned.discard(key)
 
-def collapse(changes: Sequence[Change], mirrors: Mapping[str, Mirror]) -> list[Net]:
-    """Each table's net change. ``mirrors``: of the followed tables, by object; changes of others are left out."""
-    places = {name: _key_places(mirror) for name, mirror in mirrors.items()}
-    nets: dict[str, Net] = {}
+
+def collapse(changes: Sequence[Change], mirror: Mirror) -> Net:
+    """The net change of one table, whose changes these are."""
+    net, key_of = Net(mirror), _key_of(mirror)
     for change in changes:
-        if change.object in mirrors:
-            if (net := nets.get(change.object)) is None:
-                net = nets[change.object] = Net(mirrors[change.object])
-            net.add(change, places[change.object])
-    return list(nets.values())
+        net.add(change, key_of)
+    return net
 
 
-def _key_places(mirror: Mirror) -> list[int]:
+def _key_of(mirror: Mirror) -> Callable[[Values], Values]:
     names = [column.name for column in mirror.staged]
-    return [names.index(name) for name in mirror.key]
+    places = [names.index(name) for name in mirror.key]
+    if len(places) == 1:
+        [place] = places
+        return lambda values: (values[place],)
+    return itemgetter(*places)

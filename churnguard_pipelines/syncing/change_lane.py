@@ -211,10 +211,11 @@ class ChangeLane:
         """
         covered = checkpoints.copied_versions(transaction.connection, self._lane)
         for change in changes:
-            if change.kind == "stopped" or change.version > covered.get(change.object, -1):
-                earlier = self._earlier_shapes.pop(change.object, None)
-                if earlier is not None and change.kind not in _OF_THE_TABLE:
-                    yield earlier
+            if change.version > covered.get(change.object, -1) or change.kind == "stopped":
+                if self._earlier_shapes:
+                    earlier = self._earlier_shapes.pop(change.object, None)
+                    if earlier is not None and change.kind not in _OF_THE_TABLE:
+                        yield earlier
                 yield change
             elif change.kind == "altered":
                 self._earlier_shapes[change.object] = change
@@ -225,8 +226,7 @@ class ChangeLane:
         for name, own in _by_object(changes).items():
             if name in self._mirrors:
                 with self._apart(transaction, self._tables[name]):
-                    [net] = collapse(own, {name: self._mirrors[name]})
-                    stored = self._store_net(transaction, net)
+                    stored = self._store_net(transaction, collapse(own, self._mirrors[name]))
                     counts.setdefault(name, Counts()).add(stored)
 
     @contextmanager
@@ -246,11 +246,11 @@ class ChangeLane:
             self._begin_anew(transaction, net.mirror.object)
         if net.gone:
             counts.deleted += writer.delete([(version, key) for key, version in net.gone.items()])
-        if net.whole:
-            counts.written += writer.upsert(net.whole)
-        lacking = dict.fromkeys(net.adrift)
-        if net.partial:
-            written, missing = writer.update(net.partial)
+        if whole := net.whole:
+            counts.written += writer.upsert(whole)
+        lacking = dict.fromkeys(net.orphaned)
+        if partial := net.partial:
+            written, missing = writer.update(partial)
             counts.written += written
             lacking |= dict.fromkeys(missing)
         if lacking:

@@ -71,13 +71,12 @@ def _floor(store: Store, source: PostgreSQLServer) -> float:
 
 def _changes(store: Store, source: PostgreSQLServer) -> Row:
     """Throughput of a backlog; and commit to queryable row at a steady rate, with a warm session."""
-    with source.connect() as connection:
-        connection.execute("TRUNCATE users; INSERT INTO users " + FILL.format(begin=1, end=100_000))
     _register(store, source, "real_time")
-    sync_integration(store, "bench", sync_id="snapshot")
     rates: tuple[list[float], list[float]] = ([], [])
     for number in range(ROUNDS):
         with source.connect() as connection:
+            connection.execute("TRUNCATE users; INSERT INTO users " + FILL.format(begin=1, end=100_000))
+            sync_integration(store, "bench", sync_id=f"snapshot-{number}")  # who truncates is read anew
             connection.execute("SELECT pg_create_logical_replication_slot('bare', 'pgoutput')")
             _change(connection)
         begun = time.perf_counter()
@@ -96,7 +95,6 @@ def _changes(store: Store, source: PostgreSQLServer) -> Row:
 
 def _change(connection: psycopg.Connection[Any]) -> None:
     """In transactions of a hundred: six in ten are updates, three inserts, one a deletion, all of different rows."""
-    connection.execute("TRUNCATE users; INSERT INTO users " + FILL.format(begin=1, end=100_000))
     last = 100_000
     for number in range(CHANGES // 100):
         first = number * 70 % 90_000 + 1

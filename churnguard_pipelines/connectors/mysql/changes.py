@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from churnguard_pipelines.connectors.mysql import events as events
+from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.catalog import FoundTable, find_tables, is_mariadb
 from churnguard_pipelines.connectors.mysql.charsets import Charsets
 from churnguard_pipelines.connectors.mysql.connection import connect, server_of_mysql, translated
@@ -22,6 +22,7 @@ from churnguard_pipelines.connectors.sdk.database import (
     MOST_CHANGES,
     ChangeLog,
 )
+from churnguard_pipelines.connectors.sdk.gathering import Gathering
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -47,6 +48,7 @@ class MySQLChanges(ChangeLog):
         self._maps: dict[int, tuple[bytes, Followed | None]] = {}
         self._version = 0
         self._in_transaction = False
+        self._gathering = Gathering()
         self._touched: set[str] = set()
         self._committed_at: datetime | None = None
         self._side = connect(integration)  # for questions about tables
@@ -63,30 +65,32 @@ class MySQLChanges(ChangeLog):
             raise
 
     def read(self, timeout: float) -> ChangeBatch | None:
-        changes: list[Change] = []
+        with reading(self._integration, self._at):
+            return self._read(timeout)
+
+    def _read(self, timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
-        before = self._at
-        size = 0
+        gathering, before = self._gathering, self._at
+        size, most = 0, CHANGE_MEMORY.batch_bytes()
         while True:
-            with reading(self._integration, self._at):
-                event = self._stream.next()
+            event = self._stream.next()
             if event is None:
-                if changes and not self._in_transaction:
-                    return self._batch(changes, whole=True)
-                if not changes and self._at != before:
-                    return self._batch([], whole=True, committed=False)
+                if gathering.whole:
+                    return self._batch()
+                if not gathering.changes and self._at != before:
+                    return ChangeBatch(self._position())
                 if (left := deadline - time.monotonic()) <= 0:
-                    return self._batch(changes, whole=False) if changes else None
-                with reading(self._integration, self._at):
-                    self._stream.wait(left)
+                    return self._batch() if gathering.changes else None
+                self._stream.wait(left)
                 continue
-            with reading(self._integration, self._at):
-                changes.extend(self._taken(event))
-            size += len(event.body) if changes else 0
-            if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
-                return self._batch(changes, whole=not self._in_transaction)
-            if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
-                return self._batch(changes, whole=True)
+            gathering.changes.extend(self._taken(event))
+            size += len(event.body) if gathering.changes else 0
+            if not self._in_transaction:
+                gathering.transaction_ended()
+            if len(gathering.changes) >= MOST_CHANGES or size >= most:
+                return self._batch()
+            if gathering.whole and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
+                return self._batch()
 
     def confirm(self, position: Position) -> None:
         """The server keeps its log by its own rules."""
@@ -95,11 +99,14 @@ class MySQLChanges(ChangeLog):
         self._side.close()
         self._stream.close()
 
-    def _batch(self, changes: list[Change], *, whole: bool, committed: bool = True) -> ChangeBatch:
-        position = {
+    def _batch(self) -> ChangeBatch:
+        changes, whole = self._gathering.take()
+        return ChangeBatch(self._position(), changes, whole, self._committed_at)
+
+    def _position(self) -> Position:
+        return {
             "file": self._at.file, "position": self._at.position, "created": self._created, "moment": self._moment,
         }  # fmt: skip
-        return ChangeBatch(position, changes, whole, self._committed_at if committed else None)
 
     def _taken(self, event: Event) -> Iterator[Change]:
         kind = event.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from churnguard_pipelines.connectors.mysql import events as events
+from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.catalog import FoundColumn, FoundTable
 from churnguard_pipelines.connectors.mysql.charsets import BINARY, Charsets, Decode
 from churnguard_pipelines.connectors.mysql.events import Event, TableMap

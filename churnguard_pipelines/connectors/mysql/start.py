@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pymysql
 
-from churnguard_pipelines.connectors.mysql import events as events
+from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.connection import as_ours
 from churnguard_pipelines.connectors.mysql.position import Place
 from churnguard_pipelines.connectors.mysql.stream import BinlogStream

@@ -22,6 +22,7 @@ from churnguard_pipelines.connectors.sdk.database import (
     MOST_CHANGES,
     ChangeLog,
 )
+from churnguard_pipelines.connectors.sdk.gathering import Gathering
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.errors import ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
@@ -46,9 +47,9 @@ class PostgreSQLChanges(ChangeLog):
         self._at = number(position["lsn"])
         self._relations: dict[int, _Followed | None] = {}
         self._in_transaction = False
-        self._in_parts = False  # whether the transaction under way has been handed over in part
-        self._whole = 0  # how many of the changes read now belong to whole transactions
+        self._gathering = Gathering()
         self._version = 0
+        self._begun_at: datetime | None = None  # when the transaction under way was committed; the last whole one
         self._committed_at: datetime | None = None
         self._side = connect(integration)  # for questions about types
         try:
@@ -77,44 +78,41 @@ class PostgreSQLChanges(ChangeLog):
         return found
 
     def read(self, timeout: float) -> ChangeBatch | None:
-        changes: list[Change] = []
-        self._whole = 0
         try:
-            return self._read(changes, timeout)
+            with translated(self._integration), self._understood():
+                return self._read(timeout)
         except ProviderUnavailable:
-            if not self._whole or self._in_parts:
+            if not self._gathering.whole:
                 raise
-            return self._batch(changes[: self._whole], whole=True)  # the next read meets the broken connection again
+            return self._batch()  # the next read meets the broken connection again
 
-    def _read(self, changes: list[Change], timeout: float) -> ChangeBatch | None:
+    def _read(self, timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
-        before = self._at
-        size = 0
+        gathering, before = self._gathering, self._at
+        size, most = 0, CHANGE_MEMORY.batch_bytes()
         while True:
-            message = self._next()
+            message = self._stream.next()
             if message is None:
-                if changes and not self._in_transaction:
-                    return self._batch(changes, whole=True)
+                if gathering.whole:
+                    return self._batch()
                 if not self._in_transaction and self._stream.sent > self._at:
                     self._at = self._stream.sent  # everything up to here was read, and nothing of it is ours
-                if not changes and self._at > before:
+                if not gathering.changes and self._at > before:
                     return ChangeBatch({"lsn": lsn(self._at)})
-                heard = changes or self._stream.sent
+                heard = gathering.changes or self._stream.sent
                 until = deadline if heard else max(deadline, self._first_word_until)
                 if (left := until - time.monotonic()) <= 0:
-                    return self._batch(changes, whole=False) if changes else None
-                with translated(self._integration):
-                    self._stream.wait(left)
+                    return self._batch() if gathering.changes else None
+                self._stream.wait(left)
                 continue
-            with self._understood():
-                self._take(message, changes)
-            size += len(message) if changes else 0
+            self._take(message, gathering.changes)
+            size += len(message) if gathering.changes else 0
             if not self._in_transaction:
-                self._whole = len(changes)
-            if len(changes) >= MOST_CHANGES or size >= CHANGE_MEMORY.batch_bytes():
-                return self._batch(changes, whole=not self._in_transaction)
-            if changes and not self._in_transaction and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
-                return self._batch(changes, whole=True)
+                gathering.transaction_ended()
+            if len(gathering.changes) >= MOST_CHANGES or size >= most:
+                return self._batch()
+            if gathering.whole and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
+                return self._batch()
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
@@ -136,9 +134,9 @@ class PostgreSQLChanges(ChangeLog):
         self._side.close()
         self._stream.close()
 
-    def _batch(self, changes: list[Change], *, whole: bool) -> ChangeBatch:
-        self._in_parts = not whole
-        return ChangeBatch({"lsn": lsn(self._at)}, changes, whole, self._committed_at)
+    def _batch(self) -> ChangeBatch:
+        changes, whole = self._gathering.take()
+        return ChangeBatch({"lsn": lsn(self._at)}, changes, whole, self._committed_at if whole else self._begun_at)
 
     def _take(self, message: bytes, changes: list[Change]) -> None:
         kind = message[:1]
@@ -150,11 +148,12 @@ class PostgreSQLChanges(ChangeLog):
                     del self._tables[change.object]
                     self._relations[messages.relation_oid(message)] = None
         elif kind == b"B":
-            commit, self._committed_at = messages.begin(message)
+            commit, self._begun_at = messages.begin(message)
             self._version = commit + 1  # a slot's or a snapshot's point may be where the commit record begins
             self._in_transaction = True
         elif kind == b"C":
             self._at = messages.commit_end(message)
+            self._committed_at = self._begun_at
             self._in_transaction = False
         elif kind == b"R":
             self._meet(messages.relation(message), changes)
@@ -187,10 +186,6 @@ class PostgreSQLChanges(ChangeLog):
             self._tables[name] = table
             changes.append(Change(name, "altered", self._version, table=table))
         self._relations[relation.oid] = _Followed(table, partitioned=fingerprint.partitioned)
-
-    def _next(self) -> bytes | None:
-        with translated(self._integration):
-            return self._stream.next()
 
     def _start(self) -> ReplicationStream:
         name = slot_name(self._integration.integration_id)

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from churnguard_pipelines.connectors.mongodb.documents import DECODING, Rows
-from churnguard_pipelines.connectors.mysql import events as events
+from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql import json as mysql_json
 from churnguard_pipelines.connectors.mysql.catalog import FoundColumn
 from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
