@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
@@ -31,6 +33,7 @@ from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import sync_database
@@ -53,14 +56,18 @@ class OpenedIntegration:
 
 
 @contextmanager
-def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool = True) -> Iterator[OpenedIntegration]:
+def opened(
+    store: Store, integration: IntegrationConfiguration, *, guarded: bool = True, cancelled: Event | None = None
+) -> Iterator[OpenedIntegration]:
     """The integration's connector with its HTTP client, closed again at the end.
 
     ``guarded``: behind its circuit breaker and the account's shared quota, which need the integration to be stored.
+    ``cancelled``: once it is set, whatever waits or wants to call raises ``Stopped``.
     """
     kind = api_connector(integration.provider_name)
     kind.check_fields(integration)
     sync, name = integration.sync_config, integration.integration_id
+    clock = Clock(cancelled)
     gate = QuotaGate(
         store,
         integration.organization_id,
@@ -70,6 +77,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         requests_per_minute=sync.requests_per_minute,
         concurrent_requests=sync.concurrent_requests,
         integration_id=name,
+        clock=clock,
     )
     with HttpClient(
         guard_of(integration),
@@ -77,9 +85,10 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         own_hosts=kind.own_hosts,
         auth=kind.credential(integration),
         quota=gate if guarded else None,
-        breaker=Breaker(store, integration.organization_id, name) if guarded else None,
+        breaker=Breaker(store, integration.organization_id, name, clock=clock) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
         should_retry=kind.should_retry,
+        clock=clock,
     ) as http:
         yield OpenedIntegration(integration, kind(integration, http), http)
 
@@ -94,11 +103,13 @@ def sync_integration(
     window: Window | None = None,
     trigger: str = "manual",
     on_object: Callable[[str], None] = lambda name: None,
+    cancelled: Event | None = None,
 ) -> SyncReport:
     """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
-    object's name when the ledger knows how it ended. An object that fails is in the report, and the others go on.
+    object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays. An
+    object that fails is in the report, and the others go on.
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
     integration = get_integration(store, integration_id)
@@ -106,7 +117,7 @@ def sync_integration(
     if issubclass(connector(integration.provider_name), DatabaseConnector):
         return sync_database(store, integration, sync_id, mode, objects, trigger, on_object)
     items = {item.name: item for item in chosen_objects(integration, objects)}
-    with opened(store, integration) as use:
+    with opened(store, integration, cancelled=cancelled) as use:
         identity, failure = _identified(use)
 
         def work() -> ChurnGuardError | None:
@@ -115,7 +126,7 @@ def sync_integration(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
             )
 
-        return on_a_page(store, integration, sync_id, mode, list(items), ledger.HISTORY if window else trigger, work)
+        return on_a_page(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
 
 
 def check_connection(store: Store, integration_id: str) -> ConnectionReport:

@@ -55,10 +55,12 @@ print(json.dumps([time.perf_counter() - begun, 0]))
 """
 SESSION = """
 import sys
-from churnguard_pipelines.syncing.change_session import ChangeSession
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
-ChangeSession(Store.open(load_settings(), migrate=False), "bench", linger=600).run()
+from churnguard_pipelines.syncing.changes import ChangeLogs
+from churnguard_pipelines.syncing.session import Session
+store = Store.open(load_settings(), migrate=False)
+Session(store, "bench", ChangeLogs(store), linger=600).run()
 """
 
 

@@ -201,7 +201,7 @@ def test_the_parts_of_an_installation_are_seen_to_be_well(installation: Installa
     health = httpx.get(f"{base}/api/dashboard/health", headers=bearer(key), timeout=30).json()
     assert [part["component"] for part in health["components"] if not part["ok"]] == [], health
     scraped = httpx.get(f"{base}/metrics", headers=bearer(key), timeout=30)
-    assert 'churnguard_breaker_open{integration="acme",organization="acme",provider="stripe"} 0.0' in scraped.text
+    assert 'churnguard_integrations{provider="stripe",status="healthy"} 2.0' in scraped.text
     assert httpx.get(f"{base}/metrics").status_code == 401
 
 
@@ -305,7 +305,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
     first, last = (f"{_months_before(now, count):%Y-%m-01}" for count in (3, 2))
     output = installation.dagster(
         "job", "backfill", "-w", "workspace.yaml", "-j", "stripe_history",
-        "--from", f"acme|{first}", "--to", f"acme|{last}", "--noprompt",
+        "--from", first, "--to", last, "--tags", '{"churnguard/integration": "acme"}', "--noprompt",
     )  # fmt: skip
     installation.backfilled(output, runs=2)
     assert Warehouse(store).count("stripe", "charges", "acme", "acme") == everything

@@ -12,23 +12,22 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
-from churnguard_pipelines.records import Counts, Position
+from churnguard_pipelines.records import Counts, Lane, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
+from churnguard_pipelines.store.ingest import due
+from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 
 HEARTBEAT_SECONDS = 10.0
-DEAD_AFTER_SECONDS = 60
-HISTORY = "history"
-"""The trigger of a sync that re-reads a window of the past; schedules do not go by it."""
 
 SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
 ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
-UNFINISHED = ("queued", "running")
 _OUTCOMES = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
@@ -66,12 +65,6 @@ class SyncReport:
     error: str | None
     quota_left: float | None
     objects: dict[str, ObjectReport]
-
-
-def is_alive() -> sa.ColumnElement[bool]:
-    """Of a row of ``ingest.syncs``: it runs or waits for its turn, and its process has shown a sign of life lately."""
-    oldest = sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, DEAD_AFTER_SECONDS)
-    return sa.and_(syncs.c.status.in_(UNFINISHED), syncs.c.heartbeat_at > oldest)
 
 
 def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
@@ -117,6 +110,7 @@ def start_sync(
         )
         if objects:
             connection.execute(sa.insert(sync_objects), [{**owner, "object": name} for name in objects])
+        due.note_begin(connection, sync_id)
 
 
 @contextmanager
@@ -149,7 +143,22 @@ def finish_sync(
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
-        _roll_up(connection, connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all())
+        closed = connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all()
+        _roll_up(connection, closed)
+        if closed:
+            due.note_end(connection, sync_id, succeeded=status == "succeeded")
+
+
+def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: str) -> None:
+    """The page of a sync that failed before it could open one, so that the ledger knows of it, and health does."""
+    with store.operator() as connection:
+        page = insert(syncs).values(
+            sync_id=sync_id, organization_id=lane.organization_id, integration_id=lane.integration_id,
+            mode="", trigger=trigger, status="running",
+        )  # fmt: skip
+        if connection.execute(page.on_conflict_do_nothing()).rowcount:
+            due.note_begin(connection, sync_id)
+    finish_sync(store, sync_id, "failed", error)
 
 
 def set_object(
