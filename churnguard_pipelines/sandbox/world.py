@@ -126,7 +126,7 @@ class World:
         """Objects that a list shows now to a key with every permission; subscriptions of every status."""
         with self.lock:
             business = self.businesses[account]
-            counts = {resource.path.replace("/", "_"): len(resource.shelf(business)) for resource in RESOURCES}
+            counts = {resource.path.replace("/", "_"): len(resource.records(business)) for resource in RESOURCES}
             low, high = business.events.places(self.now(business) - KEPT, None)
             counts["events"] = high - low
             return counts
@@ -140,9 +140,9 @@ class World:
         """All objects of a list, newest first, as the API shows them."""
         with self.lock:
             business = self.businesses[account]
-            shelf = BY_PATH[path].shelf(business)
+            listed = BY_PATH[path].records(business)
             now = self.now(business)
-            shown = [orjson.loads(r.body) if isinstance(r, Event) else render(r, now) for r in shelf]
+            shown = [orjson.loads(r.body) if isinstance(r, Event) else render(r, now) for r in listed]
             return shown[::-1]
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables, wanted_tables
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import (
     ChurnGuardError,
@@ -36,7 +36,7 @@ from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
-from churnguard_pipelines.syncing.page import each_object, on_a_page
+from churnguard_pipelines.syncing.report import each_object, run_reported
 from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
 
@@ -76,7 +76,7 @@ def sync_database(
                 raise
             failure = error
         breaker.failure(failure) if failure else breaker.success()
-        return on_a_page(
+        return run_reported(
             store, integration, sync_id, mode, list(run.tables), trigger, lambda: failure or run.all(on_object)
         )
 
@@ -116,16 +116,16 @@ class _Run:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
         known = self.tables
-        self._found = [self._settled(table, known.get(table.object)) for table in self._connector.discover()]
+        self._found = [self._reconciled(table, known.get(table.object)) for table in self._connector.discover()]
         tables = wanted_tables(self._integration, self._found, objects)
         self.tables = {table.object: table for table in tables}
         if objects is None:
             self._absent = [table for name, table in known.items() if name not in self.tables]
 
-    def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
+    def _reconciled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
         if known is None:
             return found
-        return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
+        return replace(known, problem=found.problem) if found.problem else self._connector.reconciled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources, self._workers:
@@ -151,7 +151,7 @@ class _Run:
     def _prepare(self, table: SourceTable) -> None:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
-            with told_of(table, self._integration.integration_id):
+            with table_errors(table, self._integration.integration_id):
                 named = [(table, entity_of(self._integration, table))]
                 raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
@@ -168,9 +168,9 @@ class _Run:
         if name in self._problems:
             raise self._problems[name]
         try:
-            with told_of(self.tables[name], self._integration.integration_id):
+            with table_errors(self.tables[name], self._integration.integration_id):
                 self._bring_up_to_date(name)
-        except OWN as error:
+        except TABLE_ERRORS as error:
             catalogue.set_problem(self._store, self._integration.integration_id, name, error.explanation)
             raise
 

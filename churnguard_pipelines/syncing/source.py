@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
-from churnguard_pipelines.connectors.sdk.own_trouble import told_of
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables, is_chosen, unknown_patterns, wanted_tables
+from churnguard_pipelines.connectors.sdk.table_errors import table_errors
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     ProviderMisbehaved,
@@ -110,7 +110,7 @@ def reset_database(
     for table in chosen:
         mirror = mirror_of(integration, table, entries[table.object].raw_table)
         try:
-            with told_of(table, integration.integration_id), store.owner() as connection:
+            with table_errors(table, integration.integration_id), store.owner() as connection:
                 mirror_tables.ensure(connection, mirror)
         except SchemaConflict:
             with store.owner() as connection:

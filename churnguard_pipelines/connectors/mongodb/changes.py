@@ -23,7 +23,7 @@ from churnguard_pipelines.connectors.mongodb.documents import KEY, Rows, key_tex
 from churnguard_pipelines.connectors.mongodb.reading import AT_ONCE, by_keys, documents, rows_of, size_of
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, unreadable
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, unreadable
 from churnguard_pipelines.errors import ProviderMisbehaved, SourceChanged
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable, Values
 from churnguard_pipelines.records import Position
@@ -198,7 +198,7 @@ class MongoDBChanges(ChangeLog):
         """Or why they cannot be read."""
         try:
             return by_keys(self._source, self._tables[name], keys)
-        except OWN as error:
+        except TABLE_ERRORS as error:
             return error.explanation
 
     @staticmethod
@@ -242,7 +242,7 @@ class MongoDBChanges(ChangeLog):
                 found = documents(self._source, name)
                 while some := list(islice(found, _COPIED_AT_ONCE)):
                     yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]
-        except OWN as error:
+        except TABLE_ERRORS as error:
             yield [Change(name, "stopped", version, reason=error.explanation)]
 
 

@@ -79,9 +79,9 @@ class PostgreSQL(DatabaseConnector):
         self._connection()
         return opened_snapshot(self.integration, self._found or self._look(), followed=followed)
 
-    def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
-        settled = self._found[found.object] = self._known(found.object).with_unlogged(known)
-        return settled.table
+    def reconciled(self, found: SourceTable, known: SourceTable) -> SourceTable:
+        reconciled = self._found[found.object] = self._known(found.object).with_unlogged(known)
+        return reconciled.table
 
     def outdated(self, table: SourceTable, fingerprint: str) -> str | None:
         before, now = Fingerprint.parse(fingerprint), Fingerprint.parse(table.fingerprint)

@@ -128,7 +128,7 @@ class PostgreSQLChanges(ChangeLog):
 
     def confirm(self, position: Position) -> None:
         with translated(self._integration):
-            self._stream.feed_back(self._at, number(position["lsn"]))
+            self._stream.send_status(self._at, number(position["lsn"]))
 
     def close(self) -> None:
         self._side.close()

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.connectors.postgresql.connection import Connection
-from churnguard_pipelines.engine.hearsay import quoted
+from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position

@@ -1,4 +1,4 @@
-"""One sync's page in the ledger: opened, kept alive, each object's end noted, closed with what it came to."""
+"""The report of one sync, which the ledger keeps: begun, kept alive, each object's end noted, finished."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
 
-def on_a_page(
+def run_reported(
     store: Store,
     integration: IntegrationConfiguration,
     sync_id: str,
@@ -35,7 +35,7 @@ def on_a_page(
     trigger: str,
     work: Callable[[], ChurnGuardError | None],
 ) -> SyncReport:
-    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the page."""
+    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the report."""
     ledger.start_sync(store, sync_id, integration, mode, names, trigger)
     if integration.status not in _RESTING:
         set_status(store, integration.integration_id, IntegrationStatus.SYNCING)
