@@ -94,8 +94,8 @@ class TooBusy(ChurnGuardError):
 
 
 class ProviderError(ChurnGuardError):
-    """Something on the provider's side. ``status``: the HTTP status where there was one. ``server_message``: the words of a
-    server, not for everybody: whoever knows who asked adds them to the message."""
+    """Something on the provider's side. ``status``: the HTTP status where there was one. ``server_message``: what the
+    server said, which is not for everybody: whoever knows who asked adds it to the message."""
 
     def __init__(
         self,
