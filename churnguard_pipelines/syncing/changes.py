@@ -25,8 +25,9 @@ from churnguard_pipelines.store.ingest import catalogue, checkpoints
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import LANE, ChangeLane, lane_of
-from churnguard_pipelines.syncing.database import CHANGES, opened_database
+from churnguard_pipelines.syncing.database import CHANGES
 from churnguard_pipelines.syncing.session import LaneKind, Turn
+from churnguard_pipelines.syncing.source import opened_database
 
 STEP = 1.0  # seconds that a lane waits for changes before it looks whether it should end
 LAG_EVERY = 10.0

@@ -14,7 +14,7 @@ from churnguard_pipelines.store.ingest import due, ledger
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.page import failure_of
+from churnguard_pipelines.syncing.report import failure_of
 from churnguard_pipelines.syncing.session import LaneKind, Turn
 from churnguard_pipelines.syncing.sync import sync_integration
 

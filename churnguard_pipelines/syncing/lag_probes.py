@@ -17,7 +17,7 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_lane import lane_of, load_checkpoint
-from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.source import opened_database
 
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # of all organizations and of each
 ASKED_IN_A_LOOK = 200

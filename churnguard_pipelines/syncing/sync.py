@@ -18,12 +18,12 @@ from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
@@ -39,8 +39,9 @@ from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.database import check_database, sync_database
-from churnguard_pipelines.syncing.page import ObjectEnd, each_object, on_a_page
+from churnguard_pipelines.syncing.database import sync_database
+from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
+from churnguard_pipelines.syncing.source import check_database
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def sync_integration(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
             )
 
-        return on_a_page(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
+        return run_reported(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
 
 
 def check_connection(store: Store, integration_id: str) -> ConnectionReport:

@@ -20,7 +20,7 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.ingest.catalogue import entries
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.database import reset_database
+from churnguard_pipelines.syncing.source import reset_database
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import ROUNDS, Row
 from tests.conftest import as_administrator

@@ -68,7 +68,7 @@ class SyncReport:
 
 
 def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
-    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`signs_of_life`."""
+    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`send_heartbeats`."""
     with store.operator() as connection:
         connection.execute(
             sa.insert(syncs).values(
@@ -78,7 +78,7 @@ def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration
         )  # fmt: skip
 
 
-def signs_of_life(store: Store, sync_ids: Sequence[str]) -> None:
+def send_heartbeats(store: Store, sync_ids: Sequence[str]) -> None:
     """Of those among them that still wait for their turn."""
     waiting = sa.update(syncs).where(syncs.c.sync_id.in_(sync_ids), syncs.c.status == "queued")
     with store.operator() as connection:
@@ -99,7 +99,7 @@ def start_sync(
     """
     owner = {"organization_id": integration.organization_id, "sync_id": sync_id}
     with store.operator() as connection:
-        _bury_the_dead(connection, integration)
+        _fail_dead_syncs(connection, integration)
         connection.execute(
             sa.delete(syncs).where(syncs.c.sync_id == sync_id, syncs.c.organization_id == integration.organization_id)
         )
@@ -290,7 +290,7 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
     )
 
 
-def _bury_the_dead(connection: Connection, integration: IntegrationConfiguration) -> None:
+def _fail_dead_syncs(connection: Connection, integration: IntegrationConfiguration) -> None:
     dead = sa.update(syncs).where(
         syncs.c.organization_id == integration.organization_id,
         syncs.c.integration_id == integration.integration_id,

@@ -1,4 +1,4 @@
-"""One sync's page in the ledger: opened, kept alive, each object's end noted, closed with what it came to."""
+"""The report of one sync, which the ledger keeps: begun, kept alive, each object's end noted, finished."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ObjectEnd:
     rows: int | None
 
 
-def on_a_page(
+def run_reported(
     store: Store,
     integration: IntegrationConfiguration,
     sync_id: str,
@@ -46,7 +46,7 @@ def on_a_page(
     trigger: str,
     work: Callable[[], ChurnGuardError | None],
 ) -> SyncReport:
-    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the page."""
+    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the report."""
     ledger.start_sync(store, sync_id, integration, mode, names, trigger)
     set_status(store, integration.integration_id, IntegrationStatus.SYNCING, unless=_RESTING)
     try:
