@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,6 +45,7 @@ from churnguard_pipelines.store.warehouse import Warehouse
 from churnguard_pipelines.store.webhook_endpoints import add_endpoint
 from tests.conftest import as_administrator, configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
+from tests.gateway.intake.conftest import stripe_event, stripe_headers
 from tests.sources.mariadb import running_mariadb
 from tests.sources.mongodb import running_mongodb
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
@@ -51,6 +53,7 @@ from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180
+EVENTS_MEANWHILE = 300
 SIGNING_SECRET = "whsec_canary_of_the_endpoint"
 CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET, PASSWORD)
 BINARY = """
@@ -91,6 +94,14 @@ class Installation:
                 "SELECT status FROM runs JOIN run_tags USING (run_id) WHERE key = %s AND value = %s", [tag, value]
             )
             return [status for (status,) in found]
+
+    def kill(self, *programs: str) -> None:
+        """The services whose command lines have one of these words, with SIGKILL."""
+        found = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+        chosen = [each for each in found if set(programs) & set(each.cmdline())]
+        assert len(chosen) == len(programs)
+        for process in chosen:
+            process.kill()
 
     def backfilled(self, output: str, runs: int) -> None:
         """Wait until every run of the backfill that the output names has succeeded."""
@@ -175,6 +186,7 @@ def installation(
                 process.wait()
                 assert process.report().status == "succeeded", process.report()
             services.start()
+            threading.Thread(target=services.watch, name="watch", daemon=True).start()  # as `churnguard up` does
             yield Installation(store, services, sandbox)
         finally:
             ours = [child for child in psutil.Process().children() if child not in others]
@@ -250,6 +262,49 @@ def test_webhooks_become_rows(installation: Installation) -> None:
     with store.operator() as connection:
         outcomes = connection.exec_driver_sql("SELECT DISTINCT outcome FROM ingest.webhook_counts").scalars().all()
     assert "accepted" in outcomes
+
+
+def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_stores_them(
+    installation: Installation,
+) -> None:
+    """The gateway needs PostgreSQL only; what ended by itself is started again, and nothing else is."""
+    store, services = installation.store, installation.services
+    add_endpoint(store, organization_id="globex", provider="stripe", secret=SIGNING_SECRET, actor="test")
+    installation.kill("run", "code-server", "webhook_gateway.dashboard")  # the first: `dagster-daemon run`
+    with httpx.Client() as provider:
+        for number in range(EVENTS_MEANWHILE):
+            body = stripe_event(f"evt_{number}", created=1_900_000_000 + number, name=f"Meanwhile {number}")
+            body = body.replace(b'"cus_1"', f'"cus_meanwhile_{number}"'.encode())
+            answer = provider.post(
+                f"{services.webhooks_url}/stripe/globex", content=body, headers=stripe_headers(body, SIGNING_SECRET)
+            )
+            assert answer.status_code == 200
+
+    def stored() -> int:
+        with store.organization("globex") as connection:
+            found = connection.exec_driver_sql(
+                "SELECT count(*) FROM raw.stripe_customers WHERE name LIKE 'Meanwhile %%'"
+            )
+            return int(found.scalar_one())
+
+    wait_for(lambda: stored() == EVENTS_MEANWHILE, PATIENCE_SECONDS)
+    wait_for(lambda: answers(f"{services.url}/server_info"))
+    assert (store.settings.home / "logs" / "daemon.log.1").exists(), "what it said before it ended is kept"
+
+
+def test_a_killed_gateway_comes_back(installation: Installation) -> None:
+    url = f"{installation.services.webhooks_url}/health"
+    assert answers(url)
+    installation.kill("webhook_gateway.intake")
+    wait_for(lambda: not answers(url))
+    wait_for(lambda: answers(url))
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code < 500
+    except httpx.TransportError:
+        return False
 
 
 def bearer(key: str) -> dict[str, str]:
