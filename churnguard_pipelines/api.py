@@ -24,13 +24,13 @@ from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError, ProviderUnavailable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus, Organization
-from churnguard_pipelines.orchestration.process import SyncRequest, refuse_unknown
-from churnguard_pipelines.orchestration.sync_queue import SyncQueue
+from churnguard_pipelines.orchestration.processes.children import SyncRequest, refuse_unknown
+from churnguard_pipelines.orchestration.processes.sync_queue import SyncQueue
 from churnguard_pipelines.settings import Settings, load_settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, get_integration
-from churnguard_pipelines.store.ledger import SyncReport, find_sync, latest_sync
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration, get_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest.ledger import SyncReport, find_sync, latest_sync
+from churnguard_pipelines.store.postgres.database import Store
 
 ACTOR = "python"
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # sources, of all organizations and of each

@@ -41,8 +41,12 @@ class ChurnGuardError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.integration_id}: " if self.integration_id else ""
-        what_to_do = f" {self.remedy}" if self.remedy else ""
-        return f"{where}{self.message}{what_to_do}"
+        return f"{where}{self.explanation}"
+
+    @property
+    def explanation(self) -> str:
+        """What happened and what to do, where it is clear to which integration."""
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
 
 
 class InvalidConfiguration(ChurnGuardError):

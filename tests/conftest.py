@@ -27,11 +27,11 @@ from churnguard_pipelines.model import (
     Organization,
 )
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import SUPERUSER, EmbeddedPostgres
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.row_security import SERVICE
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.embedded import SUPERUSER, EmbeddedPostgres
+from churnguard_pipelines.store.postgres.row_security import SERVICE
 from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from churnguard_pipelines.connectors.webhook_session import KIND
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port, listens
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.webhook_session import KIND
 from tests.waiting import wait_for
 
 

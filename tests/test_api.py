@@ -13,9 +13,9 @@ from churnguard_pipelines import IntegrationConfiguration, IntegrationCredential
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import get_sync
-from churnguard_pipelines.store.organizations import get_organization
+from churnguard_pipelines.store.control.organizations import get_organization
+from churnguard_pipelines.store.ingest.ledger import get_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration, settings_for
 
 pytestmark = pytest.mark.xdist_group("dagster")

@@ -18,6 +18,7 @@ LAYERS = (
     ("analytics",),
     ("monitoring",),
     ("sandbox",),
+    ("syncing",),
     ("connectors",),
     ("streams",),
     ("engine",),

@@ -11,16 +11,17 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from webhook_gateway.exchange import Exchange
+from webhook_gateway.exchange import Reply, Request, in_bytes
 from webhook_gateway.limits import Shares, network
+from webhook_gateway.plain import plain
 
 MOST_HEAD = 64 * 1024
 """Bytes of a request line and its headers, and of what is neither head nor body: trailers, extensions of chunks."""
@@ -32,13 +33,13 @@ HEAD_SECONDS, REQUEST_SECONDS = 10.0, 60.0
 SPARE_FILES = 256  # of the process: for what is no connection
 
 
-AtOnce = Callable[[Exchange], bool]
-"""Answers a request that has arrived as a whole, now or later; False leaves it to the application."""
+AtOnce = Callable[[Request, bytes, Callable[[Reply], None]], bool]
+"""Takes a request, its body, and what is called with the reply, now or later; False leaves it to the application."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. ``_allowance``: bytes that may still come and be no body; ``_begun``: a request whose head is
-    here, and with the same bytes maybe the rest of it."""
+    """One connection. ``_allowance``: bytes that may still come and be no body; ``_in_hand``: a plain request is not
+    answered yet, and ``_ahead`` is what came meanwhile; ``_rests_since``: of the loop's clock."""
 
     def __init__(
         self, *arguments: Any, crowd: Shares[Protocol | Handshake], at_once: AtOnce | None, **named: Any
@@ -46,13 +47,14 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._crowd = crowd
         self._at_once = at_once
-        self._reading = False
-        self._begun: tuple[RequestResponseCycle, Any] | None = None
+        self._proxies: Any = self.app.trusted_hosts if at_once is not None else ()
         self._network = ""
         self._allowance = MOST_HEAD
-        self._in_head, self._arriving = True, True
+        self._in_head, self._arriving = True, False
         self._deadline: asyncio.TimerHandle | None = None
         self._refused: HTTPStatus | None = None
+        self._in_hand, self._ahead, self._ends = False, b"", False
+        self._rests_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -70,9 +72,14 @@ class Protocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
+        if self._in_hand:
+            self._ahead += data
+            self.flow.pause_reading()
+            return
         if not self._arriving:  # the connection's next request
+            if self._at_once is not None and self._is_plain(data, self._at_once):
+                return
             self._arriving, self._in_head = True, True
-        self._reading = True
         while data:
             piece, data = data[: self._allowance], data[self._allowance :]
             self._allowance -= len(piece)
@@ -82,10 +89,6 @@ class Protocol(HttpToolsProtocol):
             if self._allowance <= 0:
                 self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
-        self._reading = False
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            super()._start_asgi_task(*begun)
         if self._arriving and self._deadline is None:
             self._expect()
 
@@ -130,17 +133,66 @@ class Protocol(HttpToolsProtocol):
         self._arriving = False
         self._allowance = MOST_HEAD
         super().on_message_complete()
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            if self._at_once is None or not self._at_once(Exchange(begun[0])):
-                super()._start_asgi_task(*begun)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Not before it is known whether the whole request is here."""
-        if self._reading and self._at_once is not None:
-            self._begun = cycle, app
+    def _is_plain(self, data: bytes, at_once: AtOnce) -> bool:
+        """Whether it was a plain request, which is in hand then."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        found = plain(data)
+        if found is None:
+            return False
+        client, scheme = self._seen_through_proxies(found.headers)
+        request = Request("POST", found.path, found.url, found.headers, client, scheme)
+        self._in_hand = True
+        if not at_once(request, found.body, self._answer):
+            self._in_hand = False
+            return False
+        self._expect_nothing()
+        return True
+
+    def _seen_through_proxies(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """The client's address and the scheme, as a proxy that may say so says they were; as the application's own
+        middleware has it."""
+        client: str = self.client[0] if self.client else ""
+        scheme: str = self.scheme or "http"
+        if ("x-forwarded-for" in headers or "x-forwarded-proto" in headers) and client in self._proxies:
+            said = headers.get("x-forwarded-proto", "")
+            scheme = said if said in ("http", "https") else scheme
+            client = self._proxies.get_trusted_client_address(headers.get("x-forwarded-for", ""))[0] or client
+        return client, scheme
+
+    def _answer(self, reply: Reply) -> None:
+        self._in_hand = False
+        if self.transport.is_closing():
+            return
+        if reply.close or self._ends:
+            self.transport.write(in_bytes(reply._replace(close=True)))
+            self.transport.close()
+            return
+        self.transport.write(in_bytes(reply))
+        self._rests_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Plain requests do not turn the clock back, which costs more than to look here whether one came."""
+        left = self._rests_since + self.timeout_keep_alive - self.loop.time()
+        if not self.transport.is_closing() and (self._in_hand or left > 0):
+            self.timeout_keep_alive_task = self.loop.call_later(max(left, 1.0), self.timeout_keep_alive_handler)
         else:
-            super()._start_asgi_task(cycle, app)
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        if self._in_hand:
+            self._ends = True
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Where the parser gave up, or one of us made it."""
@@ -150,7 +202,7 @@ class Protocol(HttpToolsProtocol):
         """Close the connection; with an answer where none is under way."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._in_hand and (self.cycle is None or self.cycle.response_complete):
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n"
             retry = "retry-after: 5\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
             self.transport.write(f"{head}{retry}\r\n".encode())

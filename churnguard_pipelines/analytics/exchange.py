@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.analytics.money import exponent
 from churnguard_pipelines.analytics.published_rates import PublishedRate, parse
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 EURO = "eur"
 PUBLISHED_AT = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import psycopg
 import sqlalchemy as sa
 
-from churnguard_pipelines.store.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import encode
 
 _ROWS_PER_COPY = 5_000
 

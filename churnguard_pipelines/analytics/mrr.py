@@ -19,10 +19,10 @@ from churnguard_pipelines.analytics.subscriptions import Segment, Worth, timelin
 from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.foreign_text import as_code
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import locks
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import get_organization
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.organizations import get_organization
+from churnguard_pipelines.store.postgres import locks
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 SHOWN_MONTHS = 12
 SHOWN_UNVALUED = 50

@@ -26,7 +26,7 @@ def create(
 
     Example: `churnguard api-keys create ada --role viewer --expires-days 90`
     """
-    from churnguard_pipelines.store.api_keys import Role, create_key
+    from churnguard_pipelines.store.control.api_keys import Role, create_key
 
     with opened_store() as store:
         key = create_key(
@@ -43,7 +43,7 @@ def create(
 @app.command("list")
 def list_() -> None:
     """List the keys; of each only the part by which to tell it."""
-    from churnguard_pipelines.store.api_keys import list_keys
+    from churnguard_pipelines.store.control.api_keys import list_keys
 
     table = Table("key", "name", "organization", "role", "until", "last used", box=None, pad_edge=False)
     with opened_store() as store:
@@ -58,7 +58,7 @@ def list_() -> None:
 @app.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(metavar="KEY", help="The shown part of the key, cg_….")]) -> None:
     """End a key at once, with every login made with it."""
-    from churnguard_pipelines.store.api_keys import revoke_key
+    from churnguard_pipelines.store.control.api_keys import revoke_key
 
     with opened_store() as store:
         revoke_key(store, key_id, actor="cli")

@@ -71,7 +71,7 @@ def _key(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
     try:
         store = Store.open(settings)
@@ -88,7 +88,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _services(settings: Settings, *, alone: bool, dagster_url: str) -> Iterator[Finding]:
-    from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
+    from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 
     age = None if alone else daemon_age_seconds(dagster_url)
     running = age is not None and age < 60

@@ -28,11 +28,11 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.ports import free_port, listens
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from churnguard_pipelines.analytics.movements import Movements
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 ACTOR = "demo"
 ORGANIZATIONS = (
@@ -79,7 +79,7 @@ class Demo:
 
         Returns whether everything agrees; while the business lives on, counts move and are not compared.
         """
-        from churnguard_pipelines.orchestration.process import SyncRequest, compute_mrr_now
+        from churnguard_pipelines.orchestration.processes.children import SyncRequest, compute_mrr_now
 
         names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT]
         reports = run_with_progress(self._store, [SyncRequest(name) for name in names])
@@ -94,7 +94,7 @@ class Demo:
 
     def api_key(self) -> str:
         """An operator's key, the same at each start, kept where only its owner reads it."""
-        from churnguard_pipelines.store.api_keys import authenticate, create_key
+        from churnguard_pipelines.store.control.api_keys import authenticate, create_key
 
         path = self._store.settings.home / "demo-api-key"
         key = path.read_text().strip() if path.exists() else ""
@@ -148,8 +148,12 @@ class Demo:
         return int(port)
 
     def _register(self) -> None:
-        from churnguard_pipelines.store.integrations import add_integration, find_integration, replace_integration
-        from churnguard_pipelines.store.organizations import add_organization
+        from churnguard_pipelines.store.control.integrations import (
+            add_integration,
+            find_integration,
+            replace_integration,
+        )
+        from churnguard_pipelines.store.control.organizations import add_organization
 
         for organization in ORGANIZATIONS:
             add_organization(self._store, organization, actor=ACTOR)
@@ -208,7 +212,7 @@ class Demo:
         """Have the simulated Stripe deliver its events to the webhook gateway, signed."""
         from secrets import token_hex
 
-        from churnguard_pipelines.store.webhook_endpoints import add_endpoint, list_endpoints
+        from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, list_endpoints
 
         settings = self._store.settings
         for organization in ORGANIZATIONS:
@@ -223,7 +227,7 @@ class Demo:
 
     def _print_rows(self) -> bool:
         from churnguard_pipelines.connectors import api_connector
-        from churnguard_pipelines.store.warehouse import Warehouse
+        from churnguard_pipelines.store.raw.warehouse import Warehouse
 
         names = [item.name for item in api_connector("stripe").objects]
         table = Table("object", box=None, pad_edge=False, title="Rows in the warehouse", title_justify="left")
@@ -259,8 +263,8 @@ class Demo:
         import psycopg
         from psycopg.sql import SQL, Identifier
 
-        from churnguard_pipelines.store.catalogue import entries
-        from churnguard_pipelines.store.raw_tables import quoted
+        from churnguard_pipelines.store.ingest.catalogue import entries
+        from churnguard_pipelines.store.raw.tables import quoted
 
         table = Table("table", box=None, pad_edge=False, title="\nAcme's product database", title_justify="left")
         for heading in ("in the warehouse", "in the source"):

@@ -40,9 +40,9 @@ def add(
     Example: `STRIPE_API_KEY=rk_live_… churnguard integrations add acme.yaml`
     """
     from churnguard_pipelines.cli.files import read_integration_file
-    from churnguard_pipelines.connectors.sync import check_configuration
-    from churnguard_pipelines.store.integrations import add_integration, replace_integration
-    from churnguard_pipelines.store.organizations import add_organization
+    from churnguard_pipelines.store.control.integrations import add_integration, replace_integration
+    from churnguard_pipelines.store.control.organizations import add_organization
+    from churnguard_pipelines.syncing.sync import check_configuration
 
     described = read_integration_file(file)
     integration = described.integration
@@ -60,8 +60,8 @@ def add(
 @app.command("list")
 def list_() -> None:
     """List the integrations of every organization."""
-    from churnguard_pipelines.store.integrations import list_integrations
-    from churnguard_pipelines.store.ledger import latest_sync
+    from churnguard_pipelines.store.control.integrations import list_integrations
+    from churnguard_pipelines.store.ingest.ledger import latest_sync
 
     table = Table("integration", "organization", "provider", "status", "every", "last sync", box=None, pad_edge=False)
     with opened_store() as store:
@@ -86,8 +86,8 @@ def list_() -> None:
 def show(integration_id: IntegrationId) -> None:
     """Show one integration's configuration (without its secrets) and its last sync, object by object."""
     from churnguard_pipelines.cli.sync import report_table
-    from churnguard_pipelines.store.integrations import get_integration
-    from churnguard_pipelines.store.ledger import latest_sync
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.ingest.ledger import latest_sync
 
     with opened_store() as store:
         integration = get_integration(store, integration_id)
@@ -100,7 +100,7 @@ def show(integration_id: IntegrationId) -> None:
 @app.command("test")
 def test(integration_id: IntegrationId) -> None:
     """Call the provider: who are we, what may the key read, what is missing. Exit code 1 if anything is."""
-    from churnguard_pipelines.connectors.sync import check_connection
+    from churnguard_pipelines.syncing.sync import check_connection
 
     with opened_store() as store:
         complete = _print_report(check_connection(store, integration_id))
@@ -116,9 +116,9 @@ def discover(
 
     Examples: `churnguard integrations discover acme-db`, `churnguard integrations discover acme-db users`
     """
-    from churnguard_pipelines.connectors.database_sync import discover as look
     from churnguard_pipelines.errors import NotFound
-    from churnguard_pipelines.store.integrations import get_integration
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.syncing.database import discover as look
 
     with opened_store() as store:
         found = look(store, get_integration(store, integration_id))
@@ -149,8 +149,8 @@ def reset(
 
     For a server that was replaced or restored, and for a table that changed so that its mirror could not follow.
     """
-    from churnguard_pipelines.connectors.database_sync import reset_database
-    from churnguard_pipelines.store.integrations import get_integration
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.syncing.database import reset_database
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
     if not yes:
@@ -164,7 +164,7 @@ def reset(
 def pause(integration_id: IntegrationId) -> None:
     """Stop scheduling this integration; a running sync finishes."""
     from churnguard_pipelines.model import IntegrationStatus
-    from churnguard_pipelines.store.integrations import set_status
+    from churnguard_pipelines.store.control.integrations import set_status
 
     with opened_store() as store:
         set_status(store, integration_id, IntegrationStatus.PAUSED, actor=ACTOR)
@@ -175,8 +175,8 @@ def pause(integration_id: IntegrationId) -> None:
 def resume(integration_id: IntegrationId) -> None:
     """Schedule this integration again and close its circuit breaker."""
     from churnguard_pipelines.model import IntegrationStatus
-    from churnguard_pipelines.store.breakers import close_breaker
-    from churnguard_pipelines.store.integrations import get_integration, set_status
+    from churnguard_pipelines.store.control.integrations import get_integration, set_status
+    from churnguard_pipelines.store.ingest.breakers import close_breaker
 
     with opened_store() as store:
         integration = get_integration(store, integration_id)
@@ -192,7 +192,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove an integration: its configuration, secrets and checkpoints. Its rows stay unless --purge."""
-    from churnguard_pipelines.connectors.integration_removal import remove_integration
+    from churnguard_pipelines.syncing.removal import remove_integration
 
     if not yes:
         rows = "and every row it brought" if purge else "(its rows stay in the warehouse)"

@@ -34,10 +34,10 @@ def rotate_keys() -> None:
 
     Example: `INTEGRATION_ENCRYPTION_KEY=new,old churnguard keys rotate`, then drop the old key.
     """
-    from churnguard_pipelines.store.integrations import reseal_credentials
+    from churnguard_pipelines.store.control.key_rotation import rotate_all
 
     with opened_store() as store:
-        count = reseal_credentials(store)
+        count = rotate_all(store)
     out.print(f"{count} secret(s) re-sealed under the first key. Older keys may be dropped now.")
 
 
@@ -51,8 +51,8 @@ def migrate() -> None:
     Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard db migrate`
     """
     from churnguard_pipelines.settings import load_settings
-    from churnguard_pipelines.store import setup
-    from churnguard_pipelines.store.row_security import SERVICE
+    from churnguard_pipelines.store.postgres import setup
+    from churnguard_pipelines.store.postgres.row_security import SERVICE
 
     settings = load_settings()
     owner = settings.owner_database_url
@@ -91,7 +91,7 @@ def env() -> None:
     Example: `eval "$(churnguard env)"`, then
     `dagster job backfill -w workspace.yaml -j stripe_sync --partitions acme --noprompt`
     """
-    from churnguard_pipelines.orchestration.environment import DAGSTER_VARIABLES, dagster_environment
+    from churnguard_pipelines.orchestration.processes.environment import DAGSTER_VARIABLES, dagster_environment
 
     with opened_store() as store:
         variables = dagster_environment(store)

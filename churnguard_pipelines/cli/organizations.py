@@ -27,7 +27,7 @@ def set_rules(
 
     Example: `churnguard organizations set acme --unpaid-counts`
     """
-    from churnguard_pipelines.store.organizations import set_unpaid_counts
+    from churnguard_pipelines.store.control.organizations import set_unpaid_counts
 
     with opened_store() as store:
         set_unpaid_counts(store, organization_id, unpaid_counts, actor="cli")

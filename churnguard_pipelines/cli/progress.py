@@ -11,16 +11,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from churnguard_pipelines.cli.terminal import out
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.orchestration.process import SyncRequest
-    from churnguard_pipelines.store.database import Store
-    from churnguard_pipelines.store.ledger import SyncReport
+    from churnguard_pipelines.orchestration.processes.children import SyncRequest
+    from churnguard_pipelines.store.ingest.ledger import SyncReport
+    from churnguard_pipelines.store.postgres.database import Store
 
 POLL_SECONDS = 0.3
 
 
 def run_with_progress(store: Store, requests: Sequence[SyncRequest]) -> list[SyncReport]:
     """Run the syncs side by side and show a bar for each; returns their reports in the same order."""
-    from churnguard_pipelines.orchestration.process import SyncProcess
+    from churnguard_pipelines.orchestration.processes.children import SyncProcess
 
     processes = [SyncProcess(store, request) for request in requests]
     try:

@@ -31,7 +31,7 @@ def purge(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     A database that CHURNGUARD_DATABASE_URL names stays as it is. Refused while the installation runs.
     """
     from churnguard_pipelines.settings import load_settings
-    from churnguard_pipelines.store.embedded import EmbeddedPostgres
+    from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
     settings = load_settings()
     servers = [EmbeddedPostgres(home) for home in (settings.home, settings.home / "product")]  # the latter: a demo's

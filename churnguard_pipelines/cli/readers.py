@@ -19,7 +19,7 @@ def add(login: Login, organization: Organization) -> None:
 
     Example: `churnguard readers add ada acme`, and as the database's owner `GRANT churnguard_tenant_reader TO ada`
     """
-    from churnguard_pipelines.store.readers import add_reader
+    from churnguard_pipelines.store.control.readers import add_reader
 
     with opened_store() as store:
         add_reader(store, login, organization, actor="cli")
@@ -29,7 +29,7 @@ def add(login: Login, organization: Organization) -> None:
 @app.command("remove")
 def remove(login: Login, organization: Organization) -> None:
     """Let a login read an organization's rows no more."""
-    from churnguard_pipelines.store.readers import remove_reader
+    from churnguard_pipelines.store.control.readers import remove_reader
 
     with opened_store() as store:
         remove_reader(store, login, organization, actor="cli")
@@ -39,7 +39,7 @@ def remove(login: Login, organization: Organization) -> None:
 @app.command("list")
 def list_() -> None:
     """Who reads what."""
-    from churnguard_pipelines.store.readers import list_readers
+    from churnguard_pipelines.store.control.readers import list_readers
 
     with opened_store() as store:
         for login, organization in list_readers(store):

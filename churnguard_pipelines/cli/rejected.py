@@ -25,8 +25,8 @@ def list_(
 
     Example: `churnguard rejected list acme --object invoices`
     """
-    from churnguard_pipelines.store.integrations import get_integration
-    from churnguard_pipelines.store.rejected import list_rejected
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.ingest.rejected import list_rejected
 
     table = Table("id", "object", "key", "since", "reason", box=None, pad_edge=False)
     with opened_store() as store:
@@ -52,7 +52,7 @@ def replay(
 
     Example: `churnguard rejected replay acme`
     """
-    from churnguard_pipelines.connectors.sync import replay_rejected
+    from churnguard_pipelines.syncing.sync import replay_rejected
 
     with opened_store() as store:
         counts = replay_rejected(store, integration_id, ids)

@@ -10,7 +10,7 @@ import typer
 from churnguard_pipelines.cli.terminal import opened_store, out
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 
 def up() -> None:
@@ -44,7 +44,7 @@ def demo(
 def serve(store: Store, key: str | None = None, before_commands: str = "") -> None:
     """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with;
     ``before_commands``: what makes a command in another terminal mean this installation."""
-    from churnguard_pipelines.orchestration.services import Services
+    from churnguard_pipelines.orchestration.processes.services import Services
 
     services = Services(store)
     with out.status("Starting the webhook gateway and Dagster …"):
@@ -68,6 +68,6 @@ def serve(store: Store, key: str | None = None, before_commands: str = "") -> No
 
 def _first_key(store: Store) -> str | None:
     """An operator's key where nobody has made one yet."""
-    from churnguard_pipelines.store.api_keys import create_key, list_keys
+    from churnguard_pipelines.store.control.api_keys import create_key, list_keys
 
     return None if list_keys(store) else create_key(store, "first key", actor="cli")

@@ -13,7 +13,7 @@ from churnguard_pipelines.cli.terminal import err, opened_store, out
 from churnguard_pipelines.records import DataSyncMode
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.ledger import SyncReport
+    from churnguard_pipelines.store.ingest.ledger import SyncReport
 
 
 def sync(
@@ -28,8 +28,8 @@ def sync(
 
     Examples: `churnguard sync acme`, `churnguard sync acme --mode full --objects customers,invoices`
     """
-    from churnguard_pipelines.orchestration.process import SyncRequest, refuse_unknown
-    from churnguard_pipelines.store.integrations import get_integration
+    from churnguard_pipelines.orchestration.processes.children import SyncRequest, refuse_unknown
+    from churnguard_pipelines.store.control.integrations import get_integration
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
     with opened_store() as store:

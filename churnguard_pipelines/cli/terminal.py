@@ -14,7 +14,7 @@ from churnguard_pipelines.errors import ChurnGuardError
 
 if TYPE_CHECKING:
     from churnguard_pipelines.settings import Settings
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
 
 PIPED_WIDTH = 120  # a file or a log has no width of its own
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
@@ -33,7 +33,7 @@ def opened_store(settings: Settings | None = None, *, create_key: bool = False) 
     """The store of this installation, or of these settings, migrated; the private PostgreSQL stops again if we were its
     last user."""
     from churnguard_pipelines.settings import load_settings, start_logging
-    from churnguard_pipelines.store.database import Store
+    from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.store.secrets import load_vault
 
     settings = settings or load_settings()

@@ -33,7 +33,7 @@ def add(
     import os
 
     from churnguard_pipelines.connectors import providers
-    from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+    from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
 
     with opened_store() as store:
         endpoint = add_endpoint(
@@ -55,7 +55,7 @@ def add(
 @app.command("list")
 def list_() -> None:
     """List the endpoints; never their secrets."""
-    from churnguard_pipelines.store.webhook_endpoints import list_endpoints
+    from churnguard_pipelines.store.control.webhook_endpoints import list_endpoints
 
     table = Table("id", "organization", "provider", "integration", "events", "secrets", box=None, pad_edge=False)
     with opened_store() as store:
@@ -82,7 +82,7 @@ def rotate(
     import os
 
     from churnguard_pipelines.errors import InvalidConfiguration
-    from churnguard_pipelines.store.webhook_endpoints import rotate_secret
+    from churnguard_pipelines.store.control.webhook_endpoints import rotate_secret
 
     if not (secret := os.environ.get(secret_env, "")):
         raise InvalidConfiguration(f"{secret_env} is not set.", remedy="Put the new secret there.")
@@ -94,7 +94,7 @@ def rotate(
 @app.command("remove")
 def remove(endpoint_id: EndpointId) -> None:
     """Take no more deliveries there. What was taken before is still worked off."""
-    from churnguard_pipelines.store.webhook_endpoints import remove_endpoint
+    from churnguard_pipelines.store.control.webhook_endpoints import remove_endpoint
 
     with opened_store() as store:
         remove_endpoint(store, endpoint_id, actor="cli")
@@ -115,8 +115,8 @@ def replay(
     """
     from datetime import UTC
 
-    from churnguard_pipelines.store import inbox
-    from churnguard_pipelines.store.integrations import get_integration
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.ingest import inbox
 
     with opened_store() as store:
         events = inbox.replay(

@@ -1,14 +1,13 @@
-"""The connectors: one module per provider; all other modules are what connectors are made with."""
+"""The connectors: one module or package per provider, and in ``sdk`` what their authors need."""
 
 from __future__ import annotations
 
-from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.registry import Registry
 
-_tools = {"allowance", "database", "mirroring", "paging", "sdk", "sync"}
-_registry = Registry(__name__, __path__, Connector, _tools, "connector")  # type: ignore[type-abstract]
+_registry = Registry(__name__, __path__, Connector, {"sdk"}, "connector")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:

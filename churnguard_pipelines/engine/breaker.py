@@ -22,8 +22,8 @@ from churnguard_pipelines.errors import (
     RateLimited,
     RequestRefused,
 )
-from churnguard_pipelines.store.breakers import BreakerRow, load_breaker, locked_breaker
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest.breakers import BreakerRow, load_breaker, locked_breaker
+from churnguard_pipelines.store.postgres.database import Store
 
 THRESHOLD = 5
 FIRST_PAUSE = timedelta(seconds=60)
@@ -43,7 +43,7 @@ class Breaker:
 
     ``closed`` → ``open`` after 5 failed requests in a row (each after its retries), for 60 s doubling to 1 h;
     refused credentials open it at once and until somebody calls
-    :func:`~churnguard_pipelines.store.breakers.close_breaker`. When the pause is over one caller tries
+    :func:`~churnguard_pipelines.store.ingest.breakers.close_breaker`. When the pause is over one caller tries
     (``half_open``): the other threads of its process wait for the outcome, other processes are still refused.
     """
 

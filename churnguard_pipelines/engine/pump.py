@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
 from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record, Table
-from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.warehouse import Warehouse, WarehouseTransaction
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
 

@@ -18,8 +18,8 @@ from threading import BoundedSemaphore, Lock
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import RateLimited
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.quotas import LockedQuota, QuotaRow, locked_quota
+from churnguard_pipelines.store.ingest.quotas import LockedQuota, QuotaRow, locked_quota
+from churnguard_pipelines.store.postgres.database import Store
 
 BURST_SECONDS = 1.0
 """A quiet account saves up at most this many seconds' worth of calls."""

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.model import IntegrationCredentials
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import LockedCredentials, get_integration, locked_credentials
+from churnguard_pipelines.store.control.integrations import LockedCredentials, get_integration, locked_credentials
+from churnguard_pipelines.store.postgres.database import Store
 
 OBTAINED_AT, EXPIRES_AT = "token_obtained_at", "token_expires_at"
 """Custom fields of the credentials that go with ``access_token``; seconds since the epoch, as text."""

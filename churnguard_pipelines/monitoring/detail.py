@@ -8,11 +8,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from churnguard_pipelines.records import Drift
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import list_drift
-from churnguard_pipelines.store.ledger import HISTORY, UNFINISHED, is_alive
-from churnguard_pipelines.store.ownership import of_integration
-from churnguard_pipelines.store.tables import sync_objects, syncs
+from churnguard_pipelines.store.control.ownership import of_integration
+from churnguard_pipelines.store.ingest.drift import list_drift
+from churnguard_pipelines.store.ingest.ledger import HISTORY, UNFINISHED, is_alive
+from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
+from churnguard_pipelines.store.postgres.database import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.sync import quota_account
 from churnguard_pipelines.engine.tokens import token_of
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.breakers import BreakerRow
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import survey_integrations
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS, UNFINISHED
+from churnguard_pipelines.store.control.integrations import survey_integrations
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.breakers import BreakerRow
+from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS, UNFINISHED
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import quota_account
 
 MOST_COUNTED = 1000
 """Rejected records and waiting events are counted up to here: a number that large says enough."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import dagster as dg
 
 from churnguard_pipelines.connectors import connectors
-from churnguard_pipelines.connectors.database import DatabaseConnector
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, webhooks
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
 from churnguard_pipelines.orchestration.databases import database_checks, tables_asset

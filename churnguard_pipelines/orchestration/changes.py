@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.change_session import MAX_AGE, ChangeSession, followed_integrations
-from churnguard_pipelines.connectors.database_sync import CHANGES
-from churnguard_pipelines.connectors.lag_probes import LagProbes
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Diary, session_request
+from churnguard_pipelines.syncing.change_session import MAX_AGE, ChangeSession, followed_integrations
+from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.lag_probes import LagProbes
 
 JOB = "change_session"
 _PROBES = LagProbes()

@@ -20,13 +20,13 @@ from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
-from churnguard_pipelines.orchestration import parity
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import key_of
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import survey_integrations
-from churnguard_pipelines.store.ledger import last_success
-from churnguard_pipelines.store.tables import schema_drift
+from churnguard_pipelines.store.control.integrations import survey_integrations
+from churnguard_pipelines.store.ingest.ledger import last_success
+from churnguard_pipelines.store.ingest.tables import schema_drift
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing import parity
 
 _log = logging.getLogger(__name__)
 AT_ONCE, AT_ONCE_EACH = 8, 2  # integrations that are looked at, of all organizations and of each

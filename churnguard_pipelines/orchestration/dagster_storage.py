@@ -19,7 +19,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config, retry_pg_connection_fn
 
-from churnguard_pipelines.store import locks, server
+from churnguard_pipelines.store.postgres import locks, server
 
 _TABLES = {
     table

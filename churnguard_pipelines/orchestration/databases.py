@@ -10,8 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.database import DatabaseConnector
-from churnguard_pipelines.connectors.mirroring import mirror_of
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
@@ -22,9 +21,10 @@ from churnguard_pipelines.orchestration.partitions import integrations_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
 from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, TRIGGER_TAG, SyncConfig, key_of, mode_of
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.integrations import get_integration, survey_integrations
-from churnguard_pipelines.store.ledger import SyncReport, latest_sync
+from churnguard_pipelines.store.control.integrations import get_integration, survey_integrations
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.ingest.ledger import SyncReport, latest_sync
+from churnguard_pipelines.syncing.mirroring import mirror_of
 
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 _log = logging.getLogger(__name__)

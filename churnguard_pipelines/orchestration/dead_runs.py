@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from churnguard_pipelines.connectors import providers
-from churnguard_pipelines.connectors.database_sync import CHANGES
-from churnguard_pipelines.connectors.webhook_session import KIND as WEBHOOKS
 from churnguard_pipelines.orchestration.changes import JOB as CHANGE_SESSION
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.webhooks import JOB as WEBHOOK_SESSION
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.ledger import find_sync
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.ledger import find_sync
+from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.webhook_session import KIND as WEBHOOKS
 
 _SESSIONS = {WEBHOOK_SESSION: WEBHOOKS, CHANGE_SESSION: CHANGES}
 MAX_RUNTIME = {"dagster/max_runtime": "3600"}

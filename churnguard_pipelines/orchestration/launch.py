@@ -21,8 +21,8 @@ from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import STOPPED
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.ledger import find_sync, finish_sync
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync
 
 
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:

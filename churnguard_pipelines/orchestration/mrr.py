@@ -17,7 +17,7 @@ from churnguard_pipelines.orchestration.partitions import (
     tags_of,
 )
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.integrations import organization_of
+from churnguard_pipelines.store.control.integrations import organization_of
 
 KEY = dg.AssetKey(["analytics", "mrr_movements"])
 BILLING = "stripe"

@@ -12,7 +12,7 @@ from churnguard_pipelines.analytics.exchange import OLD_AFTER, PUBLISHED_AT, pub
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.orchestration.mrr import KEY
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 VALUED, RATES = "everything_is_valued", "exchange_rates_are_young"
 _MAX_NAMED = 20

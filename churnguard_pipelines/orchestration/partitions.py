@@ -8,7 +8,7 @@ import dagster as dg
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.store.integrations import list_integration_ids, organization_of
+from churnguard_pipelines.store.control.integrations import list_integration_ids, organization_of
 
 INTEGRATION_TAG = "churnguard/integration"
 ORGANIZATION_TAG = "churnguard/organization"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from churnguard_pipelines.settings import load_settings, start_logging
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 
 @cache

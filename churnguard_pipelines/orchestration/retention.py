@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.postgres.database import Store
 
 KEEP_DAYS = 30
 BATCH = 100

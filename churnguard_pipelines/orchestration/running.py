@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import SyncReport, finish_sync, get_sync
+from churnguard_pipelines.store.ingest.ledger import SyncReport, finish_sync, get_sync
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 
 STOPPED = "it was stopped; what was committed stays, the next sync reads on from there."
 

@@ -11,8 +11,8 @@ from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
-from churnguard_pipelines.store.breakers import open_breakers
-from churnguard_pipelines.store.due import DueIntegration, due_integrations
+from churnguard_pipelines.store.ingest.breakers import open_breakers
+from churnguard_pipelines.store.ingest.due import DueIntegration, due_integrations
 
 if TYPE_CHECKING:  # Dagster gives the type no public name
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

@@ -11,8 +11,8 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, key_of
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import sessions
 
 TELL_EVERY = 60.0
 SUCCESSOR_BEFORE_END = 60.0

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from churnguard_pipelines.connectors.webhook_session import KIND, MAX_AGE, WebhookSession
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Diary, session_request
-from churnguard_pipelines.store import inbox
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.syncing.webhook_session import KIND, MAX_AGE, WebhookSession
 
 JOB = "webhook_session"
 

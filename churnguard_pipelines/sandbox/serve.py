@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 
-from churnguard_pipelines.sandbox.business import Business
+from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World

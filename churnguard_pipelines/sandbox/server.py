@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox import faults, stripe_errors
+from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
-from churnguard_pipelines.sandbox.events import API_VERSION
+from churnguard_pipelines.sandbox.business.events import API_VERSION
 from churnguard_pipelines.sandbox.faults import Fault, Faults
-from churnguard_pipelines.sandbox.stripe_api import answer, key_in
-from churnguard_pipelines.sandbox.webhooks import Deliveries
+from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
+from churnguard_pipelines.sandbox.stripe.api import answer, key_in
+from churnguard_pipelines.sandbox.stripe.webhooks import Deliveries
 from churnguard_pipelines.sandbox.world import World
 
 Message = MutableMapping[str, Any]

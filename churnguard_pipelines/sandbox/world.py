@@ -11,15 +11,16 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox import live, lives, stripe_errors, subscriptions
-from churnguard_pipelines.sandbox.bulk import bulk_business
-from churnguard_pipelines.sandbox.business import PROFILES, Business, Profile
-from churnguard_pipelines.sandbox.entities import Event
-from churnguard_pipelines.sandbox.events import KEPT
-from churnguard_pipelines.sandbox.journal import Journal, Origin, remember
-from churnguard_pipelines.sandbox.render import render
-from churnguard_pipelines.sandbox.resources import BY_PATH, RESOURCES
-from churnguard_pipelines.sandbox.stripe_api import Key
+from churnguard_pipelines.sandbox.business import live, lives, subscriptions
+from churnguard_pipelines.sandbox.business.bulk import bulk_business
+from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
+from churnguard_pipelines.sandbox.business.entities import Event
+from churnguard_pipelines.sandbox.business.events import KEPT
+from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
+from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
+from churnguard_pipelines.sandbox.stripe.api import Key
+from churnguard_pipelines.sandbox.stripe.render import render
+from churnguard_pipelines.sandbox.stripe.resources import BY_PATH, RESOURCES
 
 KEY = "rk_sandbox_"
 WITHOUT = {"payouts": ("payouts", "balance_transactions", "balance")}

@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, tables, migrations, the warehouse writer, checkpoints, secrets, the ledger of syncs."""
+"""PostgreSQL: a package per schema, the server itself in ``postgres``, and the secrets of an installation."""

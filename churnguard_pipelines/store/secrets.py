@@ -7,20 +7,16 @@ import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import Row
 
 from churnguard_pipelines.errors import InvalidConfiguration, SecretsUnreadable
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.private_files import keep_private
-
-if TYPE_CHECKING:
-    from sqlalchemy import Row
-
-    from churnguard_pipelines.store.database import Store
 
 Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
@@ -106,13 +102,6 @@ def load_keys(settings: Settings) -> str:
         raise InvalidConfiguration("there is no encryption key, so secrets cannot be kept.", remedy=_REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(f"the encryption key in {path} cannot be read: {error}.", remedy=_REMEDY) from None
-
-
-def rotate_all(store: Store) -> int:
-    """Seal every stored secret anew under the first key; returns how many. All or none."""
-    from churnguard_pipelines.store.integrations import reseal_credentials
-
-    return reseal_credentials(store)
 
 
 def _create(path: Path) -> None:

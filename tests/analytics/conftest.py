@@ -18,9 +18,9 @@ from churnguard_pipelines.connectors.stripe import Stripe
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import DeleteKind, Deletion, Record
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization, set_unpaid_counts
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.organizations import add_organization, set_unpaid_counts
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 JSON = dict[str, Any]
 ONLY_LISTED = ("tiers", "currency_options")

@@ -13,12 +13,12 @@ import pytest
 
 from churnguard_pipelines.analytics.movements import KINDS, Movements
 from churnguard_pipelines.analytics.mrr import compute_mrr
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
 from churnguard_pipelines.sandbox.serve import Account, Sandbox, serve
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
 
 ANCHOR = int(datetime(2026, 9, 17, 10, 30, tzinfo=UTC).timestamp())

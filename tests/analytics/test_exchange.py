@@ -20,7 +20,7 @@ from churnguard_pipelines.analytics.exchange import (
 )
 from churnguard_pipelines.analytics.published_rates import parse
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 FRIDAY, SATURDAY, MONDAY = date(2025, 2, 28), date(2025, 3, 1), date(2025, 3, 3)
 

@@ -14,7 +14,7 @@ from churnguard_pipelines.analytics.exchange import set_operator_rate
 from churnguard_pipelines.analytics.movements import Movements
 from churnguard_pipelines.analytics.mrr import mrr_table, read_movements
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.analytics.conftest import Billing, endings, moved
 
 Make = Callable[..., Billing]

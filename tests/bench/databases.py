@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.connectors.integration_removal import remove_integration
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.removal import remove_integration
 from tests.bench import mongodb, mysql, postgresql
 from tests.bench.harness import Row
 from tests.sources.homes import temporary_home

@@ -13,7 +13,7 @@ from itertools import count
 import orjson
 import uvloop
 
-from tests.gateway.schemes.senders import EC_SECRETS, by_sendgrid
+from tests.webhook_gateway.schemes.senders import EC_SECRETS, by_sendgrid
 from webhook_gateway.schemes.sdk import Delivery
 
 HEAVY = "bench-heavy"

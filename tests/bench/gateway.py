@@ -19,14 +19,14 @@ import httpx
 import psutil
 import psycopg
 
-from churnguard_pipelines.connectors.webhook_session import KIND
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port, listens
-from churnguard_pipelines.store import inbox, sessions
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.webhook_session import KIND
 from tests.bench.fire import HEAVY, HEAVY_SECRET
 from tests.bench.harness import Row
 from tests.bench.load import SECRET, delivery
@@ -41,9 +41,9 @@ COLD_ROUNDS = 3
 MOST_ROUNDS = 3
 SECONDS = 20
 SESSION = """
-from churnguard_pipelines.connectors.webhook_session import WebhookSession
+from churnguard_pipelines.syncing.webhook_session import WebhookSession
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 store = Store.open(load_settings())
 WebhookSession(store, "bench", linger=600).run()
 """

@@ -21,7 +21,7 @@ from pymongo.collection import Collection
 
 from churnguard_pipelines.connectors.mongodb import MongoDB
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.bench.harness import ROUNDS, Row
 from tests.bench.mirroring import ROWS, full_rows, register, run_program, write_floor
 from tests.sources.mongodb import PASSWORD, MongoDBServer

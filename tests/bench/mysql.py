@@ -13,9 +13,9 @@ from pymysql.cursors import SSCursor
 from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import ROUNDS, Row
 from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_rows, register, write_floor
 from tests.sources.mariadb import PASSWORD, MariaDBServer

@@ -11,10 +11,10 @@ import psycopg
 import psycopg2
 import psycopg2.extras
 
-from churnguard_pipelines.connectors.postgresql_changes import slot_name
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.connectors.postgresql.changes import slot_name
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import ROUNDS, Row
 from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_rows, register, write_floor
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer

@@ -12,7 +12,6 @@ from dataclasses import replace
 import httpx
 import orjson
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import (
     DataSyncMode,
     IntegrationConfiguration,
@@ -22,9 +21,10 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import remove_integration, replace_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import remove_integration, replace_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import Row, compare
 from tests.bench.provider import sandbox
 

@@ -12,9 +12,9 @@ import psycopg
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import BIGINT, BOOLEAN, JSON, TEXT, TIMESTAMP, Column, Record, Table
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.bench.harness import Row, compare
 from tests.conftest import as_administrator
 

@@ -14,14 +14,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import serve
-from churnguard_pipelines.store.api_keys import Role, create_key
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.api_keys import Role, create_key
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration, settings_for
 
 PATIENCE_MILLISECONDS = 90_000

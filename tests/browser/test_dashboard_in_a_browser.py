@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from churnguard_pipelines.store.api_keys import Role
+from churnguard_pipelines.store.control.api_keys import Role
 from tests.browser.conftest import Installation
 
 JOB = "/dashboard/locations/churnguard/jobs/stripe_sync"

@@ -19,10 +19,10 @@ from cryptography.fernet import Fernet
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.ledger import latest_sync
-from churnguard_pipelines.store.organizations import add_organization, get_organization
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.control.organizations import add_organization, get_organization
+from churnguard_pipelines.store.ingest.ledger import latest_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.standin import stand_in
 
 KEY = "rk_sandbox_acme"

@@ -13,9 +13,9 @@ import pytest
 
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.world import World
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.organizations import list_organizations
+from churnguard_pipelines.store.control.organizations import list_organizations
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 

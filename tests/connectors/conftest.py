@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import Object
 from churnguard_pipelines.connectors.stripe import Stripe
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import (
     CredentialType,
     DataSyncMode,
@@ -24,9 +23,10 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.records import ColumnType, Window
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
-from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
 from tests.sources.homes import temporary_home
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.change_session import ChangeSession
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.ledger import SyncReport
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.change_session import ChangeSession
+from churnguard_pipelines.syncing.sync import sync_integration
 
 _syncs = itertools.count(1)
 

@@ -21,8 +21,8 @@ from churnguard_pipelines.errors import (
     RequestRefused,
     Stopped,
 )
-from churnguard_pipelines.store.breakers import BreakerRow, close_breaker, load_breaker
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest.breakers import BreakerRow, close_breaker, load_breaker
+from churnguard_pipelines.store.postgres.database import Store
 from tests.engine.conftest import FakeClock
 from tests.engine.loopback import Answer, Api, as_json
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.records import Record
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.engine.test_mapping import CUSTOMERS, plausible
 
 MAPPER = Mapper(CUSTOMERS)

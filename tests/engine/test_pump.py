@@ -31,10 +31,10 @@ from churnguard_pipelines.records import (
     Record,
     Table,
 )
-from churnguard_pipelines.store import checkpoints, ledger, rejected
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import checkpoints, ledger, rejected
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import configuration
 
 THINGS = Table("test", "things", "id", (Column("name", TEXT), Column("amount", BIGINT)))

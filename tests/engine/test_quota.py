@@ -35,9 +35,9 @@ from churnguard_pipelines.engine.quota import (
     take,
 )
 from churnguard_pipelines.errors import RateLimited, Stopped
-from churnguard_pipelines.orchestration.environment import dagster_environment
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.quotas import QuotaRow, locked_quota
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.store.ingest.quotas import QuotaRow, locked_quota
+from churnguard_pipelines.store.postgres.database import Store
 from tests.engine.conftest import FakeClock
 from tests.engine.loopback import Answer, Api
 
@@ -331,7 +331,7 @@ CALLER = """
 import json, sys, time
 from churnguard_pipelines.engine.quota import Quota, QuotaGate
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 store = Store.open(load_settings(), migrate=False)
 gate = QuotaGate(store, "acme", "stripe", sys.argv[1], Quota(20, reserve=0), requests_per_minute=100_000,

@@ -22,10 +22,10 @@ from churnguard_pipelines.model import (
     IntegrationType,
     Organization,
 )
-from churnguard_pipelines.orchestration.environment import dagster_environment
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, get_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.store.control.integrations import add_integration, get_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from tests.engine.loopback import Api
 from tests.engine.test_auth import Provider
 
@@ -84,7 +84,7 @@ from churnguard_pipelines.engine.auth import OAuth2Refresh
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.tokens import StoredTokens
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 integration_id, url = sys.argv[1:]
 store = Store.open(load_settings(), migrate=False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, judge, span
 from churnguard_pipelines.monitoring.vitals import ChangeLog, LatestSync, Quota, Recent, Vitals, Waits
-from churnguard_pipelines.store.breakers import BreakerRow
+from churnguard_pipelines.store.ingest.breakers import BreakerRow
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 WELL = Vitals(

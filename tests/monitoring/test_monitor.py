@@ -18,13 +18,13 @@ from churnguard_pipelines.monitoring.detail import objects_of, recent_syncs
 from churnguard_pipelines.monitoring.monitor import Monitor, take_picture
 from churnguard_pipelines.monitoring.vitals import Vitals, read_vitals
 from churnguard_pipelines.records import Counts, Drift, Lane, Rejected
-from churnguard_pipelines.store import inbox, ledger
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.drift import record_drift
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.schema import MIGRATIONS
-from churnguard_pipelines.store.tables import syncs
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import inbox, ledger
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.schema import MIGRATIONS
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration, settings_for
 
 LANE = Lane("acme", "acme-stripe", "customers")

@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
-from churnguard_pipelines.orchestration.environment import DAGSTER_VARIABLES, dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import DAGSTER_VARIABLES, dagster_environment
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 
 Register = Callable[..., None]

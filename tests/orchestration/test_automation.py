@@ -13,7 +13,7 @@ from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.orchestration.mrr import KEY
 from churnguard_pipelines.orchestration.partitions import reconcile
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import materializations, run, sandbox_of_one_s_own
 

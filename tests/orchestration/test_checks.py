@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.orchestration import parity
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import set_status
-from churnguard_pipelines.store.tables import integrations, syncs
+from churnguard_pipelines.store.control.integrations import set_status
+from churnguard_pipelines.store.control.tables import integrations
+from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing import parity
 from tests.conftest import as_administrator
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import ANCHOR, config, objects, run, sandbox_of_one_s_own

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
-from churnguard_pipelines.store.server import sqlalchemy_url
+from churnguard_pipelines.store.postgres.server import sqlalchemy_url
 
 AT_ONCE = 3
 

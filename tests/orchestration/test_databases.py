@@ -11,7 +11,7 @@ import pytest
 
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.orchestration.launch import run_sync
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.mirrors import mirrored
 from tests.connectors.postgresql.conftest import Register, source, source_server  # noqa: F401 - fixtures
 from tests.connectors.postgresql.conftest import register as register_database  # noqa: F401

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.orchestration.retention import forget_syncs
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.ledger import find_sync, finish_sync, last_success, set_object, start_sync
-from churnguard_pipelines.store.tables import syncs
+from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync, last_success, set_object, start_sync
+from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import objects, run
 

@@ -12,10 +12,11 @@ from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.orchestration.dead_runs import dead_runs
 from churnguard_pipelines.orchestration.partitions import reconcile, split_month, tags_of
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration, get_integration
-from churnguard_pipelines.store.ledger import finish_sync, start_sync
-from churnguard_pipelines.store.tables import integrations, syncs
+from churnguard_pipelines.store.control.integrations import add_integration, get_integration
+from churnguard_pipelines.store.control.tables import integrations
+from churnguard_pipelines.store.ingest.ledger import finish_sync, start_sync
+from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.orchestration.conftest import Register
 

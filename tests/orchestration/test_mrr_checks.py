@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.analytics.exchange import published_until
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 
 UNVALUED = """
     INSERT INTO analytics.unvalued (organization_id, integration_id, subscription, problem, since, until)

@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.orchestration import processes
 from churnguard_pipelines.orchestration.dead_runs import dead_runs
-from churnguard_pipelines.orchestration.environment import dagster_environment, dagster_home
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment, dagster_home
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.tables import syncs
+from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import run, sandbox_of_one_s_own
 
@@ -98,7 +100,7 @@ def test_the_environment_of_dagster_s_processes_says_where_everything_is(store: 
 
 
 def test_what_a_command_line_needs_does_not_import_dagster() -> None:
-    modules = ("environment", "heartbeats", "process", "services")
-    imports = ", ".join(f"churnguard_pipelines.orchestration.{name}" for name in modules)
+    modules = sorted(path.stem for path in Path(processes.__file__).parent.glob("[a-z]*.py"))
+    imports = ", ".join(f"churnguard_pipelines.orchestration.processes.{name}" for name in modules)
     program = f"import sys, {imports}; sys.exit('dagster' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

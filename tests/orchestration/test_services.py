@@ -32,24 +32,24 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.orchestration.environment import dagster_environment
-from churnguard_pipelines.orchestration.process import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.services import Services
+from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
-from churnguard_pipelines.store.api_keys import Role, create_key
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.warehouse import Warehouse
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.api_keys import Role, create_key
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
-from tests.gateway.intake.conftest import stripe_event, stripe_headers
 from tests.sources.mariadb import running_mariadb
 from tests.sources.mongodb import running_mongodb
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
+from tests.webhook_gateway.intake.conftest import stripe_event, stripe_headers
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180

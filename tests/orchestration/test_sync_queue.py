@@ -12,17 +12,24 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
-from churnguard_pipelines.orchestration import process, sync_queue
-from churnguard_pipelines.orchestration.process import SyncRequest
-from churnguard_pipelines.orchestration.sync_queue import AT_ONCE, AT_ONCE_EACH, ENDED_BEFORE, NOT_BEGUN, SyncQueue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.due import due_integrations
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.orchestration.processes import children as process
+from churnguard_pipelines.orchestration.processes import sync_queue
+from churnguard_pipelines.orchestration.processes.children import SyncRequest
+from churnguard_pipelines.orchestration.processes.sync_queue import (
+    AT_ONCE,
+    AT_ONCE_EACH,
+    ENDED_BEFORE,
+    NOT_BEGUN,
+    SyncQueue,
+)
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
-from tests.gateway.dashboard.conftest import engine_on
 from tests.waiting import wait_for
+from tests.webhook_gateway.dashboard.conftest import engine_on
 
 WORKS_FOR_EVER = "import time; print('working', flush=True); time.sleep(600)"
 ENDS_AT_ONCE = "print('no such thing'); raise SystemExit(1)"

@@ -21,11 +21,11 @@ from churnguard_pipelines.orchestration.mrr import KEY as MRR
 from churnguard_pipelines.orchestration.partitions import partition_keeper
 from churnguard_pipelines.orchestration.retention import KEEP_DAYS
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.breakers import BreakerRow, locked_breaker
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import remove_integration, set_status
-from churnguard_pipelines.store.ledger import SyncReport, get_sync, latest_sync
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import remove_integration, set_status
+from churnguard_pipelines.store.ingest.breakers import BreakerRow, locked_breaker
+from churnguard_pipelines.store.ingest.ledger import SyncReport, get_sync, latest_sync
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.orchestration.conftest import Register
 
 OBJECTS = [item.name for item in Stripe.objects]

@@ -11,9 +11,9 @@ from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.orchestration.running import STOPPED, RunningSync
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import remove_integration
-from churnguard_pipelines.store.ledger import get_sync
+from churnguard_pipelines.store.control.integrations import remove_integration
+from churnguard_pipelines.store.ingest.ledger import get_sync
+from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import config, failure_of, materializations, objects, run, sandbox_of_one_s_own
 

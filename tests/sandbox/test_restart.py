@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.sandbox.resources import RESOURCES
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from churnguard_pipelines.sandbox.stripe.resources import RESOURCES
 from tests.sandbox.conftest import ANCHOR, client
 
 DAY = 86_400

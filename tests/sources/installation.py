@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import psutil
 
-from churnguard_pipelines.connectors.change_lane import load_checkpoint
 from churnguard_pipelines.model import IntegrationCredentials, IntegrationType, Organization
 from churnguard_pipelines.records import Lane
-from churnguard_pipelines.store.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.integrations import add_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.syncing.change_lane import load_checkpoint
 from tests.conftest import configuration, opened_on
 from tests.waiting import wait_for
 
@@ -27,10 +27,10 @@ KILLS = 60 if SOAK else 3
 VICTIMS = ("session", "source", "warehouse")
 OPEN = """
 import logging, sys
-from churnguard_pipelines.connectors.change_session import ChangeSession
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.syncing.change_session import ChangeSession
+from churnguard_pipelines.syncing.sync import sync_integration
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 store = Store.open(load_settings(), migrate=False)
 """
 SESSION = OPEN + "ChangeSession(store, sys.argv[1], linger=600).run()"

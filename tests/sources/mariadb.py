@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pymysql
 
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.placement import place
+from churnguard_pipelines.store.postgres.placement import place
 from tests.sources.homes import temporary_home
 from tests.waiting import wait_for
 

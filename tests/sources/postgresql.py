@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.placement import place
+from churnguard_pipelines.store.postgres.placement import place
 from tests.waiting import wait_for
 
 PASSWORD = "canary-source-password"

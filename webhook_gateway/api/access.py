@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
-from churnguard_pipelines.store.configurations import Configurations, Configured, Model
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import find_integration
-from churnguard_pipelines.store.organizations import add_organization
+from churnguard_pipelines.store.control.configurations import Configurations, Configured, Model
+from churnguard_pipelines.store.control.integrations import find_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 

@@ -14,8 +14,8 @@ from churnguard_pipelines.monitoring.detail import objects_of, recent_syncs
 from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, Sign, judge, status_of
 from churnguard_pipelines.monitoring.monitor import Day, Monitor, Picture
 from churnguard_pipelines.monitoring.vitals import read_vitals
-from churnguard_pipelines.orchestration.heartbeats import daemon_age_seconds
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.access import Reader, TheStore, sees
 from webhook_gateway.api.dashboard_shapes import (
     Alert,

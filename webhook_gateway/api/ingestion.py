@@ -21,7 +21,7 @@ from churnguard_pipelines.model import (
     RuleFormat,
     SyncFrequency,
 )
-from churnguard_pipelines.store.configurations import RULES, Configured
+from churnguard_pipelines.store.control.configurations import RULES, Configured
 from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
 
 router = APIRouter(prefix="/ingestion", tags=["ingestion"])

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, HttpUrl
 
 from churnguard_pipelines.api import duration
 from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.connectors.integration_removal import has_left_something, leave_source, left_behind
 from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.errors import ChurnGuardError, TooBusy
 from churnguard_pipelines.model import (
@@ -25,13 +24,14 @@ from churnguard_pipelines.model import (
     IntegrationType,
     SyncConfiguration,
 )
-from churnguard_pipelines.store.integrations import (
+from churnguard_pipelines.store.control.integrations import (
     add_integration,
     change_integration,
     remove_integration,
     survey_integrations,
 )
-from churnguard_pipelines.store.ledger import usual_seconds
+from churnguard_pipelines.store.ingest.ledger import usual_seconds
+from churnguard_pipelines.syncing.removal import has_left_something, leave_source, left_behind
 from webhook_gateway.api.access import (
     Reader,
     TheEngine,

@@ -7,11 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport
-from churnguard_pipelines.connectors.sync import check_configuration
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import Identifier, IntegrationConfiguration
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import survey_integrations
+from churnguard_pipelines.store.control.integrations import survey_integrations
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import check_configuration
 from webhook_gateway.api.access import TheEngine, Writer
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import Principal

@@ -12,9 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import Identifier
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.webhook_endpoints import (
+from churnguard_pipelines.store.control.webhook_endpoints import (
     WebhookEndpoint,
     add_endpoint,
     allow_events,
@@ -23,6 +21,8 @@ from churnguard_pipelines.store.webhook_endpoints import (
     remove_endpoint,
     rotate_secret,
 )
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, own_integration, own_organization
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import Principal

@@ -9,7 +9,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.store import audit
+from churnguard_pipelines.store.control import audit
 from webhook_gateway.api.app import create_api
 from webhook_gateway.dashboard.authentication import DAGSTER, Authentication
 from webhook_gateway.dashboard.bodies import BoundedBodies

@@ -13,9 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store import logins
-from churnguard_pipelines.store.api_keys import ApiKey, authenticate
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control import logins
+from churnguard_pipelines.store.control.api_keys import ApiKey, authenticate
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.dashboard.principal import SCOPE, Principal, of_key
 
 COOKIE = "churnguard_session"

@@ -13,9 +13,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.foreign_text import on_one_line
-from churnguard_pipelines.store import audit, logins
-from churnguard_pipelines.store.api_keys import authenticate
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.control import audit, logins
+from churnguard_pipelines.store.control.api_keys import authenticate
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.dashboard.authentication import COOKIE, DAGSTER, from_us
 from webhook_gateway.limits import RateLimit, network
 

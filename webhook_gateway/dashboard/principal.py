@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from churnguard_pipelines.model import ConfiguredBy
-from churnguard_pipelines.store.api_keys import ApiKey, Role
+from churnguard_pipelines.store.control.api_keys import ApiKey, Role
 
 SCOPE = "churnguard.principal"
 """Where the authentication leaves it in the ASGI scope."""

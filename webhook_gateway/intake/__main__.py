@@ -8,7 +8,7 @@ import sys
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.ports import refuse_taken
 from churnguard_pipelines.settings import load_settings, start_logging
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.intake.app import Gateway
 from webhook_gateway.intake.server import server
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Response
 
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.settings import LOOPBACK, Settings
-from churnguard_pipelines.store import inbox
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.intake.answers import Receive, Scope, Send
 from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory

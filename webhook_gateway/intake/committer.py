@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 
-from churnguard_pipelines.store.inbox import TAKE
-from churnguard_pipelines.store.row_security import OPERATOR
+from churnguard_pipelines.store.ingest.inbox import TAKE
+from churnguard_pipelines.store.postgres.row_security import OPERATOR
 
 # In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
 # several transactions: those who wait beside it wait for a small one.
@@ -37,22 +37,6 @@ class Unstorable(Exception):
     """Some of this request's events can never be stored."""
 
 
-class _Request:
-    """``stored``: how many of its rows are; ``fresh``: how many of these were new."""
-
-    __slots__ = ("done", "fresh", "rows", "stored")
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.stored = self.fresh = 0
-        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-
-class _Part(NamedTuple):
-    request: _Request
-    rows: Sequence[Row]
-
-
 class _Held:
     """What of one organization, or of all, waits."""
 
@@ -60,6 +44,24 @@ class _Held:
 
     def __init__(self) -> None:
         self.events = self.size = 0
+
+
+class _Request:
+    """``size``: of its payloads; ``stored``: how many of its rows are; ``fresh``: how many of these were new."""
+
+    __slots__ = ("done", "ended", "fresh", "held", "rows", "size", "stored")
+
+    def __init__(self, rows: Sequence[Row], held: _Held) -> None:
+        self.rows, self.held = rows, held
+        self.size = _size(rows)
+        self.stored = self.fresh = 0
+        self.ended = False
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+
+class _Part(NamedTuple):
+    request: _Request
+    rows: Sequence[Row]
 
 
 class Committer:
@@ -76,33 +78,40 @@ class Committer:
         self.available = False
         """Whether the last transaction committed."""
 
-    async def store(self, rows: Sequence[Row]) -> int:
+    def store(self, rows: Sequence[Row]) -> asyncio.Future[int]:
         """All of one organization. Returns, after the last of them is committed, how many of the events were new.
         Raises ``CannotStore``, ``Unstorable``."""
         organization_id = rows[0][0] if rows else ""
-        held, size = self._room(organization_id), sum(len(row[7]) for row in rows)
-        request = _Request(rows)
+        held = self._held.get(organization_id) or self._held.setdefault(organization_id, _Held())
+        request = _Request(rows, held)
+        # An organization that waits for nothing always has room: the others do not keep it out.
+        crowded = self._all.events >= MOST_WAITING or self._all.size >= MOST_WAITING_BYTES
+        if held.events and (crowded or held.events >= MOST_WAITING_OF_ONE or held.size >= MOST_WAITING_BYTES_OF_ONE):
+            request.done.set_exception(CannotStore())
+            return request.done
         self._queues.setdefault(organization_id, deque()).append(request)
         for one in (held, self._all):
             one.events += len(rows)
-            one.size += size
+            one.size += request.size
         self._wake.set()
-        try:
-            return await request.done
-        finally:
-            for one in (held, self._all):
-                one.events -= len(rows)
-                one.size -= size
-            if not held.events:
-                self._held.pop(organization_id, None)
+        return request.done
 
-    def _room(self, organization_id: str) -> _Held:
-        """An organization that waits for nothing always has room: the others do not keep it out."""
-        held = self._held.setdefault(organization_id, _Held())
-        crowded = self._all.events >= MOST_WAITING or self._all.size >= MOST_WAITING_BYTES
-        if held.events and (crowded or held.events >= MOST_WAITING_OF_ONE or held.size >= MOST_WAITING_BYTES_OF_ONE):
-            raise CannotStore
-        return held
+    def _end(self, request: _Request, error: Exception | None = None) -> None:
+        """It waits no more, whether somebody still waits for it or not."""
+        if request.ended:
+            return
+        request.ended = True
+        for one in (request.held, self._all):
+            one.events -= len(request.rows)
+            one.size -= request.size
+        if not request.held.events:
+            self._held.pop(request.rows[0][0] if request.rows else "", None)
+        if request.done.done():
+            return
+        if error is not None:
+            request.done.set_exception(error)
+        else:
+            request.done.set_result(request.fresh)
 
     async def work(self) -> None:
         """Returns never."""
@@ -145,15 +154,15 @@ class Committer:
                 await self._commit([part])
                 failed = 0
             except psycopg.DataError:
-                _fail([part], Unstorable())
+                self._fail([part], Unstorable())
                 failed = 0
             except Exception as error:
                 _log.warning("webhooks cannot be stored: %s", error or type(error).__name__)
-                _fail([part], CannotStore())
+                self._fail([part], CannotStore())
                 await self._disconnect()
                 failed += 1
                 if failed == min(2, len(parts)):
-                    _fail(parts, CannotStore())
+                    self._fail(parts, CannotStore())
                     return False
         return True
 
@@ -169,12 +178,14 @@ class Committer:
             most = events + most_of_one
             while queue and events < most and size < MOST_BYTES:
                 request = queue.popleft()
-                if request.done.done():
+                if request.ended:
                     continue  # an earlier part of it failed
-                rows = request.rows[request.stored : request.stored + MOST_AMONG_OTHERS]
+                rows = request.rows
+                if len(rows) > MOST_AMONG_OTHERS:
+                    rows = rows[request.stored : request.stored + MOST_AMONG_OTHERS]
                 parts.append(_Part(request, rows))
                 events += len(rows)
-                size += sum(len(row[7]) for row in rows)
+                size += request.size if len(rows) == len(request.rows) else _size(rows)
                 if request.stored + len(rows) < len(request.rows):
                     unfinished.append(request)
             queue.extend(unfinished)
@@ -183,23 +194,26 @@ class Committer:
         return parts
 
     async def _commit(self, parts: Sequence[_Part]) -> None:
-        unique: dict[tuple[str, str, str], Row] = {}
-        for part in parts:
-            for row in part.rows:
-                unique.setdefault((row[0], row[1], row[4]), row)
+        brought: dict[tuple[str, str, str], _Request] = {}  # of one event in several requests by the first one
+        unique: list[Row] = []
+        for request, rows in parts:
+            for row in rows:
+                key = row[0], row[1], row[4]
+                if key not in brought:
+                    brought[key] = request
+                    unique.append(row)
         async with asyncio.timeout(COMMIT_SECONDS):
             connection = await self._connected()
-            columns = [list(column) for column in zip(*unique.values(), strict=True)] or [[]] * 8
+            columns = [list(column) for column in zip(*unique, strict=True)] or [[]] * 8
             cursor = await connection.execute(TAKE, columns, prepare=True)
-            fresh = set(await cursor.fetchall())
+            for known in await cursor.fetchall():
+                del brought[known]
+        fresh = Counter(brought.values())
         for request, rows in parts:
-            # Of one event in several requests the first one brought it.
-            brought = {key for row in rows if (key := (row[0], row[1], row[4])) in fresh}
-            fresh -= brought
-            request.fresh += len(brought)
+            request.fresh += fresh[request]
             request.stored += len(rows)
-            if request.stored == len(request.rows) and not request.done.done():
-                request.done.set_result(request.fresh)
+            if request.stored == len(request.rows):
+                self._end(request)
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
@@ -214,6 +228,10 @@ class Committer:
         if connection is not None:
             await connection.close()
 
+    def _fail(self, parts: Sequence[_Part], error: Exception) -> None:
+        for request, _ in parts:
+            self._end(request, error)
+
     async def _refuse_for(self, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds
         while (left := until - asyncio.get_running_loop().time()) > 0:
@@ -227,10 +245,8 @@ class Committer:
 
     def _refuse_all(self) -> None:
         while self._queues:
-            _fail(self._next(), CannotStore())
+            self._fail(self._next(), CannotStore())
 
 
-def _fail(parts: Sequence[_Part], error: Exception) -> None:
-    for request, _ in parts:
-        if not request.done.done():
-            request.done.set_exception(error)
+def _size(rows: Sequence[Row]) -> int:
+    return sum([len(row[7]) for row in rows])

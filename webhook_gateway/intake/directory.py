@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import psycopg
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.webhook_endpoints import CHANGED, WebhookEndpoint, list_endpoints
+from churnguard_pipelines.store.control.webhook_endpoints import CHANGED, WebhookEndpoint, list_endpoints
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.schemes.sdk import Trust
 
 REFRESH_EVERY = 30.0  # a replaced secret ends to count that much late at most

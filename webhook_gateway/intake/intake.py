@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from webhook_gateway.exchange import Exchange, Reply, Running
+from webhook_gateway.exchange import Reply, Request
 from webhook_gateway.intake.answers import (
     Receive,
     Refused,
@@ -27,6 +27,7 @@ from webhook_gateway.intake.answers import (
 from webhook_gateway.intake.arrivals import Arrivals
 from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
+from webhook_gateway.intake.running import Running
 from webhook_gateway.intake.workshop import Busy, Workshop
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
@@ -48,6 +49,8 @@ FAILURES_PER_MINUTE = 600
 """Of one network on one path: deliveries without a valid signature, after which it is not listened to for a while."""
 
 Made = TypeVar("Made")
+Body = bytes | Callable[[str], Awaitable[bytes]]
+"""It, or what reads it on behalf of a sender."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +59,15 @@ class Limits(NamedTuple):
 
     body: int
     per_minute: int
+
+
+class _Asked(NamedTuple):
+    """Whom a delivery names; ``addresses``: None where there are none; ``sender``: whom it counts for."""
+
+    provider: str
+    organization_id: str
+    addresses: Sequence[Address] | None
+    sender: str
 
 
 class Intake:
@@ -86,72 +98,68 @@ class Intake:
         """By (organization, endpoint, outcome), of known addresses only; whoever stores them takes them away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, await self._reply(scope, partial(self._arrivals.read, receive)))
+        await answer(send, await self._reply(_request(scope), partial(self._arrivals.read, receive)))
 
-    def at_once(self, exchange: Exchange) -> bool:
-        """What is small and here as a whole, without asking ASGI; a proxy's words about its client are read there."""
-        path, body = exchange.scope["path"], exchange.body
-        if len(body) > LARGE or not path.startswith(PREFIX) or path == HEALTH:
+    def at_once(self, request: Request, body: bytes, replied: Callable[[Reply], None]) -> bool:
+        """What is small and here as a whole, without asking ASGI."""
+        if len(body) > LARGE or not request.path.startswith(PREFIX) or request.path == HEALTH:
             return False
-        if any(name.startswith(b"x-forwarded") for name, _ in exchange.scope["headers"]):
-            return False
-
-        async def read(_sender: str) -> bytes:
-            return body
-
-        Running(self._reply(exchange.scope, read), exchange.answer)
+        Running(self._reply(request, body), replied)
         return True
 
-    async def _reply(self, scope: Mapping[str, Any], read: Callable[[str], Awaitable[bytes]]) -> Reply:
-        provider, _, organization_id = scope["path"].removeprefix(PREFIX).partition("/")
-        sender = network(scope["client"][0]) if scope["client"] else ""
-        # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all
-        # customers share, does not shut out the others.
-        path_is_there = self._directory.find(provider, organization_id) is not None
-        suspect = f"{sender} {provider}/{organization_id}" if path_is_there else sender
+    async def _reply(self, request: Request, body: Body) -> Reply:
+        provider, _, organization_id = request.path[len(PREFIX) :].partition("/")
+        addresses = self._directory.find(provider, organization_id)
+        asked = _Asked(provider, organization_id, addresses, network(request.client))
         try:
-            if wait := self._failures.left(suspect, time.monotonic()):
-                raise too_many("Too many deliveries that nobody signed.", wait, close=True)
-            try:
-                known = self._scheme(provider, organization_id)
-                if scope["method"] in known.probes and scope["method"] != "POST":
-                    return reply(Answer(200, "text/plain", b""))
-                delivery, address = await self._verified(scope, read, known, sender)
-            except Refused:
-                self._failures.wait(suspect, time.monotonic())
-                raise
-            await self._take(delivery, address, known, organization_id)
+            return await self._accepted(asked, request, body)
         except Refused as refused:
-            self._count(provider, organization_id, refused.outcome)
+            if refused.outcome and addresses:
+                self.outcomes[organization_id, addresses[0].endpoint_id, refused.outcome] += 1
             return refusal(refused)
         except Exception:
             _log.exception("a delivery cannot be answered")
             return reply(Answer(500, "text/plain", b"Internal Server Error"))
+
+    async def _accepted(self, asked: _Asked, request: Request, body: Body) -> Reply:
+        # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all
+        # customers share, does not shut out the others.
+        path = f" {asked.provider}/{asked.organization_id}" if asked.addresses is not None else ""
+        suspect = asked.sender + path
+        if wait := self._failures.left(suspect, time.monotonic()):
+            raise too_many("Too many deliveries that nobody signed.", wait, close=True)
+        try:
+            known = self._scheme(asked)
+            if request.method in known.probes and request.method != "POST":
+                return reply(Answer(200, "text/plain", b""))
+            delivery, address = await self._verified(asked, request, known, body)
+        except Refused:
+            self._failures.wait(suspect, time.monotonic())
+            raise
+        if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
+            raise too_many("Too many deliveries.", wait, "rate_limited")
+        await self._take(delivery, address, known, asked.organization_id)
         return reply(known.accepted(delivery))
 
-    def _scheme(self, provider: str, organization_id: str) -> Scheme:
-        known = self._schemes.get(provider)
-        if known is None or not organization_id or "/" in organization_id:
+    def _scheme(self, asked: _Asked) -> Scheme:
+        known = self._schemes.get(asked.provider)
+        if known is None or not asked.organization_id or "/" in asked.organization_id:
             raise Refused(404, "There are no webhooks here.", "")
         return known
 
-    async def _verified(
-        self, scope: Mapping[str, Any], read: Callable[[str], Awaitable[bytes]], known: Scheme, sender: str
-    ) -> tuple[Delivery, Address]:
-        if scope["method"] != "POST":
+    async def _verified(self, asked: _Asked, request: Request, known: Scheme, body: Body) -> tuple[Delivery, Address]:
+        if request.method != "POST":
             raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
-        headers = _headers(scope)
-        self._look_at(headers, known)
-        body = await read(sender)
-        delivery = Delivery("POST", self._url(scope, headers), headers, body, time.time())
-        organization_id = scope["path"].rpartition("/")[2]
+        self._look_at(request.headers, known)
+        if not isinstance(body, bytes):
+            body = await body(asked.sender)
+        delivery = Delivery("POST", self._url(request), request.headers, body, time.time())
         if len(body) <= LARGE:
-            return delivery, self._address(known, organization_id, delivery)
-        return delivery, await self._beside(sender, body, partial(self._address, known, organization_id, delivery))
+            return delivery, self._signer(known, asked.addresses, delivery)
+        judge = partial(self._signer, known, asked.addresses, delivery)
+        return delivery, await self._beside(asked.sender, body, judge)
 
     async def _take(self, delivery: Delivery, address: Address, known: Scheme, organization_id: str) -> None:
-        if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
-            raise too_many("Too many deliveries.", wait, "rate_limited")
         if len(delivery.body) <= LARGE:
             rows, filtered = _rows(known, organization_id, address, delivery)
         else:
@@ -159,16 +167,17 @@ class Intake:
             rows, filtered = await self._beside(organization_id, delivery.body, read)
         if filtered:
             self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
-        if rows:
-            try:
-                fresh = await self._committer.store(rows)
-            except CannotStore:
-                raise unavailable("It cannot be stored now.") from None
-            except Unstorable:
-                raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
-            self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
-            if fresh < len(rows):
-                self.outcomes[organization_id, address.endpoint_id, "duplicate"] += len(rows) - fresh
+        if not rows:
+            return
+        try:
+            fresh = await self._committer.store(rows)
+        except CannotStore:
+            raise unavailable("It cannot be stored now.") from None
+        except Unstorable:
+            raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
+        self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
+        if fresh < len(rows):
+            self.outcomes[organization_id, address.endpoint_id, "duplicate"] += len(rows) - fresh
 
     async def _beside(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
         try:
@@ -189,16 +198,13 @@ class Intake:
         if not announced.isdecimal() or len(announced) > 15 or int(announced) > self._limits.body:
             raise self._arrivals.too_large()
 
-    def _url(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-        base = self._public_url or f"{scope['scheme']}://{headers.get('host', '')}"
-        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
-        query = scope["query_string"].decode("latin-1")
-        return f"{base}{path}?{query}" if query else f"{base}{path}"
+    def _url(self, request: Request) -> str:
+        base = self._public_url or f"{request.scheme}://{request.headers.get('host', '')}"
+        return base + request.url
 
-    def _address(self, known: Scheme, organization_id: str, delivery: Delivery) -> Address:
+    def _signer(self, known: Scheme, addresses: Sequence[Address] | None, delivery: Delivery) -> Address:
         """Of several endpoints under one address the one whose secret signed. One answer for a wrong signature and for
         an organization that is not there."""
-        addresses = self._directory.find(known.provider, organization_id)
         if addresses is not None and not self._check:
             return addresses[0]
         signed = [each for each in addresses or NOBODY if known.verify(delivery, each.trust)]
@@ -206,9 +212,13 @@ class Intake:
             raise Refused(401, "The signature is not valid.", "bad_signature")
         return signed[0]
 
-    def _count(self, provider: str, organization_id: str, outcome: str) -> None:
-        if outcome and (addresses := self._directory.find(provider, organization_id)):
-            self.outcomes[organization_id, addresses[0].endpoint_id, outcome] += 1
+
+def _request(scope: Scope) -> Request:
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+    query = scope["query_string"].decode("latin-1")
+    url = f"{path}?{query}" if query else path
+    client = scope["client"][0] if scope["client"] else ""
+    return Request(scope["method"], scope["path"], url, _headers(scope), client, scope["scheme"])
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from webhook_gateway.schemes.bodies import digest, entity, parsed_object, scalar, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, MalformedBody, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, keys
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, header
 
 # Which names a body can go by, told by the first of these members that it has; the more special ones come first:
 # https://docs.github.com/en/webhooks/webhook-events-and-payloads
@@ -49,7 +49,7 @@ class GitHub(Scheme):
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
         return any_equal(
             [as_bytes(header(delivery, "x-hub-signature-256"))],
-            [b"sha256=" + hmac.digest(key, delivery.body, "sha256").hex().encode() for key in keys(trust)],
+            [b"sha256=" + hmac.digest(key, delivery.body, "sha256").hex().encode() for key in trust.keys],
         )
 
     def events(self, delivery: Delivery) -> list[Event]:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from webhook_gateway.schemes.bodies import as_json, digest_of, entity, parsed_batch, scalar, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, is_recent, keys
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, is_recent
 
 # The table in HubSpot's description of v3: these are decoded before signing, and no others. What they stand for is no
 # part of another one, so that they can be replaced one after the other.
@@ -33,7 +33,7 @@ class HubSpot(Scheme):
     provider, title = "hubspot", "HubSpot"
 
     def verify(self, delivery: Delivery, trust: Trust) -> bool:
-        secrets = keys(trust)
+        secrets = trust.keys
         if "x-hubspot-signature-v3" in delivery.headers:
             offered = header(delivery, "x-hubspot-signature-v3")
             time = header(delivery, "x-hubspot-request-timestamp")

@@ -9,7 +9,7 @@ from typing import Any
 from webhook_gateway.schemes.bodies import as_json, digest, digest_of, entity, parsed_batch, scalar, storable
 from webhook_gateway.schemes.forms import CONTENT_TYPES, fields
 from webhook_gateway.schemes.sdk import Delivery, Event, MalformedBody, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, keys
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, header
 
 _FIELD = "mandrill_events"
 
@@ -38,7 +38,7 @@ class Mandrill(Scheme):
             return False
         signed = as_bytes(delivery.url + name + value)
         return any_equal(
-            [as_bytes(offered)], [base64.b64encode(hmac.digest(key, signed, "sha1")) for key in keys(trust)]
+            [as_bytes(offered)], [base64.b64encode(hmac.digest(key, signed, "sha1")) for key in trust.keys]
         )
 
     def events(self, delivery: Delivery) -> list[Event]:

@@ -34,10 +34,16 @@ class Delivery:
 @dataclass(frozen=True, slots=True)
 class Trust:
     """What an endpoint's deliveries are held against. ``secrets``: all that are active, in no order (several while one
-    replaces another); ``options``: what else the scheme needs to know of the sender, e.g. its account's id."""
+    replaces another); ``keys``: their bytes, without empty ones, since anybody can sign with these; ``options``: what
+    else the scheme needs to know of the sender, e.g. its account's id."""
 
     secrets: Sequence[str]
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keys: Sequence[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        made = tuple(secret.encode("utf-8", "surrogatepass") for secret in self.secrets if secret.strip())
+        object.__setattr__(self, "keys", made)
 
 
 class Event(NamedTuple):

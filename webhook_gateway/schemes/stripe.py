@@ -7,7 +7,7 @@ from typing import Any
 
 from webhook_gateway.schemes.bodies import entity, parsed_object, required, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
-from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, is_recent, keys
+from webhook_gateway.schemes.signatures import any_equal, as_bytes, header, is_recent
 
 
 class Stripe(Scheme):
@@ -24,7 +24,7 @@ class Stripe(Scheme):
         signed = as_bytes(times[0]) + b"." + delivery.body
         return any_equal(
             [as_bytes(value) for name, _, value in items if name == "v1"],
-            [hmac.digest(key, signed, "sha256").hex().encode() for key in keys(trust)],
+            [hmac.digest(key, signed, "sha256").hex().encode() for key in trust.keys],
         )
 
     def events(self, delivery: Delivery) -> list[Event]:

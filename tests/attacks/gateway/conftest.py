@@ -11,13 +11,13 @@ import httpx
 import psutil
 import pytest
 
-from churnguard_pipelines.orchestration.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.gateway.strangers import Server
-from tests.gateway import dashboard
-from tests.gateway.intake.conftest import Gateway, endpoint, gateway, make_gateway
 from tests.waiting import wait_for
+from tests.webhook_gateway import dashboard
+from tests.webhook_gateway.intake.conftest import Gateway, endpoint, gateway, make_gateway
 
 __all__ = ["dashboard_server", "endpoint", "gateway", "intake_server", "make_gateway", "server"]
 

@@ -7,7 +7,7 @@ import threading
 import httpx
 
 from tests.attacks.gateway.strangers import CHUNKED, MIB, Server, answer, connect, head
-from tests.gateway.intake.conftest import Gateway, stripe_event, stripe_headers
+from tests.webhook_gateway.intake.conftest import Gateway, stripe_event, stripe_headers
 from webhook_gateway.intake.arrivals import MOST_BYTES
 
 BODIES = 1_200

@@ -8,14 +8,14 @@ import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.webhook_endpoints import (
+from churnguard_pipelines.store.control.webhook_endpoints import (
     MOST_OF_ONE_ADDRESS,
     MOST_SECRETS,
     add_endpoint,
     allow_events,
     rotate_secret,
 )
+from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.schemes import soap
 from webhook_gateway.schemes.sdk import MalformedBody
 

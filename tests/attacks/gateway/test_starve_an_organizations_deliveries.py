@@ -13,14 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import inbox as inbox_module
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.organizations import add_organization
-from churnguard_pipelines.store.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+from churnguard_pipelines.store.ingest import inbox as inbox_module
+from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.gateway.strangers import STRANGER
-from tests.gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
-from tests.gateway.schemes.senders import EC_SECRETS, by_sendgrid
 from tests.waiting import wait_for
+from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
+from tests.webhook_gateway.schemes.senders import EC_SECRETS, by_sendgrid
 from webhook_gateway.intake.committer import CannotStore, Committer, Row
 from webhook_gateway.intake.intake import FAILURES_PER_MINUTE
 from webhook_gateway.intake.workshop import Busy, Workshop

@@ -11,8 +11,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mongodb import MongoDB
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.model import (
     IntegrationConfiguration,
@@ -20,8 +20,8 @@ from churnguard_pipelines.model import (
     IntegrationType,
     Organization,
 )
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.sources.mongodb import PASSWORD, REAL, USER, MongoDBServer, running_mongodb
 

@@ -232,7 +232,7 @@ def test_a_position_of_another_cluster_is_refused(
     source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SecantusDB does not tell which cluster it is."""
-    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb_connection.Source.cluster", lambda source: "this")
+    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb.connection.Source.cluster", lambda source: "this")
     source.users.insert_one({"_id": "a"})
     connector = connect()
     tables = connector.discover()

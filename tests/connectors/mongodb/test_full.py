@@ -12,10 +12,11 @@ import orjson
 import pytest
 from bson import Binary, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 
-from churnguard_pipelines.connectors import mongodb_reading, mongodb_snapshot
 from churnguard_pipelines.connectors.mongodb import MongoDB
+from churnguard_pipelines.connectors.mongodb import reading as mongodb_reading
+from churnguard_pipelines.connectors.mongodb import snapshot as mongodb_snapshot
 from churnguard_pipelines.mirrors import SourceTable
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import (

@@ -20,7 +20,7 @@ from pymongo import ReplaceOne
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mongodb.conftest import needs_own_server
 from tests.connectors.mongodb.test_sync import in_source, stored
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pymongo import monitoring
 
-from churnguard_pipelines.connectors.change_lane import ChangeLane
-from churnguard_pipelines.connectors.database_sync import opened_database
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import ChangeLane
+from churnguard_pipelines.syncing.database import opened_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Connect, Source
@@ -46,7 +46,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.change_lane.QUIET", 0.3)
+    monkeypatch.setattr("churnguard_pipelines.syncing.change_lane.QUIET", 0.3)
 
 
 def follow_until(store: Store, integration: IntegrationConfiguration, key: str) -> None:

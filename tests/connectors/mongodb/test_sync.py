@@ -9,10 +9,10 @@ import orjson
 import pytest
 from bson import json_util
 
-from churnguard_pipelines.connectors.database_sync import reset_database
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.database import reset_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source

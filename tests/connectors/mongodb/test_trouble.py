@@ -11,10 +11,9 @@ import pytest
 from bson import Timestamp
 
 from churnguard_pipelines.connectors.mongodb import MongoDB
-from churnguard_pipelines.connectors.mongodb_check import Oplog, share_used
-from churnguard_pipelines.connectors.mongodb_documents import key_text, key_value
-from churnguard_pipelines.connectors.mongodb_increment import condition
-from churnguard_pipelines.connectors.sync import check_connection
+from churnguard_pipelines.connectors.mongodb.check import Oplog, share_used
+from churnguard_pipelines.connectors.mongodb.documents import key_text, key_value
+from churnguard_pipelines.connectors.mongodb.increment import condition
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
@@ -22,7 +21,8 @@ from churnguard_pipelines.errors import (
     ProviderUnavailable,
 )
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.mongodb.conftest import Configure, Connect, Source, integration_of, needs_own_server
 from tests.sources.mongodb import PASSWORD, USER, MongoDBServer
 
@@ -36,7 +36,7 @@ def test_a_wrong_password_is_named_and_not_shown(source: Source, connect: Connec
 
 @needs_own_server
 def test_nobody_there(source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb_connection.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb.connection.CONNECT_SECONDS", 0.5)
     with pytest.raises(ProviderUnavailable, match=r"Connection refused.*Correct the host and port") as raised:
         connect(custom={"port": str(free_port())}).discover()
     assert "Topology" not in str(raised.value)
@@ -44,8 +44,8 @@ def test_nobody_there(source: Source, connect: Connect, monkeypatch: pytest.Monk
 
 @needs_own_server
 def test_a_server_without_tls(source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb_connection.CONNECT_SECONDS", 1)
-    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb_connection._PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb.connection.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("churnguard_pipelines.connectors.mongodb.connection._PROBE_SECONDS", 0.5)
     source.users.insert_one({"_id": 1})
     assert connect(custom={"tls": "prefer"}).discover()
     with pytest.raises(ProviderUnavailable):

@@ -31,10 +31,10 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors.mongodb_documents import DECODING, Rows
+from churnguard_pipelines.connectors.mongodb.documents import DECODING, Rows
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import Organization
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored
 from tests.connectors.mysql.conftest import BOTH, integration

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors.database import ChangeLog
 from churnguard_pipelines.connectors.mysql import MySQL
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.errors import ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import Change, ChangeBatch
 from churnguard_pipelines.records import Position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from churnguard_pipelines.connectors.mysql_ddl import Statement, understood
+from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
 
 T = ("shop", "t")
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from churnguard_pipelines.connectors.mysql_json import text
+from churnguard_pipelines.connectors.mysql.json import text
 
 DOCUMENTS = (
     (

@@ -18,7 +18,7 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mirrors import mirrored
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
 from tests.sources.mariadb import PASSWORD, MariaDBServer

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors.mirroring import mirror_of
 from churnguard_pipelines.connectors.mysql import MySQL
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.mirroring import mirror_of
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mysql.conftest import BOTH, integration
 from tests.sources.installation import SOAK
 from tests.sources.mariadb import MariaDBServer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors import mysql_snapshot
 from churnguard_pipelines.connectors.mysql import MySQL
+from churnguard_pipelines.connectors.mysql import snapshot as mysql_snapshot
 from tests.connectors.mysql.conftest import copied, lines, table
 from tests.sources.mariadb import MariaDBServer
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from pymysql.cursors import Cursor
 
-from churnguard_pipelines.connectors.sync import sync_integration
 from churnguard_pipelines.model import DataSyncMode, Organization
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import add_integration
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import statuses
 from tests.connectors.mysql.conftest import integration
 from tests.sources.mariadb import MariaDBServer

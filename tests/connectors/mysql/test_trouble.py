@@ -172,7 +172,7 @@ def test_a_connection_cut_in_a_copy_is_no_short_table(mortal: MariaDBServer) -> 
 
 
 def test_a_server_that_never_answers_is_given_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.mysql_connection.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("churnguard_pipelines.connectors.mysql.connection.CONNECT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         threading.Thread(target=silent.accept, daemon=True).start()
         with pytest.raises(ProviderUnavailable):

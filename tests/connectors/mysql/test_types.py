@@ -15,7 +15,7 @@ from pymysql.cursors import Cursor
 
 from churnguard_pipelines.connectors.mysql import MySQL
 from churnguard_pipelines.mirrors import SourceTable
-from churnguard_pipelines.store.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import encode
 from tests.connectors.mysql.conftest import BOTH, read_all, replayed, table
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mysql.md"

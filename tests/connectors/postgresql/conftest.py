@@ -15,8 +15,8 @@ from churnguard_pipelines.model import (
     IntegrationType,
     Organization,
 )
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.sources.homes import temporary_home
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors import change_lane
-from churnguard_pipelines.connectors.integration_removal import remove_integration
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing import change_lane
+from churnguard_pipelines.syncing.removal import remove_integration
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register
 

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from churnguard_pipelines.connectors.sync import check_connection
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source

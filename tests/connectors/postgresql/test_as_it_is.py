@@ -9,16 +9,17 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from churnguard_pipelines.connectors import postgresql_snapshot, table_copy
-from churnguard_pipelines.connectors.change_lane import ChangeLane
-from churnguard_pipelines.connectors.database_sync import opened_database
-from churnguard_pipelines.connectors.postgresql_catalog import object_name
-from churnguard_pipelines.connectors.sync import check_connection
+from churnguard_pipelines.connectors.postgresql import snapshot as postgresql_snapshot
+from churnguard_pipelines.connectors.postgresql.catalog import object_name
 from churnguard_pipelines.mirrors import Piece
-from churnguard_pipelines.store import catalogue
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing import table_copy
+from churnguard_pipelines.syncing.change_lane import ChangeLane
+from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source

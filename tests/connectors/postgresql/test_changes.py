@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source

@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.connectors.sync import check_connection
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.connectors.sync import sync_integration
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source

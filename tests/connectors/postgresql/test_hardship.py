@@ -10,9 +10,9 @@ import psutil
 import psycopg
 import pytest
 
-from churnguard_pipelines.connectors import postgresql_snapshot
-from churnguard_pipelines.connectors.change_session import ChangeSession
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.connectors.postgresql import snapshot as postgresql_snapshot
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.change_session import ChangeSession
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source

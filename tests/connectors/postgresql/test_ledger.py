@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from churnguard_pipelines.connectors.sync import sync_integration
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mirrors import mirrored
 from tests.connectors.postgresql.conftest import in_source
 from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation

@@ -8,13 +8,14 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.connectors.change_lane import ChangeLane, lane_of, load_checkpoint
-from churnguard_pipelines.connectors.database_sync import opened_database, reset_database
-from churnguard_pipelines.connectors.postgresql_changes import number as bytes_of_log
+from churnguard_pipelines.connectors.postgresql.changes import number as bytes_of_log
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.store import catalogue, locks
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.warehouse import Warehouse
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.postgres import locks
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
+from churnguard_pipelines.syncing.database import opened_database, reset_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source
@@ -26,7 +27,7 @@ Source = psycopg.Connection[Any]
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.change_lane.QUIET", 0.1)
+    monkeypatch.setattr("churnguard_pipelines.syncing.change_lane.QUIET", 0.1)
 
 
 def problem(store: Store, object: str) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import psycopg
 
-from churnguard_pipelines.connectors.change_session import look_at
-from churnguard_pipelines.connectors.database_sync import CHANGES
-from churnguard_pipelines.store import sessions
-from churnguard_pipelines.store.catalogue import get_lag
-from churnguard_pipelines.store.database import Store
-from churnguard_pipelines.store.integrations import get_integration
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.catalogue import get_lag
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.change_session import look_at
+from churnguard_pipelines.syncing.database import CHANGES
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from churnguard_pipelines.store.database import Store
+from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source

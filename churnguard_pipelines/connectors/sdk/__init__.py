@@ -1,0 +1,161 @@
+"""What a connector author needs: declare the objects, say who the account is, read an object as batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
+from churnguard_pipelines.engine.auth import Credential
+from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.engine.quota import Quota
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.records import Batch, Column, Deletion, Position, Record, Table, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A kind of record at a provider. ``path``: where the provider lists it."""
+
+    name: str
+    path: str
+    columns: tuple[Column, ...]
+    key: str = "id"
+    versioned: bool = False
+    options: Any = None
+    """What only this provider's reader knows about the object, e.g. its event types."""
+    created_column: str = "created"
+    """When the provider says the record came to be; windows of time go by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One read of one object. ``position``: where it goes on, None to begin; ``started``: our clock, at its begin.
+
+    ``window``: only records created in it, to be read again; the position is then the window's own.
+    """
+
+    mode: DataSyncMode
+    position: Position | None
+    started: datetime
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAccess:
+    """``whole``: this is no object, but something that all of them need."""
+
+    object: str
+    readable: bool
+    problem: str | None = None
+    remedy: str | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReport:
+    """``identity``: the account the credentials belong to; ``objects``: what they may read."""
+
+    integration_id: str
+    identity: str | None
+    objects: tuple[ObjectAccess, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Something may be read, and nothing that is wanted is missing."""
+        return all(item.readable for item in self.objects) and not all(item.whole for item in self.objects)
+
+
+StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
+"""The versions that we have of these keys' records."""
+
+
+class Connector(ABC):
+    """One provider, opened for one integration. A subclass in a module of its own is all that a new provider needs:
+    of :class:`ApiConnector`, or of ``DatabaseConnector``.
+    """
+
+    provider: ClassVar[str]
+    kind: ClassVar[IntegrationType]
+    title: ClassVar[str]
+    custom_fields: ClassVar[Mapping[str, str]] = {}
+    """What ``credentials.custom_fields`` may hold, each with what it is."""
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        """What can be said of the credentials' fields without asking anybody. Raises ``InvalidConfiguration``."""
+        refuse_unknown(integration, cls.custom_fields)
+
+    def __init__(self, integration: IntegrationConfiguration) -> None:
+        self.integration = integration
+
+    @abstractmethod
+    def identity(self) -> str | None:
+        """Which account or server this is; a checkpoint belongs to it. None where the credentials may not know."""
+
+    @abstractmethod
+    def check(self) -> ConnectionReport:
+        """Who am I, what may I read, what is missing. Raises ``AuthenticationFailed``."""
+
+
+class ApiConnector(Connector):
+    """A provider with an HTTP API that lists a fixed set of objects."""
+
+    objects: ClassVar[tuple[Object, ...]]
+    own_hosts: ClassVar[frozenset[str]] = frozenset()
+    """Where the provider itself answers, if it is one place for all: its words may be shown to everybody."""
+    ignored_events: ClassVar[frozenset[str]] = frozenset()
+    """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
+
+    def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
+        super().__init__(integration)
+        self.http = http
+
+    @classmethod
+    @abstractmethod
+    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+        """What proves who we are. Raises ``InvalidConfiguration`` saying which field is missing."""
+
+    @classmethod
+    @abstractmethod
+    def quota(cls, integration: IntegrationConfiguration) -> Quota:
+        """The provider's published limit for this account, to start from."""
+
+    @classmethod
+    def table(cls, name: str) -> Table:
+        item = next(item for item in cls.objects if item.name == name)
+        return Table(cls.provider, item.name, item.key, item.columns, item.versioned)
+
+    @staticmethod
+    def should_retry(response: Response) -> bool | None:
+        """The provider's own hint in an answer whether to ask again; None for no hint."""
+        return None
+
+    @abstractmethod
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        """The object's records from the reading's position on, until the source has no more for now."""
+
+    @classmethod
+    def object_of(cls, event: Mapping[str, Any]) -> str | None:
+        """The object whose records a webhook event changes; None if there is none."""
+        return None
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        """What these webhook events of one object, in the order in which they came, make of its records.
+
+        A connector that takes webhooks overrides this and :meth:`object_of`. Raises ``ProviderMisbehaved`` for an event
+        that cannot be understood.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
+        """Keys of the records created in the window, as the provider lists them now, to compare with ours.
+
+        None if there are more than ``limit`` or the object cannot be listed by creation time.
+        """

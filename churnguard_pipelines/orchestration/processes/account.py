@@ -1,0 +1,100 @@
+"""Whom the services run as: ourselves; started by root, a system user who owns nothing but their logs and Dagster's
+home, because they read what strangers send."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from churnguard_pipelines.store.postgres.placement import SERVICES_USER, SystemUser, system_user
+from churnguard_pipelines.store.private_files import UMASK, keep_private, new_file, tighten
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.settings import Settings
+
+_LOWEST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_PROBE = "from churnguard_pipelines.settings import load_settings; load_settings()"
+
+_log = logging.getLogger(__name__)
+
+
+class Account:
+    """Of one installation. Makes its folders for logs and for Dagster, and takes what is in them from everybody else.
+
+    Where root's system user lacks something, the services stay root's, and the log says why.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._folders = (settings.home / "logs", settings.home / "dagster")
+        self._ids: tuple[int, int] | tuple[None, None] = (None, None)
+        self._options: dict[str, Any] = {"umask": UMASK}
+        self.environment: dict[str, str] = {}
+        """What a service's differs in."""
+        keep_private(settings.home)
+        for folder in self._folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            self._become(system_user(SERVICES_USER), settings)
+        for folder in self._folders:
+            tighten(folder, *self._ids)
+
+    @property
+    def process_options(self) -> dict[str, Any]:
+        """What makes ``subprocess`` run a service as it should be run."""
+        return self._options
+
+    def new_file(self, path: Path) -> BinaryIO:
+        """A service's, empty and open for writing."""
+        return new_file(path, *self._ids)
+
+    def _become(self, user: SystemUser, settings: Settings) -> None:
+        assert user.uid is not None
+        assert user.gid is not None
+        if obstacle := _obstacle(user, settings):
+            _warn(obstacle)
+            self._ids = (0, 0)
+            return
+        self._ids = (user.uid, user.gid)
+        self._options |= user.process_options
+        self.environment = {"HOME": str(self._folders[1])}  # where libraries keep settings: root's are not theirs
+
+
+@cache
+def _warn(obstacle: str) -> None:
+    """Once, however many processes are started."""
+    _log.warning("the services stay root's, which is fine for a trial only: %s", obstacle)
+
+
+def _obstacle(user: SystemUser, settings: Settings) -> str | None:
+    """What the user lacks to be the services, and what to do about it."""
+    if not user.reaches(settings.home):
+        return f"{user.name} cannot enter {settings.home}. Set CHURNGUARD_HOME to a folder below /srv or /var/lib."
+    for path in (settings.dashboard_tls_cert, settings.dashboard_tls_key):
+        if path is not None and not user.reads(path.absolute()):
+            return f"{user.name} cannot read {path}. Give that user's group the right to."
+    lowest = int(_LOWEST_PORT.read_text()) if _LOWEST_PORT.exists() else 1024
+    if (port := min(settings.dashboard_port, settings.webhook_port)) < lowest:
+        return f"port {port} is root's alone. Choose one from {lowest} on, and have a proxy listen on {port}."
+    return _cannot_run(user, sys.executable, Path.cwd())
+
+
+@cache
+def _cannot_run(user: SystemUser, python: str, folder: Path) -> str | None:
+    try:
+        ended = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
+            [python, "-c", _PROBE], cwd=folder, capture_output=True, text=True, check=False, **user.process_options
+        )
+        problem = ended.stderr.strip().rpartition("\n")[2] if ended.returncode else None
+    except OSError as error:
+        problem = f"{error.strerror}: {python}"
+    if problem is None:
+        return None
+    return (
+        f"their system user {user.name} cannot run this installation ({problem}). Keep it, the Python it was made with "
+        "and the working folder where that user may read them, as below /opt, or start it as an ordinary user."
+    )

@@ -1,0 +1,130 @@
+"""Work as child processes: each is a Dagster run of its own; of a sync the ledger tells how far it is.
+
+Nothing here imports Dagster, so that a command line or a service can start syncs without paying for the import.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.ingest.ledger import SyncReport
+    from churnguard_pipelines.store.postgres.database import Store
+
+
+LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster run id too."""
+
+    integration_id: str
+    mode: DataSyncMode | None = None
+    objects: Sequence[str] | None = None
+    sync_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class SyncProcess:
+    """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``."""
+
+    def __init__(self, store: Store, request: SyncRequest) -> None:
+        self.request = request
+        self._store = store
+        self._log: Path = store.settings.home / "logs" / f"sync-{request.integration_id}.log"
+        account = Account(store.settings)
+        with account.new_file(self._log) as stream, TemporaryFile() as asked:
+            asked.write(request.to_json().encode())  # thousands of tables are too many for a command line
+            asked.seek(0)
+            self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
+                [*LAUNCH, "sync", request.sync_id],
+                env=dagster_environment(store) | account.environment,
+                stdin=asked,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                **account.process_options,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def progress(self) -> SyncReport | None:
+        """The ledger's word so far; None before the sync has begun."""
+        from churnguard_pipelines.store.ingest.ledger import find_sync
+
+        return find_sync(self._store, self.request.sync_id)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.wait(timeout)
+
+    def stop(self) -> None:
+        """End the process; the next sync goes on from the last committed checkpoint."""
+        if self.running:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def report(self) -> SyncReport:
+        """The final report. Raises ``SyncFailed`` with the process's last words if it ended before it began."""
+        report = self.progress()
+        if report is None:
+            raise SyncFailed(
+                self.last_words(),
+                integration_id=self.request.integration_id,
+                remedy=f"The whole output is in {self._log}.",
+            )
+        return report
+
+    def last_words(self) -> str:
+        """Why a sync that ended before the ledger knew of it may have done so."""
+        words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+        return f"the sync ended before it began: {words}"
+
+
+def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
+    """Materialize ``analytics/mrr_movements`` for these integrations and wait. Raises ``ChurnGuardError``."""
+    log = store.settings.home / "logs" / "mrr.log"
+    account = Account(store.settings)
+    with account.new_file(log) as stream:
+        ended = subprocess.run(  # noqa: S603 - a list, no shell; its program is ours
+            [*LAUNCH, "mrr", *integration_ids],
+            env=dagster_environment(store) | account.environment,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            check=False, **account.process_options,
+        )  # fmt: skip
+    if ended.returncode:
+        raise ChurnGuardError("the MRR movements could not be computed.", remedy=f"See {log}.")
+
+
+def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
+    """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
+    from churnguard_pipelines.connectors import databases
+    from churnguard_pipelines.connectors.sdk.selection import wanted_tables
+    from churnguard_pipelines.syncing.database import discover
+    from churnguard_pipelines.syncing.sync import chosen_objects
+
+    if integration.provider_name not in databases():
+        chosen_objects(integration, objects)
+    elif objects:
+        wanted_tables(integration, [each.table for each in discover(store, integration)], objects)

@@ -1,0 +1,143 @@
+"""The processes of an installation: the webhook gateway and Dagster's code server, daemon and web server, started and
+stopped together; one that ends by itself is started again. Imports no Dagster itself."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import yaml
+
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
+from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
+from churnguard_pipelines.orchestration.processes.supervision import Supervised
+from churnguard_pipelines.ports import free_port, listens, refuse_taken
+from churnguard_pipelines.store.postgres.database import Store
+
+START_TIMEOUT_SECONDS = 120
+STOP_TIMEOUT_SECONDS = 10
+WATCH_SECONDS = 0.5
+PATH = "/dashboard"
+
+
+class Services:
+    """Their output goes to ``<home>/logs``. The processes do not outlive this one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        settings = store.settings
+        self._host, self._port = settings.dashboard_host, settings.dashboard_port
+        self._webhooks = settings.webhook_host, settings.webhook_port
+        self._scheme = "https" if settings.dashboard_tls_cert else "http"
+        self._logs = settings.home / "logs"
+        self._processes: dict[str, Supervised] = {}
+        self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
+        self._stopping = threading.Event()
+
+    @property
+    def _addresses(self) -> dict[str, str]:
+        """Those that were found free; whatever else the environment says."""
+        (host, port), (webhook_host, webhook_port) = (self._host, self._port), self._webhooks
+        return {
+            "DASHBOARD_HOST": host,
+            "DASHBOARD_PORT": str(port),
+            "WEBHOOK_SERVER_HOST": webhook_host,
+            "WEBHOOK_SERVER_PORT": str(webhook_port),
+        }
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://{_shown(self._host)}:{self._port}{PATH}"
+
+    @property
+    def webhooks_url(self) -> str:
+        """Before ``/{provider}/{organization_id}``."""
+        host, port = self._webhooks
+        return f"http://{_shown(host)}:{port}/webhooks"
+
+    def start(self) -> None:
+        """Returns when the gateway and the web server answer and the daemon has given a sign of life.
+
+        Raises ``InvalidConfiguration`` if a port is taken, ``ChurnGuardError`` if a process ends instead.
+        """
+        refuse_taken(self._host, self._port, "DASHBOARD_PORT")
+        refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
+        self._account = Account(self._store.settings)
+        environment = dagster_environment(self._store) | self._addresses | self._account.environment
+        code_port = free_port()
+        workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
+        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+        written = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+        with self._account.new_file(workspace) as file:
+            file.write(written.encode())
+        code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
+        definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
+        try:
+            self._spawn("code-server", (*code_server, *definitions), environment)
+            self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
+            self._wait("code-server", lambda: listens("127.0.0.1", code_port))
+            started = time.time()
+            self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
+            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
+            self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
+            self._wait("dashboard", lambda: _answers(f"{self._scheme}://{_reached(self._host, self._port)}/healthz"))
+            self._wait("daemon", lambda: self._heartbeat_since(started))
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Start again what ends by itself, while the others go on. Returns when :meth:`stop` is called."""
+        while not self._stopping.wait(WATCH_SECONDS):
+            with self._lock:
+                for process in self._processes.values():
+                    process.keep()
+
+    def stop(self) -> None:
+        """Ask all to end, the runs that Dagster started too, wait, then insist."""
+        self._stopping.set()
+        with self._lock:
+            for process in self._processes.values():
+                process.signal(signal.SIGTERM)
+            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+            for process in self._processes.values():
+                process.end_by(deadline)
+            self._processes.clear()
+
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        log = self._logs / f"{name}.log"
+        self._processes[name] = Supervised(name, command, environment, self._account, log)
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not ready():
+            process = self._processes[name]
+            process.must_run()
+            if time.monotonic() > deadline:
+                raise ChurnGuardError(f"{name} is not ready after {START_TIMEOUT_SECONDS} s.", remedy=process.see)
+            time.sleep(0.2)
+
+    def _heartbeat_since(self, started: float) -> bool:
+        age = daemon_age_seconds(self._store.dagster_database_url)
+        return age is not None and age <= time.time() - started
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
+    except httpx.TransportError:
+        return False
+
+
+def _shown(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
+
+
+def _reached(host: str, port: int) -> str:
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not listened on

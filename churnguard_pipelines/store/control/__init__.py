@@ -1,0 +1,1 @@
+"""Schema ``control``: what people configure, who may do what, and who did what."""

@@ -1,0 +1,378 @@
+"""Integrations: configuration, sealed credentials, status."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.errors import (
+    ChurnGuardError,
+    DatabaseUnavailable,
+    InvalidConfiguration,
+    NotFound,
+    SecretsUnreadable,
+)
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
+from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
+from churnguard_pipelines.store.control.tables import integrations
+from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.ingest.tables import breakers, change_logs, checkpoints, rejected_records, schema_drift
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.tables import quoted
+from churnguard_pipelines.store.secrets import Vault
+
+_log = logging.getLogger(__name__)
+_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
+    "configured_by"
+}
+
+
+def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
+    """Raises ``InvalidConfiguration`` if the id is taken (ids are unique over the installation, and stay with the
+    organization that used one first) or the organization is unknown."""
+    with store.operator() as connection:
+        if not claim(connection, Kind.INTEGRATION, integration.integration_id, integration.organization_id):
+            raise InvalidConfiguration(
+                "this id is, or was, another organization's.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id.",
+            )
+        statement = (
+            insert(integrations)
+            .values(_row(store, integration, actor))
+            .on_conflict_do_nothing()
+            .returning(integrations.c.integration_id)
+        )
+        try:
+            added = connection.scalar(statement)
+        except sa.exc.IntegrityError:
+            raise InvalidConfiguration(
+                f"there is no organization {integration.organization_id!r}.",
+                integration_id=integration.integration_id,
+                remedy="Add the organization first.",
+            ) from None
+        if added is None:
+            raise InvalidConfiguration(
+                "an integration with this id exists already.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id, or replace it.",
+            )
+        _note(connection, actor, "integration.add", integration.integration_id, integration.organization_id)
+
+
+def replace_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
+    """Store the configuration and credentials anew; add the integration if its id is unknown.
+
+    Its checkpoints stay. Raises ``InvalidConfiguration`` if the id belongs to another organization or provider,
+    whose rows and checkpoints would not fit.
+    """
+    with store.operator() as connection:
+        known = _find(connection, integration.integration_id, lock=True)
+        if known is not None:
+            _replace(connection, known, _row(store, integration, actor), actor)
+            return
+    add_integration(store, integration, actor)
+
+
+def change_integration(
+    store: Store,
+    integration_id: str,
+    change: Callable[[IntegrationConfiguration], IntegrationConfiguration],
+    actor: str,
+) -> None:
+    """Store what ``change`` makes of it; nobody else changes it meanwhile, so a token refreshed at this moment is kept.
+    Raises ``NotFound``, and what ``change`` raises."""
+    with store.operator() as connection:
+        known = _find(connection, integration_id, lock=True)
+        if known is None:
+            raise _unknown(integration_id)
+        _replace(connection, known, _row(store, change(_opened(store.vault, known)), actor), actor)
+
+
+def _replace(connection: Connection, known: Row[Any], row: dict[str, Any], actor: str) -> None:
+    for name, column in (("organization_id", "organization_id"), ("provider_name", "provider")):
+        if getattr(known, column) != row[column]:
+            raise InvalidConfiguration(
+                f"its {name} is {getattr(known, column)} and cannot be changed.",
+                integration_id=known.integration_id,
+                remedy="Use another integration_id.",
+            )
+    changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
+    changed["status_reason"] = None
+    # What the old credentials were refused for says nothing about the new ones.
+    connection.execute(sa.delete(breakers).where(of_integration(breakers, known.integration_id)))
+    connection.execute(
+        sa.update(integrations).where(integrations.c.integration_id == known.integration_id).values(changed)
+    )
+    _note(connection, actor, "integration.replace", known.integration_id, known.organization_id)
+
+
+def find_integration(
+    store: Store, integration_id: str, organization_id: str | None = None
+) -> IntegrationConfiguration | None:
+    """With its credentials opened; ``organization_id``: only if it is this one's, else not even looked into. Raises
+    ``SecretsUnreadable`` if the key does not open them."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id)
+    if row is not None and organization_id not in (None, row.organization_id):
+        return None
+    return _opened(store.vault, row) if row else None
+
+
+def get_integration(store: Store, integration_id: str) -> IntegrationConfiguration:
+    """With its credentials opened. Raises ``NotFound``, or ``SecretsUnreadable`` if the key does not open them."""
+    if (integration := find_integration(store, integration_id)) is None:
+        raise _unknown(integration_id)
+    return integration
+
+
+def list_integrations(
+    store: Store, organization_id: str | None = None, provider: str | None = None
+) -> list[IntegrationConfiguration]:
+    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    if organization_id is not None:
+        statement = statement.where(integrations.c.organization_id == organization_id)
+    if provider is not None:
+        statement = statement.where(integrations.c.provider == provider)
+    with store.operator() as connection:
+        rows = connection.execute(statement).all()
+    return [_opened(store.vault, row) for row in rows]
+
+
+def survey_integrations(
+    store: Store, provider: str | None = None, *, organization_id: str | None = None
+) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
+    """By id; the error stands for one whose secrets the key does not open, or whose configuration this version does not
+    take, so that it does not hide the others."""
+    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    if provider is not None:
+        statement = statement.where(integrations.c.provider == provider)
+    if organization_id is not None:
+        statement = statement.where(integrations.c.organization_id == organization_id)
+    with store.operator() as connection:
+        rows = connection.execute(statement).all()
+    return {row.integration_id: _opened_or_error(store.vault, row) for row in rows}
+
+
+def _opened_or_error(vault: Vault, row: Row[Any]) -> IntegrationConfiguration | ChurnGuardError:
+    try:
+        return _opened(vault, row)
+    except SecretsUnreadable as error:
+        return error
+    except ValueError as error:  # pydantic's, whose own words would repeat what is wrong, maybe a secret
+        _log.error("%s: its stored configuration is not valid (%s)", row.integration_id, type(error).__name__)
+        return InvalidConfiguration(
+            "its stored configuration is not valid.", integration_id=row.integration_id, remedy="Configure it anew."
+        )
+
+
+def organization_of(store: Store, integration_id: str) -> str:
+    """Opens no secret: one that cannot be opened must not keep the others from their turn. Raises ``NotFound``."""
+    statement = sa.select(integrations.c.organization_id).where(integrations.c.integration_id == integration_id)
+    with store.operator() as connection:
+        found: str | None = connection.scalar(statement)
+    if found is None:
+        raise _unknown(integration_id)
+    return found
+
+
+def list_integration_ids(store: Store, provider: str) -> list[str]:
+    """Without opening any secret, so it is cheap and works without the key."""
+    statement = sa.select(integrations.c.integration_id).where(integrations.c.provider == provider)
+    with store.operator() as connection:
+        return list(connection.scalars(statement.order_by(integrations.c.integration_id)))
+
+
+def set_status(
+    store: Store,
+    integration_id: str,
+    status: IntegrationStatus,
+    reason: str | None = None,
+    *,
+    actor: str = "system",
+) -> None:
+    """Raises ``NotFound``. Writes to the audit log if the status changes."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        connection.execute(
+            sa.update(integrations)
+            .where(integrations.c.integration_id == integration_id)
+            .values(status=status.value, status_reason=reason)
+        )
+        if row.status != status:
+            detail = {"status": status.value, "reason": reason}
+            _note(connection, actor, "integration.status", integration_id, row.organization_id, detail)
+
+
+class LockedCredentials:
+    """One integration's credentials while nobody else can change them."""
+
+    def __init__(self, connection: Connection, vault: Vault, row: Row[Any]) -> None:
+        self._connection = connection
+        self._vault = vault
+        self._integration_id = row.integration_id
+        self.credentials = _opened(vault, row).credentials
+
+    def save(self, credentials: IntegrationCredentials) -> None:
+        """They are stored when the lock is released."""
+        _store_credentials(self._connection, self._vault, self._integration_id, credentials)
+        self.credentials = credentials
+
+
+@contextmanager
+def locked_credentials(store: Store, integration_id: str) -> Iterator[LockedCredentials]:
+    """Hold the integration's row, over processes, e.g. while a token is refreshed. Raises ``NotFound``."""
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        yield LockedCredentials(connection, store.vault, row)
+
+
+def update_credentials(store: Store, integration_id: str, credentials: IntegrationCredentials) -> None:
+    """Raises ``NotFound``."""
+    with store.operator() as connection:
+        if not _store_credentials(connection, store.vault, integration_id, credentials):
+            raise _unknown(integration_id)
+
+
+def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
+    """Remove configuration, credentials, checkpoints, rejected records and breaker, in one transaction.
+
+    The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises ``NotFound``.
+    """
+    with store.operator() as connection:
+        row = _find(connection, integration_id, lock=True)
+        if row is None:
+            raise _unknown(integration_id)
+        for table in (checkpoints, rejected_records, breakers, schema_drift, change_logs, integrations):
+            own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
+            connection.execute(sa.delete(table).where(*own))
+        _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
+    if purge:
+        _purge_rows(store, row.organization_id, integration_id)
+
+
+_SHARED_TABLES = sa.text("""
+SELECT tablename FROM pg_tables
+ WHERE schemaname = 'raw' AND tablename NOT IN (SELECT raw_table FROM ingest.source_tables) ORDER BY tablename
+""")
+
+
+def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
+    for mirror in catalogue.forget(store, organization_id, integration_id):
+        try:
+            with store.owner() as connection:
+                mirror_tables.drop(connection, mirror)
+        except DatabaseUnavailable:  # somebody keeps it in use: its rows go, as those of a table that others share do
+            break
+    with store.operator() as connection:  # others' mirrors have none of its rows, and may be locked for long
+        tables = connection.scalars(_SHARED_TABLES).all()
+    own = {"organization_id": organization_id, "integration_id": integration_id}
+    with store.organization(organization_id) as connection:
+        for name in tables:
+            condition = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+            connection.exec_driver_sql(f"DELETE FROM {quoted(name)} WHERE {condition}", own)
+
+
+def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    _check_base_url(integration)
+    integration = _with_defaults(store.settings, integration)
+    return {
+        "integration_id": integration.integration_id,
+        "organization_id": integration.organization_id,
+        "provider": integration.provider_name,
+        "config": integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"}),
+        "credentials_sealed": _sealed(store.vault, integration.credentials),
+        "status": integration.status.value,
+        "created_by": integration.created_by or actor,
+        "configured_by": integration.configured_by,
+    }
+
+
+def _check_base_url(integration: IntegrationConfiguration) -> None:
+    """Requests append their paths to it; after a ``?`` they would be somebody's parameter."""
+    url = integration.base_url
+    if url is not None and (url.username or url.password or "?" in str(url) or "#" in str(url)):
+        raise InvalidConfiguration(
+            "its base_url has a user, a query or a fragment.",
+            integration_id=integration.integration_id,
+            remedy="Give scheme, host and path only; what proves who we are goes into credentials.",
+        )
+
+
+def _with_defaults(settings: Settings, integration: IntegrationConfiguration) -> IntegrationConfiguration:
+    """What nobody set is what the environment sets for all: INTEGRATION_DEFAULT_RETRY_ATTEMPTS, …_BATCH_SIZE."""
+    sync = integration.sync_config
+    defaults = {"retry_attempts": settings.default_retry_attempts, "batch_size": settings.default_batch_size}
+    unset = {name: value for name, value in defaults.items() if name not in sync.model_fields_set}
+    return integration.model_copy(update={"sync_config": sync.model_copy(update=unset)})
+
+
+def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
+    try:
+        credentials = IntegrationCredentials.model_validate_json(vault.open(row.credentials_sealed))
+    except SecretsUnreadable as error:
+        raise SecretsUnreadable(error.message, integration_id=row.integration_id, remedy=error.remedy) from None
+    return IntegrationConfiguration(
+        **row.config,
+        integration_id=row.integration_id,
+        organization_id=row.organization_id,
+        provider_name=row.provider,
+        status=row.status,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        configured_by=row.configured_by,
+        credentials=credentials,
+    )
+
+
+def _sealed(vault: Vault, credentials: IntegrationCredentials) -> str:
+    return vault.seal(json.dumps(revealed(credentials.model_dump())))
+
+
+def _store_credentials(
+    connection: Connection, vault: Vault, integration_id: str, credentials: IntegrationCredentials
+) -> bool:
+    return (
+        connection.execute(
+            sa.update(integrations)
+            .where(integrations.c.integration_id == integration_id)
+            .values(credentials_sealed=_sealed(vault, credentials))
+        ).rowcount
+        == 1
+    )
+
+
+def _find(connection: Connection, integration_id: str, *, lock: bool = False) -> Row[Any] | None:
+    statement = sa.select(integrations).where(integrations.c.integration_id == integration_id)
+    return connection.execute(statement.with_for_update(key_share=True) if lock else statement).one_or_none()
+
+
+def _note(
+    connection: Connection,
+    actor: str,
+    action: str,
+    integration_id: str,
+    organization_id: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    audit.record(connection, actor, action, integration_id, detail, organization_id=organization_id)
+
+
+def _unknown(integration_id: str) -> NotFound:
+    return NotFound(
+        f"there is no integration {integration_id!r}.", remedy="`churnguard integrations list` shows those there are."
+    )

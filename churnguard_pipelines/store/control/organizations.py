@@ -1,0 +1,58 @@
+"""Organizations: the tenants."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.model import Organization
+from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.tables import organizations
+from churnguard_pipelines.store.postgres.database import Store
+
+_FIELDS = tuple(organizations.c[name] for name in Organization.model_fields)
+
+
+def add_organization(store: Store, organization: Organization, *, actor: str = "system") -> bool:
+    """Add it if its id is unknown; returns whether it was. A known organization stays as it is."""
+    statement = (
+        insert(organizations)
+        .values(organization.model_dump())
+        .on_conflict_do_nothing()
+        .returning(organizations.c.organization_id)
+    )
+    with store.operator() as connection:
+        added = connection.scalar(statement) is not None
+        if added:
+            name = organization.organization_id
+            audit.record(connection, actor, "organization.add", name, organization_id=name)
+    return added
+
+
+def get_organization(store: Store, organization_id: str) -> Organization:
+    """Raises ``NotFound``."""
+    with store.operator() as connection:
+        row = connection.execute(
+            sa.select(*_FIELDS).where(organizations.c.organization_id == organization_id)
+        ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no organization {organization_id!r}.")
+    return Organization.model_validate(row._asdict())
+
+
+def set_unpaid_counts(store: Store, organization_id: str, counts: bool, *, actor: str = "system") -> None:
+    """Whether what is unpaid counts as MRR until its end. Raises ``NotFound``."""
+    named = organizations.c.organization_id == organization_id
+    with store.operator() as connection:
+        changed = connection.execute(sa.update(organizations).where(named).values(unpaid_counts=counts)).rowcount
+        if changed:
+            audit.record(connection, actor, "organization.change", organization_id, organization_id=organization_id)
+    if not changed:
+        raise NotFound(f"there is no organization {organization_id!r}.")
+
+
+def list_organizations(store: Store) -> list[Organization]:
+    with store.operator() as connection:
+        rows = connection.execute(sa.select(*_FIELDS).order_by(organizations.c.organization_id)).all()
+    return [Organization.model_validate(row._asdict()) for row in rows]

@@ -1,0 +1,39 @@
+"""Whose an id is. Rows are asked for by their integration *and* the organization that has it: what an id's former owner
+left behind is nobody else's. And an id that was used once stays with the organization that used it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.store.control.tables import integrations, used_ids
+
+OF_INTEGRATION = (
+    "integration_id = :integration_id AND organization_id = "
+    "(SELECT organization_id FROM control.integrations WHERE control.integrations.integration_id = :integration_id)"
+)
+"""For a statement in text; its parameter is ``integration_id``."""
+
+
+class Kind(Enum):
+    INTEGRATION = "integration"
+    WEBHOOK_ENDPOINT = "webhook endpoint"
+    STREAM = "stream"
+    INGESTION_RULE = "ingestion rule"
+
+
+def of_integration(table: sa.FromClause, integration_id: str) -> sa.ColumnElement[bool]:
+    """Rows of this integration and of the organization that has it; none if there is no such integration."""
+    owner = sa.select(integrations.c.organization_id).where(integrations.c.integration_id == integration_id)
+    return sa.and_(table.c.integration_id == integration_id, table.c.organization_id == owner.scalar_subquery())
+
+
+def claim(connection: Connection, kind: Kind, used_id: str, organization_id: str) -> bool:
+    """Keep the id for the organization, for ever. False if it is another's, or was."""
+    values = {"kind": kind.value, "used_id": used_id, "organization_id": organization_id}
+    connection.execute(insert(used_ids).values(values).on_conflict_do_nothing())
+    owner = sa.select(used_ids.c.organization_id).where(used_ids.c.kind == kind.value, used_ids.c.used_id == used_id)
+    return bool(connection.scalar(owner) == organization_id)

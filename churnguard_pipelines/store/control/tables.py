@@ -1,0 +1,126 @@
+"""The tables of ``control`` for queries. The migrations make them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Table, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+
+from churnguard_pipelines.store.postgres.columns import MOMENT, configured_by, metadata, moment, text
+
+organizations = Table(
+    "organizations",
+    metadata,
+    text("organization_id", key=True),
+    text("name"),
+    text("reporting_currency"),
+    Column("unpaid_counts", Boolean, nullable=False, server_default="false"),
+    Column("created_at", MOMENT, nullable=False, server_default=func.now()),
+    schema="control",
+)
+
+integrations = Table(
+    "integrations",
+    metadata,
+    text("integration_id", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+    text("provider"),
+    Column("config", JSONB, nullable=False),
+    text("credentials_sealed"),
+    text("status"),
+    text("status_reason", null=True),
+    Column("created_at", MOMENT, nullable=False, server_default=func.now()),
+    text("created_by", null=True),
+    configured_by(),
+    schema="control",
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    text("endpoint_id", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+    text("provider"),
+    Column("integration_id", Text, ForeignKey(integrations.c.integration_id, ondelete="CASCADE"), nullable=True),
+    text("secrets_sealed"),
+    Column("options", JSONB, nullable=False, server_default="{}"),
+    Column("allowed_events", JSONB(none_as_null=True), nullable=True),
+    moment("created_at"),
+    text("created_by", null=True),
+    schema="control",
+)
+
+streams, ingestion_rules = (
+    Table(
+        name,
+        metadata,
+        text(key, key=True),
+        Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
+        Column("config", JSONB, nullable=False),
+        text("secrets_sealed"),
+        moment("created_at"),
+        text("created_by", null=True),
+        configured_by(),
+        schema="control",
+    )
+    for name, key in (("streams", "stream_id"), ("ingestion_rules", "rule_id"))
+)
+
+used_ids = Table(
+    "used_ids",
+    metadata,
+    text("kind", key=True),
+    text("used_id", key=True),
+    text("organization_id"),
+    moment("since"),
+    schema="control",
+)
+
+readers = Table(
+    "readers",
+    metadata,
+    text("login", key=True),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id, ondelete="CASCADE"), primary_key=True),
+    moment("created_at"),
+    text("created_by", null=True),
+    schema="control",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    text("key_id", key=True),
+    text("name"),
+    text("secret_hash"),
+    Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=True),
+    text("role"),
+    moment("created_at"),
+    text("created_by", null=True),
+    Column("expires_at", MOMENT, nullable=True),
+    Column("revoked_at", MOMENT, nullable=True),
+    Column("last_used_at", MOMENT, nullable=True),
+    schema="control",
+)
+
+logins = Table(
+    "logins",
+    metadata,
+    text("token_hash", key=True),
+    Column("key_id", Text, ForeignKey(api_keys.c.key_id, ondelete="CASCADE"), nullable=True),
+    text("person", null=True),
+    moment("created_at"),
+    Column("expires_at", MOMENT, nullable=False),
+    schema="control",
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    text("organization_id", null=True),
+    moment("at"),
+    text("actor"),
+    text("action"),
+    text("subject"),
+    Column("detail", JSONB, nullable=False),
+    schema="control",
+)

@@ -1,0 +1,66 @@
+"""Checkpoints of lanes, moved by compare-and-set: of two writers on one lane only one can win."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.errors import LaneTakenOver
+from churnguard_pipelines.records import Checkpoint, Lane, Position
+from churnguard_pipelines.store.ingest.tables import checkpoints as table
+
+
+def load(connection: Connection, lane: Lane) -> Checkpoint | None:
+    row = connection.execute(
+        sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
+    ).one_or_none()
+    return Checkpoint(row.position, row.source, row.version) if row else None
+
+
+def copied_versions(connection: Connection, lane: Lane) -> dict[str, int]:
+    """The version that a copy has seen, by lane, of every table of the lane's integration that one has read to the
+    end."""
+    own = table.c.organization_id == lane.organization_id, table.c.integration_id == lane.integration_id
+    complete = table.c.position["complete"].as_boolean()
+    rows = connection.execute(sa.select(table.c.lane, table.c.position["version"]).where(*own, complete))
+    return {row[0]: row[1] for row in rows}
+
+
+def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to: Position, source: str) -> Checkpoint:
+    """Move the lane from ``expected`` (None: it has no checkpoint yet) to ``to``; returns the new checkpoint.
+
+    Raises ``LaneTakenOver`` if it stands elsewhere; the caller's transaction must then not commit.
+    Not only the version is compared but the position too: a lane that was forgotten and begun anew counts from 1.
+    """
+    moved = {"position": dict(to), "source": source, "updated_at": sa.func.clock_timestamp()}
+    statement: sa.Executable
+    if expected is None:
+        keys = {"organization_id": lane.organization_id, "integration_id": lane.integration_id, "lane": lane.name}
+        version = 1
+        begun = insert(table).values(**keys, **moved, version=version).on_conflict_do_nothing()
+        statement = begun.returning(table.c.version)
+    else:
+        version = expected.version + 1
+        stands = _is(lane), table.c.version == expected.version, table.c.position == dict(expected.position)
+        statement = sa.update(table).where(*stands).values(**moved, version=version).returning(table.c.version)
+    if connection.scalar(statement) is None:
+        raise LaneTakenOver(
+            f"another run has moved the lane {lane.name}; nothing was written by this one.",
+            integration_id=lane.integration_id,
+            remedy="Let the other run finish; nothing needs to be repaired.",
+        )
+    return Checkpoint(to, source, version)
+
+
+def forget(connection: Connection, lane: Lane) -> None:
+    """Remove the lane's checkpoint, so that the next run begins anew."""
+    connection.execute(sa.delete(table).where(_is(lane)))
+
+
+def _is(lane: Lane) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.organization_id == lane.organization_id,
+        table.c.integration_id == lane.integration_id,
+        table.c.lane == lane.name,
+    )

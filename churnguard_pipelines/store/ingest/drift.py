@@ -1,0 +1,53 @@
+"""What providers send that the declarations do not say: kept per integration and object, newest sighting wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.records import Drift, Lane
+from churnguard_pipelines.store.control.ownership import of_integration
+from churnguard_pipelines.store.ingest.tables import schema_drift as table
+from churnguard_pipelines.store.postgres.database import Store
+
+
+def record_drift(connection: Connection, lane: Lane, object: str, drift: Sequence[Drift]) -> None:
+    if not drift:
+        return
+    rows = {
+        (item.column, item.kind): {
+            "organization_id": lane.organization_id,
+            "integration_id": lane.integration_id,
+            "object": object,
+            "column": item.column,
+            "kind": item.kind,
+            "detail": item.detail,
+            "examples": list(item.examples),
+        }
+        for item in drift
+    }
+    statement = insert(table)
+    statement = statement.on_conflict_do_update(
+        constraint="schema_drift_pkey",
+        set_={
+            "detail": statement.excluded.detail,
+            "examples": statement.excluded.examples,
+            "last_seen_at": sa.func.clock_timestamp(),
+        },
+    )
+    connection.execute(statement, list(rows.values()))
+
+
+def list_drift(store: Store, integration_id: str, object: str | None = None) -> dict[str, list[Drift]]:
+    """Object -> what was seen of it."""
+    statement = sa.select(table).where(of_integration(table, integration_id)).order_by(table.c.object, table.c.column)
+    if object is not None:
+        statement = statement.where(table.c.object == object)
+    found: dict[str, list[Drift]] = {}
+    with store.operator() as connection:
+        for row in connection.execute(statement):
+            found.setdefault(row.object, []).append(Drift(row.column, row.kind, row.detail, tuple(row.examples)))
+    return found

@@ -1,0 +1,313 @@
+"""The ledger of syncs: what ran, how far it is, how it ended. All moments are the database's clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from churnguard_pipelines.errors import ChurnGuardError, NotFound
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.records import Counts, Position
+from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
+from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
+from churnguard_pipelines.store.postgres.database import Store
+
+HEARTBEAT_SECONDS = 10.0
+DEAD_AFTER_SECONDS = 60
+HISTORY = "history"
+"""The trigger of a sync that re-reads a window of the past; schedules do not go by it."""
+
+SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
+ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
+
+UNFINISHED = ("queued", "running")
+_OUTCOMES = ("succeeded", "partial", "failed")
+_SUMS = (*Counts.__slots__, "calls")
+LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReport:
+    """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider;
+    ``rows``: how many the integration had when this ended, None if that was not counted. ``error``: why it failed; of
+    one that did not, what is to be said of how it was read."""
+
+    status: ObjectStatus
+    counts: Counts
+    expected: int | None
+    calls: int
+    error: str | None
+    checkpoint_before: Position | None
+    checkpoint_after: Position | None
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """A sync whose process vanished reads as ``failed``. ``quota_left``: the provider's last word, if it gives one."""
+
+    sync_id: str
+    integration_id: str
+    organization_id: str
+    mode: str
+    trigger: str
+    status: SyncStatus
+    started_at: datetime
+    finished_at: datetime | None
+    error: str | None
+    quota_left: float | None
+    objects: dict[str, ObjectReport]
+
+
+def is_alive() -> sa.ColumnElement[bool]:
+    """Of a row of ``ingest.syncs``: it runs or waits for its turn, and its process has shown a sign of life lately."""
+    oldest = sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, DEAD_AFTER_SECONDS)
+    return sa.and_(syncs.c.status.in_(UNFINISHED), syncs.c.heartbeat_at > oldest)
+
+
+def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
+    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`signs_of_life`."""
+    with store.operator() as connection:
+        connection.execute(
+            sa.insert(syncs).values(
+                organization_id=integration.organization_id, integration_id=integration.integration_id,
+                sync_id=sync_id, mode=str(mode), trigger="manual", status="queued",
+            )
+        )  # fmt: skip
+
+
+def signs_of_life(store: Store, sync_ids: Sequence[str]) -> None:
+    """Of those among them that still wait for their turn."""
+    waiting = sa.update(syncs).where(syncs.c.sync_id.in_(sync_ids), syncs.c.status == "queued")
+    with store.operator() as connection:
+        connection.execute(waiting.values(heartbeat_at=sa.func.clock_timestamp()))
+
+
+def start_sync(
+    store: Store,
+    sync_id: str,
+    integration: IntegrationConfiguration,
+    mode: DataSyncMode | str,
+    objects: Sequence[str],
+    trigger: str = "manual",
+) -> None:
+    """Open the sync's page in the ledger, its objects ``pending``. The same ``sync_id`` again begins it anew.
+
+    ``trigger``: who wanted it, e.g. ``schedule``, ``manual``, or ``HISTORY``. Hold :func:`heartbeat` while it runs.
+    """
+    owner = {"organization_id": integration.organization_id, "sync_id": sync_id}
+    with store.operator() as connection:
+        _bury_the_dead(connection, integration)
+        connection.execute(
+            sa.delete(syncs).where(syncs.c.sync_id == sync_id, syncs.c.organization_id == integration.organization_id)
+        )
+        connection.execute(
+            sa.insert(syncs).values(
+                **owner, integration_id=integration.integration_id, mode=str(mode), trigger=trigger, status="running"
+            )
+        )
+        if objects:
+            connection.execute(sa.insert(sync_objects), [{**owner, "object": name} for name in objects])
+
+
+@contextmanager
+def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Show signs of life in the background. They stop with the process, however it ends."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(interval):
+            try:
+                with store.operator() as connection:
+                    alive = {"heartbeat_at": sa.func.clock_timestamp()}
+                    connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(alive))
+            except (ChurnGuardError, sa.exc.SQLAlchemyError) as error:
+                _log.warning("sync %s: no sign of life could be given: %s", sync_id, error.__class__.__name__)
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{sync_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def finish_sync(
+    store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
+) -> None:
+    """Close the page and add it to its hour; a page that is closed already keeps what it says."""
+    finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
+    values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
+    with store.operator() as connection:
+        _roll_up(connection, connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all())
+
+
+def set_object(
+    store: Store,
+    sync_id: str,
+    object: str,
+    *,
+    status: ObjectStatus | None = None,
+    expected_records: int | None = None,
+    error: str | None = None,
+    calls: int | None = None,
+    checkpoint_before: Position | None = None,
+    checkpoint_after: Position | None = None,
+    rows: int | None = None,
+) -> None:
+    """Note what is given; None leaves it as it is. ``calls``: in total, not since last time."""
+    values: dict[str, Any] = {
+        "status": status,
+        "expected": expected_records,
+        "error": error,
+        "calls": calls,
+        "checkpoint_before": checkpoint_before and dict(checkpoint_before),
+        "checkpoint_after": checkpoint_after and dict(checkpoint_after),
+        "rows": rows,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    with store.operator() as connection:
+        connection.execute(
+            sa.update(sync_objects)
+            .where(sync_objects.c.sync_id == sync_id, sync_objects.c.object == object)
+            .values(given)
+        )
+
+
+def set_quota_left(store: Store, sync_id: str, quota_left: float | None) -> None:
+    with store.operator() as connection:
+        connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(quota_left=quota_left))
+
+
+def add_progress(connection: Connection, sync_id: str, object: str, counts: Counts) -> None:
+    """Add to the object's counts in the caller's transaction, so that they stand exactly if the records stand."""
+    added = {name: sync_objects.c[name] + value for name, value in asdict(counts).items() if value}
+    if added:
+        here = sync_objects.c.sync_id == sync_id, sync_objects.c.object == object
+        connection.execute(sa.update(sync_objects).where(*here).values(added))
+
+
+def find_sync(store: Store, sync_id: str) -> SyncReport | None:
+    return _report(store, sa.select(syncs, is_alive().label("alive")).where(syncs.c.sync_id == sync_id))
+
+
+def get_sync(store: Store, sync_id: str) -> SyncReport:
+    """Raises ``NotFound``."""
+    if (report := find_sync(store, sync_id)) is None:
+        raise NotFound(f"there is no sync {sync_id!r}.")
+    return report
+
+
+def latest_sync(store: Store, integration_id: str) -> SyncReport | None:
+    """The one that started last."""
+    statement = sa.select(syncs, is_alive().label("alive")).where(of_integration(syncs, integration_id))
+    return _report(store, statement.order_by(syncs.c.started_at.desc()).limit(1))
+
+
+def last_success(store: Store, integration_id: str, object: str) -> datetime | None:
+    """When a sync that read this object to its end began; what the provider had then is here."""
+    statement = (
+        sa.select(sa.func.max(syncs.c.started_at))
+        .join(sync_objects, sync_objects.c.sync_id == syncs.c.sync_id)
+        .where(
+            of_integration(syncs, integration_id),
+            syncs.c.trigger != HISTORY,
+            sync_objects.c.object == object,
+            sync_objects.c.status == "succeeded",
+        )
+    )
+    with store.operator() as connection:
+        latest: datetime | None = connection.scalar(statement)
+    return latest
+
+
+def usual_seconds(store: Store, integration_id: str) -> float | None:
+    """What the latest successful syncs took, in the median; None before the first."""
+    statement = sa.text(
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) FROM ("
+        f"SELECT started_at, finished_at FROM ingest.syncs WHERE {OF_INTEGRATION} AND status = 'succeeded' "
+        "AND trigger <> :history ORDER BY started_at DESC LIMIT 5) AS latest"
+    )
+    with store.operator() as connection:
+        seconds = connection.scalar(statement, {"integration_id": integration_id, "history": HISTORY})
+    return None if seconds is None else float(seconds)
+
+
+def _report(store: Store, statement: sa.Select[Any]) -> SyncReport | None:
+    with store.operator() as connection:
+        row = connection.execute(statement).one_or_none()
+        if row is None:
+            return None
+        objects = connection.execute(sa.select(sync_objects).where(sync_objects.c.sync_id == row.sync_id)).all()
+    dead = row.status in UNFINISHED and not row.alive
+    return SyncReport(
+        row.sync_id,
+        row.integration_id,
+        row.organization_id,
+        row.mode,
+        row.trigger,
+        "failed" if dead else row.status,
+        row.started_at,
+        row.heartbeat_at if dead else row.finished_at,
+        LAST_WORDS if dead else row.error,
+        row.quota_left,
+        {item.object: _object_report(item, dead) for item in objects},
+    )
+
+
+def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
+    counts = Counts(**{name: getattr(row, name) for name in Counts.__slots__})
+    died = dead and row.status == "running"
+    return ObjectReport(
+        "failed" if died else row.status,
+        counts,
+        row.expected,
+        row.calls,
+        LAST_WORDS if died else row.error,
+        row.checkpoint_before,
+        row.checkpoint_after,
+        row.rows,
+    )
+
+
+def _bury_the_dead(connection: Connection, integration: IntegrationConfiguration) -> None:
+    dead = sa.update(syncs).where(
+        syncs.c.organization_id == integration.organization_id,
+        syncs.c.integration_id == integration.integration_id,
+        syncs.c.status.in_(UNFINISHED),
+        sa.not_(is_alive()),
+    )
+    values = {"status": "failed", "error": LAST_WORDS, "finished_at": syncs.c.heartbeat_at}
+    _roll_up(connection, connection.scalars(dead.values(values).returning(syncs.c.sync_id)).all())
+
+
+_ROLL_UP = sa.text(f"""
+INSERT INTO ingest.sync_hours AS hours
+       (organization_id, integration_id, hour, succeeded, partial, failed, {", ".join(_SUMS)}, seconds)
+SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
+       count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'partial'),
+       count(*) FILTER (WHERE status = 'failed'), {", ".join(f"sum({name})" for name in _SUMS)},
+       sum(extract(epoch FROM finished_at - started_at))
+  FROM ingest.syncs, LATERAL (
+       SELECT {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _SUMS)}
+         FROM ingest.sync_objects WHERE sync_objects.sync_id = syncs.sync_id) AS page
+ WHERE sync_id = ANY(:sync_ids) GROUP BY 1, 2, 3
+    ON CONFLICT (organization_id, integration_id, hour) DO UPDATE SET
+       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_OUTCOMES, *_SUMS, "seconds"))}
+""")
+
+
+def _roll_up(connection: Connection, sync_ids: Sequence[str]) -> None:
+    """What these syncs did is added to their hours; so numbers over days need no look at the pages themselves."""
+    if sync_ids:
+        connection.execute(_ROLL_UP, {"sync_ids": list(sync_ids)})

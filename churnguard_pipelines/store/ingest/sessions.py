@@ -1,0 +1,91 @@
+"""Sessions at work: who drains what, as long as they show signs of life."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import sqlalchemy as sa
+
+from churnguard_pipelines.store.postgres.database import Store
+
+DEAD_AFTER_SECONDS = 15
+BEAT_EVERY = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alive(store: Store, session_id: str, kind: str) -> Iterator[None]:
+    """The session shows signs of life meanwhile; they stop with the process, however it ends."""
+    ended = threading.Event()
+    begin(store, session_id, kind)
+
+    def keep_beating() -> None:
+        while not ended.wait(BEAT_EVERY):
+            try:
+                beat(store, session_id)
+            except Exception as error:  # the database is away; the sensor cannot see us, nor could we work
+                _log.warning("session %s: no sign of life could be given: %s", session_id, type(error).__name__)
+
+    thread = threading.Thread(target=keep_beating, name="session-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(Exception):
+            end(store, session_id)
+
+
+def begin(store: Store, session_id: str, kind: str) -> None:
+    statement = sa.text(
+        "INSERT INTO ingest.sessions (session_id, kind) VALUES (:session_id, :kind) "
+        "ON CONFLICT (session_id) DO UPDATE SET started_at = clock_timestamp(), heartbeat_at = clock_timestamp(), "
+        "finished_at = NULL"
+    )
+    with store.operator() as connection:
+        connection.execute(statement, {"session_id": session_id, "kind": kind})
+
+
+def beat(store: Store, session_id: str) -> None:
+    """To be called every few seconds."""
+    statement = sa.text("UPDATE ingest.sessions SET heartbeat_at = clock_timestamp() WHERE session_id = :session_id")
+    with store.operator() as connection:
+        connection.execute(statement, {"session_id": session_id})
+
+
+def end(store: Store, session_id: str) -> None:
+    statement = sa.text("UPDATE ingest.sessions SET finished_at = clock_timestamp() WHERE session_id = :session_id")
+    with store.operator() as connection:
+        connection.execute(statement, {"session_id": session_id})
+
+
+def ages(store: Store, kind: str) -> dict[str, float]:
+    """The living sessions of a kind, with their ages in seconds."""
+    statement = sa.text(
+        "SELECT session_id, extract(epoch FROM clock_timestamp() - started_at)::float AS age FROM ingest.sessions "
+        "WHERE kind = :kind AND finished_at IS NULL "
+        "AND heartbeat_at > clock_timestamp() - make_interval(secs => :dead)"
+    )
+    with store.operator() as connection:
+        rows = connection.execute(statement, {"kind": kind, "dead": DEAD_AFTER_SECONDS})
+        return {row.session_id: row.age for row in rows}
+
+
+def known(store: Store, session_id: str) -> bool:
+    """Whether it has begun, however it ended."""
+    statement = sa.text("SELECT 1 FROM ingest.sessions WHERE session_id = :session_id")
+    with store.operator() as connection:
+        return connection.scalar(statement, {"session_id": session_id}) is not None
+
+
+def forget(store: Store, days: int) -> None:
+    statement = sa.text(
+        "DELETE FROM ingest.sessions WHERE heartbeat_at < clock_timestamp() - make_interval(days => :d)"
+    )
+    with store.operator() as connection:
+        connection.execute(statement, {"d": days})

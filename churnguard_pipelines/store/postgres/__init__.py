@@ -1,0 +1,1 @@
+"""The PostgreSQL server: reached, started, set up, migrated; its roles and row-level security."""

@@ -1,0 +1,161 @@
+"""The one way to PostgreSQL: transactions as an organization, as the operator, or as the owner of tables in ``raw``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store.postgres import schema, server, setup
+from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.row_security import APP, CONTEXT, OPERATOR, RAW, SERVICE
+from churnguard_pipelines.store.secrets import Vault, load_vault
+
+_AS_ORGANIZATION = sa.text("SELECT set_config('role', :role, true), set_config(:context, :organization_id, true)")
+_AS_ROLE = sa.text("SELECT set_config('role', :role, true)")
+
+
+class Store:
+    """An installation's database. Thread safe; after a fork each process opens its own."""
+
+    def __init__(self, settings: Settings, database_url: str, embedded: EmbeddedPostgres | None) -> None:
+        self.settings = settings
+        self.database_url = database_url
+        """libpq's form; it contains the password. A child process takes it as ``CHURNGUARD_DATABASE_URL``."""
+        self._embedded = embedded
+        self._engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: server.connect(database_url),
+            pool_size=5,
+            max_overflow=25,
+            pool_pre_ping=True,
+            pool_timeout=60,
+        )
+
+    def __repr__(self) -> str:
+        return f"Store({self.described})"
+
+    @classmethod
+    def open(cls, settings: Settings, *, migrate: bool = True) -> Store:
+        """Reach the given database, or start (or join) the private one; as its owner, if we are given that, bring its
+        schema up to date.
+
+        ``migrate``: otherwise neither look at the schema nor change it. Raises ``DatabaseUnavailable`` with a remedy.
+        """
+        embedded = EmbeddedPostgres(settings.home) if settings.embedded else None
+        try:
+            if embedded is not None:
+                owner_url: str | None = embedded.start()
+                url = embedded.url(SERVICE)
+            else:
+                owner_url, url = _given(settings)
+            if migrate and owner_url is not None:
+                setup.set_up(owner_url, url)
+            with server.connect(url) as connection:
+                server.check(connection, url)
+            store = cls(settings, url, embedded)
+            if migrate:
+                store._refuse_another_schema()
+        except BaseException:
+            if embedded is not None:
+                embedded.stop()
+            raise
+        return store
+
+    @property
+    def dagster_database_url(self) -> str:
+        """Dagster's own database on the same server, as SQLAlchemy with psycopg2 wants it. Contains the password."""
+        return server.sqlalchemy_url(self.database_url, "psycopg2", server.DAGSTER_DATABASE)
+
+    @property
+    def described(self) -> str:
+        """Where the data is, for people; without the password."""
+        if self._embedded is not None:
+            return f"the private PostgreSQL in {self._embedded.data}"
+        return server.describe(self.database_url)
+
+    @property
+    def last_user(self) -> bool:
+        """Whether a private PostgreSQL would stop if this store were closed now."""
+        return self._embedded is not None and self._embedded.last_user()
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Raises ``InvalidConfiguration`` without an encryption key."""
+        return load_vault(self.settings)
+
+    @contextmanager
+    def organization(self, organization_id: str) -> Iterator[Connection]:
+        """One transaction that sees and writes only this organization's rows; commits on success."""
+        values = {"role": APP, "context": CONTEXT, "organization_id": organization_id}
+        with self._transaction() as connection:
+            connection.execute(_AS_ORGANIZATION, values)
+            yield connection
+
+    @contextmanager
+    def operator(self) -> Iterator[Connection]:
+        """One transaction over every organization: all of ``control`` and ``ingest``, the rest read only."""
+        with self._transaction() as connection:
+            connection.execute(_AS_ROLE, {"role": OPERATOR})
+            yield connection
+
+    @contextmanager
+    def owner(self) -> Iterator[Connection]:
+        """One transaction as the owner of the tables in ``raw``: for changes to tables, never for rows."""
+        with self._transaction() as connection:
+            connection.execute(_AS_ROLE, {"role": RAW})
+            yield connection
+
+    def now(self) -> datetime:
+        """The database's clock, which ``synced_at`` and ``delete_absent`` go by."""
+        with self._transaction() as connection:
+            moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return moment
+
+    def close(self) -> None:
+        """Let go of all connections; the last user of a private PostgreSQL stops it."""
+        self._engine.dispose()
+        if self._embedded is not None:
+            self._embedded.stop()
+
+    def _refuse_another_schema(self) -> None:
+        with self.operator() as connection:
+            current = schema.current_revision(connection)
+        schema.refuse_newer(current)
+        if current != schema.expected_revision():
+            raise DatabaseUnavailable(
+                f"the schema of {self.described} is that of another version of ChurnGuard.", remedy=server.SET_UP
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        connection = self._engine.connect()
+        driver = connection.connection.driver_connection
+        try:
+            with connection, connection.begin():
+                yield connection
+        except (sa.exc.OperationalError, psycopg.OperationalError) as error:
+            if driver is None or not driver.broken:
+                raise
+            raise DatabaseUnavailable(
+                f"the connection to {self.described} broke; what was not committed is undone.",
+                remedy="Check that PostgreSQL is running.",
+            ) from error
+
+
+def _given(settings: Settings) -> tuple[str | None, str]:
+    """The owner's URL, if we have it, and the services'."""
+    if settings.database_url is None:
+        raise DatabaseUnavailable(
+            "CHURNGUARD_OWNER_DATABASE_URL is set without CHURNGUARD_DATABASE_URL, the login of the services.",
+            remedy="Run `churnguard db migrate`: it makes that login and prints its URL.",
+        )
+    owner = settings.owner_database_url
+    return owner.get_secret_value() if owner else None, settings.database_url.get_secret_value()

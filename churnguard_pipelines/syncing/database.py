@@ -1,0 +1,441 @@
+"""Sync one database: discover its tables, bring their mirrors up to date, each table on a lane of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.sql import Identifier
+
+from churnguard_pipelines.connectors import database_connector
+from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of
+from churnguard_pipelines.connectors.sdk.selection import chosen_tables, is_chosen, unknown_patterns, wanted_tables
+from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.errors import (
+    ChurnGuardError,
+    InvalidConfiguration,
+    LaneTakenOver,
+    ProviderMisbehaved,
+    SchemaConflict,
+    SourceChanged,
+)
+from churnguard_pipelines.mirror_types import MOMENTS, Base
+from churnguard_pipelines.mirrors import Mirror, SourceTable
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.store.ingest import catalogue, checkpoints, ledger, sessions
+from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.own_server import own_server
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.tables import quoted
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
+from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
+from churnguard_pipelines.syncing.page import each_object, on_a_page
+from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
+
+CHANGES = "changes"
+"""The kind of session that follows change logs."""
+SWEEP_EVERY = timedelta(hours=24)
+"""A cursor column tells nothing of deletions: this often all keys are compared. Some logs do not tell all either."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened_database(store: Store, integration: IntegrationConfiguration) -> Iterator[DatabaseConnector]:
+    """Never our own server, whatever leads to it."""
+    kind = database_connector(integration.provider_name)
+    connector = kind(integration)
+    connector.ours = own_server(store)
+    try:
+        yield connector
+    finally:
+        connector.close()
+
+
+def check_database(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
+    """Of what the configuration chooses. Whatever a server answers is the trouble of its integration alone, who checks
+    several goes on with the next."""
+    with opened_database(store, integration) as connector:
+        try:
+            return _as_chosen(integration, connector.check())
+        except ChurnGuardError:
+            raise
+        except Exception as error:
+            _log.exception("%s: its server answers what cannot be understood", integration.integration_id)
+            raise ProviderMisbehaved(
+                "its server answers what cannot be understood.",
+                integration_id=integration.integration_id,
+                remedy="Look at credentials.custom_fields.host and port: is it a server of this kind?",
+            ) from error
+
+
+def _as_chosen(integration: IntegrationConfiguration, report: ConnectionReport) -> ConnectionReport:
+    """Without the tables that no sync will read, and with what one will miss."""
+    tables = [line for line in report.objects if not line.whole]
+    lines = [line for line in report.objects if line.whole or is_chosen(integration, line.object)]
+    discover = f"`churnguard integrations discover {integration.integration_id}` lists the tables that there are."
+    unknown = unknown_patterns(integration.sync_config.objects, [line.object for line in tables])
+    lines += [ObjectAccess(each, False, "no table that may be read is called so", discover) for each in unknown]
+    if all(line.whole and line.readable for line in lines):
+        problem = "none that may be read is wanted"
+        lines.append(ObjectAccess("tables", False, problem, discover, whole=True))
+    return replace(report, objects=tuple(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or followed as wanted."""
+
+    table: SourceTable
+    wanted: bool
+    unfollowable: str | None
+
+
+def discover(store: Store, integration: IntegrationConfiguration) -> list[Discovered]:
+    """Every table that may be read."""
+    followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
+    with opened_database(store, integration) as connector:
+        tables = connector.discover()
+        wanted = {table.object for table in chosen_tables(integration, tables)}
+        return [
+            Discovered(
+                table, table.object in wanted, table.problem or (connector.unfollowable(table) if followed else None)
+            )
+            for table in tables
+        ]
+
+
+def sync_database(
+    store: Store,
+    integration: IntegrationConfiguration,
+    sync_id: str,
+    mode: DataSyncMode,
+    objects: Sequence[str] | None,
+    trigger: str,
+    on_object: Callable[[str], None],
+) -> SyncReport:
+    """As :func:`~churnguard_pipelines.syncing.sync.sync_integration`, whose errors these are too."""
+    if integration.sync_config.data_filters:
+        raise InvalidConfiguration(
+            "data_filters do not apply to databases.",
+            integration_id=integration.integration_id,
+            remedy="Choose tables with `objects` and `exclude`, or give the user a view to read.",
+        )
+    breaker = Breaker(store, integration.organization_id, integration.integration_id)
+    breaker.before_call()
+    with opened_database(store, integration) as connector:
+        run = _Run(store, integration, connector, sync_id, mode)
+        failure: ChurnGuardError | None = None
+        try:
+            run.look(objects)
+        except ChurnGuardError as error:
+            if objects is not None and isinstance(error, InvalidConfiguration):  # of whoever wants this sync
+                raise
+            failure = error
+        breaker.failure(failure) if failure else breaker.success()
+        return on_a_page(
+            store, integration, sync_id, mode, list(run.tables), trigger, lambda: failure or run.all(on_object)
+        )
+
+
+def reset_database(
+    store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None = None
+) -> list[str]:
+    """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
+
+    Rows stay until then. A mirror that its table has outgrown is dropped; the sync makes it anew.
+    """
+    entries = catalogue.entries(store, integration.integration_id)
+    chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
+    own = integration.organization_id, integration.integration_id
+    for table in chosen:
+        mirror = mirror_of(integration, table, entries[table.object].raw_table)
+        try:
+            with told_of(table, integration.integration_id), store.owner() as connection:
+                mirror_tables.ensure(connection, mirror)
+        except SchemaConflict:
+            with store.owner() as connection:
+                mirror_tables.drop(connection, mirror.table)
+        with Warehouse(store).transaction(integration.organization_id) as transaction:
+            checkpoints.forget(transaction.connection, Lane(*own, table.object))
+            if mirror_tables.exists(transaction.connection, mirror.table):
+                MirrorWriter(transaction.connection, mirror, *own).forget_versions()
+        catalogue.set_problem(store, integration.integration_id, table.object, None)
+    if objects is None:
+        with store.organization(integration.organization_id) as connection:
+            checkpoints.forget(connection, lane_of(integration))
+    return [table.object for table in chosen]
+
+
+class _Run:
+    """One sync under way. ``tables``: what is read, by name."""
+
+    def __init__(
+        self,
+        store: Store,
+        integration: IntegrationConfiguration,
+        connector: DatabaseConnector,
+        sync_id: str,
+        mode: DataSyncMode,
+    ) -> None:
+        self._store = store
+        self._integration = integration
+        self._connector = connector
+        self._sync_id = sync_id
+        self._mode = mode
+        self._followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
+        self._warehouse = Warehouse(store)
+        self._resources = ExitStack()
+        self._workers = ThreadPoolExecutor(AT_ONCE, "copy")
+        self._opened: Snapshot | None = None
+        self._found: list[SourceTable] = []
+        self._absent: list[SourceTable] = []
+        self._identity = ""
+        self._mirrors: dict[str, Mirror] = {}
+        self._problems: dict[str, Exception] = {}
+        self._untold: dict[str, str] = {}
+        self.tables: dict[str, SourceTable] = {
+            name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
+        }  # as last seen, for the page of a sync that cannot even look
+
+    def look(self, objects: Sequence[str] | None) -> None:
+        """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
+        self._identity = self._connector.identity() or ""
+        known = self.tables
+        self._found = [self._settled(table, known.get(table.object)) for table in self._connector.discover()]
+        tables = wanted_tables(self._integration, self._found, objects)
+        self.tables = {table.object: table for table in tables}
+        if objects is None:
+            self._absent = [table for name, table in known.items() if name not in self.tables]
+
+    def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
+        if known is None:
+            return found
+        return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
+
+    def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
+        with self._resources, self._workers:
+            for table in self.tables.values():
+                self._prepare(table)
+            try:
+                self._begin_changes() if self._followed else self._end_changes()
+            except ChurnGuardError as error:
+                return error
+            failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda: 0, on_object)
+            failure = failure or (self._drain() if self._followed else None)
+            self._note_absent()
+            return failure
+
+    def _note_absent(self) -> None:
+        """Not before the change log has told what became of them."""
+        wanted = chosen_tables(self._integration, self._absent)
+        gone = "it is not in the source any more, or may not be read. `exclude` ends this notice."
+        for table in self._absent:
+            problem = gone if table in wanted else None
+            catalogue.set_problem(self._store, self._integration.integration_id, table.object, problem)
+
+    def _prepare(self, table: SourceTable) -> None:
+        """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
+        try:
+            with told_of(table, self._integration.integration_id):
+                named = [(table, entity_of(self._integration, table))]
+                raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
+                self._refuse_unreadable(table)
+                mirror = self._mirror(table, raw_table)
+                self._note_untold(table)
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
+            self._mirrors[table.object] = mirror
+        except Exception as error:
+            self._problems[table.object] = error
+            if isinstance(error, ChurnGuardError):
+                catalogue.set_problem(self._store, self._integration.integration_id, table.object, error.explanation)
+
+    def _one(self, name: str) -> None:
+        if name in self._problems:
+            raise self._problems[name]
+        try:
+            with told_of(self.tables[name], self._integration.integration_id):
+                self._bring_up_to_date(name)
+        except OWN as error:
+            catalogue.set_problem(self._store, self._integration.integration_id, name, error.explanation)
+            raise
+
+    def _bring_up_to_date(self, name: str) -> None:
+        table, mirror = self.tables[name], self._mirrors[name]
+        lane = self._lane(name)
+        checkpoint = load_checkpoint(self._store, lane)
+        self._same_source(checkpoint)
+        before = checkpoint.position if checkpoint else None
+        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
+        told = self._untold.get(name)
+        if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or told is not None:
+            ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
+        elif not self._followed:
+            self._increment(copy, table, mirror)
+        elif self._connector.unlogged(table) and self._is_due(before):
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
+        copy.keep_fingerprint()
+        ledger.set_object(
+            self._store, self._sync_id, name, checkpoint_before=before,
+            checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
+        )  # fmt: skip
+
+    def _note_untold(self, table: SourceTable) -> None:
+        """Whether nothing but reading all of the table tells what it holds now; it is said on this sync's page."""
+        checkpoint = load_checkpoint(self._store, self._lane(table.object))
+        if (told := self._why_anew(table, checkpoint.position if checkpoint else None)) is not None:
+            self._untold[table.object] = told
+            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, told)
+            ledger.set_object(self._store, self._sync_id, table.object, error=told)
+
+    def _why_anew(self, table: SourceTable, before: Position | None) -> str | None:
+        reason = self._connector.unfollowable(table) if self._followed else None
+        if reason is not None:
+            return f"its changes cannot be followed, so every sync reads it in full: {reason}"
+        read_as = before.get("fingerprint") if before is not None and before["complete"] else None
+        why = self._connector.outdated(table, read_as) if read_as is not None else None
+        return why and f"it is read anew: {why}."
+
+    def _increment(self, copy: TableCopy, table: SourceTable, mirror: Mirror) -> None:
+        column = self._integration.sync_config.incremental_field
+        if table.keyless or not any(item.name == column and item.type.ordered for item in table.columns):
+            copy.read_whole(self._snapshot(), binary=self._connector.binary)
+            return
+        assert copy.checkpoint is not None
+        position = copy.checkpoint.position
+        after = position.get("cursor") or self._greatest(mirror, column, position["swept_at"])
+        copy.read_increment(self._snapshot(), column, after, binary=self._connector.binary)
+        if self._is_due(position):
+            copy.sweep(self._snapshot(), self._store.now(), binary=self._connector.binary)
+
+    def _is_due(self, position: Position) -> bool:
+        """Whether it is long ago that all of the table was looked at."""
+        return self._store.now() - datetime.fromisoformat(position["swept_at"]) >= SWEEP_EVERY
+
+    def _snapshot(self) -> Snapshot:
+        """One for all tables of the sync, opened when the first table needs it."""
+        if self._opened is None:
+            wanted = self._connector.snapshot(list(self.tables.values()), followed=self._followed)
+            self._opened = self._resources.enter_context(wanted)
+        return self._opened
+
+    def _mirror(self, table: SourceTable, raw_table: str) -> Mirror:
+        mirror = mirror_of(self._integration, table, raw_table)
+        with self._store.owner() as connection:
+            drift = mirror_tables.ensure(connection, mirror)
+        with self._store.organization(self._integration.organization_id) as connection:
+            record_drift(connection, self._lane(table.object), table.object, drift)
+            if has_grown(drift):
+                checkpoints.forget(connection, self._lane(table.object))
+        return mirror
+
+    def _refuse_unreadable(self, table: SourceTable) -> None:
+        if table.problem is not None:
+            raise ProviderMisbehaved(table.problem, integration_id=self._integration.integration_id)
+
+    def _begin_changes(self) -> None:
+        """The position is taken before anything is read, so that nothing falls between.
+
+        A reader of the log learns of tables that are new by losing its lane: it goes on from the checkpoint, with them.
+        """
+        lane = lane_of(self._integration)
+        checkpoint = load_checkpoint(self._store, lane)
+        self._same_source(checkpoint)
+        followable = self._followable()
+        names = {table.object for table in followable}
+        known = catalogue.entries(self._store, self._integration.integration_id).keys()
+        if checkpoint is None:
+            position: Position = self._connector.begin_changes(followable)
+            missed = set(known)
+        else:
+            missed = (known - names) | set(self._connector.follow(followable)) | self._untold.keys()
+            position = checkpoint.position
+        if checkpoint is None or missed & names or not all(map(self._is_complete, self._mirrors)):
+            with self._warehouse.transaction(self._integration.organization_id) as transaction:
+                for name in missed:  # what changed in them meanwhile nobody has kept: they are read once more
+                    checkpoints.forget(transaction.connection, self._lane(name))
+                transaction.advance(lane, checkpoint, position, self._identity)
+
+    def _end_changes(self) -> None:
+        """It was followed once and is not any more: the source need not keep anything for us."""
+        lane = lane_of(self._integration)
+        if load_checkpoint(self._store, lane) is not None:
+            self._connector.end_changes()
+            catalogue.forget_lag(self._store, self._integration.integration_id)
+            with self._store.organization(self._integration.organization_id) as connection:
+                checkpoints.forget(connection, lane)
+
+    def _is_complete(self, name: str) -> bool:
+        checkpoint = load_checkpoint(self._store, self._lane(name))
+        return checkpoint is not None and bool(checkpoint.position["complete"])
+
+    def _followable(self) -> list[SourceTable]:
+        """All that the integration follows, whichever of them this sync was asked for."""
+        every = wanted_tables(self._integration, self._found)
+        return [table for table in every if not table.problem and self._connector.unfollowable(table) is None]
+
+    def _drain(self) -> ChurnGuardError | None:
+        """What changed while the tables were read, unless a session follows the log already."""
+        if sessions.ages(self._store, CHANGES):
+            return None
+        counted: dict[str, Counts] = {}
+        try:
+            with ChangeLane(self._store, self._warehouse, self._integration, self._connector) as lane:
+                for name, counts in lane.catch_up():
+                    counted.setdefault(name, Counts()).add(counts)
+        except LaneTakenOver:
+            pass  # a session has begun meanwhile
+        except ChurnGuardError as error:
+            return error
+        for name in counted.keys() & self.tables.keys():
+            with self._store.operator() as connection:
+                ledger.add_progress(connection, self._sync_id, name, counted[name])
+        return None
+
+    def _lane(self, name: str) -> Lane:
+        return Lane(self._integration.organization_id, self._integration.integration_id, name)
+
+    def _same_source(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and checkpoint.source != self._identity:
+            name = self._integration.integration_id
+            raise SourceChanged(
+                f"its checkpoint belongs to the server {checkpoint.source}, the credentials now lead to "
+                f"{self._identity}: a fail-over, a restored backup, or another database.",
+                integration_id=name,
+                remedy=f"If it is meant: `churnguard integrations reset {name}`, and the next sync reads all anew.",
+            )
+
+    def _rows(self, mirror: Mirror) -> int:
+        return int(self._ask(mirror, "count(*)"))
+
+    def _greatest(self, mirror: Mirror, column: str, read_at: str) -> str | None:
+        """Of the rows read so far; as the source will read it. A moment after they were read is none of a change."""
+        found = next(item for item in mirror.columns if item.source == column and not item.path)
+        name = Identifier(found.name).as_string(None).replace("%", "%%")
+        past = f" FILTER (WHERE {name} <= %(read_at)s::timestamptz AT TIME ZONE 'UTC')"
+        if found.type.base is Base.TIMESTAMPTZ:
+            past = f" FILTER (WHERE {name} <= %(read_at)s::timestamptz)"
+        bounded = past if found.type in MOMENTS else ""
+        greatest: str | None = self._ask(mirror, f"max({name}){bounded}::text", read_at=read_at)
+        return greatest
+
+    def _ask(self, mirror: Mirror, what: str, **values: str) -> Any:
+        own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+        statement = f"SELECT {what} FROM {quoted(mirror.table)} WHERE {own} AND deleted_at IS NULL"
+        with self._store.organization(self._integration.organization_id) as connection:
+            organization_id, integration_id = self._integration.organization_id, self._integration.integration_id
+            own_values = {"organization_id": organization_id, "integration_id": integration_id}
+            return connection.exec_driver_sql(statement, own_values | values).scalar_one()

@@ -1,0 +1,116 @@
+"""One sync's page in the ledger: opened, kept alive, each object's end noted, closed with what it came to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    CircuitOpen,
+    RateLimited,
+    SourceChanged,
+)
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
+from churnguard_pipelines.store.control.integrations import get_integration, set_status
+from churnguard_pipelines.store.ingest import ledger
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.postgres.database import Store
+
+_log = logging.getLogger(__name__)
+
+_RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
+
+
+def on_a_page(
+    store: Store,
+    integration: IntegrationConfiguration,
+    sync_id: str,
+    mode: DataSyncMode,
+    names: Sequence[str],
+    trigger: str,
+    work: Callable[[], ChurnGuardError | None],
+) -> SyncReport:
+    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the page."""
+    ledger.start_sync(store, sync_id, integration, mode, names, trigger)
+    if integration.status not in _RESTING:
+        set_status(store, integration.integration_id, IntegrationStatus.SYNCING)
+    try:
+        with ledger.heartbeat(store, sync_id):
+            failure = work()
+    except BaseException as error:
+        with suppress(ChurnGuardError):  # if the database is what failed, the ledger will know by the heartbeat
+            _abandon(store, integration, sync_id, error)
+        raise
+    return _finish(store, integration, sync_id, failure)
+
+
+def each_object(
+    store: Store,
+    sync_id: str,
+    names: Iterable[str],
+    one: Callable[[str], None],
+    new_calls: Callable[[], int],
+    on_object: Callable[[str], None],
+) -> ChurnGuardError | None:
+    """Call ``one`` for each object; one that fails does not stop the rest, unless no other can succeed either.
+
+    Returns the failure that ended it early. ``new_calls``: requests made since it was asked last.
+    """
+    for name in names:
+        try:
+            ledger.set_object(store, sync_id, name, status="running")
+            one(name)
+            ledger.set_object(store, sync_id, name, status="succeeded", calls=new_calls())
+        except ChurnGuardError as error:
+            ledger.set_object(store, sync_id, name, status="failed", error=error.explanation, calls=new_calls())
+            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
+                return error
+        except Exception as error:
+            _log.exception("%s of %s ended unexpectedly", name, sync_id)
+            ledger.set_object(
+                store, sync_id, name, status="failed", error=_unforeseen(error).explanation, calls=new_calls()
+            )
+        finally:
+            on_object(name)
+    return None
+
+
+def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
+    """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
+    failure = _unforeseen(error)
+    for name, item in ledger.get_sync(store, sync_id).objects.items():
+        if item.status == "running":
+            ledger.set_object(store, sync_id, name, status="failed", error=failure.explanation)
+    _finish(store, integration, sync_id, failure)
+
+
+def _unforeseen(error: BaseException) -> ChurnGuardError:
+    return ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
+
+
+def _finish(
+    store: Store, integration: IntegrationConfiguration, sync_id: str, failure: ChurnGuardError | None
+) -> SyncReport:
+    report = ledger.get_sync(store, sync_id)
+    failed = [name for name, item in report.objects.items() if item.status == "failed"]
+    succeeded = any(item.status == "succeeded" for item in report.objects.values())
+    error = failure.explanation if failure else f"failed: {', '.join(failed)}" if failed else None
+    status: Literal["succeeded", "partial", "failed"] = (
+        "succeeded" if error is None else "partial" if succeeded else "failed"
+    )
+    ledger.finish_sync(store, sync_id, status, error)
+    if get_integration(store, integration.integration_id).status not in _RESTING:
+        set_status(store, integration.integration_id, _status(failure, failed), error)
+    return ledger.get_sync(store, sync_id)
+
+
+def _status(failure: ChurnGuardError | None, failed: Sequence[str]) -> IntegrationStatus:
+    if isinstance(failure, AuthenticationFailed):
+        return IntegrationStatus.AUTHENTICATION_FAILED
+    if isinstance(failure, RateLimited):
+        return IntegrationStatus.RATE_LIMITED
+    return IntegrationStatus.ERROR if failure or failed else IntegrationStatus.ACTIVE

@@ -1,0 +1,44 @@
+"""Reads a change log's next batch while the last one is stored, as long as the log is behind."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+
+from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
+from churnguard_pipelines.engine.fair_threads import in_thread
+from churnguard_pipelines.mirrors import ChangeBatch
+from churnguard_pipelines.records import Position
+
+BEHIND = 1000  # changes in one batch, after which more is waiting; smaller ones grow while the last is stored
+PATIENCE = 0.05  # seconds; a confirmation waits for as long
+LEAVES_WITHIN = 5.0  # seconds; a log that hangs is left to itself
+
+
+class ReadAhead(ChangeLog):
+    """At most one batch more than what is being stored."""
+
+    def __init__(self, log: ChangeLog) -> None:
+        self._log = log
+        self._ahead: Future[ChangeBatch | None] | None = None
+        CHANGE_MEMORY.enter()
+
+    def read(self, timeout: float) -> ChangeBatch | None:
+        ahead, self._ahead = self._ahead, None
+        batch = ahead.result() if ahead is not None else None
+        if batch is None:
+            batch = self._log.read(timeout)
+        if batch is not None and len(batch.changes) >= BEHIND:
+            self._ahead = in_thread("read-ahead", lambda: self._log.read(PATIENCE))
+        return batch
+
+    def confirm(self, position: Position) -> None:
+        if self._ahead is not None:
+            wait([self._ahead])
+        self._log.confirm(position)
+
+    def close(self) -> None:
+        CHANGE_MEMORY.leave()
+        if self._ahead is not None:
+            wait([self._ahead], LEAVES_WITHIN)
+        self._log.close()

@@ -1,0 +1,36 @@
+"""What goes into COPY comes out of the table, whatever it contains."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from churnguard_pipelines.store.raw.copy_text import encode
+
+TEXT = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+TRICKY = st.none() | st.text("\t\n\r\\\x1d\x1e\x1f\bNab.é🙂", max_size=6)
+NUMBER = st.none() | st.integers(-(2**63), 2**63 - 1)
+
+
+@pytest.fixture
+def scratch(server_url: str):
+    with psycopg.connect(server_url) as connection:
+        connection.execute("CREATE TEMPORARY TABLE scratch (a text, n bigint, b text, row serial)")
+        yield connection
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(TEXT | TRICKY, NUMBER, TEXT | TRICKY), max_size=8))
+def test_every_value_comes_back_as_it_was(scratch: psycopg.Connection, rows: list[tuple[object, ...]]) -> None:
+    scratch.execute("TRUNCATE scratch")
+    with scratch.cursor().copy("COPY scratch (a, n, b) FROM STDIN") as copy:
+        copy.write(encode(rows, text_columns={0, 2}))
+    assert scratch.execute("SELECT a, n, b FROM scratch ORDER BY row").fetchall() == rows
+
+
+@pytest.mark.parametrize("value", ["a\0b", "half a \ud800 pair"])
+def test_what_postgresql_cannot_hold_is_refused_before_anything_is_sent(value: str) -> None:
+    with pytest.raises(ValueError, match=r"NUL|surrogates"):
+        encode([("fine", 1, None), (value, 2, None)], text_columns={0, 2})

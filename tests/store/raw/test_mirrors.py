@@ -1,0 +1,77 @@
+"""Mirrors of source tables: which changes of a type they follow, and that the newer version of a row wins."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from churnguard_pipelines.errors import SchemaConflict
+from churnguard_pipelines.mirror_types import MirrorType
+from churnguard_pipelines.mirrors import UNCHANGED, Mirror, MirrorColumn
+from churnguard_pipelines.model import Organization
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+
+
+def mirror(*columns: tuple[str, str], key: str = "id") -> Mirror:
+    return Mirror(
+        "users", "users", tuple(MirrorColumn(name, MirrorType.parse(kind), name) for name, kind in columns), (key,)
+    )
+
+
+USERS = mirror(("id", "integer"), ("plan", "text"), ("50% off", "boolean"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "new", "fit"),
+    [
+        ("integer", "integer", "same"), ("timestamp with time zone", "timestamp with time zone", "same"),
+        ("integer", "bigint", "widen"), ("bigint", "integer", "fits"), ("bigint", "numeric", "widen"),
+        ("real", "double precision", "widen"), ("date", "timestamp without time zone", "widen"),
+        ("numeric(10,2)", "numeric(12,2)", "widen"), ("numeric(12,2)", "numeric(10,2)", "fits"),
+        ("numeric(10,2)", "numeric(10,4)", "widen"), ("numeric", "numeric(10,4)", "fits"),
+        ("numeric(10,2)", "numeric", "widen"), ("integer", "numeric(10,2)", "widen"),
+        ("integer[]", "bigint[]", "widen"), ("text", "integer", "conflict"), ("integer", "text", "conflict"),
+        ("timestamp without time zone", "timestamp with time zone", "conflict"), ("text", "text[]", "conflict"),
+    ],
+)  # fmt: skip
+def test_types_widen_and_never_lose_values(stored: str, new: str, fit: str) -> None:
+    assert mirror_tables.fits(MirrorType.parse(stored), MirrorType.parse(new)) == fit
+
+
+def test_a_table_follows_additions_and_refuses_the_rest(store: Store) -> None:
+    with store.owner() as owner:
+        assert mirror_tables.ensure(owner, mirror(("id", "integer"), ("price", "numeric(8,2)"))) == []
+        wider = mirror(("id", "bigint"), ("price", "numeric(8,4)"), ("plan", "text"))
+        found = {(each.column, each.kind): each.detail for each in mirror_tables.ensure(owner, wider)}
+        assert found == {
+            ("id", "widened_column"): "integer became bigint",
+            ("price", "widened_column"): "numeric(8,2) became numeric(10,4)",
+            ("plan", "added_column"): "text",
+        }
+        assert mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "text"))) == []  # narrower, and one less
+        with pytest.raises(SchemaConflict, match="column plan was text and is boolean now"):
+            mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "boolean")))
+        with pytest.raises(SchemaConflict, match=r"its key was \(id\) and is \(plan\) now"):
+            mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "text"), key="plan"))
+
+
+def test_the_newer_version_wins_and_deletions_leave_a_mark(store: Store, organization: Organization) -> None:
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, USERS)
+    with Warehouse(store).transaction("acme") as transaction:
+        writer = MirrorWriter(transaction.connection, USERS, "acme", "acme-db")
+        assert writer.upsert([(5, (1, "pro", True)), (5, (2, "free", None)), (5, (3, "a\tb\\", False))]) == 3
+        assert writer.upsert([(4, (1, "old", True)), (6, (2, "new", True))]) == 1
+        assert writer.delete([(4, (3,)), (9, (4,))]) == 1  # the one is too old, the other was never seen
+        assert writer.upsert([(8, (4, "late", True))]) == 0
+        assert writer.update([(7, (1, UNCHANGED, False)), (7, (9, UNCHANGED, True))]) == (1, [(9,)])
+        assert writer.delete_older(6, "inferred", inclusive=False) == 1
+        rows = transaction.connection.execute(
+            sa.text('SELECT id, plan, "50% off", delete_kind FROM raw.users ORDER BY 1')
+        )
+        assert [tuple(row) for row in rows] == [
+            (1, "pro", False, None), (2, "new", True, None), (3, "a\tb\\", False, "inferred"), (4, None, None, "hard"),
+        ]  # fmt: skip
