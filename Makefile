@@ -27,7 +27,7 @@ bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
-	CHURNGUARD_SOAK=1 $(BIN)/pytest -m slow $(PYTEST)
+	CHURNGUARD_SOAK=1 $(BIN)/pytest -m soak $(PYTEST)
 
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py

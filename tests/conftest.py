@@ -32,6 +32,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import SUPERUSER, EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
+from tests import soak
 from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"
@@ -92,6 +93,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        if soak.SOAK and item.get_closest_marker("soak") is not None:
+            item.add_marker(pytest.mark.timeout(soak.SECONDS), append=False)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable: the order within a file stays
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
@@ -22,7 +23,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.mirroring import mirror_of
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mysql.conftest import BOTH, integration
-from tests.sources.installation import SOAK
+from tests.soak import SOAK
 from tests.sources.mariadb import MariaDBServer
 
 SERVERS = BOTH
@@ -176,6 +177,7 @@ def quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
+@pytest.mark.soak
 def test_the_mirror_equals_its_source_or_says_why_not(
     store: Store, organization: Organization, source_server: MariaDBServer, source: Cursor, database: str
 ) -> None:

@@ -7,7 +7,6 @@ Ten schemas; two hundred with CHURNGUARD_SOAK=1.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +22,9 @@ from churnguard_pipelines.syncing import change_lane
 from churnguard_pipelines.syncing.removal import remove_integration
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register
+from tests.soak import SOAK
 
 Source = psycopg.Connection[Any]
-SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
 _schemas = itertools.count(1)
 
 VALUES: dict[str, Callable[[int], str]] = {
@@ -123,7 +122,7 @@ def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(schema=st.lists(tables, min_size=1, max_size=3), steps=steps)
 @pytest.mark.usefixtures("soon_quiet")
 @pytest.mark.slow
-@pytest.mark.timeout(5400)
+@pytest.mark.soak
 @pytest.mark.skipif(not SOAK, reason="the same schemas differ now and then, and it is not known yet why")
 def test_a_mirror_equals_its_source_or_its_table_is_stopped_with_a_reason(
     store: Store, register: Register, source: Source, schema: list[Table], steps: list[tuple[str, int, int]]
