@@ -94,8 +94,8 @@ class TooBusy(ChurnGuardError):
 
 
 class ProviderError(ChurnGuardError):
-    """Something on the provider's side. ``status``: the HTTP status where there was one. ``said``: the words of a
-    server, not for everybody: whoever knows who asked adds them to the message."""
+    """Something on the provider's side. ``status``: the HTTP status where there was one. ``server_message``: what the
+    server said, which is not for everybody: whoever knows who asked adds it to the message."""
 
     def __init__(
         self,
@@ -104,11 +104,11 @@ class ProviderError(ChurnGuardError):
         integration_id: str | None = None,
         remedy: str | None = None,
         status: int | None = None,
-        said: str = "",
+        server_message: str = "",
     ) -> None:
         super().__init__(message, integration_id=integration_id, remedy=remedy)
         self.status = status
-        self.said = said
+        self.server_message = server_message
 
 
 class AuthenticationFailed(ProviderError):

@@ -17,7 +17,7 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.webhook_session import KIND
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 from tests.waiting import wait_for
 
 
@@ -57,7 +57,7 @@ class Dagster:
         assert self._code_server is not None
         killed = 0
         with suppress(ChurnGuardError, psutil.NoSuchProcess):
-            if sessions.ages(self._store, KIND):
+            if sessions.ages(self._store, WEBHOOKS):
                 for process in psutil.Process(self._code_server.pid).children(recursive=True):
                     if any("spawn_main" in word for word in process.cmdline()):
                         process.kill()

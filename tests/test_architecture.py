@@ -1,15 +1,21 @@
-"""The house rules that can be checked: imports point downward, and Dagster stays in its place."""
+"""The house rules that can be checked: imports point downward and in no circle, Dagster stays in its place, rooms and
+files stay small."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "churnguard_pipelines"
+PACKAGES = ("churnguard_pipelines", "webhook_gateway")
+OURS = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MOST_FILES, MOST_LINES = 25, 400
 
 # From the top down; a module may import its own layer and those below.
 LAYERS = (
@@ -72,3 +78,41 @@ def test_only_the_orchestration_imports_dagster() -> None:
 def test_nothing_below_the_gateway_imports_it() -> None:
     for path in (*MODULES, PACKAGE / "__init__.py"):
         assert not [name for name in imports(path) if name.split(".")[0] == "webhook_gateway"], path
+
+
+def test_no_modules_import_each_other() -> None:
+    """Neither when they are loaded nor later, inside a function: that would only hide the circle."""
+    graph = {_name(path): set(_modules(path)) for path in OURS}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
+
+
+@pytest.mark.parametrize("path", [ROOT / package for package in (*PACKAGES, "tests")], ids=lambda path: path.name)
+def test_no_folder_has_more_files_than_one_looks_through(path: Path) -> None:
+    files = Counter(file.parent for file in path.rglob("*") if file.is_file() and file.parent.name != "__pycache__")
+    assert not {str(folder): number for folder, number in files.items() if number > MOST_FILES}
+
+
+@pytest.mark.parametrize("path", [ROOT / package for package in (*PACKAGES, "tests")], ids=lambda path: path.name)
+def test_no_file_is_longer_than_one_reads_at_once(path: Path) -> None:
+    lines = {str(file): len(file.read_text().splitlines()) for file in path.rglob("*.py")}
+    assert not {file: number for file, number in lines.items() if number > MOST_LINES}
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _modules(path: Path) -> Iterator[str]:
+    """The modules of ours that this one imports: what is imported of a package may be one, too."""
+    ours = {_name(each) for each in OURS}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in ours)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if (found := name if name in ours else node.module or "") in ours:
+                    yield found

@@ -25,6 +25,7 @@ OURS = {
     "churnguard_pipelines/store/ingest/breakers.py _read": "one of two that stand in the module",
     "churnguard_pipelines/store/ingest/inbox.py replay": "its conditions stand there, their values are parameters",
     "churnguard_pipelines/store/ingest/ledger.py <module>": "names of our own counts",
+    "churnguard_pipelines/store/ingest/materializations.py <module>": "names of our own counts",
     "churnguard_pipelines/store/postgres/locks.py <module>": "the name of one of our locks",
     "churnguard_pipelines/store/raw/mirror_tables.py _made": "made by row_security.protect of quoted names",
     "churnguard_pipelines/store/raw/mirror_writer.py sql": "each template stands there",

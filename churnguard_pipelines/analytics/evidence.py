@@ -24,7 +24,7 @@ _METERED = "metered"
 _WORTHLESS = {"incomplete": TRIAL, "incomplete_expired": ENDED, "paused": PAUSED, "unpaid": UNPAID}
 _DAY = 86_400_000
 _RESOLVED_LATER = -1  # a discount's `end` where only its id is known so far
-_SETTLED = 7_200_000  # an invoice is a draft for an hour; then a discount that counts once is gone
+_FINAL_AFTER = 7_200_000  # an invoice is a draft for an hour; then a discount that counts once is gone
 
 Key = tuple[str, str]
 """Integration and id."""
@@ -297,7 +297,7 @@ def _resolve_unknown(evidence: Evidence) -> None:
     for version in evidence.versions:
         lasting |= {
             each.id for each in version.discounts
-            if each.id in shown and version.valid_from > shown[each.id][0] + _SETTLED
+            if each.id in shown and version.valid_from > shown[each.id][0] + _FINAL_AFTER
         }  # fmt: skip
 
     def resolved(discounts: tuple[Discount, ...]) -> tuple[Discount, ...]:

@@ -118,7 +118,7 @@ def discover(
     """
     from churnguard_pipelines.errors import NotFound
     from churnguard_pipelines.store.control.integrations import get_integration
-    from churnguard_pipelines.syncing.database import discover as look
+    from churnguard_pipelines.syncing.source import discover as look
 
     with opened_store() as store:
         found = look(store, get_integration(store, integration_id))
@@ -150,7 +150,7 @@ def reset(
     For a server that was replaced or restored, and for a table that changed so that its mirror could not follow.
     """
     from churnguard_pipelines.store.control.integrations import get_integration
-    from churnguard_pipelines.syncing.database import reset_database
+    from churnguard_pipelines.syncing.source import reset_database
 
     chosen = [name.strip() for name in objects.split(",") if name.strip()] if objects else None
     if not yes:

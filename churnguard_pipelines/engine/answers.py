@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from churnguard_pipelines.engine import exact_json
-from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.retry import parse_retry_after
+from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     PermissionMissing,
@@ -40,7 +40,7 @@ TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provi
 class Response:
     """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock.
 
-    ``aloud``: whether a message may repeat what it says.
+    ``shown``: whether a message may repeat what it says.
     """
 
     status: int
@@ -49,7 +49,7 @@ class Response:
     received_at: float
     integration_id: str | None = field(default=None, repr=False)
     provider_title: str = field(default="The provider", repr=False)
-    aloud: bool = field(default=True, repr=False)
+    shown: bool = field(default=True, repr=False)
 
     def json(self) -> Any:
         """The parsed body. Raises ``ProviderUnavailable`` for an empty, cut or non-JSON one."""
@@ -69,8 +69,8 @@ class Response:
 
     def _not_json(self) -> str:
         body = self.content.lstrip()
-        if not self.aloud:
-            repeated(self.integration_id, _plain_text(body[:2000]), aloud=False)
+        if not self.shown:
+            repeated(self.integration_id, _plain_text(body[:2000]), shown=False)
             return "something that is not JSON"
         kind = self.headers.get("content-type", "no content type").split(";")[0].strip()
         if not body:
@@ -135,24 +135,24 @@ class Judge:
     def _error_of(self, call: str, response: Response, retry_after: float | None) -> ProviderError:
         title, status = self.provider_title, response.status
         words = (self.describe or common_description)(response)
-        said = repeated(self.integration_id, self.redact(words), aloud=response.aloud) if words else ""
+        quote = repeated(self.integration_id, self.redact(words), shown=response.shown) if words else ""
         kind: type[ProviderError]
         if status == 401:
             kind, remedy = AuthenticationFailed, RENEW_CREDENTIALS
-            message = f"{title} refused the credentials ({status} on {call}{said})."
+            message = f"{title} refused the credentials ({status} on {call}{quote})."
         elif status == 403:
             kind, remedy = PermissionMissing, GRANT_PERMISSION
-            message = f"the credentials may not do this at {title} ({status} on {call}{said})."
+            message = f"the credentials may not do this at {title} ({status} on {call}{quote})."
         elif status == 429:
             kind, remedy = RateLimited, "Lower `requests_per_minute` if other tools share this account."
             until = f"; it asks for a pause of {retry_after:,.0f} s" if retry_after else ""
-            message = f"{title} refused for its rate limit (429 on {call}{said}){until}."
+            message = f"{title} refused for its rate limit (429 on {call}{quote}){until}."
         elif status >= 500 or status == 408:
             kind, remedy = ProviderUnavailable, TRY_LATER
-            message = f"{title} is in trouble ({status} on {call}{said})."
+            message = f"{title} is in trouble ({status} on {call}{quote})."
         else:
             kind, remedy = RequestRefused, "Check the integration's settings; if they are right, this is our mistake."
-            message = f"{title} refused the request ({status} on {call}{said})."
+            message = f"{title} refused the request ({status} on {call}{quote})."
         return self.error(kind, message, remedy, status)
 
 

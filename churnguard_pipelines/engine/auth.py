@@ -205,7 +205,7 @@ class OAuth2(Credential):
                 f"the token endpoint at {host} gave no token ({status}).",
                 remedy=RECONNECT,
                 status=status,
-                said=reason,
+                server_message=reason,
             )
         now = self._now()
         kept = previous.refresh_token if previous else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from churnguard_pipelines.engine import values
-from churnguard_pipelines.engine.values import Misfit
+from churnguard_pipelines.engine.values import TypeMismatch
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataFilter
 from churnguard_pipelines.records import ColumnType, Table
@@ -89,7 +89,7 @@ def _is_moment(table: Table, field: str) -> bool:
 def _moment(value: Any) -> Any:
     try:
         return None if value is None else values.moment(value)
-    except Misfit:
+    except TypeMismatch:
         return None
 
 

@@ -18,9 +18,9 @@ from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Tran
 from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.engine.transport import allowed, transports
 from churnguard_pipelines.engine.unpacking import TooManyBytes
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, ProviderMisbehaved, ProviderUnavailable
@@ -190,10 +190,10 @@ class HttpClient:
         return self._quota.acquire() if self._quota is not None else nullcontext()
 
     def _send(self, call: _Call) -> Response:
-        aloud = self._aloud(call.url)
+        shown = self._may_be_shown(call.url)
         try:
             with allowed(self._clock.monotonic, self._timeout, self._max_body + OVERHEAD):
-                return self._exchange(call, aloud)
+                return self._exchange(call, shown)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise InvalidConfiguration(
                 f"the request {call} cannot be sent: {self._judge.redact(str(error))}.",
@@ -206,14 +206,14 @@ class HttpClient:
             raise self._no_answer(call, "sent a damaged compressed answer") from None
         except httpx.TransportError as error:
             words = self._judge.redact(str(error))  # of a malformed answer they are the server's
-            said = repeated(self.integration_id, words, aloud=aloud)
-            raise self._no_answer(call, f"cannot be reached ({type(error).__name__}{said})") from None
+            quote = repeated(self.integration_id, words, shown=shown)
+            raise self._no_answer(call, f"cannot be reached ({type(error).__name__}{quote})") from None
         except TooManyBytes:
             raise self._too_large(call) from None
         except ProviderError as error:  # from a token endpoint, within the auth flow, or from the guard
             raise self._completed(error) from None
 
-    def _exchange(self, call: _Call, aloud: bool) -> Response:
+    def _exchange(self, call: _Call, shown: bool) -> Response:
         deadline = self._clock.monotonic() + self._timeout
         request = self._client.build_request(
             call.method, call.url, params=call.params, headers=call.headers, content=call.content
@@ -222,22 +222,22 @@ class HttpClient:
             with closing(self._client.send(request, stream=True)) as answer:
                 following = answer.next_request
                 if following is None:
-                    return self._read(call, answer, deadline, aloud)
-                self._same_origin(call, request.url, following.url, answer.status_code, aloud)
+                    return self._read(call, answer, deadline, shown)
+                self._same_origin(call, request.url, following.url, answer.status_code, shown)
                 request = following
         raise self._judge.error(ProviderMisbehaved, f"{self.provider_title} redirects without end ({call}).")
 
-    def _aloud(self, url: str) -> bool:
+    def _may_be_shown(self, url: str) -> bool:
         """Whether everybody may hear what is said there."""
         asked = httpx.URL(url)
         return not self._guard.restricted or (asked.scheme == "https" and asked.host in self._own_hosts)
 
     def _completed(self, error: ProviderError) -> Transient | ProviderError:
         message = error.message
-        if error.said and self._auth is not None and self._auth.token_url is not None:
-            words = self._judge.redact(error.said)
-            said = repeated(self.integration_id, words, aloud=self._aloud(self._auth.token_url))
-            message = f"{message.removesuffix('.')}{said}."
+        if error.server_message and self._auth is not None and self._auth.token_url is not None:
+            words = self._judge.redact(error.server_message)
+            quote = repeated(self.integration_id, words, shown=self._may_be_shown(self._auth.token_url))
+            message = f"{message.removesuffix('.')}{quote}."
         known = self._judge.error(
             type(error),
             message,
@@ -246,7 +246,7 @@ class HttpClient:
         )
         return Transient(known) if isinstance(error, ProviderUnavailable) else known
 
-    def _read(self, call: _Call, answer: httpx.Response, deadline: float, aloud: bool) -> Response:
+    def _read(self, call: _Call, answer: httpx.Response, deadline: float, shown: bool) -> Response:
         chunks: list[bytes] = []
         size = 0
         try:
@@ -266,7 +266,7 @@ class HttpClient:
             self._clock.now(),
             self.integration_id,
             self.provider_title,
-            aloud,
+            shown,
         )
 
     def _too_large(self, call: _Call, status: int | None = None) -> ProviderError:
@@ -281,10 +281,10 @@ class HttpClient:
         message = f"{self.provider_title} {what} ({call})."
         return Transient(self._judge.error(ProviderUnavailable, message, TRY_LATER))
 
-    def _same_origin(self, call: _Call, asked: httpx.URL, target: httpx.URL, status: int, aloud: bool) -> None:
+    def _same_origin(self, call: _Call, asked: httpx.URL, target: httpx.URL, status: int, shown: bool) -> None:
         """Credentials and requests stay with the host they were meant for."""
         if (asked.scheme, asked.host, asked.port) != (target.scheme, target.host, target.port):
-            where = f"{target.scheme}://{target.host}" if aloud else "another host"
+            where = f"{target.scheme}://{target.host}" if shown else "another host"
             raise self._judge.error(
                 ProviderMisbehaved,
                 f"{self.provider_title} redirects {call} to {where}, which was not followed.",

@@ -12,7 +12,7 @@ from typing import Any
 
 from churnguard_pipelines.engine import values
 from churnguard_pipelines.engine.filters import Predicate, compile_filters, look
-from churnguard_pipelines.engine.values import FITTERS, Misfit
+from churnguard_pipelines.engine.values import CONVERTERS, TypeMismatch
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataFilter, is_column_name
 from churnguard_pipelines.records import TEXT, Column, ColumnType, Drift, Record, Rejected, Table
@@ -93,22 +93,22 @@ class Mapper:
             return Rejected(None, f"expected an object, got {values.type_name(payload)}", payload)
         try:
             key = values.key(look(payload, _path(self.table.key)))
-        except Misfit as misfit:
-            return Rejected(None, f"{self.table.key}: {misfit}", payload)
+        except TypeMismatch as mismatch:
+            return Rejected(None, f"{self.table.key}: {mismatch}", payload)
         for column in self.table.columns:
             value = look(payload, _path(column.source_path))
             try:
                 if value is not None:
-                    FITTERS[column.type](value)
-            except Misfit as misfit:
+                    CONVERTERS[column.type](value)
+            except TypeMismatch as mismatch:
                 if column.name not in self._seen_misfits:
                     self._seen_misfits.add(column.name)
-                    drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {misfit}"))
-                return Rejected(key, f"{column.name}: {misfit}", payload)
+                    drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {mismatch}"))
+                return Rejected(key, f"{column.name}: {mismatch}", payload)
         try:
             values.json_text(payload)
-        except Misfit as misfit:
-            return Rejected(key, f"an undeclared field: {misfit}", payload)
+        except TypeMismatch as mismatch:
+            return Rejected(key, f"an undeclared field: {mismatch}", payload)
         raise AssertionError(f"a record of {self.table.name} was rejected without a reason")
 
 
@@ -137,7 +137,7 @@ def effective_table(table: Table, field_mappings: Mapping[str, str]) -> Table:
     return replace(table, columns=tuple(columns))
 
 
-# What a value must satisfy to go into its column as it is; anything else takes the slower way through FITTERS.
+# What a value must satisfy to go into its column as it is; anything else takes the slower way through CONVERTERS.
 _FITS = {
     ColumnType.TEXT: 'type({v}) is str and {v}.isascii() and "\\0" not in {v}',
     ColumnType.BIGINT: "type({v}) is int and -INT64 <= {v} < INT64",
@@ -165,7 +165,7 @@ def map_records(records, append, reject, seen, learn):
                 if not seen.issuperset(rest):
                     learn(rest)
                 extra = json_text(rest)
-        except Misfit:
+        except TypeMismatch:
             reject(record)
             continue
         append((key, record.version, {names}extra))
@@ -180,7 +180,7 @@ _MapRecords = Callable[
 def _compile(table: Table) -> _MapRecords:
     """A function with one straight line of code per column: no loop over columns, no call where the value fits."""
     namespace: dict[str, Any] = {
-        "Misfit": Misfit,
+        "TypeMismatch": TypeMismatch,
         "INT64": values.INT64,
         "INFINITY": float("inf"),
         "LONGEST_KEY": values.LONGEST_KEY,
@@ -194,7 +194,7 @@ def _compile(table: Table) -> _MapRecords:
     lines: list[str] = []
     for number, column in enumerate(table.columns):
         name = f"c{number}"
-        namespace[f"fit_{number}"] = FITTERS[column.type]
+        namespace[f"fit_{number}"] = CONVERTERS[column.type]
         fits = _FITS.get(column.type)
         condition = f"{name} is not None" + (f" and not ({fits.format(v=name)})" if fits else "")
         lines += [f"{name} = {_getter(paths, number + 1)}", f"if {condition}: {name} = fit_{number}({name})"]
@@ -244,4 +244,4 @@ def _path(dotted: str) -> tuple[str, ...]:
 def _as_dict(payload: Any) -> dict[str, Any]:
     if isinstance(payload, dict):  # a subclass, e.g. of an SDK: its copy() may not be plain
         return dict(payload)
-    raise Misfit("not an object")
+    raise TypeMismatch("not an object")

@@ -1,5 +1,5 @@
 """Provider values -> values that fit a raw column. Each function takes one JSON value that is not None and returns what
-the warehouse writer copies as text, or raises :class:`Misfit` with a reason that never repeats the value."""
+the warehouse writer copies as text, or raises :class:`TypeMismatch` with a reason that never repeats the value."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _SECONDS = [f"{second:02d}+00" for second in range(60)]
 _days: dict[int, str] = {}
 
 
-class Misfit(Exception):
+class TypeMismatch(Exception):
     """The value cannot be stored in its column; ``str()`` is the reason."""
 
 
 def key(value: Any) -> str:
     """A record's identity: text, or a whole number as text."""
     if value is None or value == "":
-        raise Misfit("missing")
+        raise TypeMismatch("missing")
     if type(value) is not str and type(value) is not int:
         raise _unexpected("text or a whole number", value)
     found = text(value)
     if len(found) > LONGEST_KEY:
-        raise Misfit(f"longer than {LONGEST_KEY} characters")
+        raise TypeMismatch(f"longer than {LONGEST_KEY} characters")
     return found
 
 
@@ -58,7 +58,7 @@ def text(value: Any) -> str:
         try:
             return str(_finite(value))
         except ValueError:
-            raise Misfit("a number too long to be stored") from None
+            raise TypeMismatch("a number too long to be stored") from None
     if isinstance(value, datetime):
         return moment(value).isoformat(" ")
     if isinstance(value, bytes):
@@ -74,14 +74,14 @@ def bigint(value: Any) -> int:
         value = int(value)
     if isinstance(value, (float, Decimal)):
         if not -INT64 <= _finite(value) < INT64:
-            raise Misfit("a whole number beyond 64 bits")
+            raise TypeMismatch("a whole number beyond 64 bits")
         if value % 1:
-            raise Misfit("expected a whole number, got one with a fraction")
+            raise TypeMismatch("expected a whole number, got one with a fraction")
         value = int(value)
     if not isinstance(value, int):
         raise _unexpected("a whole number", value)
     if not -INT64 <= value < INT64:
-        raise Misfit("a whole number beyond 64 bits")
+        raise TypeMismatch("a whole number beyond 64 bits")
     return value
 
 
@@ -93,7 +93,7 @@ def numeric(value: Any) -> int | float | Decimal:
         try:
             value = Decimal(value)
         except InvalidOperation:
-            raise Misfit("a number beyond what can be stored") from None
+            raise TypeMismatch("a number beyond what can be stored") from None
     if isinstance(value, int):
         value = Decimal(value) if abs(value) >= INT64 else value
     if not isinstance(value, (int, float, Decimal)):
@@ -101,7 +101,7 @@ def numeric(value: Any) -> int | float | Decimal:
     if isinstance(value, Decimal) and _finite(value):
         exponent = value.as_tuple().exponent
         if value.adjusted() > NUMERIC_DIGITS or (isinstance(exponent, int) and exponent < -NUMERIC_DIGITS):
-            raise Misfit("a number beyond what can be stored")
+            raise TypeMismatch("a number beyond what can be stored")
         return value
     _finite(value)
     return value
@@ -119,7 +119,7 @@ def double(value: Any) -> float:
     except OverflowError:
         number = float("inf")
     if not isfinite(number):
-        raise Misfit("a number beyond what can be stored")
+        raise TypeMismatch("a number beyond what can be stored")
     return number
 
 
@@ -155,11 +155,11 @@ def moment(value: Any) -> datetime:
         if isinstance(found, datetime):
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (OverflowError, OSError):
-        raise Misfit("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
+        raise TypeMismatch("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
     except ValueError:
         if isinstance(value, str):
             raise _unexpected("a date and time in ISO 8601", value) from None
-        raise Misfit("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
+        raise TypeMismatch("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
     raise _unexpected("a date and time", value)
 
 
@@ -176,7 +176,7 @@ def day(value: Any) -> str | None:
             return found.isoformat()
         if found.time() == time():
             return found.date().isoformat()
-        raise Misfit("expected a date, got one with a time of day")
+        raise TypeMismatch("expected a date, got one with a time of day")
     raise _unexpected("a date", value)
 
 
@@ -188,13 +188,13 @@ def json_text(value: Any) -> str:
         try:
             data = _storable(json.dumps(value, ensure_ascii=False, default=str))
         except (ValueError, RecursionError):
-            raise Misfit("JSON nested too deep or with a number too long to be stored") from None
+            raise TypeMismatch("JSON nested too deep or with a number too long to be stored") from None
     if "\\u0000" in data and _has_nul(value):
-        raise Misfit("holds a NUL character, which PostgreSQL cannot store")
+        raise TypeMismatch("holds a NUL character, which PostgreSQL cannot store")
     return data
 
 
-FITTERS: dict[ColumnType, Callable[[Any], Any]] = {
+CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TEXT: text,
     ColumnType.BIGINT: bigint,
     ColumnType.NUMERIC: numeric,
@@ -220,7 +220,7 @@ def _day(number: int) -> str:
     try:
         name = date.fromordinal(_EPOCH_DAY + number).isoformat()
     except (ValueError, OverflowError):
-        raise Misfit("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
+        raise TypeMismatch("a moment outside the years 1 to 9999 (epoch seconds are meant, not milliseconds)") from None
     if len(_days) > 50_000:
         _days.clear()
     _days[number] = name
@@ -229,18 +229,18 @@ def _day(number: int) -> str:
 
 def _storable(value: str) -> str:
     if "\0" in value:
-        raise Misfit("holds a NUL character, which PostgreSQL cannot store")
+        raise TypeMismatch("holds a NUL character, which PostgreSQL cannot store")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Misfit("holds half of a surrogate pair, which is not a character") from None
+        raise TypeMismatch("holds half of a surrogate pair, which is not a character") from None
     return value
 
 
 def _finite(value: Any) -> Any:
     # Not isfinite() for a Decimal or an int: it goes through a float, which overflows.
     if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or isfinite(value)):
-        raise Misfit("not a finite number")
+        raise TypeMismatch("not a finite number")
     return value
 
 
@@ -252,5 +252,5 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(_has_nul(inner) for inner in value)
 
 
-def _unexpected(expected: str, value: Any) -> Misfit:
-    return Misfit(f"expected {expected}, got {type_name(value)}")
+def _unexpected(expected: str, value: Any) -> TypeMismatch:
+    return TypeMismatch(f"expected {expected}, got {type_name(value)}")

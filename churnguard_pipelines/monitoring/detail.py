@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.drift import list_drift
-from churnguard_pipelines.store.ingest.ledger import HISTORY, UNFINISHED, is_alive
+from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 

@@ -9,10 +9,13 @@ from enum import StrEnum
 
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import MOST_COUNTED, Vitals, Waits, late_after
+from churnguard_pipelines.store.ingest.sync_states import UNFINISHED
 
 HEALTHY_FROM, DEGRADED_FROM = 80, 50
 CHANGES_WARN_AT, CHANGES_CRITICAL_AT = 0.5, 0.8
 EVENTS_WAIT_AT_MOST = timedelta(minutes=5)
+BEGINS_WITHIN = timedelta(minutes=5)
+"""A sync that is due: schedules ask for it every minute."""
 EXPIRY_NOTICE = timedelta(days=7)
 FAILURES_UNTIL_CRITICAL = 3
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
@@ -110,10 +113,30 @@ def _success(vitals: Vitals) -> Sign:
     if latest is None or vitals.failing_since is None:
         return Sign("success_rate", score, cause)
     many = recent.failed >= FAILURES_UNTIL_CRITICAL and not recent.succeeded
+    if latest.failed_objects:
+        score *= 1 - latest.failed_objects / latest.objects
+        many = many or latest.failed_objects >= latest.objects / 2
+        cause += f"; {latest.failed_objects} of {latest.objects} objects failed"
     return Sign(
         "success_rate", score, f"{cause}; the latest: {latest.error or latest.status}",
         Severity.CRITICAL if many else Severity.WARNING, vitals.failing_since,
         f"`churnguard integrations test {vitals.integration_id}` says what its credentials may read.",
+    )  # fmt: skip
+
+
+def _schedule(vitals: Vitals) -> Sign:
+    """What is due begins: the one sign of runs that never started, whatever they say or do not say of themselves."""
+    overdue = vitals.now - vitals.due_at
+    running = vitals.latest is not None and vitals.latest.finished_at is None and vitals.latest.status in UNFINISHED
+    called = vitals.breaker.state == "closed" and vitals.status is not IntegrationStatus.AUTHENTICATION_FAILED
+    if running or not called or overdue <= BEGINS_WITHIN:
+        return Sign("schedule", 1, "a sync is at work" if running else "nothing is overdue")
+    return Sign(
+        "schedule", 0, f"a sync has been due for {span(overdue)}, and none has begun",
+        Severity.CRITICAL if overdue > late_after(vitals.sync_frequency) else Severity.WARNING,
+        vitals.due_at + BEGINS_WITHIN,
+        f"See that Dagster's daemon runs, and what the latest {vitals.provider}_sync_session or {vitals.provider}_sync "
+        "says.",
     )  # fmt: skip
 
 
@@ -212,6 +235,7 @@ _SIGNS: tuple[tuple[Callable[[Vitals], Sign], int], ...] = (
     (_breaker, 25),
     (_credentials, 15),
     (_success, 15),
+    (_schedule, 10),
     (_change_log, 10),
     (_webhooks, 5),
     (_rejections, 5),

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.monitoring.health import Health, judge
 from churnguard_pipelines.monitoring.vitals import read_vitals
-from churnguard_pipelines.store.ingest.ledger import is_alive
+from churnguard_pipelines.store.ingest.sync_states import is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 

@@ -15,7 +15,8 @@ from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStat
 from churnguard_pipelines.store.control.integrations import survey_integrations
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.ingest.breakers import BreakerRow
-from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, HISTORY, LAST_WORDS, UNFINISHED
+from churnguard_pipelines.store.ingest.ledger import LAST_WORDS
+from churnguard_pipelines.store.ingest.sync_states import DEAD_AFTER_SECONDS, HISTORY, UNFINISHED
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import quota_account
 
@@ -27,7 +28,8 @@ DRIFT_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class LatestSync:
-    """``status``: ``queued``, ``running``, ``succeeded``, ``partial`` or ``failed``."""
+    """``status``: ``queued``, ``running``, ``succeeded``, ``partial`` or ``failed``. ``failed_objects``: of the latest
+    that has ended, which read ``objects``."""
 
     sync_id: str
     status: str
@@ -35,6 +37,8 @@ class LatestSync:
     finished_at: datetime | None
     error: str | None
     quota_left: float | None
+    objects: int = 0
+    failed_objects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class ChangeLog:
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """``good_at``: when the latest sync that brought something began, in whole or in part; ``failing_since``: the first
-    that did not succeed after the latest that did; ``unreadable``: why its secrets cannot be opened;
-    ``credentials_end``: when they run out and cannot be renewed; ``misfits``: columns whose values do not fit them;
-    ``stopped``: a database's tables that are not read any more, with the reason."""
+    that did not succeed after the latest that did; ``due_at``: when the next one is to begin; ``unreadable``: why its
+    secrets cannot be opened; ``credentials_end``: when they run out and cannot be renewed; ``misfits``: columns whose
+    values do not fit them; ``stopped``: a database's tables that are not read any more, with the reason."""
 
     now: datetime
     organization_id: str
@@ -87,6 +91,7 @@ class Vitals:
     status: IntegrationStatus
     created_at: datetime
     sync_frequency: int
+    due_at: datetime
     latest: LatestSync | None
     good_at: datetime | None
     failing_since: datetime | None
@@ -107,9 +112,10 @@ _FREQUENCY = "coalesce((config #>> '{sync_config,sync_frequency}')::int, 3600)"
 _INTEGRATIONS = sa.text(f"""
 SELECT clock_timestamp() AS now, integration.organization_id, integration.integration_id,
        coalesce(config ->> 'integration_name', integration.integration_id) AS name, provider, integration.status,
-       integration.created_at, {_FREQUENCY} AS sync_frequency,
+       integration.created_at, {_FREQUENCY} AS sync_frequency, integration.next_due_at,
        latest.sync_id, latest.status AS sync_status, latest.started_at, latest.finished_at, latest.error,
-       latest.quota_left, latest.heartbeat_at < clock_timestamp() - interval '{DEAD_AFTER_SECONDS} seconds' AS dead,
+       latest.quota_left, ended.objects, ended.failed_objects,
+       latest.heartbeat_at < clock_timestamp() - interval '{DEAD_AFTER_SECONDS} seconds' AS dead,
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
        breaker.state, breaker.failures, breaker.reason, breaker.remedy, breaker.opened_at, breaker.retry_at,
        rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits,
@@ -121,6 +127,14 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
         WHERE sync.organization_id = integration.organization_id
           AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
         ORDER BY started_at DESC LIMIT 1) AS latest ON true
+  CROSS JOIN LATERAL (
+       SELECT count(*) AS objects, count(*) FILTER (WHERE page.status = 'failed') AS failed_objects
+         FROM ingest.sync_objects AS page WHERE page.organization_id = integration.organization_id AND page.sync_id = (
+              SELECT sync_id FROM ingest.syncs AS sync
+               WHERE sync.organization_id = integration.organization_id
+                 AND sync.integration_id = integration.integration_id AND trigger <> '{HISTORY}'
+                 AND sync.status IN ('succeeded', 'partial', 'failed')
+               ORDER BY started_at DESC LIMIT 1)) AS ended
   LEFT JOIN LATERAL (
        SELECT started_at FROM ingest.syncs AS sync
         WHERE sync.organization_id = integration.organization_id
@@ -214,7 +228,7 @@ def _vitals(
         vanished = row.sync_status in UNFINISHED and row.dead
         latest = LatestSync(
             row.sync_id, "failed" if vanished else row.sync_status, row.started_at, row.finished_at,
-            LAST_WORDS if vanished else row.error, row.quota_left,
+            LAST_WORDS if vanished else row.error, row.quota_left, row.objects, row.failed_objects,
         )  # fmt: skip
     return Vitals(
         now=row.now,
@@ -225,6 +239,7 @@ def _vitals(
         status=IntegrationStatus(row.status),
         created_at=row.created_at,
         sync_frequency=row.sync_frequency,
+        due_at=row.next_due_at,
         latest=latest,
         good_at=row.good_at,
         failing_since=row.failing_since,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -15,30 +16,45 @@ from churnguard_pipelines.orchestration.databases import database_checks, tables
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
 from churnguard_pipelines.orchestration.mrr_checks import mrr_health
 from churnguard_pipelines.orchestration.partitions import partition_keeper
-from churnguard_pipelines.orchestration.schedules import due_schedule
+from churnguard_pipelines.orchestration.schedules import due_schedule, long_syncs, sync_session_job
 from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
+
+if TYPE_CHECKING:  # Dagster gives the type no public name
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
 def assemble() -> dg.Definitions:
-    return dg.Definitions.merge(*map(_of, connectors()), _common())
+    jobs = {}
+    parts = [_common()]
+    for connector in connectors():
+        assets = _assets(connector)
+        jobs[connector.provider] = sync_job(connector, assets)
+        parts.append(_of(connector, assets, jobs[connector.provider]))
+    return dg.Definitions.merge(*parts, dg.Definitions(sensors=[long_syncs(jobs)]))
 
 
-def _of(connector: type[Connector]) -> dg.Definitions:
+def _assets(connector: type[Connector]) -> dg.AssetsDefinition:
     if issubclass(connector, ApiConnector):
-        return _of_api(connector)
+        return sync_assets(connector)
     assert issubclass(connector, DatabaseConnector)
-    return _of_database(connector)
+    return tables_asset(connector)
+
+
+def _of(connector: type[Connector], assets: dg.AssetsDefinition, job: UnresolvedAssetJobDefinition) -> dg.Definitions:
+    session = sync_session_job(connector)
+    periodic = dg.Definitions(assets=[assets], jobs=[job, session], schedules=[due_schedule(connector, session)])
+    if issubclass(connector, ApiConnector):
+        return dg.Definitions.merge(periodic, _of_api(connector))
+    assert issubclass(connector, DatabaseConnector)
+    return dg.Definitions.merge(periodic, _of_database(connector))
 
 
 def _of_api(connector: type[ApiConnector]) -> dg.Definitions:
-    assets, health, parity = sync_assets(connector), cheap_checks(connector), parity_checks(connector)
-    job = sync_job(connector, assets)
+    health, parity = cheap_checks(connector), parity_checks(connector)
     return dg.Definitions(
-        assets=[assets],
         asset_checks=[health, parity],
-        jobs=[job, history_job(connector)],
+        jobs=[history_job(connector)],
         schedules=[
-            due_schedule(connector, job),
             _checking(f"{connector.provider}_health", "7 * * * *", health),
             _checking(f"{connector.provider}_parity", "41 4 * * *", parity),
         ],
@@ -46,13 +62,9 @@ def _of_api(connector: type[ApiConnector]) -> dg.Definitions:
 
 
 def _of_database(connector: type[DatabaseConnector]) -> dg.Definitions:
-    asset, health = tables_asset(connector), database_checks(connector)
-    job = sync_job(connector, asset)
+    health = database_checks(connector)
     return dg.Definitions(
-        assets=[asset],
-        asset_checks=[health],
-        jobs=[job],
-        schedules=[due_schedule(connector, job), _checking(f"{connector.provider}_health", "7,37 * * * *", health)],
+        asset_checks=[health], schedules=[_checking(f"{connector.provider}_health", "7,37 * * * *", health)]
     )
 
 

@@ -3,10 +3,10 @@
 import dagster as dg
 
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.sessions import Diary, session_request
-from churnguard_pipelines.syncing.change_session import MAX_AGE, ChangeSession, followed_integrations
-from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
+from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
 from churnguard_pipelines.syncing.lag_probes import LagProbes
+from churnguard_pipelines.syncing.session import Session
 
 JOB = "change_session"
 _PROBES = LagProbes()
@@ -14,9 +14,9 @@ _PROBES = LagProbes()
 
 @dg.op
 def follow_changes(context: dg.OpExecutionContext) -> None:
-    diary = Diary(context, "Changed in the source")
-    ChangeSession(current_store(), context.run.run_id, on_worked=diary.note).run()
-    diary.tell()
+    store, told = current_store(), Materializer(context, "Changed in the source")
+    Session(store, context.run.run_id, ChangeLogs(store), on_worked=told.worked).run()
+    told.tell()
 
 
 @dg.job(
@@ -33,13 +33,17 @@ def change_session() -> None:
     job=change_session,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a session when a database has changed and none follows it.",
+    description="Asks for a session when a database has changed and none follows it, and for more if there are many.",
 )
-def changes_waiting(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    return session_request(context.instance, CHANGES, JOB, MAX_AGE, _behind)
+def changes_waiting(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    return session_requests(context.instance, ChangeLogs, JOB, _backlog)
 
 
-def _behind() -> dict[str, str] | None:
+def _backlog(working: int) -> Backlog:
+    """Sources are asked only if nobody follows any of them."""
     store = current_store()
-    behind = _PROBES.behind(store, followed_integrations(store))
-    return {"churnguard/behind": ",".join(behind[:10])} if behind else None
+    followed = followed_integrations(store)
+    if working:
+        return Backlog(len(followed))
+    behind = _PROBES.behind(store, followed)
+    return Backlog(len(followed), {"churnguard/behind": ",".join(behind[:10])}) if behind else Backlog(0)

@@ -20,7 +20,8 @@ from churnguard_pipelines.orchestration.metadata import Shown, data_version, obj
 from churnguard_pipelines.orchestration.partitions import integrations_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
-from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, TRIGGER_TAG, SyncConfig, key_of, mode_of
+from churnguard_pipelines.orchestration.sessions import DATA_VERSION_TAG
+from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG, SyncConfig, key_of, mode_of
 from churnguard_pipelines.store.control.integrations import get_integration, survey_integrations
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.ingest.ledger import SyncReport, latest_sync

@@ -16,7 +16,8 @@ from churnguard_pipelines.orchestration.webhooks import JOB as WEBHOOK_SESSION
 from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.ingest.ledger import find_sync
 from churnguard_pipelines.syncing.database import CHANGES
-from churnguard_pipelines.syncing.webhook_session import KIND as WEBHOOKS
+from churnguard_pipelines.syncing.due import name_of
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 
 _SESSIONS = {WEBHOOK_SESSION: WEBHOOKS, CHANGE_SESSION: CHANGES}
 MAX_RUNTIME = {"dagster/max_runtime": "3600"}
@@ -52,7 +53,7 @@ def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
     run = record.dagster_run
     began = record.start_time
     late = began is not None and began < (now - BEGINNING).timestamp()
-    if (kind := _SESSIONS.get(run.job_name)) is not None:
+    if (kind := _session_kind(run.job_name)) is not None:
         if sessions.known(current_store(), run.run_id):
             return None if run.run_id in sessions.ages(current_store(), kind) else "its process ended."
         return "its process ended before the session began." if late else None
@@ -63,3 +64,8 @@ def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
     if run.job_name not in {f"{name}_{what}" for name in providers() for what in ("sync", "history")}:
         return None
     return "its process ended before the sync began." if late else None
+
+
+def _session_kind(job: str) -> str | None:
+    """What the sessions of this job are called; None if it is none of sessions."""
+    return _SESSIONS.get(job) or {f"{name}_sync_session": name_of(name) for name in providers()}.get(job)

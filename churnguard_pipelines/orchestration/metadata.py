@@ -15,7 +15,8 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.foreign_text import as_code
 from churnguard_pipelines.records import ColumnType, Position
-from churnguard_pipelines.store.ingest.ledger import HISTORY, SyncReport
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.ingest.tables import schema_drift, sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 

@@ -12,9 +12,9 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.partitions import (
     integrations_of,
-    months_of,
-    split_month,
-    tags_of,
+    months,
+    of_history,
+    window_of,
 )
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.store.control.integrations import organization_of
@@ -48,18 +48,21 @@ def mrr_movements(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     return dg.MaterializeResult(metadata=_metadata(_compute(context.partition_key)))
 
 
+class MonthConfig(dg.Config):
+    """``integration``: whose month; the run's tag `churnguard/integration` if empty."""
+
+    integration: str = ""
+
+
 @dg.op(name="mrr_month")
-def mrr_month(context: dg.OpExecutionContext) -> None:
-    integration_id, window = split_month(context.partition_key)
-    first = window.start.date()
+def mrr_month(context: dg.OpExecutionContext, config: MonthConfig) -> None:
+    integration_id, first = of_history(context, config.integration), window_of(context.partition_key).start.date()
     report = _compute(integration_id, (first, first))
     context.log_event(dg.AssetMaterialization(KEY, partition=integration_id, metadata=_metadata(report)))
 
 
 @dg.job(
-    config=dg.PartitionedConfig(
-        months_of(BILLING), run_config_for_partition_key_fn=lambda key: {}, tags_for_partition_key_fn=tags_of
-    ),
+    config=dg.PartitionedConfig(months(), run_config_for_partition_key_fn=lambda key: {}),
     executor_def=dg.in_process_executor,
     tags=MAX_RUNTIME,
     description="Compute one month of an organization's MRR movements again.",

@@ -19,24 +19,33 @@ def integrations_of(provider: str) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=provider)
 
 
-def months_of(provider: str) -> dg.MultiPartitionsDefinition:
-    """Integration × month. Keys read ``acme|2024-01-01``."""
-    months = dg.MonthlyPartitionsDefinition(start_date=FIRST_MONTH, timezone="UTC", end_offset=1)
-    return dg.MultiPartitionsDefinition({"integration": integrations_of(provider), "month": months})
+def months() -> dg.MonthlyPartitionsDefinition:
+    """Of a history. Keys read ``2024-01-01``; whose history it is says :func:`of_history`, or there would be a key for
+    each integration and month."""
+    return dg.MonthlyPartitionsDefinition(start_date=FIRST_MONTH, timezone="UTC", end_offset=1)
 
 
-def split_month(partition_key: str) -> tuple[str, Window]:
-    """``acme|2024-01-01`` -> the integration and its month."""
-    integration_id, _, month = partition_key.partition("|")
+def window_of(month: str) -> Window:
+    """``2024-01-01`` -> from the first of January on, before the first of February."""
     start = datetime.fromisoformat(month).replace(tzinfo=UTC)
-    end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-    return integration_id, Window(start, end)
+    return Window(start, start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1))
+
+
+def of_history(context: dg.OpExecutionContext, configured: str) -> str:
+    """The integration that a history's run is of."""
+    integration_id = configured or context.run.tags.get(INTEGRATION_TAG, "")
+    if not integration_id:
+        raise dg.Failure(
+            description="no integration is named. Give it in the op's configuration (`integration`), or as the tag "
+            f'`{INTEGRATION_TAG}`, e.g. dagster job backfill --tags \'{{"{INTEGRATION_TAG}": "acme"}}\'.',
+            allow_retries=False,
+        )
+    return integration_id
 
 
 def tags_of(partition_key: str) -> dict[str, str]:
     """What the queue limits runs by: one per integration, a few per organization."""
-    integration_id = partition_key.partition("|")[0]
-    return {INTEGRATION_TAG: integration_id, ORGANIZATION_TAG: organization_of(current_store(), integration_id)}
+    return {INTEGRATION_TAG: partition_key, ORGANIZATION_TAG: organization_of(current_store(), partition_key)}
 
 
 def reconcile(instance: dg.DagsterInstance, provider: str) -> tuple[list[str], list[str]]:

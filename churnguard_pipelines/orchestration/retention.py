@@ -44,12 +44,12 @@ class RetentionConfig(dg.Config):
 
 @dg.op
 def delete_old_runs(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
-    doomed = list(_doomed(context.instance, config.days))
-    for run_id in doomed:
+    expired = list(_expired(context.instance, config.days))
+    for run_id in expired:
         context.instance.delete_run(run_id)
     forgotten = forget_syncs(current_store(), config.days)
     sessions.forget(current_store(), config.days)
-    context.log.info(f"Older than {config.days} days: deleted {len(doomed)} runs, {forgotten} syncs of the ledger.")
+    context.log.info(f"Older than {config.days} days: deleted {len(expired)} runs, {forgotten} syncs of the ledger.")
 
 
 @dg.op
@@ -82,7 +82,7 @@ def forget_syncs(store: Store, days: int) -> int:
         return connection.execute(_FORGET, {"days": days}).rowcount
 
 
-def _doomed(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
+def _expired(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
     """All that finished before, but the newest success of each job and partition: no asset forgets that it was made."""
     limit = datetime.now(UTC) - timedelta(days=days)
     known: set[tuple[str, str | None]] = set()

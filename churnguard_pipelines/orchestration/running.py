@@ -13,6 +13,7 @@ import dagster as dg
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
+from churnguard_pipelines.store.ingest import materializations
 from churnguard_pipelines.store.ingest.ledger import SyncReport, finish_sync, get_sync
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
@@ -67,6 +68,8 @@ class RunningSync:
             finish_sync(self._store, self._sync_id, "failed", STOPPED)
             raise
         thread.join()
+        if self._report is not None and self._window is None:
+            materializations.note_sync(self._store, self._report)  # whoever tells of the next sync knows what is told
 
     def raise_failures(self) -> None:
         """One clear message; trying again at once would not help, the next sync is soon enough."""

@@ -1,88 +1,124 @@
-"""Warm sessions as Dagster sees them: when one is to be asked for, and what it tells of its work."""
+"""Sessions as Dagster sees them: how many are to be asked for, and what they tell of their work."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from churnguard_pipelines.connectors import connector
-from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.syncs import DATA_VERSION_TAG, key_of
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import sessions
+from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.materializations import FAILED, ObjectNews, news_of, note
+from churnguard_pipelines.syncing.session import HAND_OVER, LaneKind, Worked
 
-TELL_EVERY = 60.0
-SUCCESSOR_BEFORE_END = 60.0
+SESSION_TAG = "churnguard/session"
+DATA_VERSION_TAG = "dagster/data_version"  # Dagster gives it no public name
+TELL_EVERY = 15.0
 STARTS_WITHIN = timedelta(minutes=3)
 """What has not begun after this will not; another one is asked for."""
 
 
-class Diary:
-    """Materializations of what a session changed, at most one per object, integration and minute."""
+class Materializer:
+    """Shows in Dagster what a session changed: each integration as its partition, an object's rows at most once an
+    hour, a failure and the success after it at once."""
 
     def __init__(self, context: dg.OpExecutionContext, description: str) -> None:
         self._context = context
         self._description = description
-        self._counts: dict[tuple[str, str], Counts] = {}
+        self._news: list[ObjectNews] = []
+        self._errors: dict[tuple[str, str], str] = {}
         self._told = time.monotonic()
         self._number = 0
 
-    def note(self, counts: Mapping[tuple[str, str], Counts]) -> None:
-        """By (integration, object)."""
-        for key, count in counts.items():
-            self._counts.setdefault(key, Counts()).add(count)
-        if time.monotonic() - self._told >= TELL_EVERY:
-            self.tell()
+    def worked(self, worked: Worked) -> None:
+        self._news += [ObjectNews(*key, counts) for key, counts in worked.items()]
+        self._tell_in_time()
+
+    def synced(self, report: SyncReport) -> None:
+        self._news += news_of(report)
+        for name, item in report.objects.items():
+            if item.error is not None:
+                self._errors[report.integration_id, name] = item.error
+        self._tell_in_time()
 
     def tell(self) -> None:
         self._told = time.monotonic()
         self._number += 1
-        counts, self._counts = self._counts, {}
-        for (integration_id, name), count in sorted(counts.items()):
-            try:
-                kind = connector(get_integration(current_store(), integration_id).provider_name)
-            except ChurnGuardError as error:  # removed meanwhile, or its secrets cannot be opened any more
-                self._context.log.warning("%s: what changed in it is not shown: %s", integration_id, error.message)
-                continue
-            self._context.log_event(
-                dg.AssetMaterialization(
-                    key_of(kind, name),
-                    partition=integration_id,
-                    description=self._description,
-                    metadata={
-                        "rows_read": count.read,
-                        "rows_written": count.written,
-                        "rows_stale": count.stale,
-                        "rows_rejected": count.rejected,
-                        "rows_deleted": count.deleted,
-                    },
-                    tags={DATA_VERSION_TAG: f"{self._context.run.run_id}-{self._number}"},
+        news, self._news = self._news, []
+        for each in note(current_store(), news):
+            key = dg.AssetKey([each.provider, each.object])
+            if each.status == FAILED:
+                error = self._errors.get((each.integration_id, each.object), "it failed.")
+                self._context.log_event(dg.AssetObservation(key, partition=each.integration_id, description=error))
+            else:
+                self._context.log_event(
+                    dg.AssetMaterialization(
+                        key,
+                        partition=each.integration_id,
+                        description=self._description,
+                        metadata=_metadata(each.counts),
+                        tags={DATA_VERSION_TAG: f"{self._context.run.run_id}-{self._number}"},
+                    )
                 )
-            )
+        self._errors.clear()
+
+    def _tell_in_time(self) -> None:
+        if time.monotonic() - self._told >= TELL_EVERY:
+            self.tell()
 
 
-def session_request(
-    instance: dg.DagsterInstance, kind: str, job: str, max_age: float, waits: Callable[[], Mapping[str, str] | None]
-) -> dg.RunRequest | dg.SkipReason:
-    """A session of this kind, if none works or the one that works is about to end, and something waits.
+def _metadata(counts: Counts) -> dict[str, int]:
+    return {
+        "rows_read": counts.read,
+        "rows_written": counts.written,
+        "rows_stale": counts.stale,
+        "rows_rejected": counts.rejected,
+        "rows_deleted": counts.deleted,
+    }
 
-    ``waits``: tags that say what does, None if nothing; asked only if no session works.
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """``lanes``: how many have work; ``tags``: of the runs that are asked for, saying what waits."""
+
+    lanes: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def session_requests(
+    instance: dg.DagsterInstance,
+    kind: type[LaneKind],
+    job: str,
+    backlog: Callable[[int], Backlog],
+    *,
+    name: str = "",
+    nothing: str = "Nothing waits.",
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """As many sessions of this kind as the backlog warrants, less those that work or are about to begin; one that is
+    about to end has a successor, whatever waits: they overlap, which the leases make harmless.
+
+    ``backlog`` is given how many work; ``name``: of these sessions, where the class of the kind has several.
     """
-    ages = sessions.ages(current_store(), kind)
-    if any(age < max_age - SUCCESSOR_BEFORE_END for age in ages.values()):
-        return dg.SkipReason("A session is working.")
-    if _starting(instance, job):
-        return dg.SkipReason("A session is about to begin.")
-    if ages:
-        return dg.RunRequest()  # overlaps with the one that is about to end; the checkpoints make that harmless
-    tags = waits()
-    return dg.SkipReason("Nothing waits.") if tags is None else dg.RunRequest(tags=dict(tags))
+    ages = sessions.ages(current_store(), name or kind.name)
+    working = sum(age < kind.max_age - HAND_OVER for age in ages.values())
+    starting = _starting(instance, job)
+    found = backlog(working)
+    warranted = min(math.ceil(found.lanes / kind.lanes_each), kind.most_sessions)
+    succeeding = 1 if ages and kind.linger >= HAND_OVER else 0  # one that stays warm was at work lately
+    missing = max(warranted, succeeding) - working - starting
+    if missing > 0:
+        return [dg.RunRequest(tags=dict(found.tags)) for _ in range(missing)]
+    if working:
+        return dg.SkipReason(f"{working} at work.")
+    return dg.SkipReason("A session is about to begin." if starting else nothing)
 
 
-def _starting(instance: dg.DagsterInstance, job: str) -> bool:
+def _starting(instance: dg.DagsterInstance, job: str) -> int:
+    """Runs that were asked for and have not begun their session yet."""
     runs = instance.get_runs(
         dg.RunsFilter(
             job_name=job,
@@ -95,4 +131,4 @@ def _starting(instance: dg.DagsterInstance, job: str) -> bool:
             created_after=datetime.now(UTC) - STARTS_WITHIN,
         )
     )
-    return any(not sessions.known(current_store(), run.run_id) for run in runs)
+    return sum(not sessions.known(current_store(), run.run_id) for run in runs)

@@ -8,15 +8,15 @@ import dagster as dg
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.orchestration.metadata import data_version, object_metadata, shown_of
-from churnguard_pipelines.orchestration.partitions import integrations_of, months_of, split_month, tags_of
+from churnguard_pipelines.orchestration.partitions import integrations_of, months, of_history, tags_of, window_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
+from churnguard_pipelines.orchestration.sessions import DATA_VERSION_TAG
 
 if TYPE_CHECKING:  # Dagster gives the type no public name
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 TRIGGER_TAG = "churnguard/trigger"
-DATA_VERSION_TAG = "dagster/data_version"  # Dagster gives it no public name
 
 
 class SyncConfig(dg.Config):
@@ -27,8 +27,10 @@ class SyncConfig(dg.Config):
 
 
 class HistoryConfig(dg.Config):
-    """``objects``: which to re-read; empty for all of the connector's."""
+    """``integration``: whose history; the run's tag `churnguard/integration` if empty, which a back-fill of many months
+    has. ``objects``: which to re-read; empty for all of the connector's."""
 
+    integration: str = ""
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
 
 
@@ -96,7 +98,7 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
 
     @dg.op(name=f"{connector.provider}_month")
     def month(context: dg.OpExecutionContext, config: HistoryConfig) -> None:
-        integration_id, window = split_month(context.partition_key)
+        integration_id, window = of_history(context, config.integration), window_of(context.partition_key)
         sync = RunningSync(
             current_store(),
             context.run.run_id,
@@ -118,13 +120,9 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
 
     @dg.job(
         name=f"{connector.provider}_history",
-        config=dg.PartitionedConfig(
-            months_of(connector.provider),
-            run_config_for_partition_key_fn=lambda key: {},
-            tags_for_partition_key_fn=tags_of,
-        ),
+        config=dg.PartitionedConfig(months(), run_config_for_partition_key_fn=lambda key: {}),
         executor_def=dg.in_process_executor,
-        description=f"Re-read one month of one integration of {connector.title}.",
+        description=f"Re-read a month of an integration of {connector.title}, which configuration or a tag names.",
     )
     def history() -> None:
         month()

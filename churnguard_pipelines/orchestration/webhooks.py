@@ -3,18 +3,19 @@
 import dagster as dg
 
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.orchestration.sessions import Diary, session_request
+from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
 from churnguard_pipelines.store.ingest import inbox
-from churnguard_pipelines.syncing.webhook_session import KIND, MAX_AGE, WebhookSession
+from churnguard_pipelines.syncing.session import Session
+from churnguard_pipelines.syncing.webhooks import Inboxes
 
 JOB = "webhook_session"
 
 
 @dg.op
 def drain_webhooks(context: dg.OpExecutionContext) -> None:
-    diary = Diary(context, "Changed by webhooks")
-    WebhookSession(current_store(), context.run.run_id, on_worked=lambda worked: diary.note(worked.counts)).run()
-    diary.tell()
+    store, told = current_store(), Materializer(context, "Changed by webhooks")
+    Session(store, context.run.run_id, Inboxes(store), on_worked=told.worked).run()
+    told.tell()
 
 
 @dg.job(
@@ -31,12 +32,12 @@ def webhook_session() -> None:
     job=webhook_session,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a session when webhook events wait and none works them off.",
+    description="Asks for a session when webhook events wait and none works them off, and for more if many wait.",
 )
-def webhooks_waiting(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    return session_request(context.instance, KIND, JOB, MAX_AGE, _oldest_event)
+def webhooks_waiting(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    return session_requests(context.instance, Inboxes, JOB, _backlog)
 
 
-def _oldest_event() -> dict[str, str] | None:
+def _backlog(working: int) -> Backlog:
     waiting = inbox.waiting(current_store(), limit=1)
-    return {"churnguard/oldest_event": waiting[0].oldest.isoformat()} if waiting else None
+    return Backlog(len(waiting), {"churnguard/oldest_event": waiting[0].oldest.isoformat()}) if waiting else Backlog(0)

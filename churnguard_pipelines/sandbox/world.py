@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox.business import live, lives, subscriptions
+from churnguard_pipelines.sandbox.business import live, signups, subscriptions
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
 from churnguard_pipelines.sandbox.business.entities import Event
@@ -68,7 +68,7 @@ class World:
 
     def _history(self, profile: Profile) -> Business:
         business = Business(profile, self.origin.seed, self.origin.anchor, self.origin.scale)
-        lives.start(business)
+        signups.start(business)
         business.run_until(self.origin.anchor)
         return business
 
@@ -126,7 +126,7 @@ class World:
         """Objects that a list shows now to a key with every permission; subscriptions of every status."""
         with self.lock:
             business = self.businesses[account]
-            counts = {resource.path.replace("/", "_"): len(resource.shelf(business)) for resource in RESOURCES}
+            counts = {resource.path.replace("/", "_"): len(resource.records(business)) for resource in RESOURCES}
             low, high = business.events.places(self.now(business) - KEPT, None)
             counts["events"] = high - low
             return counts
@@ -140,9 +140,9 @@ class World:
         """All objects of a list, newest first, as the API shows them."""
         with self.lock:
             business = self.businesses[account]
-            shelf = BY_PATH[path].shelf(business)
+            listed = BY_PATH[path].records(business)
             now = self.now(business)
-            shown = [orjson.loads(r.body) if isinstance(r, Event) else render(r, now) for r in shelf]
+            shown = [orjson.loads(r.body) if isinstance(r, Event) else render(r, now) for r in listed]
             return shown[::-1]
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class World:
 
 
 def _insert_customer(business: Business, currency: str | None, name: str | None, email: str | None) -> str:
-    return lives.add_customer(business, currency, name, email).id
+    return signups.add_customer(business, currency, name, email).id
 
 
 def _delete_customer(business: Business, id: str) -> None:

@@ -14,8 +14,8 @@ import psycopg
 
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
@@ -233,9 +233,9 @@ class ChangeLane:
     def _apart(self, transaction: WarehouseTransaction, table: SourceTable) -> Iterator[None]:
         """What goes wrong with this table is undone and stops it; the others go on, and so does the lane."""
         try:
-            with told_of(table, self._lane.integration_id), transaction.connection.begin_nested():
+            with table_errors(table, self._lane.integration_id), transaction.connection.begin_nested():
                 yield
-        except OWN as error:
+        except TABLE_ERRORS as error:
             self._stop(transaction, table.object, error.explanation)
 
     def _store_net(self, transaction: WarehouseTransaction, net: Net) -> Counts:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.sql import Identifier
 
-from churnguard_pipelines.connectors import database_connector
-from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of
-from churnguard_pipelines.connectors.sdk.selection import chosen_tables, is_chosen, unknown_patterns, wanted_tables
+from churnguard_pipelines.connectors.sdk.selection import chosen_tables, wanted_tables
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     InvalidConfiguration,
     LaneTakenOver,
     ProviderMisbehaved,
-    SchemaConflict,
     SourceChanged,
 )
 from churnguard_pipelines.mirror_types import MOMENTS, Base
@@ -34,14 +31,13 @@ from churnguard_pipelines.store.ingest import catalogue, checkpoints, ledger, se
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.postgres.own_server import own_server
 from churnguard_pipelines.store.raw import mirror_tables
-from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
-from churnguard_pipelines.syncing.page import each_object, on_a_page
+from churnguard_pipelines.syncing.report import each_object, run_reported
+from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
 
 CHANGES = "changes"
@@ -50,71 +46,6 @@ SWEEP_EVERY = timedelta(hours=24)
 """A cursor column tells nothing of deletions: this often all keys are compared. Some logs do not tell all either."""
 
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def opened_database(store: Store, integration: IntegrationConfiguration) -> Iterator[DatabaseConnector]:
-    """Never our own server, whatever leads to it."""
-    kind = database_connector(integration.provider_name)
-    connector = kind(integration)
-    connector.ours = own_server(store)
-    try:
-        yield connector
-    finally:
-        connector.close()
-
-
-def check_database(store: Store, integration: IntegrationConfiguration) -> ConnectionReport:
-    """Of what the configuration chooses. Whatever a server answers is the trouble of its integration alone, who checks
-    several goes on with the next."""
-    with opened_database(store, integration) as connector:
-        try:
-            return _as_chosen(integration, connector.check())
-        except ChurnGuardError:
-            raise
-        except Exception as error:
-            _log.exception("%s: its server answers what cannot be understood", integration.integration_id)
-            raise ProviderMisbehaved(
-                "its server answers what cannot be understood.",
-                integration_id=integration.integration_id,
-                remedy="Look at credentials.custom_fields.host and port: is it a server of this kind?",
-            ) from error
-
-
-def _as_chosen(integration: IntegrationConfiguration, report: ConnectionReport) -> ConnectionReport:
-    """Without the tables that no sync will read, and with what one will miss."""
-    tables = [line for line in report.objects if not line.whole]
-    lines = [line for line in report.objects if line.whole or is_chosen(integration, line.object)]
-    discover = f"`churnguard integrations discover {integration.integration_id}` lists the tables that there are."
-    unknown = unknown_patterns(integration.sync_config.objects, [line.object for line in tables])
-    lines += [ObjectAccess(each, False, "no table that may be read is called so", discover) for each in unknown]
-    if all(line.whole and line.readable for line in lines):
-        problem = "none that may be read is wanted"
-        lines.append(ObjectAccess("tables", False, problem, discover, whole=True))
-    return replace(report, objects=tuple(lines))
-
-
-@dataclass(frozen=True, slots=True)
-class Discovered:
-    """``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or followed as wanted."""
-
-    table: SourceTable
-    wanted: bool
-    unfollowable: str | None
-
-
-def discover(store: Store, integration: IntegrationConfiguration) -> list[Discovered]:
-    """Every table that may be read."""
-    followed = integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
-    with opened_database(store, integration) as connector:
-        tables = connector.discover()
-        wanted = {table.object for table in chosen_tables(integration, tables)}
-        return [
-            Discovered(
-                table, table.object in wanted, table.problem or (connector.unfollowable(table) if followed else None)
-            )
-            for table in tables
-        ]
 
 
 def sync_database(
@@ -145,38 +76,9 @@ def sync_database(
                 raise
             failure = error
         breaker.failure(failure) if failure else breaker.success()
-        return on_a_page(
+        return run_reported(
             store, integration, sync_id, mode, list(run.tables), trigger, lambda: failure or run.all(on_object)
         )
-
-
-def reset_database(
-    store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None = None
-) -> list[str]:
-    """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
-
-    Rows stay until then. A mirror that its table has outgrown is dropped; the sync makes it anew.
-    """
-    entries = catalogue.entries(store, integration.integration_id)
-    chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
-    own = integration.organization_id, integration.integration_id
-    for table in chosen:
-        mirror = mirror_of(integration, table, entries[table.object].raw_table)
-        try:
-            with told_of(table, integration.integration_id), store.owner() as connection:
-                mirror_tables.ensure(connection, mirror)
-        except SchemaConflict:
-            with store.owner() as connection:
-                mirror_tables.drop(connection, mirror.table)
-        with Warehouse(store).transaction(integration.organization_id) as transaction:
-            checkpoints.forget(transaction.connection, Lane(*own, table.object))
-            if mirror_tables.exists(transaction.connection, mirror.table):
-                MirrorWriter(transaction.connection, mirror, *own).forget_versions()
-        catalogue.set_problem(store, integration.integration_id, table.object, None)
-    if objects is None:
-        with store.organization(integration.organization_id) as connection:
-            checkpoints.forget(connection, lane_of(integration))
-    return [table.object for table in chosen]
 
 
 class _Run:
@@ -214,16 +116,16 @@ class _Run:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
         self._identity = self._connector.identity() or ""
         known = self.tables
-        self._found = [self._settled(table, known.get(table.object)) for table in self._connector.discover()]
+        self._found = [self._reconciled(table, known.get(table.object)) for table in self._connector.discover()]
         tables = wanted_tables(self._integration, self._found, objects)
         self.tables = {table.object: table for table in tables}
         if objects is None:
             self._absent = [table for name, table in known.items() if name not in self.tables]
 
-    def _settled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
+    def _reconciled(self, found: SourceTable, known: SourceTable | None) -> SourceTable:
         if known is None:
             return found
-        return replace(known, problem=found.problem) if found.problem else self._connector.settled(found, known)
+        return replace(known, problem=found.problem) if found.problem else self._connector.reconciled(found, known)
 
     def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
         with self._resources, self._workers:
@@ -249,7 +151,7 @@ class _Run:
     def _prepare(self, table: SourceTable) -> None:
         """Its mirror is there and fits, or it has a problem, which is remembered until a sync finds it gone."""
         try:
-            with told_of(table, self._integration.integration_id):
+            with table_errors(table, self._integration.integration_id):
                 named = [(table, entity_of(self._integration, table))]
                 raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
@@ -266,9 +168,9 @@ class _Run:
         if name in self._problems:
             raise self._problems[name]
         try:
-            with told_of(self.tables[name], self._integration.integration_id):
+            with table_errors(self.tables[name], self._integration.integration_id):
                 self._bring_up_to_date(name)
-        except OWN as error:
+        except TABLE_ERRORS as error:
             catalogue.set_problem(self._store, self._integration.integration_id, name, error.explanation)
             raise
 

@@ -12,15 +12,29 @@ from functools import partial
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import look_at
+from churnguard_pipelines.syncing.change_lane import lane_of, load_checkpoint
+from churnguard_pipelines.syncing.source import opened_database
 
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # of all organizations and of each
 ASKED_IN_A_LOOK = 200
 LOOK = 5.0  # seconds; Dagster gives a sensor 60
 
 _log = logging.getLogger(__name__)
+
+
+def look_at(store: Store, integration: IntegrationConfiguration) -> Lag | None:
+    """How far behind it is; remembered, too. None before its first sync. Raises what the connector does."""
+    checkpoint = load_checkpoint(store, lane_of(integration))
+    if checkpoint is None:
+        return None
+    with opened_database(store, integration) as connector:
+        lag = connector.lag(checkpoint.position)
+    catalogue.set_lag(store, integration, lag)
+    return lag
 
 
 class LagProbes:

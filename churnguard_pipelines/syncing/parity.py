@@ -20,7 +20,7 @@ LIMIT = 1_000
 """Keys that one comparison reads at most: at 100 a page about ten calls."""
 SPANS = (timedelta(days=7), timedelta(days=1), timedelta(hours=1))
 """Tried in turn until one holds no more than ``LIMIT`` records."""
-SETTLED = timedelta(minutes=5)
+GRACE_PERIOD = timedelta(minutes=5)
 """What is younger than this at the begin of a sync may be read by the next one only."""
 
 
@@ -45,7 +45,7 @@ def compare(
     latest = last_success(store, integration.integration_id, item.name)
     if latest is None:
         return Comparison(skipped="never synced")
-    end = latest - SETTLED
+    end = latest - GRACE_PERIOD
     with opened(store, integration) as use:
         for span in SPANS:
             window = Window(end - span, end)

@@ -8,7 +8,7 @@ from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStat
 from churnguard_pipelines.store.control import integrations
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.change_lane import lane_of, load_checkpoint
-from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.source import opened_database
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> str | None:

@@ -7,18 +7,20 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
-from churnguard_pipelines.engine.hearsay import quoted
+from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
@@ -31,10 +33,12 @@ from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.database import check_database, sync_database
-from churnguard_pipelines.syncing.page import each_object, on_a_page
+from churnguard_pipelines.syncing.database import sync_database
+from churnguard_pipelines.syncing.report import each_object, run_reported
+from churnguard_pipelines.syncing.source import check_database
 
 _log = logging.getLogger(__name__)
 
@@ -52,14 +56,18 @@ class OpenedIntegration:
 
 
 @contextmanager
-def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool = True) -> Iterator[OpenedIntegration]:
+def opened(
+    store: Store, integration: IntegrationConfiguration, *, guarded: bool = True, cancelled: Event | None = None
+) -> Iterator[OpenedIntegration]:
     """The integration's connector with its HTTP client, closed again at the end.
 
     ``guarded``: behind its circuit breaker and the account's shared quota, which need the integration to be stored.
+    ``cancelled``: once it is set, whatever waits or wants to call raises ``Stopped``.
     """
     kind = api_connector(integration.provider_name)
     kind.check_fields(integration)
     sync, name = integration.sync_config, integration.integration_id
+    clock = Clock(cancelled)
     gate = QuotaGate(
         store,
         integration.organization_id,
@@ -69,6 +77,7 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         requests_per_minute=sync.requests_per_minute,
         concurrent_requests=sync.concurrent_requests,
         integration_id=name,
+        clock=clock,
     )
     with HttpClient(
         guard_of(integration),
@@ -76,9 +85,10 @@ def opened(store: Store, integration: IntegrationConfiguration, *, guarded: bool
         own_hosts=kind.own_hosts,
         auth=kind.credential(integration),
         quota=gate if guarded else None,
-        breaker=Breaker(store, integration.organization_id, name) if guarded else None,
+        breaker=Breaker(store, integration.organization_id, name, clock=clock) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
         should_retry=kind.should_retry,
+        clock=clock,
     ) as http:
         yield OpenedIntegration(integration, kind(integration, http), http)
 
@@ -93,11 +103,13 @@ def sync_integration(
     window: Window | None = None,
     trigger: str = "manual",
     on_object: Callable[[str], None] = lambda name: None,
+    cancelled: Event | None = None,
 ) -> SyncReport:
     """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
-    object's name when the ledger knows how it ended. An object that fails is in the report, and the others go on.
+    object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays. An
+    object that fails is in the report, and the others go on.
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
     integration = get_integration(store, integration_id)
@@ -105,7 +117,7 @@ def sync_integration(
     if issubclass(connector(integration.provider_name), DatabaseConnector):
         return sync_database(store, integration, sync_id, mode, objects, trigger, on_object)
     items = {item.name: item for item in chosen_objects(integration, objects)}
-    with opened(store, integration) as use:
+    with opened(store, integration, cancelled=cancelled) as use:
         identity, failure = _identified(use)
 
         def work() -> ChurnGuardError | None:
@@ -114,7 +126,7 @@ def sync_integration(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
             )
 
-        return on_a_page(store, integration, sync_id, mode, list(items), ledger.HISTORY if window else trigger, work)
+        return run_reported(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
 
 
 def check_connection(store: Store, integration_id: str) -> ConnectionReport:

@@ -87,21 +87,19 @@ class InboxLane:
     ) -> None:
         self._resources.close()
 
-    def drain(self, more: Callable[[], bool], limit: int) -> Iterator[Drained]:
-        """Work off what waits, about ``limit`` events at most, as long as ``more()``; tells of each commit.
+    def drain(self, more: Callable[[], bool]) -> Iterator[Drained]:
+        """Work off what waits, as long as ``more()``; tells of each commit.
 
         Raises one of ``NOT_ITS_FAULT`` or ``LaneTakenOver``.
         """
-        worked_off = 0
         with self._store.organization(self.lane.organization_id) as connection:
             self._checkpoint = checkpoints.load(connection, self.lane)
-        while more() and worked_off < limit:
+        while more():
             with self._store.organization(self.lane.organization_id) as connection:
                 events = inbox.read(connection, self.lane, self._position, BATCH)
             if not events:
                 break
             yield from self._work_off(events)
-            worked_off += len(events)
 
     @property
     def _position(self) -> int:

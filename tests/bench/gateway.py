@@ -26,7 +26,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
 from churnguard_pipelines.store.ingest import inbox, sessions
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.webhook_session import KIND
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 from tests.bench.fire import HEAVY, HEAVY_SECRET
 from tests.bench.harness import Row
 from tests.bench.load import SECRET, delivery
@@ -41,11 +41,12 @@ COLD_ROUNDS = 3
 MOST_ROUNDS = 3
 SECONDS = 20
 SESSION = """
-from churnguard_pipelines.syncing.webhook_session import WebhookSession
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.session import Session
+from churnguard_pipelines.syncing.webhooks import Inboxes
 store = Store.open(load_settings())
-WebhookSession(store, "bench", linger=600).run()
+Session(store, "bench", Inboxes(store), linger=600).run()
 """
 SLOW_SOCKETS = 1_000
 
@@ -104,7 +105,7 @@ def _cold(store: Store, port: int) -> Row:
     try:
         dagster.start()
         for number in range(COLD_ROUNDS):
-            _until(lambda: not sessions.ages(store, KIND), 120)
+            _until(lambda: not sessions.ages(store, WEBHOOKS), 120)
             lags.append(_accept_to_row(store, port, f"cold{number}_", 0.1, 50)[1][-1] * 1000)
             _until(dagster.kill_session, 60)
     finally:

@@ -20,7 +20,7 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.ingest.catalogue import entries
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.database import reset_database
+from churnguard_pipelines.syncing.source import reset_database
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.bench.harness import ROUNDS, Row
 from tests.conftest import as_administrator
@@ -55,10 +55,12 @@ print(json.dumps([time.perf_counter() - begun, 0]))
 """
 SESSION = """
 import sys
-from churnguard_pipelines.syncing.change_session import ChangeSession
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
-ChangeSession(Store.open(load_settings(), migrate=False), "bench", linger=600).run()
+from churnguard_pipelines.syncing.changes import ChangeLogs
+from churnguard_pipelines.syncing.session import Session
+store = Store.open(load_settings(), migrate=False)
+Session(store, "bench", ChangeLogs(store), linger=600).run()
 """
 
 

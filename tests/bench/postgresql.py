@@ -11,7 +11,7 @@ import psycopg
 import psycopg2
 import psycopg2.extras
 
-from churnguard_pipelines.connectors.postgresql.changes import slot_name
+from churnguard_pipelines.connectors.postgresql.slot import slot_name
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration

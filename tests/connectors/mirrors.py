@@ -14,7 +14,8 @@ from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import ChangeSession
+from churnguard_pipelines.syncing.changes import ChangeLogs
+from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.sync import sync_integration
 
 _syncs = itertools.count(1)
@@ -27,7 +28,7 @@ def sync(store: Store, *objects: str, mode: DataSyncMode | None = None) -> SyncR
 @contextmanager
 def running(store: Store, session_id: str = "session", **options: Any) -> Iterator[threading.Thread]:
     """A warm session."""
-    session = ChangeSession(store, session_id, **options)
+    session = Session(store, session_id, ChangeLogs(store), **options)
     thread = threading.Thread(target=session.run)
     thread.start()
     try:

@@ -19,6 +19,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 WELL = Vitals(
     now=NOW, organization_id="acme", integration_id="acme-stripe", name="Stripe", provider="stripe",
     status=IntegrationStatus.ACTIVE, created_at=NOW - timedelta(days=30), sync_frequency=3600,
+    due_at=NOW + timedelta(minutes=55),
     latest=LatestSync("run", "succeeded", NOW - timedelta(minutes=5), NOW, None, None),
     good_at=NOW - timedelta(minutes=5), failing_since=None, recent=Recent(24, 0, 0, 10_000, 0),
     breaker=BreakerRow(), quota=Quota(None, None), rejected=None, webhooks=None, misfits={}, stopped={},
@@ -29,6 +30,11 @@ NOT_AGAIN = BreakerRow("open", 1, "401.", "Key.", NOW - timedelta(hours=1))
 WARNING, CRITICAL = Severity
 HEALTHY, UNHEALTHY = HealthStatus.HEALTHY, HealthStatus.UNHEALTHY
 REFUSED = IntegrationStatus.AUTHENTICATION_FAILED
+
+
+def part(failed: int) -> LatestSync:
+    """A sync of 19 objects."""
+    return LatestSync("run", "partial", NOW - timedelta(minutes=5), NOW, "failed: some", None, 19, failed)
 
 
 def judged(**changes: Any) -> Health:
@@ -59,6 +65,10 @@ def test_all_well_is_a_hundred_and_says_why() -> None:
         ("credentials", CRITICAL, UNHEALTHY, {"status": REFUSED}, "refuses the cred"),
         ("success_rate", WARNING, HEALTHY, {"recent": Recent(9, 1, 0, 9, 0), "failing_since": ago(hours=1)}, "9 of 10"),
         ("success_rate", CRITICAL, UNHEALTHY, {"recent": Recent(0, 0, 3, 0, 0), "failing_since": ago(hours=3)}, "0 of"),
+        ("success_rate", WARNING, HEALTHY, {"latest": part(1), "failing_since": ago(hours=1)}, "1 of 19 objects"),
+        ("success_rate", CRITICAL, UNHEALTHY, {"latest": part(18), "failing_since": ago(hours=1)}, "18 of 19 objects"),
+        ("schedule", WARNING, HEALTHY, {"due_at": ago(minutes=6)}, "due for 6 minutes, and none has begun"),
+        ("schedule", CRITICAL, UNHEALTHY, {"due_at": ago(hours=3)}, "due for 3 hours"),
         ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1000, ago(days=2))}, "1,000+ records wait"),
         ("webhooks", WARNING, HEALTHY, {"webhooks": Waits(12, ago(minutes=6))}, "12 webhook events wait, the oldest"),
         ("quota", WARNING, HEALTHY, {"quota": Quota(ago(minutes=-5), None)}, "takes no calls until 12:05:00 UTC"),
@@ -91,6 +101,14 @@ def test_a_new_integration_is_unknown_and_a_paused_one_expects_nothing() -> None
 
 def test_what_waits_only_briefly_is_no_alert() -> None:
     assert judged(webhooks=Waits(500, ago(minutes=4))).alerts == []
+    assert judged(due_at=ago(minutes=4)).alerts == []
+
+
+def test_what_is_due_for_a_reason_that_is_told_already_or_is_at_work_is_no_second_alert() -> None:
+    at_work = LatestSync("run", "running", ago(hours=2), None, None, None)
+    assert judged(due_at=ago(hours=3), latest=at_work).alerts == []
+    assert [sign.kind for sign in judged(due_at=ago(hours=3), breaker=NOT_AGAIN).alerts] == ["breaker"]
+    assert [sign.kind for sign in judged(due_at=ago(hours=3), status=REFUSED).alerts] == ["credentials"]
 
 
 @given(

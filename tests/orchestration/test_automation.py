@@ -109,7 +109,7 @@ def test_one_month_can_be_computed_again(instance: dg.DagsterInstance, store: St
     assert made.metadata["ending_mrr"].value == right[-1].ending
     with store.organization("acme") as connection:
         connection.exec_driver_sql("DELETE FROM analytics.mrr_movements WHERE month >= '2026-06-01'")
-    assert run(instance, "mrr_history", "acme|2026-07-01").success
+    assert run(instance, "mrr_history", "2026-07-01", "acme").success
 
     since_june = [row for row in read_movements(store, "acme") if row.month >= date(2026, 6, 1)]
     assert since_june == [row for row in right if row.month == date(2026, 7, 1)]

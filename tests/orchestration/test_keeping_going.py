@@ -11,14 +11,17 @@ import sqlalchemy as sa
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.orchestration.dead_runs import dead_runs
-from churnguard_pipelines.orchestration.partitions import reconcile, split_month, tags_of
+from churnguard_pipelines.orchestration.partitions import reconcile, tags_of, window_of
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.tables import integrations
+from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.ingest.ledger import finish_sync, start_sync
 from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.due import name_of
 from tests.conftest import configuration
 from tests.orchestration.conftest import Register
+from tests.orchestration.runs import due, long_syncs, pass_time
 
 
 @pytest.fixture(autouse=True)
@@ -26,22 +29,21 @@ def _registered(register: Register, instance: dg.DagsterInstance) -> None:
     register()
 
 
-def due(instance: dg.DagsterInstance, *, minutes: int = 0) -> dg.ScheduleExecutionData:
-    """The schedule's tick of so many minutes from now."""
-    repository = definitions.get_repository_def()
-    at = datetime.now(UTC) + timedelta(minutes=minutes, seconds=1)
-    context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
-    return repository.get_schedule_def("stripe_due").evaluate_tick(context)
-
-
 # --- requests
 
 
-def test_a_request_that_was_lost_is_made_again_under_another_key(instance: dg.DagsterInstance) -> None:
-    """Dagster never runs a key twice; a key that stayed the same would strand the integration."""
-    reconcile(instance, "stripe")
-    keys = [due(instance, minutes=later).run_requests[0].run_key for later in (1, 2, 16)]
-    assert keys[0] == keys[1] != keys[2]
+def test_sessions_are_asked_for_once_and_again_if_they_are_lost(instance: dg.DagsterInstance, store: Store) -> None:
+    """One key once launched nine runs, one a minute: a schedule's holds only per tick."""
+    _synced(store)
+    requests, _ = due(instance, minutes=61)
+    assert len(requests) == 1
+    job = definitions.resolve_job_def("stripe_sync_session")
+    run = instance.create_run_for_job(job, tags=dict(requests[0].tags))
+    assert due(instance, minutes=62) == ([], "A session is about to begin.")
+    sessions.begin(store, run.run_id, name_of("stripe"))
+    assert due(instance, minutes=63) == ([], "1 at work.")
+    pass_time(store, timedelta(minutes=1))  # it was killed
+    assert len(due(instance, minutes=64)[0]) == 1
 
 
 def test_nothing_is_due_while_it_runs_nor_before_its_frequency_has_passed(
@@ -49,14 +51,11 @@ def test_nothing_is_due_while_it_runs_nor_before_its_frequency_has_passed(
 ) -> None:
     reconcile(instance, "stripe")
     start_sync(store, "one", get_integration(store, "acme"), DataSyncMode.INCREMENTAL, ["customers"])
-    assert due(instance).skip_message == "Nothing is due."
+    assert due(instance) == ([], "Nothing is due.")
+    assert long_syncs(instance) == []
     finish_sync(store, "one", "succeeded")
-    assert due(instance, minutes=59).skip_message == "Nothing is due."
-    assert len(due(instance, minutes=61).run_requests) == 1
-
-
-def test_an_integration_that_is_no_partition_yet_waits_for_it(instance: dg.DagsterInstance) -> None:
-    assert due(instance).skip_message == "Due, but not a partition yet: acme."
+    assert due(instance, minutes=59) == ([], "Nothing is due.")
+    assert len(due(instance, minutes=61)[0]) == 1
 
 
 def test_one_secret_that_cannot_be_opened_keeps_nobody_else_waiting(instance: dg.DagsterInstance, store: Store) -> None:
@@ -65,18 +64,12 @@ def test_one_secret_that_cannot_be_opened_keeps_nobody_else_waiting(instance: dg
         lost = {"credentials_sealed": "sealed under a key that is lost"}
         connection.execute(sa.update(integrations).where(integrations.c.integration_id == "unreadable").values(lost))
     reconcile(instance, "stripe")
-    requested = {each.partition_key for each in due(instance).run_requests}
-    assert requested == {"acme", "unreadable"}  # whose run then says what is wrong
-
-
-def test_a_month_is_limited_in_the_queue_like_its_integration() -> None:
-    assert tags_of("acme|2024-01-01") == tags_of("acme")
+    assert {each.partition_key for each in long_syncs(instance)} == {"acme", "unreadable"}  # its run says what is wrong
 
 
 @pytest.mark.parametrize(("first", "next_"), [("2024-01-01", "2024-02-01"), ("2024-12-01", "2025-01-01")])
 def test_a_month_ends_where_the_next_begins(first: str, next_: str) -> None:
-    integration_id, window = split_month(f"acme|{first}")
-    assert integration_id == "acme"
+    window = window_of(first)
     assert window.start == datetime.fromisoformat(first).replace(tzinfo=UTC)
     assert window.end == datetime.fromisoformat(next_).replace(tzinfo=UTC)
 
@@ -102,6 +95,11 @@ def test_runs_that_live_or_begin_are_left_alone(instance: dg.DagsterInstance, st
     dead_runs(dg.build_sensor_context(instance=instance))
 
     assert _status(instance, lives) == _status(instance, begins) == dg.DagsterRunStatus.STARTED
+
+
+def _synced(store: Store) -> None:
+    start_sync(store, "one", get_integration(store, "acme"), DataSyncMode.INCREMENTAL, ["customers"])
+    finish_sync(store, "one", "succeeded")
 
 
 def _started(instance: dg.DagsterInstance) -> dg.DagsterRun:

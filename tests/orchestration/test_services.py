@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,10 +30,9 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.api_keys import Role, create_key
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -46,14 +41,13 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
+from tests.orchestration.installation import PATIENCE_SECONDS, Installation
 from tests.sources.mariadb import running_mariadb
 from tests.sources.mongodb import running_mongodb
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 from tests.webhook_gateway.intake.conftest import stripe_event, stripe_headers
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 180
 EVENTS_MEANWHILE = 300
 SIGNING_SECRET = "whsec_canary_of_the_endpoint"
 CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET, PASSWORD)
@@ -70,50 +64,6 @@ SELECTOR = {
 }  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("services")]
-
-
-@dataclass
-class Installation:
-    store: Store
-    services: Services
-    sandbox: Sandbox
-
-    @property
-    def workspace(self) -> str:
-        """The file that names the running code server: its definitions need not be loaded once more."""
-        return str(Path(dagster_environment(self.store)["DAGSTER_HOME"]) / "workspace.yaml")
-
-    def dagster(self, *arguments: str) -> str:
-        """Run the plain command as `eval "$(churnguard env)"` prepares it."""
-        ended = subprocess.run(
-            [str(Path(sys.executable).with_name("dagster")), *arguments],
-            env=dagster_environment(self.store), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
-            check=True,
-        )  # fmt: skip
-        return ended.stdout + ended.stderr
-
-    def runs(self, tag: str, value: str) -> list[str]:
-        """Statuses of the runs with a tag."""
-        database = self.store.dagster_database_url.replace("postgresql+psycopg2://", "postgresql://")
-        with psycopg.connect(database) as connection:
-            found = connection.execute(
-                "SELECT status FROM runs JOIN run_tags USING (run_id) WHERE key = %s AND value = %s", [tag, value]
-            )
-            return [status for (status,) in found]
-
-    def kill(self, *programs: str) -> None:
-        """The services whose command lines have one of these words, with SIGKILL."""
-        found = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
-        chosen = [each for each in found if set(programs) & set(each.cmdline())]
-        assert len(chosen) == len(programs)
-        for process in chosen:
-            process.kill()
-
-    def backfilled(self, output: str, runs: int) -> None:
-        """Wait until every run of the backfill that the output names has succeeded."""
-        backfill = re.search(r"backfill job `(\w+)`", output)
-        assert backfill, output
-        wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +169,7 @@ def test_the_parts_of_an_installation_are_seen_to_be_well(installation: Installa
     health = httpx.get(f"{base}/api/dashboard/health", headers=bearer(key), timeout=30).json()
     assert [part["component"] for part in health["components"] if not part["ok"]] == [], health
     scraped = httpx.get(f"{base}/metrics", headers=bearer(key), timeout=30)
-    assert 'churnguard_breaker_open{integration="acme",organization="acme",provider="stripe"} 0.0' in scraped.text
+    assert 'churnguard_integrations{provider="stripe",status="healthy"} 2.0' in scraped.text
     assert httpx.get(f"{base}/metrics").status_code == 401
 
 
@@ -373,7 +323,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
     first, last = (f"{_months_before(now, count):%Y-%m-01}" for count in (3, 2))
     output = installation.dagster(
         "job", "backfill", "-w", installation.workspace, "-j", "stripe_history",
-        "--from", f"acme|{first}", "--to", f"acme|{last}", "--noprompt",
+        "--from", first, "--to", last, "--tags", '{"churnguard/integration": "acme"}', "--noprompt",
     )  # fmt: skip
     installation.backfilled(output, runs=2)
     assert Warehouse(store).count("stripe", "charges", "acme", "acme") == everything

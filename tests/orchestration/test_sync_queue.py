@@ -25,7 +25,8 @@ from churnguard_pipelines.orchestration.processes.sync_queue import (
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.due import due_integrations
-from churnguard_pipelines.store.ingest.ledger import DEAD_AFTER_SECONDS, get_sync, latest_sync
+from churnguard_pipelines.store.ingest.ledger import get_sync, latest_sync
+from churnguard_pipelines.store.ingest.sync_states import DEAD_AFTER_SECONDS
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.waiting import wait_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,7 +18,7 @@ from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.orchestration.launch import run_mrr, run_sync
 from churnguard_pipelines.orchestration.mrr import KEY as MRR
-from churnguard_pipelines.orchestration.partitions import partition_keeper
+from churnguard_pipelines.orchestration.partitions import partition_keeper, tags_of
 from churnguard_pipelines.orchestration.retention import KEEP_DAYS
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import remove_integration, set_status
@@ -27,6 +27,7 @@ from churnguard_pipelines.store.ingest.ledger import SyncReport, get_sync, lates
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.orchestration.conftest import Register
+from tests.orchestration.runs import due, long_syncs, pass_time
 
 OBJECTS = [item.name for item in Stripe.objects]
 
@@ -58,17 +59,6 @@ def failure(instance: dg.DagsterInstance, run_id: str) -> str:
     data = entry.get_dagster_event().step_failure_data
     assert data.user_failure_data is not None, "not a Failure with a message of its own"
     return data.user_failure_data.description or ""
-
-
-def due(instance: dg.DagsterInstance) -> tuple[list[dg.RunRequest], str | None]:
-    """A tick of the schedule: the runs it asks for, or why it asks for none."""
-    schedule = definitions.get_repository_def().get_schedule_def("stripe_due")
-    now = datetime.now(UTC) + timedelta(seconds=1)  # not before what was registered just now
-    context = dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=now, repository_def=definitions.get_repository_def()
-    )
-    tick = schedule.evaluate_tick(context)
-    return list(tick.run_requests or []), tick.skip_message
 
 
 def test_a_sync_materializes_every_object_and_says_what_it_did(
@@ -136,18 +126,26 @@ def test_the_integrations_own_mode_and_objects_hold_where_a_run_names_none(
     assert set(report.objects) == {"coupons"} == set(materialized(instance, report.sync_id))
 
 
-def test_a_due_integration_is_asked_for_once_with_its_tags(
+def test_a_first_sync_is_asked_for_once_as_a_run_of_its_own(
     store: Store, instance: dg.DagsterInstance, register: Register
 ) -> None:
     register()
+    assert long_syncs(instance) == [], "it is no partition yet"
     partition_keeper(dg.build_sensor_context(instance))
-    (first,), _ = due(instance)
-    (again,), _ = due(instance)
+    (first,), (again,) = long_syncs(instance), long_syncs(instance)
 
-    assert first.partition_key == "acme"
+    assert (first.job_name, first.partition_key) == ("stripe_sync", "acme")
     assert first.run_key == again.run_key, "until it has begun, a sync is asked for under the same key"
     assert first.tags["churnguard/integration"] == first.tags["churnguard/organization"] == "acme"
     assert first.tags["churnguard/trigger"] == "schedule"
+    assert due(instance) == ([], "Due, each in a run of its own: acme.")
+
+    asked = instance.create_run_for_job(definitions.resolve_job_def("stripe_sync"), tags=dict(first.tags))
+    pass_time(store, timedelta(hours=1))
+    assert long_syncs(instance) == [], "it waits in the queue"
+    instance.report_run_failed(asked, "its process could not be started.")
+    (later,) = long_syncs(instance)
+    assert later.run_key != first.run_key, "Dagster runs no key twice; the same one would strand the integration"
 
 
 def test_after_a_sync_nothing_is_due_until_its_frequency_has_passed(
@@ -155,13 +153,51 @@ def test_after_a_sync_nothing_is_due_until_its_frequency_has_passed(
 ) -> None:
     register(objects=["coupons"])
     sync(store)
-    assert due(instance) == ([], "Nothing is due.")
+    partition_keeper(dg.build_sensor_context(instance))
+    assert due(instance) == due(instance, minutes=59) == ([], "Nothing is due.")
+    (session,), _ = due(instance, minutes=61)
+    assert session.partition_key is None
+    assert session.tags["churnguard/longest_due"] == "acme"
+    pass_time(store, timedelta(hours=1))
+    assert long_syncs(instance) == []
 
 
 def test_a_paused_integration_is_not_due(store: Store, instance: dg.DagsterInstance, register: Register) -> None:
     register()
+    partition_keeper(dg.build_sensor_context(instance))
     set_status(store, "acme", IntegrationStatus.PAUSED, actor="test")
     assert due(instance) == ([], "Nothing is due.")
+    assert long_syncs(instance) == []
+
+
+def test_a_session_syncs_what_is_due_and_tells_of_rows_once_an_hour_and_of_changes_of_state(
+    store: Store, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory, register: Register
+) -> None:
+    register(objects=["customers", "coupons"])
+    sync(store)
+
+    def session() -> dict[str, Mapping[str, Any]]:
+        """What the next one shows of ``acme``, which is due."""
+        pass_time(store, timedelta(hours=1))
+        result = definitions.resolve_job_def("stripe_sync_session").execute_in_process(instance=instance)
+        assert result.success
+        page = latest_sync(store, "acme")
+        assert page is not None
+        assert page.trigger == "schedule"
+        return materialized(instance, result.run_id)
+
+    assert session() == {}, "nothing is new"
+    with store.organization("acme") as connection:
+        connection.exec_driver_sql("DELETE FROM raw.stripe_coupons; DELETE FROM ingest.checkpoints")
+    brought = session()
+    assert brought["coupons"]["rows_written"] > 0
+    assert session() == {}
+    with store.operator() as connection:  # as a sync that failed, or a webhook, leaves it
+        connection.exec_driver_sql(
+            "UPDATE ingest.materializations SET status = 'failed', written = 7 WHERE object = 'customers'"
+        )
+    assert session()["customers"]["rows_written"] == 7
+    assert session() == {}
 
 
 def test_an_open_circuit_is_the_reason_why_nothing_is_due(
@@ -173,6 +209,7 @@ def test_an_open_circuit_is_the_reason_why_nothing_is_due(
     requests, reason = due(instance)
 
     assert requests == []
+    assert long_syncs(instance) == []
     assert reason is not None
     assert "acme" in reason
     assert "Stripe does not answer" in reason
@@ -234,7 +271,7 @@ def test_a_month_is_read_again_without_moving_the_checkpoint(
 
     result = (
         definitions.resolve_job_def("stripe_history")
-        .execute_in_process(instance=instance, partition_key=f"acme|{month:%Y-%m-01}")
+        .execute_in_process(instance=instance, partition_key=f"{month:%Y-%m-01}", tags=tags_of("acme"))
     )  # fmt: skip
 
     assert result.success
@@ -242,6 +279,22 @@ def test_a_month_is_read_again_without_moving_the_checkpoint(
     assert checkpoints(store) == before
     assert materialized(instance, result.run_id)["charges"]["rows_read"] == lost
     assert get_sync(store, result.run_id).trigger == "history"
+
+
+def test_a_history_names_its_integration_in_configuration_or_by_a_tag(
+    store: Store, instance: dg.DagsterInstance, register: Register
+) -> None:
+    """And has no key for each integration and month, of which there would be millions."""
+    register(objects=["coupons"])
+    job = definitions.resolve_job_def("stripe_history")
+    assert isinstance(job.partitions_def, dg.MonthlyPartitionsDefinition)
+    configured = {"ops": {"stripe_month": {"config": {"integration": "acme", "objects": ["coupons"]}}}}
+    assert job.execute_in_process(instance=instance, partition_key="2026-01-01", run_config=configured).success
+    page = latest_sync(store, "acme")
+    assert page is not None
+    assert (page.trigger, set(page.objects)) == ("history", {"coupons"})
+    nobody_s = job.execute_in_process(instance=instance, partition_key="2026-01-01", raise_on_error=False)
+    assert "no integration is named" in failure(instance, nobody_s.run_id)
 
 
 def checkpoints(store: Store) -> list[tuple[Any, ...]]:

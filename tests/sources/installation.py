@@ -27,13 +27,14 @@ KILLS = 60 if SOAK else 3
 VICTIMS = ("session", "source", "warehouse")
 OPEN = """
 import logging, sys
-from churnguard_pipelines.syncing.change_session import ChangeSession
 from churnguard_pipelines.syncing.sync import sync_integration
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.changes import ChangeLogs
+from churnguard_pipelines.syncing.session import Session
 store = Store.open(load_settings(), migrate=False)
 """
-SESSION = OPEN + "ChangeSession(store, sys.argv[1], linger=600).run()"
+SESSION = OPEN + "Session(store, sys.argv[1], ChangeLogs(store), linger=600).run()"
 SYNC = OPEN + "sync_integration(store, 'acme-db', sync_id=sys.argv[1])"
 
 

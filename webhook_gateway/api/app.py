@@ -5,7 +5,7 @@ from fastapi import Depends, FastAPI
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.monitoring.monitor import Monitor
 from webhook_gateway.api import dashboard, ingestion, integrations, streaming, system, webhooks
-from webhook_gateway.api.crowding import Crowding
+from webhook_gateway.api.concurrency import ConcurrencyLimit
 from webhook_gateway.api.docs_page import add_docs
 from webhook_gateway.api.problems import DESCRIBED, handle_errors
 from webhook_gateway.api.rate import KeyRate
@@ -13,7 +13,7 @@ from webhook_gateway.api.rate import KeyRate
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
     settings = engine.store.settings
-    limits = [Depends(Crowding()), *([Depends(KeyRate())] if settings.api_rate_limiting_enabled else [])]
+    limits = [Depends(ConcurrencyLimit()), *([Depends(KeyRate())] if settings.api_rate_limiting_enabled else [])]
     app = FastAPI(
         title="ChurnGuard Pipelines", docs_url=None, redoc_url=None, responses=DESCRIBED, dependencies=limits
     )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from churnguard_pipelines.monitoring.health import Severity
+from churnguard_pipelines.monitoring.health import HealthStatus, Severity
 from churnguard_pipelines.monitoring.monitor import Monitor, Picture
 from webhook_gateway.api.access import sees
 from webhook_gateway.dashboard.principal import SCOPE, Principal
@@ -43,7 +44,7 @@ class _Seen(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield from self._of_integrations()
-        yield from self._of_organizations()
+        yield from self._of_the_last_day()
         if self._principal.is_operator:
             resources = self._picture.resources
             yield GaugeMetricFamily("churnguard_database_bytes", "Size of the database.", resources.bytes)
@@ -52,41 +53,68 @@ class _Seen(Collector):
             )
 
     def _of_integrations(self) -> Iterator[GaugeMetricFamily]:
-        score = _family("health_score", "Health from 0 to 100; none while nothing is known.", _LABELS)
-        good = _family("last_success_timestamp_seconds", "When the latest sync that brought something began.", _LABELS)
-        rejected = _family("rejected_records_waiting", "Records that did not fit, up to 1000.", _LABELS)
-        events = _family("webhook_events_waiting", "Events that are not worked off yet, up to 1000.", _LABELS)
+        """A series of its own has who is not well; all together are counted, whatever their number."""
+        score = _family("health_score", "Health from 0 to 100 of who is not well.", _LABELS)
+        good = _family("last_success_timestamp_seconds", "When its latest sync that brought something began.", _LABELS)
+        rejected = _family("rejected_records_waiting", "Its records that did not fit, up to 1000.", _LABELS)
+        events = _family("webhook_events_waiting", "Its events that are not worked off yet, up to 1000.", _LABELS)
         breaker = _family("breaker_open", "1 while the integration is not called.", _LABELS)
         alerts = _family("alerts", "What needs somebody now.", (*_LABELS, "kind", "severity"))
+        counted: Counter[tuple[str, str]] = Counter()
+        sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for health in self._picture.integrations:
             vitals = health.vitals
             if not sees(self._principal, vitals.organization_id):
+                continue
+            counted[vitals.provider, health.status.value] += 1
+            waiting = vitals.rejected.count if vitals.rejected else 0, vitals.webhooks.count if vitals.webhooks else 0
+            sums["rejected_records"][vitals.provider] += waiting[0]
+            sums["webhook_events"][vitals.provider] += waiting[1]
+            sums["overdue"][vitals.provider] += any(sign.kind == "schedule" for sign in health.alerts)
+            if health.status is HealthStatus.HEALTHY and not health.alerts:
                 continue
             labels = (vitals.organization_id, vitals.integration_id, vitals.provider)
             if health.score is not None:
                 score.add_metric(labels, health.score)
             if vitals.good_at is not None:
                 good.add_metric(labels, vitals.good_at.timestamp())
-            rejected.add_metric(labels, vitals.rejected.count if vitals.rejected else 0)
-            events.add_metric(labels, vitals.webhooks.count if vitals.webhooks else 0)
+            rejected.add_metric(labels, waiting[0])
+            events.add_metric(labels, waiting[1])
             breaker.add_metric(labels, vitals.breaker.state != "closed")
             for sign in health.alerts:
                 alerts.add_metric((*labels, sign.kind, (sign.severity or Severity.WARNING).value), 1)
         yield from (score, good, rejected, events, breaker, alerts)
+        yield from self._sums(counted, sums)
 
-    def _of_organizations(self) -> Iterator[GaugeMetricFamily]:
-        records = _family("records_last_24_hours", "Records of syncs.", ("organization", "outcome"))
-        syncs = _family("syncs_last_24_hours", "Syncs that ended.", ("organization", "outcome"))
-        taken = _family("webhook_events_last_24_hours", "Webhook events.", ("organization", "outcome"))
-        for day in self._picture.last_day:
-            if sees(self._principal, day.organization_id):
-                for family, numbers in (
-                    (records, {"read": day.read, "written": day.written, "rejected": day.rejected}),
-                    (syncs, {"succeeded": day.succeeded, "failed": day.failed}),
-                    (taken, {"accepted": day.events, "rejected": day.events_rejected}),
-                ):
-                    for outcome, number in numbers.items():
-                        family.add_metric((day.organization_id, outcome), number)
+    def _sums(
+        self, counted: Mapping[tuple[str, str], int], sums: Mapping[str, Mapping[str, int]]
+    ) -> Iterator[GaugeMetricFamily]:
+        integrations = _family("integrations", "Integrations by their health.", ("provider", "status"))
+        for labels, number in counted.items():
+            integrations.add_metric(labels, number)
+        yield integrations
+        for name, documentation in (
+            ("rejected_records", "Records of all integrations that did not fit, up to 1000 of each."),
+            ("webhook_events", "Events of all integrations that wait, up to 1000 of each."),
+            ("overdue", "Integrations whose sync is due and has not begun."),
+        ):
+            family = _family(f"{name}_of_provider", documentation, ("provider",))
+            for provider, number in sums[name].items():
+                family.add_metric((provider,), number)
+            yield family
+
+    def _of_the_last_day(self) -> Iterator[GaugeMetricFamily]:
+        records = _family("records_last_24_hours", "Records of syncs.", ("outcome",))
+        syncs = _family("syncs_last_24_hours", "Syncs that ended.", ("outcome",))
+        taken = _family("webhook_events_last_24_hours", "Webhook events.", ("outcome",))
+        days = [day for day in self._picture.last_day if sees(self._principal, day.organization_id)]
+        for family, columns in (
+            (records, {"read": "read", "written": "written", "rejected": "rejected"}),
+            (syncs, {"succeeded": "succeeded", "failed": "failed"}),
+            (taken, {"accepted": "events", "rejected": "events_rejected"}),
+        ):
+            for outcome, column in columns.items():
+                family.add_metric((outcome,), sum(getattr(day, column) for day in days))
         yield from (records, syncs, taken)
 
 

@@ -113,5 +113,5 @@ def digest(*parts: str | bytes) -> str:
 
 def digest_of(item: dict[str, Any], *, without: str = "") -> str:
     """The id of an event that has none: what it says, whatever the order of its fields."""
-    said = {name: value for name, value in item.items() if name != without}
-    return digest(exact_json.dumps(said, sort_keys=True))
+    fields = {name: value for name, value in item.items() if name != without}
+    return digest(exact_json.dumps(fields, sort_keys=True))

@@ -67,9 +67,9 @@ def _event(about: dict[str, str], notification: Element) -> Event:
     record, identifier = notification.first("sObject"), notification.first("Id").text
     if not identifier or not record.type:
         raise MalformedBody("a notification has no Id, or no sObject with a type.")
-    said = {**about, "Id": identifier, "sObject": {"type": record.type, **_values(record)}}
+    payload = {**about, "Id": identifier, "sObject": {"type": record.type, **_values(record)}}
     return Event(
-        storable(identifier), storable(record.type), entity(record.type, record.first("Id").text), as_json(said)
+        storable(identifier), storable(record.type), entity(record.type, record.first("Id").text), as_json(payload)
     )
 
 

@@ -50,8 +50,8 @@ class MongoDB(DatabaseConnector):
     def identity(self) -> str:
         """The replica set and the database. Its own number is an administrator's to see, so another set of the same
         name is not told apart; its change log does not know our position, though."""
-        said = self._source.hello()
-        server = said.get("setName") or said.get("msg") or self._source.address
+        hello = self._source.hello()
+        server = hello.get("setName") or hello.get("msg") or self._source.address
         return f"{server}/{self._source.name}"
 
     def check(self) -> ConnectionReport:
@@ -76,10 +76,10 @@ class MongoDB(DatabaseConnector):
 
         return find_tables(self._source, find_collections(self._source).readable)
 
-    def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
-        from churnguard_pipelines.connectors.mongodb.catalog import settled
+    def reconciled(self, found: SourceTable, known: SourceTable) -> SourceTable:
+        from churnguard_pipelines.connectors.mongodb.catalog import reconciled
 
-        return settled(found, known)
+        return reconciled(found, known)
 
     def snapshot(self, tables: Sequence[SourceTable], *, followed: bool) -> AbstractContextManager[Snapshot]:
         from churnguard_pipelines.connectors.mongodb.snapshot import opened_snapshot

@@ -25,7 +25,7 @@ from churnguard_pipelines.connectors.mongodb.documents import (
     is_uuid,
 )
 from churnguard_pipelines.connectors.sdk.allowance import ANSWER_SECONDS, Exhausted
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
@@ -112,13 +112,13 @@ def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:
 def _found(source: Source, name: str) -> SourceTable:
     unread = _table(source, name, [], 0)
     try:
-        with told_of(unread, source.integration.integration_id), source.translated():
+        with table_errors(unread, source.integration.integration_id), source.translated():
             first = _fields_at(source, name, 1)
             if first.documents < SAMPLED:  # that was all of it
                 return _table(source, name, [first], first.documents)
             rows = source.collection(name).estimated_document_count()
             return _table(source, name, [first, _fields_at(source, name, -1)], rows)
-    except OWN as error:
+    except TABLE_ERRORS as error:
         return replace(unread, problem=error.explanation)
 
 
@@ -131,7 +131,7 @@ def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int) -> Sou
     return SourceTable(name, tuple(columns), (KEY,), rows=rows)
 
 
-def settled(found: SourceTable, known: SourceTable) -> SourceTable:
+def reconciled(found: SourceTable, known: SourceTable) -> SourceTable:
     """With the columns that were known, be they in this sample or not. Their types stay, but that an integer becomes a
     numeric where there are other numbers: what does not fit its column is in the whole document all the same."""
     fields = {column.name: column for column in known.columns if not _is_own(column)}

@@ -24,7 +24,7 @@ from churnguard_pipelines.connectors.mongodb.documents import KEY, Rows, key_tex
 from churnguard_pipelines.connectors.mongodb.reading import AT_ONCE, by_keys, documents, rows_of, size_of
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN, told_of, unreadable
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors, unreadable
 from churnguard_pipelines.errors import ProviderMisbehaved, SourceChanged
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable, Values
 from churnguard_pipelines.records import Position
@@ -201,9 +201,9 @@ class MongoDBChanges(ChangeLog):
         """Or why they cannot be read."""
         table = self._tables[name]
         try:
-            with told_of(table, self._source.integration.integration_id):
+            with table_errors(table, self._source.integration.integration_id):
                 return by_keys(self._source, table, keys)
-        except OWN as error:
+        except TABLE_ERRORS as error:
             return error.explanation
 
     @staticmethod
@@ -243,11 +243,11 @@ class MongoDBChanges(ChangeLog):
     def _everything(self, name: str, version: int) -> Iterator[list[Change]]:
         rows = self._rows[name]
         try:
-            with told_of(self._tables[name], self._source.integration.integration_id), self._source.translated():
+            with table_errors(self._tables[name], self._source.integration.integration_id), self._source.translated():
                 found = documents(self._source, name)
                 while some := list(islice(found, _COPIED_AT_ONCE)):
                     yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]
-        except OWN as error:
+        except TABLE_ERRORS as error:
             yield [Change(name, "stopped", version, reason=error.explanation)]
 
 

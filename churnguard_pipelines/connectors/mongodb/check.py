@@ -11,7 +11,7 @@ from churnguard_pipelines.connectors.mongodb.catalog import find_collections
 from churnguard_pipelines.connectors.mongodb.changes import opened_stream
 from churnguard_pipelines.connectors.mongodb.connection import Source
 from churnguard_pipelines.connectors.sdk import ObjectAccess
-from churnguard_pipelines.connectors.sdk.own_trouble import OWN
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS
 from churnguard_pipelines.errors import PermissionMissing, ProviderUnavailable, RequestRefused, SourceChanged
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.records import Position
@@ -93,7 +93,7 @@ def _collection(source: Source, name: str) -> ObjectAccess:
             source.collection(name).find_one({}, {"_id": 1})
     except PermissionMissing:
         return ObjectAccess(name, False, "it may not be read", source.grant)
-    except OWN as error:
+    except TABLE_ERRORS as error:
         return ObjectAccess(name, False, error.message, error.remedy)
     return ObjectAccess(name, True)
 

@@ -35,7 +35,7 @@ from churnguard_pipelines.connectors.sdk.database_credentials import (
     tls_context,
 )
 from churnguard_pipelines.engine.addresses import guard_of
-from churnguard_pipelines.engine.hearsay import quoted
+from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -134,8 +134,8 @@ class Source:
 
     def follows(self) -> bool:
         """Whether the server keeps a change log at all: it is in a replica set, or leads to sharded ones."""
-        said = self.hello()
-        return "setName" in said or said.get("msg") == "isdbgrid"
+        hello = self.hello()
+        return "setName" in hello or hello.get("msg") == "isdbgrid"
 
     def cluster(self) -> str | None:
         """The replica set's or sharded cluster's own number; None if the user may not see it."""
@@ -154,8 +154,8 @@ class Source:
 
     def now(self) -> Timestamp:
         """The server's logical time. A server that keeps no change log has none: its clock then."""
-        said = self.hello()
-        return said["operationTime"] if "operationTime" in said else Timestamp(said["localTime"], 0)
+        hello = self.hello()
+        return hello["operationTime"] if "operationTime" in hello else Timestamp(hello["localTime"], 0)
 
     def close(self) -> None:
         if "client" in self.__dict__:
@@ -181,42 +181,42 @@ def as_ours(integration: IntegrationConfiguration, error: Exception, grant: str)
     """``grant``: what lets the user read."""
     name = integration.integration_id
     code = error.code if isinstance(error, OperationFailure) else None
-    said = quoted(integration, _said(error))
+    quote = quoted(integration, _said(error))
     if code in _REFUSED:
         return AuthenticationFailed(
-            f"MongoDB refuses the credentials{said}.",
+            f"MongoDB refuses the credentials{quote}.",
             integration_id=name,
             remedy="Correct username and password; if the user is not of the database `admin`, set "
             "credentials.custom_fields.auth_database.",
         )
     if code in _FORBIDDEN:
         return PermissionMissing(
-            f"MongoDB refuses permission{said}.",
+            f"MongoDB refuses permission{quote}.",
             integration_id=name,
             remedy=grant,
         )
     if code in _LOST:
         return SourceChanged(
-            f"MongoDB does not keep the changes since our position any more{said}.",
+            f"MongoDB does not keep the changes since our position any more{quote}.",
             integration_id=name,
             remedy=f"`churnguard integrations reset {name}`, and the next sync reads all anew. That the server keeps "
             "them longer: `db.adminCommand({replSetResizeOplog: 1, minRetentionHours: 72})`.",
         )
     if isinstance(error, ConfigurationError):
         return InvalidConfiguration(
-            f"MongoDB cannot be connected to{said}.", integration_id=name, remedy="Correct the credentials' fields."
+            f"MongoDB cannot be connected to{quote}.", integration_id=name, remedy="Correct the credentials' fields."
         )
     if isinstance(error, BSONError):
         return ProviderMisbehaved(
-            f"MongoDB sends what cannot be understood{said}.", integration_id=name, remedy="The next sync asks again."
+            f"MongoDB sends what cannot be understood{quote}.", integration_id=name, remedy="The next sync asks again."
         )
     if isinstance(error, ServerSelectionTimeoutError):
-        return ProviderUnavailable(f"MongoDB cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
+        return ProviderUnavailable(f"MongoDB cannot be reached{quote}.", integration_id=name, remedy=WRONG_HOST)
     if isinstance(error, OperationFailure) and code not in _OF_ALL:
         return RequestRefused(
-            f"MongoDB does not answer what it is asked{said}.", integration_id=name, remedy="The next sync asks again."
+            f"MongoDB does not answer what it is asked{quote}.", integration_id=name, remedy="The next sync asks again."
         )
-    return ProviderUnavailable(f"MongoDB cannot be used{said}.", integration_id=name, remedy=STAYS)
+    return ProviderUnavailable(f"MongoDB cannot be used{quote}.", integration_id=name, remedy=STAYS)
 
 
 def _said(error: Exception) -> str:

@@ -59,13 +59,13 @@ class _Connection(pool.Connection):
         self._most = min(told, MOST_MESSAGE_BYTES)
 
     def command(self, *asked: Any, **options: Any) -> dict[str, Any]:
-        said: dict[str, Any] = super().command(*asked, **options)
-        members = sum(len(said.get(kind) or ()) for kind in ("hosts", "passives", "arbiters"))
+        answer: dict[str, Any] = super().command(*asked, **options)
+        members = sum(len(answer.get(kind) or ()) for kind in ("hosts", "passives", "arbiters"))
         if members > MOST_MEMBERS:
             raise ProtocolError(f"the server names {members} members of its set")
-        _check_iterations(said.get("payload"))
-        _check_iterations((said.get("speculativeAuthenticate") or {}).get("payload"))
-        return said
+        _check_iterations(answer.get("payload"))
+        _check_iterations((answer.get("speculativeAuthenticate") or {}).get("payload"))
+        return answer
 
 
 def _check_iterations(payload: object) -> None:

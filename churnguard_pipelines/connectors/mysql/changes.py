@@ -13,7 +13,7 @@ from churnguard_pipelines.connectors.mysql.connection import connect, server_of_
 from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
 from churnguard_pipelines.connectors.mysql.events import Event, TableMap
 from churnguard_pipelines.connectors.mysql.followed import Followed, Outdated, Unfollowable, layout
-from churnguard_pipelines.connectors.mysql.position import Place, variables
+from churnguard_pipelines.connectors.mysql.position import BinlogPosition, variables
 from churnguard_pipelines.connectors.mysql.start import lost, reading
 from churnguard_pipelines.connectors.mysql.stream import BinlogStream
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
@@ -42,7 +42,7 @@ class MySQLChanges(ChangeLog):
         self._integration = integration
         self._tables = {table.object: table for table in tables}
         self._database = server_of_mysql(integration).database
-        self._at = Place(position["file"], position["position"])
+        self._at = BinlogPosition(position["file"], position["position"])
         self._created: int | None = position.get("created")
         self._moment: int = position.get("moment", 0)
         self._file = self._at.file
@@ -134,13 +134,13 @@ class MySQLChanges(ChangeLog):
             raise self._unreadable()
 
     def _begin(self, event: Event) -> None:
-        self._version = Place(self._file, event.end).version
+        self._version = BinlogPosition(self._file, event.end).version
         self._in_transaction = True
         self._touched = set()
 
     def _commit(self, event: Event) -> None:
         self._in_transaction = False
-        self._at = Place(self._file, event.end)
+        self._at = BinlogPosition(self._file, event.end)
         self._moment = event.moment
         self._committed_at = datetime.fromtimestamp(event.moment, UTC)
 
@@ -148,7 +148,7 @@ class MySQLChanges(ChangeLog):
         """The server tells a file's name before each, and the next one's at the end of each."""
         file, position = events.rotation(event.body)
         if file != self._file:
-            self._file, self._at = file, Place(file, position)
+            self._file, self._at = file, BinlogPosition(file, position)
 
     def _open(self, event: Event) -> None:
         """Of a new file, or of the one that we go on in. A server that was restarted gives tables new numbers."""

@@ -21,7 +21,7 @@ from churnguard_pipelines.connectors.sdk.allowance import (
 )
 from churnguard_pipelines.connectors.sdk.database_credentials import Server, refused, server_of, tls_context
 from churnguard_pipelines.engine.addresses import guard_of
-from churnguard_pipelines.engine.hearsay import quoted as said_by
+from churnguard_pipelines.engine.server_messages import quoted as quoted_words
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -66,7 +66,7 @@ def connect(integration: IntegrationConfiguration, *, database: bool = True) -> 
             for statement in _SETTINGS:
                 execute(connection, statement)
         except BaseException:
-            hang_up(connection)
+            close_quietly(connection)
             raise
     return connection
 
@@ -82,7 +82,7 @@ def quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
-def hang_up(connection: Connection) -> None:
+def close_quietly(connection: Connection) -> None:
     """Without waiting for what the server still wants to send."""
     forget_rows(connection)
     with suppress(Exception):
@@ -111,22 +111,22 @@ def as_ours(integration: IntegrationConfiguration, error: Exception, *, connecti
     name = integration.integration_id
     code = error.args[0] if error.args and isinstance(error.args[0], int) else None
     text = str(error.args[1] if len(error.args) > 1 else error).strip().rstrip(".") or type(error).__name__
-    said = said_by(integration, text)
+    quote = quoted_words(integration, text)
     if code in _REFUSED:
         return AuthenticationFailed(
-            f"MySQL refuses the credentials{said}.",
+            f"MySQL refuses the credentials{quote}.",
             integration_id=name,
             remedy="Correct username and password; the user must be allowed from this machine, and see the database.",
         )
     if code == _UNKNOWN_DATABASE:
         return InvalidConfiguration(
-            f"MySQL has no such database{said}.",
+            f"MySQL has no such database{quote}.",
             integration_id=name,
             remedy="Correct credentials.custom_fields.database.",
         )
     if code in _FORBIDDEN:
         return PermissionMissing(
-            f"MySQL refuses permission{said}.",
+            f"MySQL refuses permission{quote}.",
             integration_id=name,
             remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
@@ -136,11 +136,11 @@ def as_ours(integration: IntegrationConfiguration, error: Exception, *, connecti
         )
     if isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.NotSupportedError):
         return RequestRefused(
-            f"MySQL does not answer what it is asked{said}.", integration_id=name, remedy="The next sync asks again."
+            f"MySQL does not answer what it is asked{quote}.", integration_id=name, remedy="The next sync asks again."
         )
     if connecting:
-        return ProviderUnavailable(f"MySQL cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
-    return ProviderUnavailable(f"MySQL cannot be used{said}.", integration_id=name, remedy=STAYS)
+        return ProviderUnavailable(f"MySQL cannot be reached{quote}.", integration_id=name, remedy=WRONG_HOST)
+    return ProviderUnavailable(f"MySQL cannot be used{quote}.", integration_id=name, remedy=STAYS)
 
 
 def _connected(integration: IntegrationConfiguration, server: Server, *, database: bool) -> Connection:

@@ -12,7 +12,7 @@ from churnguard_pipelines.connectors.mysql.protocol import Connection
 _PARSE_ERROR = 1064
 
 
-class Place(NamedTuple):
+class BinlogPosition(NamedTuple):
     """``file``: e.g. ``binlog.000007``. Files are numbered in the order in which they are written."""
 
     file: str
@@ -23,7 +23,7 @@ class Place(NamedTuple):
         return (int(self.file.rpartition(".")[2]) << 32) | self.position
 
 
-def current_place(connection: Connection) -> Place | None:
+def current_position(connection: Connection) -> BinlogPosition | None:
     """Where the log ends now, or, in a transaction with a consistent snapshot on MariaDB, where it ended then.
 
     None without a binary log, or without the privilege to know (which MariaDB does not ask for).
@@ -31,14 +31,14 @@ def current_place(connection: Connection) -> Place | None:
     found = dict(execute(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'"))
     if found:
         file = found.get("Binlog_snapshot_file")
-        return Place(file, int(found["Binlog_snapshot_position"])) if file else None
+        return BinlogPosition(file, int(found["Binlog_snapshot_position"])) if file else None
     try:
         rows = _status(connection)
     except pymysql.OperationalError as error:
         if error.args[0] != 1227:
             raise
         return None
-    return Place(rows[0][0], int(rows[0][1])) if rows else None
+    return BinlogPosition(rows[0][0], int(rows[0][1])) if rows else None
 
 
 def variables(connection: Connection, *names: str) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from churnguard_pipelines.connectors.mysql.catalog import FoundTable, find_table
 from churnguard_pipelines.connectors.mysql.changes import MySQLChanges
 from churnguard_pipelines.connectors.mysql.check import examine, grantee, log_problems, retention
 from churnguard_pipelines.connectors.mysql.connection import (
+    close_quietly,
     connect,
     execute,
-    hang_up,
     quoted,
     server_of_mysql,
     translated,
 )
-from churnguard_pipelines.connectors.mysql.position import current_place, variables
+from churnguard_pipelines.connectors.mysql.position import current_position, variables
 from churnguard_pipelines.connectors.mysql.protocol import Connection
 from churnguard_pipelines.connectors.mysql.snapshot import opened_snapshot
 from churnguard_pipelines.connectors.mysql.start import position_at
@@ -47,7 +47,7 @@ class Source:
             connection = self._connection()
             told = variables(connection, "server_uuid", "server_id", "hostname", "port")
             name = told.get("server_uuid") or f"{told['server_id']}@{told['hostname']}:{told['port']}"
-            by_clock = "" if current_place(connection) else ", by the clock"
+            by_clock = "" if current_position(connection) else ", by the clock"
         return f"{name}/{self._database}{by_clock}"
 
     def examined(self, *, followed: bool) -> tuple[str, list[ObjectAccess]]:
@@ -85,7 +85,7 @@ class Source:
         with self._translated():
             connection = self._connection()
             problems = list(log_problems(connection))
-            place = current_place(connection)
+            place = current_position(connection)
             user = grantee(connection)
         name = self._integration.integration_id
         if problems:
@@ -146,7 +146,7 @@ class Source:
 
     def close(self) -> None:
         if self._opened is not None:
-            hang_up(self._opened)
+            close_quietly(self._opened)
 
     def _connection(self) -> Connection:
         if self._opened is None or not self._opened.open:

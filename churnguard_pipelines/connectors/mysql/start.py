@@ -10,7 +10,7 @@ import pymysql
 
 from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.connection import as_ours
-from churnguard_pipelines.connectors.mysql.position import Place
+from churnguard_pipelines.connectors.mysql.position import BinlogPosition
 from churnguard_pipelines.connectors.mysql.stream import BinlogStream
 from churnguard_pipelines.connectors.sdk.allowance import CONNECT_SECONDS, Exhausted
 from churnguard_pipelines.engine.malformed import Malformed
@@ -24,7 +24,7 @@ _REPLACED = ("same server_uuid", "same server_id", "same server id")
 
 
 @contextmanager
-def reading(integration: IntegrationConfiguration, at: Place) -> Iterator[None]:
+def reading(integration: IntegrationConfiguration, at: BinlogPosition) -> Iterator[None]:
     """What the server says about the log at this place becomes our error."""
     name = integration.integration_id
     try:
@@ -36,14 +36,14 @@ def reading(integration: IntegrationConfiguration, at: Place) -> Iterator[None]:
             remedy=f"If it lasts: `churnguard integrations reset {name}`, and the next sync reads all tables anew.",
         ) from error
     except (pymysql.Error, OSError) as error:
-        code, said = error.args[0] if error.args else None, str(error).lower()
-        if code == _FATAL and any(words in said for words in _REPLACED):
+        code, message = error.args[0] if error.args else None, str(error).lower()
+        if code == _FATAL and any(words in message for words in _REPLACED):
             raise ProviderUnavailable(
                 "another reader of the same binary log has taken our place.",
                 integration_id=name,
                 remedy="If no session of ours has, another server uses our replica's id.",
             ) from None
-        if code == _FATAL and any(words in said for words in _LOST):
+        if code == _FATAL and any(words in message for words in _LOST):
             gone = f"the server does not have its binary log {at.file} at {at.position} any more"
             raise lost(integration, gone) from None
         if code == _FORBIDDEN:
@@ -67,7 +67,7 @@ def lost(integration: IntegrationConfiguration, what: str) -> SourceChanged:
     )
 
 
-def position_at(integration: IntegrationConfiguration, place: Place) -> Position:
+def position_at(integration: IntegrationConfiguration, place: BinlogPosition) -> Position:
     """Asks for the log from there, which shows that we may, and when the server began that file."""
     deadline = time.monotonic() + CONNECT_SECONDS
     with reading(integration, place), closing(BinlogStream(integration, place)) as stream:

@@ -15,9 +15,9 @@ import pymysql
 from pymysql.constants.COMMAND import COM_BINLOG_DUMP
 
 from churnguard_pipelines.connectors.mysql import events
-from churnguard_pipelines.connectors.mysql.connection import connect, execute, hang_up
+from churnguard_pipelines.connectors.mysql.connection import close_quietly, connect, execute
 from churnguard_pipelines.connectors.mysql.events import Event
-from churnguard_pipelines.connectors.mysql.position import Place
+from churnguard_pipelines.connectors.mysql.position import BinlogPosition
 from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.engine.sockets import is_readable
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -41,7 +41,7 @@ def replica_id(integration_id: str) -> int:
 class BinlogStream:
     """Raises ``pymysql.Error``, ``OSError`` or ``Exhausted`` whenever the connection is of no use any more."""
 
-    def __init__(self, integration: IntegrationConfiguration, begin: Place) -> None:
+    def __init__(self, integration: IntegrationConfiguration, begin: BinlogPosition) -> None:
         self._connection = connect(integration, database=False)
         try:
             for name in ("master", "source"):
@@ -51,7 +51,7 @@ class BinlogStream:
             request = struct.pack("<IHI", begin.position, 0, replica_id(integration.integration_id))
             self._connection._execute_command(COM_BINLOG_DUMP, request + begin.file.encode())
         except BaseException:
-            hang_up(self._connection)
+            close_quietly(self._connection)
             raise
         self._socket = self._connection._sock
         self._socket.settimeout(SILENCE_SECONDS)
@@ -82,7 +82,7 @@ class BinlogStream:
         return True
 
     def close(self) -> None:
-        hang_up(self._connection)
+        close_quietly(self._connection)
 
     def _split(self) -> Iterator[Event | None]:
         """Packets have a size of three bytes and a number of one."""
@@ -116,6 +116,6 @@ class BinlogStream:
             return event
         if packet[:1] == bytes([_ERROR]):
             code = int.from_bytes(packet[1:3], "little")
-            said = packet[9:] if packet[3:4] == b"#" else packet[3:]  # after the five letters of SQL's state
-            raise pymysql.OperationalError(code, said.decode("utf-8", "replace"))
+            message = packet[9:] if packet[3:4] == b"#" else packet[3:]  # after the five letters of SQL's state
+            raise pymysql.OperationalError(code, message.decode("utf-8", "replace"))
         raise pymysql.OperationalError(2013, "the server has ended the stream")

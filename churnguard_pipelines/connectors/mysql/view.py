@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pymysql
 
-from churnguard_pipelines.connectors.mysql.connection import connect, execute, hang_up, quoted, translated
-from churnguard_pipelines.connectors.mysql.position import current_place
+from churnguard_pipelines.connectors.mysql.connection import close_quietly, connect, execute, quoted, translated
+from churnguard_pipelines.connectors.mysql.position import current_position
 from churnguard_pipelines.connectors.mysql.protocol import Connection
 from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -41,7 +41,7 @@ def opened_view(integration: IntegrationConfiguration, tables: Sequence[str], *,
         connections = []
         for _ in range(READERS + 1):
             connections.append(connect(integration))
-            stack.callback(hang_up, connections[-1])
+            stack.callback(close_quietly, connections[-1])
         guide, *readers = connections
         with translated(integration):
             for reader in readers:
@@ -64,7 +64,7 @@ def _without_lock(readers: Sequence[Connection], guide: Connection) -> View:
     for _ in range(ATTEMPTS):
         for reader in readers:
             execute(reader, _BEGIN)
-        places = [current_place(reader) for reader in readers]
+        places = [current_position(reader) for reader in readers]
         if places[0] is None:
             break
         if places.count(places[0]) == len(places):
@@ -90,7 +90,7 @@ def _with_lock(
             remedy=f"Run `GRANT RELOAD ON *.* TO {user}`, or `GRANT LOCK TABLES ON` the database.",
         )
     try:
-        place = current_place(guide)
+        place = current_position(guide)
         version = place.version if place is not None else clock_version(guide)
         for reader in readers if locked else readers[:1]:
             execute(reader, _BEGIN)

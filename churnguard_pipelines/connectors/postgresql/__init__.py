@@ -9,15 +9,7 @@ from typing import Any, LiteralString
 from psycopg.sql import SQL, Identifier, Placeholder
 
 from churnguard_pipelines.connectors.postgresql.catalog import FoundTable, find_tables
-from churnguard_pipelines.connectors.postgresql.changes import (
-    PostgreSQLChanges,
-    create_slot,
-    current_lag,
-    drop_publication,
-    drop_slot,
-    publish,
-    slot_name,
-)
+from churnguard_pipelines.connectors.postgresql.changes import PostgreSQLChanges
 from churnguard_pipelines.connectors.postgresql.check import examine, owners
 from churnguard_pipelines.connectors.postgresql.connection import (
     Connection,
@@ -26,6 +18,8 @@ from churnguard_pipelines.connectors.postgresql.connection import (
     translated,
 )
 from churnguard_pipelines.connectors.postgresql.fingerprint import Fingerprint
+from churnguard_pipelines.connectors.postgresql.publication import drop_publication, publish
+from churnguard_pipelines.connectors.postgresql.slot import create_slot, current_lag, drop_slot, slot_name
 from churnguard_pipelines.connectors.postgresql.snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sdk.allowance import CHECK_SECONDS, within
@@ -85,9 +79,9 @@ class PostgreSQL(DatabaseConnector):
         self._connection()
         return opened_snapshot(self.integration, self._found or self._look(), followed=followed)
 
-    def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
-        settled = self._found[found.object] = self._known(found.object).with_unlogged(known)
-        return settled.table
+    def reconciled(self, found: SourceTable, known: SourceTable) -> SourceTable:
+        reconciled = self._found[found.object] = self._known(found.object).with_unlogged(known)
+        return reconciled.table
 
     def outdated(self, table: SourceTable, fingerprint: str) -> str | None:
         before, now = Fingerprint.parse(fingerprint), Fingerprint.parse(table.fingerprint)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-import psycopg
-from psycopg.sql import SQL, Composed, Identifier, Literal
-
-from churnguard_pipelines.connectors.postgresql import messages as messages
-from churnguard_pipelines.connectors.postgresql.catalog import FoundTable, object_name
-from churnguard_pipelines.connectors.postgresql.connection import Connection, connect, translated
+from churnguard_pipelines.connectors.postgresql import messages
+from churnguard_pipelines.connectors.postgresql.catalog import object_name
+from churnguard_pipelines.connectors.postgresql.connection import connect, translated
 from churnguard_pipelines.connectors.postgresql.fingerprint import Fingerprint
-from churnguard_pipelines.connectors.postgresql.following import GENERATED_ARE_PUBLISHED
 from churnguard_pipelines.connectors.postgresql.messages import Relation
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
+from churnguard_pipelines.connectors.postgresql.slot import free_slot, lsn, number, slot_name
 from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import (
@@ -30,9 +24,8 @@ from churnguard_pipelines.connectors.sdk.database import (
     ChangeLog,
 )
 from churnguard_pipelines.connectors.sdk.gathering import Gathering
-from churnguard_pipelines.engine.hearsay import quoted
 from churnguard_pipelines.engine.malformed import Malformed, strictly
-from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.errors import ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
@@ -41,119 +34,6 @@ MOST_RELATIONS = 100_000
 FIRST_WORD_SECONDS = 20.0
 """A server hands a transaction over when it has read all of it, and says before how far it is only where it has nothing
 left to read: that it has not said anything yet does not mean that there is nothing."""
-SLOT_WAIT = 20.0  # for a reader before us, whose connection the server may not have missed yet
-
-
-def slot_name(integration_id: str) -> str:
-    """Of the slot and of the publication: letters, digits and underscores, 63 at most."""
-    readable = re.sub(r"[^a-z0-9]+", "_", integration_id.lower()).strip("_")
-    digest = hashlib.sha256(integration_id.encode()).hexdigest()[:8]
-    return f"churnguard_{readable[:40]}_{digest}"
-
-
-def lsn(number: int) -> str:
-    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
-
-
-def number(lsn: str) -> int:
-    high, _, low = lsn.partition("/")
-    return (int(high, 16) << 32) | int(low, 16)
-
-
-def publish(connection: Connection, integration: IntegrationConfiguration, found: Sequence[FoundTable]) -> list[str]:
-    """The publication holds these tables and no others; returns the names of those that it did not hold before.
-
-    Raises ``PermissionMissing`` with the statement to run.
-    """
-    name = Identifier(slot_name(integration.integration_id))
-    listed = connection.execute(
-        "SELECT (SELECT pg_catalog.array_agg(r.prrelid::bigint ORDER BY r.prrelid) "
-        "FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), "
-        "coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's' "  # older versions do not have it
-        "FROM pg_catalog.pg_publication p WHERE p.pubname = %s",
-        [slot_name(integration.integration_id)],
-    ).fetchone()
-    wanted = sorted(table.oid for table in found)
-    held = (listed[0] or []) if listed is not None else []
-    tables = SQL(", ").join(table.relation for table in found)
-    options = SQL("publish_via_partition_root = true")
-    if connection.info.server_version >= GENERATED_ARE_PUBLISHED:
-        options = SQL("publish_via_partition_root = true, publish_generated_columns = stored")
-    statements: list[Composed] = []
-    if listed is None:
-        clause = SQL(" FOR TABLE {}").format(tables) if found else SQL("")
-        statements.append(SQL("CREATE PUBLICATION {}{} WITH ({})").format(name, clause, options))
-    elif not found:
-        statements.append(SQL("DROP PUBLICATION {}").format(name))
-    else:
-        if not listed[1] and any(table.generated for table in found):
-            statements.append(SQL("ALTER PUBLICATION {} SET ({})").format(name, options))
-        if held != wanted:
-            statements.append(SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
-    try:
-        for statement in statements:
-            connection.execute(statement)
-    except psycopg.errors.InsufficientPrivilege:
-        told = "; ".join(statement.as_string(None) for statement in statements)
-        raise PermissionMissing(
-            "the user may not publish the tables' changes.",
-            integration_id=integration.integration_id,
-            remedy=f"Run as the tables' owner or a superuser: `{told}`.",
-        ) from None
-    return [table.table.object for table in found if table.oid not in held]
-
-
-def drop_slot(connection: Connection, integration: IntegrationConfiguration) -> None:
-    """Raises ``ProviderUnavailable`` if something reads from it and does not stop."""
-    if _free_slot(connection, integration) is not None:
-        connection.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", [slot_name(integration.integration_id)])
-
-
-def _free_slot(connection: Connection, integration: IntegrationConfiguration) -> tuple[str, int] | None:
-    """The slot's ``wal_status`` and confirmed position once nobody reads from it; None if there is no slot."""
-    deadline = time.monotonic() + SLOT_WAIT
-    while True:
-        row = connection.execute(
-            "SELECT active_pid, wal_status, confirmed_flush_lsn::text FROM pg_catalog.pg_replication_slots "
-            "WHERE slot_name = %s AND database = pg_catalog.current_database()",
-            [slot_name(integration.integration_id)],
-        ).fetchone()
-        if row is None:
-            return None
-        if row[0] is None:
-            return row[1], number(row[2])
-        if time.monotonic() > deadline:
-            raise _taken(integration, row[0])
-        time.sleep(0.2)  # nothing tells when a slot becomes free
-
-
-def create_slot(connection: Connection, integration: IntegrationConfiguration) -> Position:
-    try:
-        with connection.reading(row_by_row=False):  # it waits for transactions under way
-            row = connection.execute(
-                "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput')",
-                [slot_name(integration.integration_id)],
-            ).fetchone()
-    except psycopg.errors.ObjectNotInPrerequisiteState as error:
-        raise PermissionMissing(
-            f"PostgreSQL keeps no changes{quoted(integration, str(error))}.",
-            integration_id=integration.integration_id,
-            remedy="Run `ALTER SYSTEM SET wal_level = logical` and restart the server.",
-        ) from None
-    except psycopg.errors.ConfigurationLimitExceeded:
-        raise PermissionMissing(
-            "PostgreSQL has no replication slot left.",
-            integration_id=integration.integration_id,
-            remedy="Raise max_replication_slots and restart the server, or drop a slot that nothing uses.",
-        ) from None
-    except psycopg.errors.InsufficientPrivilege:
-        raise PermissionMissing(
-            "the user may not replicate.",
-            integration_id=integration.integration_id,
-            remedy=f"Run `ALTER ROLE {Identifier(str(integration.credentials.username)).as_string(None)} REPLICATION`.",
-        ) from None
-    assert row is not None
-    return {"lsn": row[0]}
 
 
 class PostgreSQLChanges(ChangeLog):
@@ -251,7 +131,7 @@ class PostgreSQLChanges(ChangeLog):
 
     def confirm(self, position: Position) -> None:
         with translated(self._integration):
-            self._stream.feed_back(self._at, number(position["lsn"]))
+            self._stream.send_status(self._at, number(position["lsn"]))
 
     def close(self) -> None:
         self._side.close()
@@ -319,7 +199,7 @@ class PostgreSQLChanges(ChangeLog):
         """It must be there, ours alone, and not beyond our position: it would leave out what lies between."""
         name = slot_name(self._integration.integration_id)
         with translated(self._integration):
-            slot = _free_slot(self._side, self._integration)
+            slot = free_slot(self._side, self._integration)
         if slot is None:
             raise self._lost(f"its replication slot {name} is gone")
         status, confirmed = slot
@@ -400,26 +280,3 @@ def _lost_key(relation: Relation, known: SourceTable, *, partitioned: bool) -> s
         told = ", ".join(sorted(identity)) or "none"
         return f"its key was ({', '.join(known.key)}); the change log now names rows by ({told})."
     return None
-
-
-def _taken(integration: IntegrationConfiguration, pid: int) -> ProviderUnavailable:
-    name = slot_name(integration.integration_id)
-    return ProviderUnavailable(
-        f"the replication slot {name} is in use by the server's process {pid}.",
-        integration_id=integration.integration_id,
-        remedy=f"If that is no reader of ours: `SELECT pg_terminate_backend({pid})`.",
-    )
-
-
-def drop_publication(connection: Connection, integration: IntegrationConfiguration) -> None:
-    name = Identifier(slot_name(integration.integration_id))
-    connection.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(name))
-
-
-def current_lag(connection: Connection, integration: IntegrationConfiguration, position: Position) -> Any:
-    """(bytes behind, bytes the slot may still fall behind or None, its wal_status or None, the server's limit)."""
-    statement = SQL(
-        "SELECT greatest(pg_catalog.pg_current_wal_lsn() - {at}::pg_lsn, 0)::bigint, s.safe_wal_size, s.wal_status "
-        "FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = {name}"
-    ).format(at=Literal(position["lsn"]), name=Literal(slot_name(integration.integration_id)))
-    return connection.execute(statement).fetchone()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors.postgresql.catalog import FoundTable, object_name
-from churnguard_pipelines.connectors.postgresql.changes import slot_name
 from churnguard_pipelines.connectors.postgresql.connection import Connection
+from churnguard_pipelines.connectors.postgresql.slot import slot_name
 from churnguard_pipelines.connectors.sdk import ObjectAccess
 from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.model import IntegrationConfiguration

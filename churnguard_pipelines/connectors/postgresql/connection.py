@@ -29,7 +29,7 @@ from churnguard_pipelines.connectors.sdk.allowance import (
 )
 from churnguard_pipelines.connectors.sdk.database_credentials import Server, certificate_file, refused, server_of
 from churnguard_pipelines.engine.addresses import guard_of
-from churnguard_pipelines.engine.hearsay import quoted
+from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
@@ -212,32 +212,32 @@ def _as_ours(
 ) -> ProviderError | InvalidConfiguration:
     name, state = integration.integration_id, error.sqlstate
     text = str(error).strip() or type(error).__name__
-    said = quoted(integration, text.splitlines()[0].removeprefix("ERROR:"))
+    quote = quoted(integration, text.splitlines()[0].removeprefix("ERROR:"))
     if state in _REFUSED or (state is None and any(word in text for word in _REFUSED_WORDS)):
         return AuthenticationFailed(
-            f"PostgreSQL refuses the credentials{said}.",
+            f"PostgreSQL refuses the credentials{quote}.",
             integration_id=name,
             remedy="Correct username and password; the server's pg_hba.conf must let this machine in. A server that "
             "asks for the password in clear gets it with `tls: verify-full` only.",
         )
     if state == "3D000" or (state is None and "does not exist" in text and "database" in text):
         return InvalidConfiguration(
-            f"PostgreSQL has no such database{said}.",
+            f"PostgreSQL has no such database{quote}.",
             integration_id=name,
             remedy="Correct credentials.custom_fields.database.",
         )
     if state == "42501":
         return PermissionMissing(
-            f"PostgreSQL refuses permission{said}.",
+            f"PostgreSQL refuses permission{quote}.",
             integration_id=name,
             remedy=f"`churnguard integrations test {name}` has the statement that grants it.",
         )
     if state is not None and not state.startswith(_OF_ALL):
         return RequestRefused(
-            f"PostgreSQL does not answer what it is asked{said}.",
+            f"PostgreSQL does not answer what it is asked{quote}.",
             integration_id=name,
             remedy="The next sync asks again.",
         )
     if connecting and state is None:
-        return ProviderUnavailable(f"PostgreSQL cannot be reached{said}.", integration_id=name, remedy=WRONG_HOST)
-    return ProviderUnavailable(f"PostgreSQL cannot be used{said}.", integration_id=name, remedy=STAYS)
+        return ProviderUnavailable(f"PostgreSQL cannot be reached{quote}.", integration_id=name, remedy=WRONG_HOST)
+    return ProviderUnavailable(f"PostgreSQL cannot be used{quote}.", integration_id=name, remedy=STAYS)

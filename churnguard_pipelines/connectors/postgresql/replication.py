@@ -61,12 +61,12 @@ class ReplicationStream:
                 end, _, reply = _KEEPALIVE.unpack(data)
                 self.sent = max(self.sent, end)
                 if reply:
-                    self.feed_back(self._written, self._flushed)
+                    self.send_status(self._written, self._flushed)
                 continue
             if size < 0:
-                raise psycopg.OperationalError(self._farewell())
+                raise psycopg.OperationalError(self._end_message())
             if time.monotonic() - self._fed_back > SIGN_OF_LIFE_EVERY:
-                self.feed_back(self._written, self._flushed)
+                self.send_status(self._written, self._flushed)
             return None
 
     def wait(self, seconds: float) -> bool:
@@ -79,7 +79,7 @@ class ReplicationStream:
                 raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)
         return ready
 
-    def feed_back(self, written: int, flushed: int) -> None:
+    def send_status(self, written: int, flushed: int) -> None:
         """``flushed``: the server may forget everything before it; so it must be stored."""
         self._written, self._flushed, self._fed_back = written, flushed, time.monotonic()
         moment = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
@@ -100,7 +100,7 @@ class ReplicationStream:
                 raise psycopg.OperationalError(f"the server did not begin to replicate within {START_SECONDS:.0f} s")
         result = self._connection.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
-            raise psycopg.OperationalError(self._farewell() if result is None else result.get_error_message())
+            raise psycopg.OperationalError(self._end_message() if result is None else result.get_error_message())
 
     def _flush(self) -> None:
         deadline = time.monotonic() + SIGN_OF_LIFE_EVERY
@@ -109,7 +109,7 @@ class ReplicationStream:
                 raise psycopg.OperationalError("the server takes no answer")
             is_writable(self._connection.socket, 1.0)
 
-    def _farewell(self) -> str:
+    def _end_message(self) -> str:
         result = self._connection.get_result()
-        said = result.get_error_message() if result is not None else ""
-        return said or self._connection.get_error_message() or "the server has ended the replication"
+        message = result.get_error_message() if result is not None else ""
+        return message or self._connection.get_error_message() or "the server has ended the replication"

@@ -112,7 +112,7 @@ class DatabaseConnector(Connector):
     def discover(self) -> list[SourceTable]:
         """Every table that the user may read, in the order of their names."""
 
-    def settled(self, found: SourceTable, known: SourceTable) -> SourceTable:
+    def reconciled(self, found: SourceTable, known: SourceTable) -> SourceTable:
         """How a table that was read as ``known`` before is read from now on. A source without a schema is discovered
         by a few of its rows, which need not have all that earlier ones had."""
         return found

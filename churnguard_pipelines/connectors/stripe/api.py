@@ -15,8 +15,8 @@ from typing import Any
 import stripe
 
 from churnguard_pipelines.engine.answers import common_description
-from churnguard_pipelines.engine.hearsay import repeated
 from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing, RequestRefused
 from churnguard_pipelines.model import IntegrationConfiguration
 
@@ -75,9 +75,9 @@ class StripeApi:
         error = body.get("error")
         if isinstance(error, dict) and error.get("code") == MISSING:
             return Answer({}, version, missing=error.get("param") or "id")
-        said = repeated(self.integration_id, common_description(response) or "", aloud=response.aloud)
+        quote = repeated(self.integration_id, common_description(response) or "", shown=response.shown)
         raise RequestRefused(
-            f"Stripe refused the request ({response.status} on GET {path}{said}).",
+            f"Stripe refused the request ({response.status} on GET {path}{quote}).",
             integration_id=self.integration_id,
             remedy="Check the integration's settings; if they are right, this is our mistake.",
             status=response.status,

@@ -90,13 +90,13 @@ class SyncProcess:
         report = self.progress()
         if report is None:
             raise SyncFailed(
-                self.last_words(),
+                self.last_output(),
                 integration_id=self.request.integration_id,
                 remedy=f"The whole output is in {self._log}.",
             )
         return report
 
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """Why a sync that ended before the ledger knew of it may have done so."""
         words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
         return f"the sync ended before it began: {words}"
@@ -121,7 +121,7 @@ def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects:
     """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.sdk.selection import wanted_tables
-    from churnguard_pipelines.syncing.database import discover
+    from churnguard_pipelines.syncing.source import discover
     from churnguard_pipelines.syncing.sync import chosen_objects
 
     if integration.provider_name not in databases():

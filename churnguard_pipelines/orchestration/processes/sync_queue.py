@@ -118,7 +118,7 @@ class SyncQueue:
         assert sync.process is not None
         page = ledger.find_sync(self._store, sync.request.sync_id)
         if page is None or page.status == "queued":
-            _log.error("%s: %s", sync.request.integration_id, sync.process.last_words())
+            _log.error("%s: %s", sync.request.integration_id, sync.process.last_output())
         return ENDED_BEFORE
 
     def _forget(self, sync: ActiveSync, words: str) -> None:
@@ -136,6 +136,6 @@ class SyncQueue:
                 waiting = [sync.request.sync_id for sync in self._syncs.values()]
             try:
                 if waiting:
-                    ledger.signs_of_life(self._store, waiting)
+                    ledger.send_heartbeats(self._store, waiting)
             except Exception as error:
                 _log.warning("no sign of life could be given of waiting syncs: %s", type(error).__name__)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from churnguard_pipelines.sandbox.business.company import Business, Profile
 from churnguard_pipelines.sandbox.business.entities import Customer
-from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.business.record_list import RecordList
 
 BULK = Profile("bulk", "acct_1SandboxBulk0001", "Bulk", "US", 0, {"usd": 1.0}, "usd")
 
 
-class BulkShelf(Shelf[Customer]):
+class BulkRecordList(RecordList[Customer]):
     """Customer number i of n, spread evenly over [opened, anchor)."""
 
     def __init__(self, size: int, opened: int, anchor: int) -> None:
@@ -46,6 +46,6 @@ class BulkShelf(Shelf[Customer]):
 
 def bulk_business(size: int, seed: int, anchor: int) -> Business:
     business = Business(BULK, seed, anchor, scale=0)
-    business.customers = BulkShelf(size, business.opened, anchor)
+    business.customers = BulkRecordList(size, business.opened, anchor)
     business.now = anchor
     return business

@@ -73,13 +73,13 @@ def make_catalog(currencies: list[str], created: int, new_id: Callable[[str], st
         return made
 
     intervals: tuple[tuple[Interval, int], ...] = (("month", 1), ("year", YEAR))
-    for names, shelf in ((PLANS, catalog.plans), (ADD_ONS, catalog.add_ons)):
+    for names, offers in ((PLANS, catalog.plans), (ADD_ONS, catalog.add_ons)):
         for rank, (name, cents) in enumerate(names):
             offered = product(name)
             for currency in currencies:
                 for interval, factor in intervals:
                     made = price(offered, currency, cents * factor, interval, rank=rank)
-                    shelf.setdefault((currency, interval), []).append(made)
+                    offers.setdefault((currency, interval), []).append(made)
     calls, onboarding, legacy = product("API calls"), product("Onboarding"), product("Classic")
     for currency in currencies:
         catalog.metered[currency] = price(calls, currency, 2, "month", metered=True)

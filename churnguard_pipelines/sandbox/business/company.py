@@ -1,9 +1,9 @@
-"""One simulated SaaS business: its clock, its diary of things to come, its records and its books.
+"""One simulated SaaS business: its clock, its schedule of things to come, its records and its books.
 
-A discrete-event simulation: `at` writes an action into the diary, `run_until` does what is due in the order of the
+A discrete-event simulation: `at` schedules an action, `run_until` does what is due in the order of the
 instants. Everything follows from (profile, seed, anchor, scale); no wall clock and no global randomness is used, so the
 same arguments give the same records to the byte. What happens is written in the modules above this one: `payments`,
-`billing`, `collection`, `subscriptions`, `lives` (the customers' decisions) and `live` (while somebody watches).
+`billing`, `collection`, `subscriptions`, `signups`, `decisions` (of the customers) and `live` (while somebody watches).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from churnguard_pipelines.sandbox.business.entities import (
 )
 from churnguard_pipelines.sandbox.business.events import KEPT, OLD_EVERY, render_event
 from churnguard_pipelines.sandbox.business.instants import add_months
-from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.business.record_list import RecordList
 from churnguard_pipelines.sandbox.stripe.render import render
 
 HISTORY_MONTHS = 24
@@ -88,31 +88,31 @@ class Business:
         self.opened = add_months(anchor, -HISTORY_MONTHS)
         self.now = self.opened
         self.books = Books(self.opened, profile.reporting_currency)
-        self._diary: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._scheduled: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._entries = count()
         self._ids = count(1)
         self._id_offset = self.rng.getrandbits(64)
         self._events_from = anchor - KEPT
 
-        self.customers: Shelf[Customer] = Shelf()
-        self.products: Shelf[Product] = Shelf()
-        self.prices: Shelf[Price] = Shelf()
-        self.plans: Shelf[Plan] = Shelf()
-        self.coupons: Shelf[Coupon] = Shelf()
-        self.promotion_codes: Shelf[PromotionCode] = Shelf()
-        self.subscriptions: Shelf[Subscription] = Shelf()
-        self.schedules: Shelf[Schedule] = Shelf()
-        self.checkout_sessions: Shelf[CheckoutSession] = Shelf()
-        self.invoices: Shelf[Invoice] = Shelf()
-        self.invoice_items: Shelf[InvoiceItem] = Shelf()
-        self.payment_intents: Shelf[PaymentIntent] = Shelf()
-        self.charges: Shelf[Charge] = Shelf()
-        self.refunds: Shelf[Refund] = Shelf()
-        self.disputes: Shelf[Dispute] = Shelf()
-        self.credit_notes: Shelf[CreditNote] = Shelf()
-        self.balance_transactions: Shelf[BalanceTransaction] = Shelf()
-        self.payouts: Shelf[Payout] = Shelf()
-        self.events: Shelf[Event] = Shelf()
+        self.customers: RecordList[Customer] = RecordList()
+        self.products: RecordList[Product] = RecordList()
+        self.prices: RecordList[Price] = RecordList()
+        self.plans: RecordList[Plan] = RecordList()
+        self.coupons: RecordList[Coupon] = RecordList()
+        self.promotion_codes: RecordList[PromotionCode] = RecordList()
+        self.subscriptions: RecordList[Subscription] = RecordList()
+        self.schedules: RecordList[Schedule] = RecordList()
+        self.checkout_sessions: RecordList[CheckoutSession] = RecordList()
+        self.invoices: RecordList[Invoice] = RecordList()
+        self.invoice_items: RecordList[InvoiceItem] = RecordList()
+        self.payment_intents: RecordList[PaymentIntent] = RecordList()
+        self.charges: RecordList[Charge] = RecordList()
+        self.refunds: RecordList[Refund] = RecordList()
+        self.disputes: RecordList[Dispute] = RecordList()
+        self.credit_notes: RecordList[CreditNote] = RecordList()
+        self.balance_transactions: RecordList[BalanceTransaction] = RecordList()
+        self.payouts: RecordList[Payout] = RecordList()
+        self.events: RecordList[Event] = RecordList()
         self.unpaid_out: dict[str, list[BalanceTransaction]] = {currency: [] for currency in profile.currencies}
         self._stock()
 
@@ -129,17 +129,17 @@ class Business:
         for code in self.catalog.promotion_codes:
             self.promotion_codes.add(code)
 
-    # The diary
+    # The schedule
 
     def at(self, due: int, action: Callable[..., None], *args: Any) -> None:
         """`action(*args)` happens at `due` (or at once when that is past)."""
-        heapq.heappush(self._diary, (max(due, self.now), next(self._entries), action, args))
+        heapq.heappush(self._scheduled, (max(due, self.now), next(self._entries), action, args))
 
     def run_until(self, at: int) -> None:
         """Does everything due up to and including `at`, each thing at its own instant."""
-        diary = self._diary
-        while diary and diary[0][0] <= at:
-            due, _, action, args = heapq.heappop(diary)
+        scheduled = self._scheduled
+        while scheduled and scheduled[0][0] <= at:
+            due, _, action, args = heapq.heappop(scheduled)
             self.now = due
             action(*args)
         self.now = max(self.now, at)

@@ -1,7 +1,7 @@
 """What the business has and does: compact mutable records with references between them.
 
 They hold facts only; `stripe_objects.py` and `stripe_payments.py` say how Stripe shows them. Every record that Stripe
-lists has `id`, `created` (seconds) and `place`, its position on its shelf (`shelf.py`). Money is in minor units.
+lists has `id`, `created` (seconds) and `place`, its position in its list (`record_list.py`). Money is in minor units.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from churnguard_pipelines.sandbox.business import collection, lives, subscriptions
+from churnguard_pipelines.sandbox.business import collection, decisions, signups, subscriptions
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.entities import Subscription
 
@@ -28,22 +28,22 @@ def _some(business: Business, fits: Callable[[Subscription], bool]) -> Subscript
 
 
 def _running(subscription: Subscription) -> bool:
-    return lives.is_steady(subscription) and not subscription.pending
+    return decisions.is_steady(subscription) and not subscription.pending
 
 
 def _sign_up(business: Business) -> bool:
-    lives.sign_up(business)
+    signups.sign_up(business)
     return True
 
 
 def _checkout(business: Business) -> bool:
-    lives.open_checkout(business)
+    signups.open_checkout(business)
     return True
 
 
 def _change(business: Business) -> bool:
     if subscription := _some(business, _running):
-        lives.change_something(business, subscription)
+        decisions.change_something(business, subscription)
     return subscription is not None
 
 
@@ -77,7 +77,7 @@ def _come_back(business: Business) -> bool:
         return not customer.deleted and all(each.ended_at is not None for each in customer.subscriptions)
 
     if subscription := _some(business, gone):
-        lives.subscribe(business, subscription.customer)
+        signups.subscribe(business, subscription.customer)
     return subscription is not None
 
 
@@ -95,13 +95,13 @@ def _fail(business: Business) -> bool:
 
 def _give_back(business: Business) -> bool:
     if subscription := _some(business, _running):
-        lives.give_back(business, subscription)
+        decisions.give_back(business, subscription)
     return subscription is not None
 
 
 def _move(business: Business) -> bool:
     if subscription := _some(business, lambda s: not s.customer.deleted):
-        lives.move(business, subscription)
+        decisions.move(business, subscription)
     return subscription is not None
 
 

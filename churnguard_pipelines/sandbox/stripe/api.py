@@ -14,7 +14,7 @@ import orjson
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.entities import Entity, Event
 from churnguard_pipelines.sandbox.business.events import KEPT
-from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.business.record_list import RecordList
 from churnguard_pipelines.sandbox.stripe import billing as stripe_billing
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.account import account, balance
@@ -158,7 +158,7 @@ def _shown(record: Entity, now: int, expand: Collection[str]) -> Any:
 
 def _single(business: Business, resource: Resource, id: str, parameters: Parameters, now: int) -> bytes:
     parameters.allow(("expand",))
-    record = resource.shelf(business).get(id)
+    record = resource.records(business).get(id)
     if record is None or (isinstance(record, Event) and record.created < now - KEPT):
         raise stripe_errors.missing(resource.noun, id)
     if record.deleted:
@@ -172,30 +172,30 @@ def _list(business: Business, resource: Resource, parameters: Parameters, now: i
     many = ("expand", "types") if resource.path == "events" else ("expand",)
     parameters.allow((*PAGING, "created", *resource.filters), many, ("created",))
     limit = parameters.limit()
-    shelf = resource.shelf(business)
-    low, high = shelf.places(*parameters.created())
+    listed = resource.records(business)
+    low, high = listed.places(*parameters.created())
     if resource.path == "events":
-        low = max(low, shelf.places(now - KEPT, None)[0])
+        low = max(low, listed.places(now - KEPT, None)[0])
     wanted = _wanted(resource, parameters)
     after, before = parameters.single.get("starting_after"), parameters.single.get("ending_before")
     if after and before:
         message = "Received both starting_after and ending_before parameters. Please pass in only one."
         raise stripe_errors.Refusal(400, message, "parameters_exclusive")
     if before:
-        low = max(low, _place(shelf, resource, before, "ending_before") + 1)
-        records = shelf.up(low, high, wanted, limit + 1)
+        low = max(low, _place(listed, resource, before, "ending_before") + 1)
+        records = listed.up(low, high, wanted, limit + 1)
         records, has_more = records[-limit:], len(records) > limit
     else:
         if after:
-            high = min(high, _place(shelf, resource, after, "starting_after"))
-        records = shelf.down(low, high, wanted, limit + 1)
+            high = min(high, _place(listed, resource, after, "starting_after"))
+        records = listed.down(low, high, wanted, limit + 1)
         records, has_more = records[:limit], len(records) > limit
     expand = parameters.expanded("data.")
     return _page(f"/v1/{resource.path}", [_shown(record, now, expand) for record in records], has_more)
 
 
-def _place(shelf: Shelf[Any], resource: Resource, id: str, parameter: str) -> int:
-    record = shelf.get(id)
+def _place(listed: RecordList[Any], resource: Resource, id: str, parameter: str) -> int:
+    record = listed.get(id)
     if record is None or record.deleted:
         raise stripe_errors.missing(resource.noun, id, parameter)
     return int(record.place)

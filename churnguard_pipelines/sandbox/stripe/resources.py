@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from churnguard_pipelines.sandbox.business.company import Business
-from churnguard_pipelines.sandbox.business.shelf import Shelf
+from churnguard_pipelines.sandbox.business.record_list import RecordList
 
 Test = Callable[[Any, str], bool]
 
@@ -17,7 +17,7 @@ class Resource:
     """A list at /v1/{path}. `noun` as in "No such customer"; `permission` is what a restricted key needs."""
 
     path: str
-    shelf: Callable[[Business], Shelf[Any]]
+    records: Callable[[Business], RecordList[Any]]
     noun: str
     permission: str
     filters: Mapping[str, Test] = field(default_factory=dict)

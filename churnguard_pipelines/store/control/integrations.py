@@ -25,12 +25,21 @@ from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
 from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
-from churnguard_pipelines.store.ingest.tables import breakers, change_logs, checkpoints, rejected_records, schema_drift
+from churnguard_pipelines.store.ingest.due import RESTING
+from churnguard_pipelines.store.ingest.tables import (
+    breakers,
+    change_logs,
+    checkpoints,
+    materializations,
+    rejected_records,
+    schema_drift,
+)
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 
+_AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
 _log = logging.getLogger(__name__)
 _OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
     "configured_by"
@@ -108,7 +117,7 @@ def _replace(connection: Connection, known: Row[Any], row: dict[str, Any], actor
                 remedy="Use another integration_id.",
             )
     changed = {name: row[name] for name in ("config", "credentials_sealed", "status", "configured_by")}
-    changed["status_reason"] = None
+    changed |= {"status_reason": None, "next_due_at": sa.func.clock_timestamp(), "failed_syncs": 0}
     # What the old credentials were refused for says nothing about the new ones.
     connection.execute(sa.delete(breakers).where(of_integration(breakers, known.integration_id)))
     connection.execute(
@@ -201,7 +210,8 @@ def set_status(
     *,
     actor: str = "system",
 ) -> None:
-    """Raises ``NotFound``. Writes to the audit log if the status changes."""
+    """Raises ``NotFound``. Writes to the audit log if the status changes, but not for each sync that begins and ends
+    well. One that rested is due at once."""
     with store.operator() as connection:
         row = _find(connection, integration_id, lock=True)
         if row is None:
@@ -209,11 +219,16 @@ def set_status(
         connection.execute(
             sa.update(integrations)
             .where(integrations.c.integration_id == integration_id)
-            .values(status=status.value, status_reason=reason)
+            .values(status=status.value, status_reason=reason, **_due_at_once(row.status, status))
         )
-        if row.status != status:
+        if row.status != status and not {row.status, status} <= _AS_USUAL:
             detail = {"status": status.value, "reason": reason}
             _note(connection, actor, "integration.status", integration_id, row.organization_id, detail)
+
+
+def _due_at_once(before: str, now: IntegrationStatus) -> dict[str, Any]:
+    rested = before in RESTING and now not in RESTING
+    return {"next_due_at": sa.func.clock_timestamp(), "failed_syncs": 0} if rested else {}
 
 
 class LockedCredentials:
@@ -257,7 +272,8 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        for table in (checkpoints, rejected_records, breakers, schema_drift, change_logs, integrations):
+        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, integrations
+        for table in forgotten:
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})

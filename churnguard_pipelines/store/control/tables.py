@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Table, Text, func
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Integer, Table, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 
 from churnguard_pipelines.store.postgres.columns import MOMENT, configured_by, metadata, moment, text
@@ -31,6 +31,8 @@ integrations = Table(
     Column("created_at", MOMENT, nullable=False, server_default=func.now()),
     text("created_by", null=True),
     configured_by(),
+    moment("next_due_at"),
+    Column("failed_syncs", Integer, nullable=False, server_default="0"),
     schema="control",
 )
 

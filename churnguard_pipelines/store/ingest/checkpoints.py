@@ -18,6 +18,11 @@ def load(connection: Connection, lane: Lane) -> Checkpoint | None:
     return Checkpoint(row.position, row.source, row.version) if row else None
 
 
+def integrations_with(connection: Connection, name: str) -> set[str]:
+    """Those of any organization that have begun the lane of this name."""
+    return set(connection.scalars(sa.select(table.c.integration_id).where(table.c.lane == name)))
+
+
 def copied_versions(connection: Connection, lane: Lane) -> dict[str, int]:
     """The version that a copy has seen, by lane, of every table of the lane's integration that one has read to the
     end."""

@@ -1,4 +1,4 @@
-"""Which integrations should sync now: what the schedules ask every minute."""
+"""When an integration syncs next: what the schedules ask every minute, and what each sync makes of it."""
 
 from __future__ import annotations
 
@@ -6,60 +6,112 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.store.control.tables import integrations
-from churnguard_pipelines.store.ingest.ledger import HISTORY, is_alive
-from churnguard_pipelines.store.ingest.tables import breakers, syncs
+from churnguard_pipelines.store.ingest.leases import HELD
+from churnguard_pipelines.store.ingest.sync_states import ALIVE, HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 
-_RESTING = (IntegrationStatus.INACTIVE, IntegrationStatus.PAUSED, IntegrationStatus.AUTHENTICATION_FAILED)
+SYNC = "sync"
+"""The name of an integration's lane in leases."""
+LONG_SECONDS = 300
+"""An integration whose latest sync took longer, or that has not had any, gets a run of its own."""
+FIRST_RETRY_SECONDS = 60
+MOST, MOST_EACH = 1000, 100
+"""Due integrations that are asked for at once, of a provider and of an organization among them: what is due beyond that
+comes when there is room, so that nobody's ten thousand come before somebody's one."""
+RESTING = (IntegrationStatus.INACTIVE, IntegrationStatus.PAUSED, IntegrationStatus.AUTHENTICATION_FAILED)
+
+_FREQUENCY = "make_interval(secs => coalesce((config #>> '{sync_config,sync_frequency}')::int, 3600))"
+_RETRY = f"least(make_interval(secs => {FIRST_RETRY_SECONDS} * power(2, least(failed_syncs, 20))), {_FREQUENCY})"
+"""After a failure, by how many there were before it in a row."""
+_IS_DUE = f"""
+next_due_at <= :now AND status NOT IN ({", ".join(f"'{status.value}'" for status in RESTING)})
+AND NOT EXISTS (
+    SELECT FROM ingest.leases AS lease
+     WHERE lease.organization_id = integration.organization_id AND lease.integration_id = integration.integration_id
+       AND lease.lane = '{SYNC}' AND lease.session_id <> :session_id AND EXISTS ({HELD}))
+AND NOT EXISTS (
+    SELECT FROM ingest.syncs AS sync
+     WHERE sync.organization_id = integration.organization_id AND sync.integration_id = integration.integration_id
+       AND sync.trigger <> '{HISTORY}' AND {ALIVE})
+AND NOT EXISTS (
+    SELECT FROM ingest.breakers AS breaker
+     WHERE breaker.organization_id = integration.organization_id
+       AND breaker.integration_id = integration.integration_id AND breaker.state = 'open'
+       AND (breaker.retry_at IS NULL OR breaker.retry_at > :now))
+"""
+_DUE = sa.text(f"""
+WITH due AS (
+    SELECT organization_id, integration_id, next_due_at,
+           row_number() OVER (PARTITION BY organization_id ORDER BY next_due_at) AS place
+      FROM control.integrations AS integration WHERE provider = :provider AND {_IS_DUE}
+), chosen AS (SELECT * FROM due WHERE place <= {MOST_EACH} ORDER BY next_due_at LIMIT {MOST})
+SELECT integration_id, organization_id, next_due_at,
+       coalesce(latest.took > interval '{LONG_SECONDS} seconds', true) AS is_long
+  FROM chosen
+  LEFT JOIN LATERAL (
+       SELECT coalesce(finished_at, heartbeat_at) - started_at AS took FROM ingest.syncs AS sync
+        WHERE sync.organization_id = chosen.organization_id AND sync.integration_id = chosen.integration_id
+          AND trigger <> '{HISTORY}'
+        ORDER BY started_at DESC LIMIT 1) AS latest ON true
+ ORDER BY next_due_at, integration_id
+""")
+_STILL_DUE = sa.text(f"""
+SELECT EXISTS (SELECT FROM control.integrations AS integration
+                WHERE organization_id = :organization_id AND integration_id = :integration_id AND {_IS_DUE})
+""")
+_OF_SYNC = f"""
+  FROM ingest.syncs AS sync
+ WHERE sync.sync_id = :sync_id AND trigger <> '{HISTORY}' AND integration.organization_id = sync.organization_id
+   AND integration.integration_id = sync.integration_id
+"""
+# Until it has ended it counts as failed: one that kills its process each time must not do so again at once.
+_BEGUN = sa.text(
+    f"UPDATE control.integrations AS integration SET next_due_at = clock_timestamp() + {_RETRY}, "
+    f"failed_syncs = failed_syncs + 1 {_OF_SYNC}"
+)
+_SUCCEEDED = sa.text(
+    f"UPDATE control.integrations AS integration SET next_due_at = sync.started_at + {_FREQUENCY}, "
+    f"failed_syncs = 0 {_OF_SYNC}"
+)
+_FAILED = sa.text(
+    "UPDATE control.integrations AS integration SET next_due_at = clock_timestamp() + "
+    f"{_RETRY.replace('failed_syncs', 'greatest(failed_syncs - 1, 0)')} {_OF_SYNC}"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DueIntegration:
-    """``due_at``: since when; it stays the same until a sync begins."""
+    """``due_at``: since when; ``is_long``: it is to have a run of its own."""
 
     integration_id: str
     organization_id: str
     due_at: datetime
+    is_long: bool
 
 
 def due_integrations(store: Store, provider: str, now: datetime) -> list[DueIntegration]:
-    """Longest due first: not paused, breaker closed or its time to retry come, nothing running, and
-    ``sync_frequency`` past since the start of the last sync. A sync whose process was killed does not count as running.
-    """
-    of_schedule = sa.and_(
-        syncs.c.organization_id == integrations.c.organization_id,
-        syncs.c.integration_id == integrations.c.integration_id,
-        syncs.c.trigger != HISTORY,
-    )
-    last_start = sa.select(sa.func.max(syncs.c.started_at)).where(of_schedule).scalar_subquery()
-    running = sa.select(syncs.c.sync_id).where(of_schedule, is_alive()).exists()
-    broken = (
-        sa.select(breakers.c.integration_id)
-        .where(
-            breakers.c.organization_id == integrations.c.organization_id,
-            breakers.c.integration_id == integrations.c.integration_id,
-            breakers.c.state == "open",
-            sa.or_(breakers.c.retry_at.is_(None), breakers.c.retry_at > now),
-        )
-        .exists()
-    )
-    frequency = integrations.c.config["sync_config"]["sync_frequency"].as_integer()
-    due_at = sa.func.coalesce(
-        last_start + sa.func.make_interval(0, 0, 0, 0, 0, 0, frequency), integrations.c.created_at
-    ).label("due_at")
-    statement = (
-        sa.select(integrations.c.integration_id, integrations.c.organization_id, due_at)
-        .where(
-            integrations.c.provider == provider,
-            integrations.c.status.not_in([status.value for status in _RESTING]),
-            due_at <= now,
-            ~running,
-            ~broken,
-        )
-        .order_by(due_at)
-    )
+    """Longest due first: not paused, breaker closed or its time to retry come, nothing at work on it. A sync or a
+    session whose process was killed is not at work."""
     with store.operator() as connection:
-        return [DueIntegration(*row) for row in connection.execute(statement)]
+        rows = connection.execute(_DUE, {"provider": provider, "now": now, "session_id": ""})
+        return [DueIntegration(*row) for row in rows]
+
+
+def is_due(store: Store, organization_id: str, integration_id: str, session_id: str) -> bool:
+    """Whether it still is, for the session that has its lane."""
+    own = {"organization_id": organization_id, "integration_id": integration_id}
+    with store.operator() as connection:
+        return bool(connection.scalar(_STILL_DUE, own | {"now": store.now(), "session_id": session_id}))
+
+
+def note_begin(connection: Connection, sync_id: str) -> None:
+    """Until it has ended the sync counts as one more that failed."""
+    connection.execute(_BEGUN, {"sync_id": sync_id})
+
+
+def note_end(connection: Connection, sync_id: str, *, succeeded: bool) -> None:
+    """The next one is due ``sync_frequency`` after its begin; of one that failed after a minute, doubling each time."""
+    connection.execute(_SUCCEEDED if succeeded else _FAILED, {"sync_id": sync_id})

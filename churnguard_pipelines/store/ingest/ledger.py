@@ -12,23 +12,22 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
-from churnguard_pipelines.records import Counts, Position
+from churnguard_pipelines.records import Counts, Lane, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
+from churnguard_pipelines.store.ingest import due
+from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 
 HEARTBEAT_SECONDS = 10.0
-DEAD_AFTER_SECONDS = 60
-HISTORY = "history"
-"""The trigger of a sync that re-reads a window of the past; schedules do not go by it."""
 
 SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
 ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
-UNFINISHED = ("queued", "running")
 _OUTCOMES = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
@@ -68,14 +67,8 @@ class SyncReport:
     objects: dict[str, ObjectReport]
 
 
-def is_alive() -> sa.ColumnElement[bool]:
-    """Of a row of ``ingest.syncs``: it runs or waits for its turn, and its process has shown a sign of life lately."""
-    oldest = sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, DEAD_AFTER_SECONDS)
-    return sa.and_(syncs.c.status.in_(UNFINISHED), syncs.c.heartbeat_at > oldest)
-
-
 def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
-    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`signs_of_life`."""
+    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`send_heartbeats`."""
     with store.operator() as connection:
         connection.execute(
             sa.insert(syncs).values(
@@ -85,7 +78,7 @@ def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration
         )  # fmt: skip
 
 
-def signs_of_life(store: Store, sync_ids: Sequence[str]) -> None:
+def send_heartbeats(store: Store, sync_ids: Sequence[str]) -> None:
     """Of those among them that still wait for their turn."""
     waiting = sa.update(syncs).where(syncs.c.sync_id.in_(sync_ids), syncs.c.status == "queued")
     with store.operator() as connection:
@@ -106,7 +99,7 @@ def start_sync(
     """
     owner = {"organization_id": integration.organization_id, "sync_id": sync_id}
     with store.operator() as connection:
-        _bury_the_dead(connection, integration)
+        _fail_dead_syncs(connection, integration)
         connection.execute(
             sa.delete(syncs).where(syncs.c.sync_id == sync_id, syncs.c.organization_id == integration.organization_id)
         )
@@ -117,6 +110,7 @@ def start_sync(
         )
         if objects:
             connection.execute(sa.insert(sync_objects), [{**owner, "object": name} for name in objects])
+        due.note_begin(connection, sync_id)
 
 
 @contextmanager
@@ -149,7 +143,22 @@ def finish_sync(
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
-        _roll_up(connection, connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all())
+        closed = connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all()
+        _roll_up(connection, closed)
+        if closed:
+            due.note_end(connection, sync_id, succeeded=status == "succeeded")
+
+
+def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: str) -> None:
+    """The page of a sync that failed before it could open one, so that the ledger knows of it, and health does."""
+    with store.operator() as connection:
+        page = insert(syncs).values(
+            sync_id=sync_id, organization_id=lane.organization_id, integration_id=lane.integration_id,
+            mode="", trigger=trigger, status="running",
+        )  # fmt: skip
+        if connection.execute(page.on_conflict_do_nothing()).rowcount:
+            due.note_begin(connection, sync_id)
+    finish_sync(store, sync_id, "failed", error)
 
 
 def set_object(
@@ -280,7 +289,7 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
     )
 
 
-def _bury_the_dead(connection: Connection, integration: IntegrationConfiguration) -> None:
+def _fail_dead_syncs(connection: Connection, integration: IntegrationConfiguration) -> None:
     dead = sa.update(syncs).where(
         syncs.c.organization_id == integration.organization_id,
         syncs.c.integration_id == integration.integration_id,

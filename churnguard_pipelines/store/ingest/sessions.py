@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.store.postgres.database import Store
 
-DEAD_AFTER_SECONDS = 15
+DEAD_AFTER_SECONDS = 10
 BEAT_EVERY = 3.0
 
 _log = logging.getLogger(__name__)
@@ -59,9 +59,12 @@ def beat(store: Store, session_id: str) -> None:
 
 
 def end(store: Store, session_id: str) -> None:
+    """Its lanes are free."""
     statement = sa.text("UPDATE ingest.sessions SET finished_at = clock_timestamp() WHERE session_id = :session_id")
+    leases = sa.text("DELETE FROM ingest.leases WHERE session_id = :session_id")
     with store.operator() as connection:
         connection.execute(statement, {"session_id": session_id})
+        connection.execute(leases, {"session_id": session_id})
 
 
 def ages(store: Store, kind: str) -> dict[str, float]:

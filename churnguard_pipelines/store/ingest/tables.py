@@ -129,6 +129,18 @@ schema_drift = Table(
     schema="ingest",
 )
 
+materializations = Table(
+    "materializations",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    text("object", key=True),
+    text("status"),
+    Column("told_at", MOMENT),
+    *(count(name) for name in ("read", "written", "stale", "rejected", "deleted")),
+    schema="ingest",
+)
+
 source_tables = Table(
     "source_tables",
     metadata,

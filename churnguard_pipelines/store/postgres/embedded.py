@@ -369,7 +369,9 @@ class EmbeddedPostgres:
     def _failed(self, what: str) -> DatabaseUnavailable:
         log = self._placed.log
         try:
-            last_words = " | ".join(log.read_text(errors="replace").strip().splitlines()[-8:])
+            last_output = " | ".join(log.read_text(errors="replace").strip().splitlines()[-8:])
         except OSError:
-            last_words = "it wrote no log"
-        return DatabaseUnavailable(f"the private PostgreSQL {what}: {last_words}", remedy=f"The whole log is in {log}.")
+            last_output = "it wrote no log"
+        return DatabaseUnavailable(
+            f"the private PostgreSQL {what}: {last_output}", remedy=f"The whole log is in {log}."
+        )

@@ -18,7 +18,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.webhook_endpoints import list_endpoints
 from churnguard_pipelines.store.ingest.due import due_integrations
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import followed_integrations
+from churnguard_pipelines.syncing.changes import followed_integrations
 from tests.attacks.tenants.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.orchestration.conftest import instance  # noqa: F401 - a fixture

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -27,28 +27,24 @@ from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.changes import changes_waiting
 from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, ORGANIZATION_TAG, reconcile
 from churnguard_pipelines.orchestration.schedules import QUEUED_AT_MOST_EACH
+from churnguard_pipelines.orchestration.sessions import SESSION_TAG
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest import inbox, sessions
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing import change_session, lag_probes
-from churnguard_pipelines.syncing.change_session import (
-    BUSY_TURN,
-    END_WITHIN,
-    QUIET_TURN,
-    ChangeSession,
-    followed_integrations,
-)
+from churnguard_pipelines.syncing import lag_probes
+from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
 from churnguard_pipelines.syncing.database import CHANGES
 from churnguard_pipelines.syncing.lag_probes import LOOK, LagProbes
+from churnguard_pipelines.syncing.session import END_WITHIN, Session
 from churnguard_pipelines.syncing.sync import opened
-from churnguard_pipelines.syncing.webhook_session import KIND as WEBHOOKS
-from churnguard_pipelines.syncing.webhook_session import LANES_AT_ONCE_EACH, WebhookSession
+from churnguard_pipelines.syncing.webhooks import WEBHOOKS, Inboxes
 from tests.attacks.tenants.silence import Silent, database, followed, silence
 from tests.conftest import configuration
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, register, source, source_server  # noqa: F401 - fixtures
 from tests.orchestration.conftest import instance  # noqa: F401 - a fixture
+from tests.orchestration.runs import long_syncs, pass_time
 from tests.sources.installation import SESSION
 from tests.waiting import wait_for
 
@@ -99,7 +95,7 @@ def test_a_hundred_silent_databases_leave_a_lane_for_somebody_s_one(
         for number in range(3):
             source.execute(f"INSERT INTO users VALUES ({number}, 'u')")
             wait_for(lambda number=number: len(mirrored(store, "users", "id")) == number + 1)  # type: ignore[misc]
-    assert silent.callers < change_session.MOST_LANES
+    assert silent.callers < ChangeLogs.at_once
 
 
 def test_a_session_ends_on_time_though_sources_hang(
@@ -115,7 +111,7 @@ def test_a_session_of_webhooks_ends_on_time_though_a_provider_hangs(store: Store
     integration = configuration("evil", organization_id="evil", base_url=f"http://127.0.0.1:{silent.port}")
     add_integration(store, integration, actor="test")
     _deliver(store, "evil", "evil", 2)
-    program = SESSION.replace("change_session", "webhook_session").replace("ChangeSession", "WebhookSession")
+    program = SESSION.replace("syncing.changes", "syncing.webhooks").replace("ChangeLogs", "Inboxes")
     _ends_on_time(store, program.replace("linger=600", "linger=600, max_age=3"), silent)
     assert sessions.ages(store, WEBHOOKS) == {}
 
@@ -137,84 +133,6 @@ def _ends_on_time(store: Store, program: str, silent: Silent) -> None:
     finally:
         process.kill()
         process.wait()
-
-
-class Turns(ChangeSession):
-    """A session whose readers do nothing but have their turns."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, "turns")
-        self.begun: Counter[str] = Counter()
-        self.deaf = threading.Event()
-
-    def look(self) -> set[str]:
-        """What it does every few seconds; returns who has their turn then."""
-        self._begin_readers()
-        return {name for name, reader in self._readers.items() if not reader.stop.is_set()}
-
-    def pass_time(self, seconds: float) -> None:
-        for reader in self._readers.values():
-            reader.begun -= seconds
-            reader.active -= seconds
-
-    def keep_busy(self, seconds: float) -> None:
-        for reader in self._readers.values():
-            reader.begun -= seconds
-
-    def _follow(self, reader: Any) -> None:
-        self.begun[reader.integration.integration_id] += 1
-        reader.stop.wait(60)
-        if "deaf" in reader.integration.integration_id:
-            self.deaf.wait(60)
-
-
-@pytest.fixture
-def turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
-    monkeypatch.setattr(change_session, "MOST_LANES", 4)
-    session = Turns(store)
-    yield session
-    session.deaf.set()
-    session._end_readers()
-
-
-def owners(names: set[str]) -> Counter[str]:
-    return Counter(name.rpartition("-")[0] for name in names)
-
-
-@pytest.mark.parametrize("pass_time", [Turns.pass_time, Turns.keep_busy])
-def test_every_lane_has_its_turn_quiet_or_busy(store: Store, turns: Turns, pass_time: Any) -> None:
-    lanes = _followed(store, "many", 11, 1)
-    for _ in range(4):
-        assert len(turns.look()) == 4
-        pass_time(turns, max(QUIET_TURN, BUSY_TURN) + 1)
-        turns.look()  # those that had it are told to end
-        for reader in turns._readers.values():
-            if reader.stop.is_set() and reader.thread is not None:
-                reader.thread.join(10)
-    assert turns.begun.keys() == {each.integration_id for each in lanes}
-
-
-def test_whoever_comes_later_gets_as_many_lanes_at_once(store: Store, turns: Turns) -> None:
-    _followed(store, "early", 9, 1)
-    assert owners(turns.look()) == {"early": 4}
-    _followed(store, "late", 9, 1)
-    assert owners(turns.look()) == {"early": 2, "late": 2}
-    _followed(store, "last", 1, 1)
-    assert owners(turns.look())["last"] == 1
-
-
-def test_hanging_gets_nobody_more_lanes(store: Store, turns: Turns) -> None:
-    """Their threads do not end when they should; they count for their organization until they do."""
-    _followed(store, "deaf", 9, 1)
-    assert owners(turns.look()) == {"deaf": 4}
-    _followed(store, "fine", 9, 1)
-    begun = []
-    for _ in range(6):
-        turns.pass_time(BUSY_TURN + 1)
-        turns.look()
-        begun.append(owners(set(turns.begun)))
-    assert {each["deaf"] for each in begun} == {6}, "two more when the first four were to end, and never again"
-    assert begun[-1]["fine"] >= 4
 
 
 def test_memory_is_shared_out_among_lanes() -> None:
@@ -271,7 +189,8 @@ def test_a_tick_of_the_sensor_ends_though_sources_are_silent(
         began = time.monotonic()
         asked.append(changes_waiting(dg.build_sensor_context(instance=instance)))
         assert time.monotonic() - began < LOOK + 10
-    assert any(isinstance(each, dg.RunRequest) and "acme-db" in each.tags["churnguard/behind"] for each in asked)
+    requests = [request for each in asked if isinstance(each, list) for request in each]
+    assert any("acme-db" in each.tags["churnguard/behind"] for each in requests)
     assert silent.callers <= lag_probes.ASKED_AT_ONCE_EACH
 
 
@@ -330,14 +249,15 @@ def test_events_that_hang_at_their_provider_leave_others_theirs(
     add_integration(store, configuration("acme-stripe", base_url="http://127.0.0.1:9"), actor="test")
     for name in names:
         _deliver(store, "evil", name, 2)
-    session = WebhookSession(store, "session", linger=30)
+    session = Session(store, "session", Inboxes(store), linger=30)
     thread = threading.Thread(target=session.run)
     thread.start()
     try:
-        wait_for(lambda: silent.callers >= LANES_AT_ONCE_EACH)
+        assert Inboxes.at_once_each is not None
+        wait_for(lambda: silent.callers >= Inboxes.at_once_each)
         _deliver(store, "acme", "acme-stripe", 1)
         wait_for(lambda: "acme-stripe" not in {item.lane.integration_id for item in inbox.waiting(store)}, 30)
-        assert silent.callers == LANES_AT_ONCE_EACH
+        assert silent.callers == Inboxes.at_once_each
     finally:
         session.stop()
         began = time.monotonic()
@@ -376,13 +296,14 @@ def test_a_hundred_due_integrations_do_not_come_before_somebody_s_one(
         add_integration(store, configuration(f"evil-{number}", organization_id="evil"), actor="test")
     add_integration(store, configuration("acme-stripe"), actor="test")  # due last
     reconcile(instance, "stripe")
-    requests = _due(instance)
+    requests = long_syncs(instance)
     assert "acme-stripe" in [each.partition_key for each in requests[:2]]
     assert Counter(each.tags[ORGANIZATION_TAG] for each in requests) == {"acme": 1, "evil": QUEUED_AT_MOST_EACH}
     job = definitions.resolve_job_def("stripe_sync")
     for each in requests:
         instance.create_run_for_job(job, tags=dict(each.tags))
-    assert _due(instance, minutes=20) == [], "nobody's queue grows beyond its share, whatever the key of a request"
+    pass_time(store, timedelta(minutes=20))
+    assert long_syncs(instance) == [], "nobody's queue grows beyond its share, whatever the key of a request"
 
 
 def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody(
@@ -392,14 +313,16 @@ def test_syncs_that_never_end_leave_places_for_the_sessions_that_serve_everybody
     queue = instance.get_concurrency_config().run_queue_config
     assert queue is not None
     places = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [])
-    running = 0
+    running: Counter[str] = Counter()
     for number in range(100):
-        run = DagsterRun("sync", tags={ORGANIZATION_TAG: f"evil-{number % 10}", INTEGRATION_TAG: f"evil-{number}"})
-        if not places.is_blocked(run):
-            places.update_counters_with_launched_item(run)
-            running += 1
-    sessions_of_both_kinds_and_their_successors = 4
-    assert 4 <= running <= queue.max_concurrent_runs - sessions_of_both_kinds_and_their_successors
+        own = DagsterRun("sync", tags={ORGANIZATION_TAG: f"evil-{number % 10}", INTEGRATION_TAG: f"evil-{number}"})
+        for run in (own, DagsterRun("session", tags={SESSION_TAG: "syncs"})):
+            if not places.is_blocked(run):
+                places.update_counters_with_launched_item(run)
+                running[run.job_name] += 1
+    assert running == {"sync": 4, "session": 12}
+    sessions_of_webhooks_and_change_logs = Inboxes.most_sessions + ChangeLogs.most_sessions
+    assert running.total() + sessions_of_webhooks_and_change_logs < queue.max_concurrent_runs
 
 
 def test_each_of_many_integrations_costs_a_session_little(store: Store, organization: Organization) -> None:
@@ -413,10 +336,3 @@ def test_each_of_many_integrations_costs_a_session_little(store: Store, organiza
         for each in made[1:]:
             kept.enter_context(opened(store, each))
         assert psutil.Process().memory_info().rss - before < 12 * 2**20
-
-
-def _due(instance: dg.DagsterInstance, minutes: int = 1) -> list[dg.RunRequest]:  # noqa: F811
-    repository = definitions.get_repository_def()
-    at = datetime.now(UTC) + timedelta(minutes=minutes)
-    context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
-    return list(repository.get_schedule_def("stripe_due").evaluate_tick(context).run_requests or [])

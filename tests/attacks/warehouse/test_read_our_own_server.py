@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.source import opened_database
 from tests.conftest import configuration
 
 OWN = "the server that ChurnGuard keeps its own data in"

@@ -17,7 +17,7 @@ from churnguard_pipelines.connectors.mysql import ddl as mysql_ddl
 from churnguard_pipelines.connectors.mysql.ddl import Statement, understood
 from churnguard_pipelines.connectors.mysql.types import members
 from churnguard_pipelines.engine.answers import Response
-from churnguard_pipelines.engine.values import Misfit, double, moment, numeric
+from churnguard_pipelines.engine.values import TypeMismatch, double, moment, numeric
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store.control.masking import looks_secret
 from churnguard_pipelines.store.postgres.database import Store
@@ -110,7 +110,7 @@ def test_the_labels_of_an_enum(column_type: str) -> None:
     ["1" * MEGABYTE + "x", "." + "1" * MEGABYTE + "x", "1" * MEGABYTE, "0." + "0" * MEGABYTE, "1e" + "9" * MEGABYTE],
 )
 def test_a_number_in_a_record(read: Callable[[Any], Any], text: str) -> None:
-    with suppress(Misfit):
+    with suppress(TypeMismatch):
         read(text)
 
 

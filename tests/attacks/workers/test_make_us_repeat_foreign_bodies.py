@@ -143,10 +143,10 @@ class TestWhatMayBeSaidAloud:
 
     def test_the_words_of_the_provider_s_own_host_by_an_encrypted_connection(self, server: Api) -> None:
         with HttpClient(AddressGuard("acme", True), own_hosts={"api.stripe.com"}) as http:
-            aloud: Callable[[str], bool] = http._aloud
-            assert aloud("https://api.stripe.com/v1/account")
+            shown: Callable[[str], bool] = http._may_be_shown
+            assert shown("https://api.stripe.com/v1/account")
             for other in ("http://api.stripe.com/", "https://api.stripe.com.evil.example/", "https://x@evil.example/"):
-                assert not aloud(other)
+                assert not shown(other)
         assert CANARY not in self.ask(server, {"127.0.0.1"}, ANSWERS["error 403"]), "not encrypted"
 
     def test_they_are_one_short_printable_line(self, server: Api, caplog: pytest.LogCaptureFixture) -> None:

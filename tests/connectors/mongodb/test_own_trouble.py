@@ -17,7 +17,7 @@ from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane
-from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.source import opened_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Connect, Source

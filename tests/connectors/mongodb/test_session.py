@@ -7,7 +7,7 @@ from typing import Any
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest.catalogue import get_lag
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import look_at
+from churnguard_pipelines.syncing.lag_probes import look_at
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import running, sync
 from tests.connectors.mongodb.conftest import Configure, Source, needs_own_server

@@ -12,7 +12,7 @@ from bson import json_util
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.database import reset_database
+from churnguard_pipelines.syncing.source import reset_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source

@@ -18,7 +18,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing import table_copy
 from churnguard_pipelines.syncing.change_lane import ChangeLane
-from churnguard_pipelines.syncing.database import opened_database
+from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync

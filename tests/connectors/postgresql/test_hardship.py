@@ -12,9 +12,8 @@ import pytest
 
 from churnguard_pipelines.connectors.postgresql import snapshot as postgresql_snapshot
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import ChangeSession
 from tests.connectors.conftest import statuses
-from tests.connectors.mirrors import mirrored, sync
+from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source
 from tests.sources.flaky import FlakyNetwork
 from tests.sources.postgresql import PostgreSQLServer
@@ -60,18 +59,12 @@ def test_changes_over_a_bad_network_arrive_all(
     with FlakyNetwork(source_server.port, 200_000) as network:
         register(fields={"port": str(network.port)}, sync_mode="real_time")
         sync(store)
-        session = ChangeSession(store, "session")
-        thread = threading.Thread(target=session.run)
-        thread.start()
-        try:
+        with running(store):
             for first in range(0, 2_000, 100):
                 source.execute(
                     f"INSERT INTO users SELECT n, 'u', repeat('x', 500) FROM generate_series({first}, {first + 99}) n"
                 )
             wait_for(lambda: mirrored(store, "users", "id") == in_source(source, "users", "id"))
-        finally:
-            session.stop()
-            thread.join()
     assert network.cut > 1
 
 

@@ -15,7 +15,7 @@ from churnguard_pipelines.store.postgres import locks
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
-from churnguard_pipelines.syncing.database import opened_database, reset_database
+from churnguard_pipelines.syncing.source import opened_database, reset_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source

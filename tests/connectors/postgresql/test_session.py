@@ -10,8 +10,9 @@ from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.ingest.catalogue import get_lag
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.change_session import look_at
 from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.lag_probes import look_at
+from churnguard_pipelines.syncing.session import HAND_OVER
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source
@@ -78,7 +79,7 @@ def test_a_younger_session_takes_over(store: Store, register: Register, source: 
     source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
     register(sync_mode="real_time")
     sync(store)
-    with running(store, "old") as old:
+    with running(store, "old", max_age=HAND_OVER) as old:
         wait_for(lambda: "old" in sessions.ages(store, CHANGES))
         with running(store, "young"):
             old.join(30)

@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from churnguard_pipelines.connectors.postgresql.changes import slot_name
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
+from churnguard_pipelines.connectors.postgresql.slot import slot_name
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane
-from churnguard_pipelines.syncing.database import discover, opened_database, reset_database
 from churnguard_pipelines.syncing.removal import remove_integration
+from churnguard_pipelines.syncing.source import discover, opened_database, reset_database
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
@@ -271,7 +271,7 @@ def test_a_table_made_anew_is_read_anew(store: Store, register: Register, source
 def test_a_slot_that_another_reads_is_not_ours(
     store: Store, register: Register, source: Source, users: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("churnguard_pipelines.connectors.postgresql.changes.SLOT_WAIT", 0.3)
+    monkeypatch.setattr("churnguard_pipelines.connectors.postgresql.slot.SLOT_WAIT", 0.3)
     made = register(sync_mode="real_time")
     sync(store)
     other = ReplicationStream(made, SLOT, SLOT, "0/0")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from churnguard_pipelines.sandbox.business import collection, subscriptions
 from churnguard_pipelines.sandbox.business.books import MOVEMENTS, Books, monthly
 from churnguard_pipelines.sandbox.business.company import Business
-from churnguard_pipelines.sandbox.business.lives import add_customer
 from churnguard_pipelines.sandbox.business.rates import rate
+from churnguard_pipelines.sandbox.business.signups import add_customer
 from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.conftest import ANCHOR
 

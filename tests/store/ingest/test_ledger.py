@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
-from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store.control.integrations import set_status
-from churnguard_pipelines.store.ingest import ledger
-from churnguard_pipelines.store.ingest.due import due_integrations
+from churnguard_pipelines.records import Counts, Lane
+from churnguard_pipelines.store.control.integrations import replace_integration, set_status
+from churnguard_pipelines.store.ingest import leases, ledger, sessions
+from churnguard_pipelines.store.ingest.due import LONG_SECONDS, MOST_EACH, SYNC, due_integrations, is_due
+from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.ingest.tables import breakers
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -130,11 +131,93 @@ def test_an_integration_is_due_when_its_frequency_has_passed_since_the_last_star
     assert due_integrations(store, "hubspot", now) == []
 
     ledger.start_sync(store, "run-1", integration, "incremental", [])
-    ledger.finish_sync(store, "run-1", "failed")
+    ledger.finish_sync(store, "run-1", "succeeded")
     started_at = ledger.get_sync(store, "run-1").started_at
-    assert due(store, now) == []
+    assert due(store, store.now()) == []
     [again] = due_integrations(store, "stripe", now + 2 * HOUR)
     assert again.due_at == started_at + HOUR
+
+
+def test_one_that_failed_comes_back_after_a_minute_doubling_until_its_frequency(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    pauses = []
+    for number in range(8):
+        ledger.start_sync(store, f"run-{number}", integration, "incremental", [])
+        ledger.finish_sync(store, f"run-{number}", "failed" if number % 2 else "partial")
+        ended = ledger.get_sync(store, f"run-{number}").finished_at
+        [again] = due_integrations(store, "stripe", store.now() + 2 * HOUR)
+        assert ended is not None
+        pauses.append(round((again.due_at - ended).total_seconds()))
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+    ledger.start_sync(store, "well", integration, "incremental", [])
+    ledger.finish_sync(store, "well", "succeeded")
+    ledger.start_sync(store, "killed", integration, "incremental", [])
+    [again] = due_integrations(store, "stripe", store.now() + 2 * HOUR) or [None]
+    assert again is None, "it runs"
+    silence(store, "killed")
+    began = ledger.get_sync(store, "killed").started_at
+    [again] = due_integrations(store, "stripe", store.now() + 2 * HOUR)
+    assert again is not None
+    assert round((again.due_at - began).total_seconds()) == 60
+
+
+def test_what_never_synced_or_took_long_is_to_have_a_run_of_its_own(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    def is_long() -> bool:
+        [found] = due_integrations(store, "stripe", store.now() + 2 * HOUR)
+        return found.is_long
+
+    assert is_long()
+    ledger.start_sync(store, "run-1", integration, "incremental", [])
+    ledger.finish_sync(store, "run-1", "succeeded")
+    assert not is_long()
+    with store.operator() as connection:
+        earlier = {"started_at": ledger.syncs.c.started_at - timedelta(seconds=LONG_SECONDS + 1)}
+        connection.execute(sa.update(ledger.syncs).values(earlier))
+    assert is_long()
+
+
+def test_what_a_living_session_has_is_not_due(store: Store, integration: IntegrationConfiguration) -> None:
+    lane = Lane("acme", "acme-stripe", SYNC)
+    sessions.begin(store, "session", "stripe_syncs")
+    leases.take(store, "session", [lane])
+    assert due(store, store.now()) == []
+    assert is_due(store, "acme", "acme-stripe", "session")
+    sessions.end(store, "session")
+    assert due(store, store.now()) == ["acme-stripe"]
+
+
+def test_nobody_s_thousands_come_before_somebody_s_one(store: Store, integration: IntegrationConfiguration) -> None:
+    with store.operator() as connection:
+        connection.exec_driver_sql("INSERT INTO control.organizations VALUES ('evil', 'Evil', 'usd')")
+        connection.exec_driver_sql(
+            "INSERT INTO control.integrations (integration_id, organization_id, provider, config, credentials_sealed, "
+            "status, next_due_at) SELECT 'evil-' || n, 'evil', provider, config, credentials_sealed, status, "
+            "now() - interval '1 day' FROM control.integrations, generate_series(1, 5000) AS n"
+        )
+    found = due(store, store.now())
+    assert len(found) == MOST_EACH + 1
+    assert found[-1] == "acme-stripe"
+
+
+def test_new_settings_and_a_person_s_word_make_it_due_at_once(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    for _ in range(3):
+        ledger.start_sync(store, "run-1", integration, "incremental", [])
+        ledger.finish_sync(store, "run-1", "failed")
+    assert due(store, store.now()) == []
+    replace_integration(store, integration, actor="test")
+    assert due(store, store.now()) == ["acme-stripe"]
+
+    ledger.start_sync(store, "run-2", integration, "incremental", [])
+    ledger.finish_sync(store, "run-2", "succeeded")
+    set_status(store, "acme-stripe", IntegrationStatus.PAUSED, actor="test")
+    set_status(store, "acme-stripe", IntegrationStatus.ACTIVE, actor="test")
+    assert due(store, store.now()) == ["acme-stripe"]
 
 
 def test_what_runs_is_not_due_unless_it_was_killed(store: Store, started: str) -> None:
@@ -147,7 +230,7 @@ def test_what_runs_is_not_due_unless_it_was_killed(store: Store, started: str) -
 def test_a_sync_of_history_is_none_of_the_schedules_business(
     store: Store, integration: IntegrationConfiguration
 ) -> None:
-    ledger.start_sync(store, "run-1", integration, "full", [], ledger.HISTORY)
+    ledger.start_sync(store, "run-1", integration, "full", [], HISTORY)
     assert due(store, store.now()) == ["acme-stripe"]
 
 

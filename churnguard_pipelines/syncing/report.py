@@ -1,4 +1,4 @@
-"""One sync's page in the ledger: opened, kept alive, each object's end noted, closed with what it came to."""
+"""The report of one sync, which the ledger keeps: begun, kept alive, each object's end noted, finished."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from churnguard_pipelines.errors import (
     CircuitOpen,
     RateLimited,
     SourceChanged,
+    Stopped,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.store.control.integrations import get_integration, set_status
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
 
-def on_a_page(
+def run_reported(
     store: Store,
     integration: IntegrationConfiguration,
     sync_id: str,
@@ -34,7 +35,7 @@ def on_a_page(
     trigger: str,
     work: Callable[[], ChurnGuardError | None],
 ) -> SyncReport:
-    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the page."""
+    """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the report."""
     ledger.start_sync(store, sync_id, integration, mode, names, trigger)
     if integration.status not in _RESTING:
         set_status(store, integration.integration_id, IntegrationStatus.SYNCING)
@@ -67,12 +68,12 @@ def each_object(
             ledger.set_object(store, sync_id, name, status="succeeded", calls=new_calls())
         except ChurnGuardError as error:
             ledger.set_object(store, sync_id, name, status="failed", error=error.explanation, calls=new_calls())
-            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged):
+            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
                 return error
         except Exception as error:
             _log.exception("%s of %s ended unexpectedly", name, sync_id)
             ledger.set_object(
-                store, sync_id, name, status="failed", error=_unforeseen(error).explanation, calls=new_calls()
+                store, sync_id, name, status="failed", error=failure_of(error).explanation, calls=new_calls()
             )
         finally:
             on_object(name)
@@ -81,14 +82,17 @@ def each_object(
 
 def _abandon(store: Store, integration: IntegrationConfiguration, sync_id: str, error: BaseException) -> None:
     """An error nobody foresaw goes on its way, but the ledger does not say "running" for ever."""
-    failure = _unforeseen(error)
+    failure = failure_of(error)
     for name, item in ledger.get_sync(store, sync_id).objects.items():
         if item.status == "running":
             ledger.set_object(store, sync_id, name, status="failed", error=failure.explanation)
     _finish(store, integration, sync_id, failure)
 
 
-def _unforeseen(error: BaseException) -> ChurnGuardError:
+def failure_of(error: BaseException) -> ChurnGuardError:
+    """The error itself, or what is said of one that nobody foresaw."""
+    if isinstance(error, ChurnGuardError):
+        return error
     return ChurnGuardError(f"it ended unexpectedly ({type(error).__name__}).", remedy="The log has the details.")
 
 

@@ -12,7 +12,7 @@ from webhook_gateway.dashboard.principal import Principal
 MOST_AT_ONCE = 8
 
 
-class Crowding:
+class ConcurrencyLimit:
     """A dependency of every call; 429 beyond. Calls share threads and connections to the database; whatever makes those
     of one organization slow, the others' find some free. Operators may all that there is."""
 

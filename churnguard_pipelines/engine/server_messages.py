@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 def quoted(integration: IntegrationConfiguration, words: str) -> str:
     """``: words`` to go on with in a message, or nothing where an organization says whom we ask."""
-    return repeated(integration.integration_id, words, aloud=integration.configured_by == "operator")
+    return repeated(integration.integration_id, words, shown=integration.configured_by == "operator")
 
 
-def repeated(integration_id: str | None, words: str, *, aloud: bool) -> str:
-    """The same where the caller knows whether it may be said ``aloud``."""
+def repeated(integration_id: str | None, words: str, *, shown: bool) -> str:
+    """The same where the caller knows whether it may be ``shown``."""
     line = on_one_line(" ".join(words.split()), LONGEST)
-    if aloud:
+    if shown:
         return f": {line}" if line else ""
     _log.warning("%s: heard from the server: %r", integration_id, line)
     return ""

@@ -12,7 +12,7 @@ from churnguard_pipelines.sandbox.business.entities import Entity
 E = TypeVar("E", bound=Entity)
 
 
-class Shelf(Generic[E]):
+class RecordList(Generic[E]):
     """Append-only; `created` never decreases. A deleted record keeps its place and is skipped."""
 
     def __init__(self) -> None:

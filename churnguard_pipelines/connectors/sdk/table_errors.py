@@ -23,7 +23,7 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.mirrors import Change, SourceTable
 
-OWN = (
+TABLE_ERRORS = (
     InvalidConfiguration, NotFound, PermissionMissing, ProviderMisbehaved, RequestRefused, SchemaConflict, TableInUse,
 )  # fmt: skip
 """Errors that, raised while one table is worked on, say something about that table."""
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def told_of(table: SourceTable, integration_id: str) -> Iterator[None]:
-    """What goes wrong in here because of this table leaves as one of ``OWN``.
+def table_errors(table: SourceTable, integration_id: str) -> Iterator[None]:
+    """What goes wrong in here because of this table leaves as one of ``TABLE_ERRORS``.
 
     What would go wrong with any other table as well leaves as it is: a lost connection, a full disk, a deadlock.
     """

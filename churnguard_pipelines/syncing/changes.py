@@ -1,0 +1,125 @@
+"""Sessions that follow change logs: a lane is a followed database, which keeps its turn while its source is quiet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from churnguard_pipelines.connectors import databases
+from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    InvalidConfiguration,
+    NotFound,
+    SourceChanged,
+)
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
+from churnguard_pipelines.records import Lane
+from churnguard_pipelines.store.control.integrations import set_status, survey_integrations
+from churnguard_pipelines.store.ingest import catalogue, checkpoints
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import LANE, ChangeLane, lane_of
+from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.session import LaneKind, Turn
+from churnguard_pipelines.syncing.source import opened_database
+
+STEP = 1.0  # seconds that a lane waits for changes before it looks whether it should end
+LAG_EVERY = 10.0
+_RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE, IntegrationStatus.AUTHENTICATION_FAILED)
+
+_log = logging.getLogger(__name__)
+
+
+def followed_integrations(store: Store) -> list[IntegrationConfiguration]:
+    """Whose changes are to be followed, and whose first sync has begun."""
+    with store.operator() as connection:
+        begun = checkpoints.integrations_with(connection, LANE)
+    return [
+        integration
+        for provider in (databases() if begun else ())
+        for integration in survey_integrations(store, provider).values()
+        if isinstance(integration, IntegrationConfiguration)
+        and integration.integration_id in begun
+        and integration.sync_config.sync_mode == DataSyncMode.REAL_TIME
+        and integration.status not in _RESTING
+    ]
+
+
+class ChangeLogs(LaneKind):
+    name = CHANGES
+    at_once = 64
+    at_once_each = None
+    lanes_each = 64
+    quiet_turn, busy_turn = 20.0, 120.0
+    keeps_its_turn = True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._warehouse = Warehouse(store)
+        self._followed: dict[Lane, IntegrationConfiguration] = {}
+        self._at_work: dict[Lane, IntegrationConfiguration] = {}
+
+    def waiting(self) -> Sequence[Lane]:
+        self._followed = {lane_of(each): each for each in followed_integrations(self._store)}
+        return list(self._followed)
+
+    def wanted(self, turn: Turn) -> bool:
+        """One that is configured otherwise now ends, and is begun next time; whatever its status says meanwhile."""
+        before, now = self._at_work.get(turn.lane), self._followed.get(turn.lane)
+        if before is None:  # its thread has not come so far
+            return True
+        return now is not None and now.model_copy(update={"status": before.status}) == before
+
+    def work(self, turn: Turn) -> bool:
+        integration = self._followed.get(turn.lane)
+        if integration is None:
+            return False
+        self._at_work[turn.lane] = integration
+        try:
+            self._follow(turn, integration)
+        except (SourceChanged, AuthenticationFailed, InvalidConfiguration) as error:
+            self._needs_somebody(integration, error)
+            raise
+        finally:
+            del self._at_work[turn.lane]
+        return False
+
+    def _follow(self, turn: Turn, integration: IntegrationConfiguration) -> None:
+        looked = time.monotonic()
+        with (
+            opened_database(self._store, integration) as connector,
+            ChangeLane(self._store, self._warehouse, integration, connector) as lane,
+        ):
+            while not turn.stop.is_set():
+                stored = lane.step(STEP)
+                if stored is not None and stored.counts:
+                    turn.note(stored.counts)
+                if time.monotonic() - looked >= LAG_EVERY:
+                    looked = time.monotonic()
+                    self._keep_lag(integration, connector, lane, stored.committed_at if stored else None)
+
+    def _keep_lag(
+        self,
+        integration: IntegrationConfiguration,
+        connector: DatabaseConnector,
+        lane: ChangeLane,
+        committed_at: datetime | None,
+    ) -> None:
+        assert lane.checkpoint is not None
+        lag = connector.lag(lane.checkpoint.position)
+        if lag.seconds is None and committed_at is not None:
+            lag = replace(lag, seconds=(datetime.now(UTC) - committed_at).total_seconds())
+        catalogue.set_lag(self._store, integration, lag)
+
+    def _needs_somebody(self, integration: IntegrationConfiguration, error: ChurnGuardError) -> None:
+        _log.error("%s", error)
+        refused = isinstance(error, AuthenticationFailed)
+        status = IntegrationStatus.AUTHENTICATION_FAILED if refused else IntegrationStatus.ERROR
+        with suppress(NotFound):  # it was removed meanwhile
+            set_status(self._store, integration.integration_id, status, error.explanation)
