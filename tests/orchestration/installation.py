@@ -1,4 +1,4 @@
-"""An installation as a person runs it: its services, the plain `dagster` command beside them, and a simulated Stripe."""
+"""An installation as a person runs it: its services, the plain `dagster` command, and a simulated Stripe."""
 
 from __future__ import annotations
 
