@@ -61,10 +61,11 @@ class Protocol(HttpToolsProtocol):
         self._network = network(self.client[0]) if self.client else ""
         self._expect()
         for other in self._crowd.add(self._network, self, 1):
-            other.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            other.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
+        self._unset_keepalive_if_required()  # which uvicorn does not of a connection that broke
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -138,6 +139,8 @@ class Protocol(HttpToolsProtocol):
         """Whether it was a plain request, which is in hand then."""
         if self.cycle is not None and not self.cycle.response_complete:
             return False
+        if self.flow.write_paused:  # who does not read its answers waits for room, as the application does
+            return False
         found = plain(data)
         if found is None:
             return False
@@ -198,6 +201,13 @@ class Protocol(HttpToolsProtocol):
         """Where the parser gave up, or one of us made it."""
         self.refuse(self._refused or HTTPStatus.BAD_REQUEST)
 
+    def give_way(self) -> None:
+        """Its room is needed. One that is closing would keep it until somebody has read the last answer."""
+        if self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
     def refuse(self, status: HTTPStatus) -> None:
         """Close the connection; with an answer where none is under way."""
         if self.transport.is_closing():
@@ -246,9 +256,9 @@ class Handshake(asyncio.Protocol):
         transport.abort()
         self._task = asyncio.get_running_loop().create_task(self._speak(accepted))
         for other in self._crowd.add(self._network, self, 1):
-            other.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            other.give_way()
 
-    def refuse(self, _status: HTTPStatus) -> None:
+    def give_way(self) -> None:
         """Close the connection; there is no way yet to say why."""
         self._task.cancel()
 

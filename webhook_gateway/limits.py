@@ -12,6 +12,8 @@ Item = TypeVar("Item", bound=Hashable)
 MOST_KEPT = 10_000
 """Names come from outside, unsigned: so many are kept at most."""
 SWEEP_EVERY = 1.0
+LONGEST_ADDRESS = 64
+"""Characters; whatever else a proxy calls its clients is told apart by so many."""
 
 
 class RateLimit:
@@ -86,10 +88,14 @@ class Shares(Generic[Item]):
             del self._sizes[owner], self._sums[owner]
 
 
-@lru_cache(maxsize=4096)
 def network(address: str) -> str:
     """Whom an address counts for: an IPv4 address for itself, an IPv6 address for the /64 that one customer is given
     as a whole."""
+    return _network(address[:LONGEST_ADDRESS])
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:  # a socket file, or what a proxy of the operator's calls its clients

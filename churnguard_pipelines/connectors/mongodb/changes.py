@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from bson import Timestamp, json_util
+from bson.errors import InvalidBSON
 from pymongo.change_stream import ChangeStream
 from pymongo.client_session import ClientSession
 
@@ -23,7 +24,7 @@ from churnguard_pipelines.connectors.mongodb.documents import KEY, Rows, key_tex
 from churnguard_pipelines.connectors.mongodb.reading import AT_ONCE, by_keys, documents, rows_of, size_of
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
-from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, unreadable
+from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors, unreadable
 from churnguard_pipelines.errors import ProviderMisbehaved, SourceChanged
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable, Values
 from churnguard_pipelines.records import Position
@@ -178,7 +179,9 @@ class MongoDBChanges(ChangeLog):
             if (document := event.get("fullDocument")) is None:
                 return None
             return Change(name, "upsert", version, values=self._rows[name].values(document))
-        except (LookupError, TypeError, ValueError) as error:  # the driver's, of documents, among them
+        except InvalidBSON as error:
+            return Change(name, "stopped", version, reason=f"it has {error}.")
+        except (LookupError, TypeError, ValueError, RecursionError) as error:  # the driver's, of ids, among them
             return unreadable(name, version, error)
 
     def _filtered(self, changes: Sequence[Change]) -> Sequence[Change]:
@@ -196,8 +199,10 @@ class MongoDBChanges(ChangeLog):
 
     def _by_keys(self, name: str, keys: set[str]) -> dict[str, Values] | str:
         """Or why they cannot be read."""
+        table = self._tables[name]
         try:
-            return by_keys(self._source, self._tables[name], keys)
+            with table_errors(table, self._source.integration.integration_id):
+                return by_keys(self._source, table, keys)
         except TABLE_ERRORS as error:
             return error.explanation
 
@@ -238,7 +243,7 @@ class MongoDBChanges(ChangeLog):
     def _everything(self, name: str, version: int) -> Iterator[list[Change]]:
         rows = self._rows[name]
         try:
-            with self._source.translated():
+            with table_errors(self._tables[name], self._source.integration.integration_id), self._source.translated():
                 found = documents(self._source, name)
                 while some := list(islice(found, _COPIED_AT_ONCE)):
                     yield [Change(name, "upsert", version, values=rows.values(document)) for document in some]

@@ -28,6 +28,8 @@ KEY, WHOLE, CONTENT = "_id", "document", "content"
 CONTENT_SOURCE = "GridFS chunks"
 NUL_STANDS_AS = "\u2400"  # PostgreSQL's text holds any character but NUL
 
+NOT_KEPT = "a document that MongoDB would not keep: without an _id, or nested deeper than 100 levels"
+
 _CANONICAL = json_util.CANONICAL_JSON_OPTIONS.with_options(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
 _OURS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -143,7 +145,7 @@ class Rows:
         try:
             return self._values(document)
         except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise InvalidBSON(f"a document that MongoDB would not keep ({type(error).__name__})") from error
+            raise InvalidBSON(NOT_KEPT) from error
 
     def _values(self, document: Mapping[str, Any]) -> Values:
         get = document.get

@@ -19,6 +19,7 @@ from churnguard_pipelines.connectors.mysql.stream import BinlogStream
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import (
     LONGEST_GATHERING,
+    LULL,
     MOST_CHANGES,
     ChangeLog,
 )
@@ -76,6 +77,8 @@ class MySQLChanges(ChangeLog):
             event = self._stream.next()
             if event is None:
                 if gathering.whole:
+                    if self._stream.wait(LULL):
+                        continue
                     return self._batch()
                 if not gathering.changes and self._at != before:
                     return ChangeBatch(self._position())

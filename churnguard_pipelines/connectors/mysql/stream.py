@@ -65,13 +65,13 @@ class BinlogStream:
         """None if none has arrived yet."""
         return next(self._events)
 
-    def wait(self, seconds: float) -> None:
-        """Until something has arrived, and take it in."""
+    def wait(self, seconds: float) -> bool:
+        """Until something has arrived, and take it in; False if nothing did."""
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
         if not pending and not is_readable(self._socket, seconds):
             if time.monotonic() - self._heard > SILENCE_SECONDS:
                 raise pymysql.OperationalError(2013, f"the server was silent for {SILENCE_SECONDS:.0f} s")
-            return
+            return False
         part = self._socket.recv(_PART)
         if not part:
             raise pymysql.OperationalError(2013, "the server has ended the connection")
@@ -79,6 +79,7 @@ class BinlogStream:
         self._received += part
         if len(self._received) + self._begun > ROW_BYTES:
             raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)
+        return True
 
     def close(self) -> None:
         close_quietly(self._connection)

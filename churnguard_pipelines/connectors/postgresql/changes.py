@@ -19,6 +19,7 @@ from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import (
     LONGEST_GATHERING,
+    LULL,
     MOST_CHANGES,
     ChangeLog,
 )
@@ -94,6 +95,8 @@ class PostgreSQLChanges(ChangeLog):
             message = self._stream.next()
             if message is None:
                 if gathering.whole:
+                    if self._stream.wait(LULL):
+                        continue
                     return self._batch()
                 if not self._in_transaction and self._stream.sent > self._at:
                     self._at = self._stream.sent  # everything up to here was read, and nothing of it is ours

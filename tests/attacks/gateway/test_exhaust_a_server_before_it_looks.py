@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import httpx
+import psutil
 
 from tests.attacks.gateway.strangers import MIB, Server, answer, connect, endless, head, pour
+from tests.webhook_gateway.intake.conftest import Gateway
 from webhook_gateway.http_server import HEAD_SECONDS, MOST_HEAD, MOST_HEADERS, MOST_URL
 
 MOST_IN_SOCKETS = 16 * MIB  # what the kernel takes of a sender before the receiver has read it, generously
@@ -36,6 +39,27 @@ def test_who_asks_for_too_much_is_told_so(intake_server: Server) -> None:
     large = b"GET %b HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n"
     assert told(large % (quick, b"x" * MOST_HEAD))[9:] == b"431"
     assert told(large % (quick, b"x" * (MOST_HEAD - 1_000)))[9:] == b"200"
+
+
+def test_what_a_proxy_calls_its_client_is_not_kept_whole(make_gateway: Callable[..., Gateway]) -> None:
+    """Whoever comes is remembered by name for a while, and a proxy may pass on whatever it was told."""
+    gateway = make_gateway(FORWARDED_ALLOW_IPS="*")
+    assert gateway.process is not None
+    server = Server(gateway.port, "/webhooks/stripe/acme", "/webhooks/health", psutil.Process(gateway.process.pid))
+    before = server.memory
+    with connect(server) as connection:
+        for number in range(2_000):
+            name = b"%d" % number + b"x" * (MOST_HEAD - 1_000)
+            connection.sendall(
+                head(server, b"Content-Type: application/json", b"Content-Length: 2", b"X-Forwarded-For: " + name)
+                + b"{}"
+            )
+            seen = b""
+            while not seen.endswith(b'"status":401}'):
+                piece = answer(connection)
+                assert piece, seen
+                seen += piece
+    assert server.memory - before < 32 * MIB
 
 
 def test_a_head_that_drips_is_cut_off(server: Server) -> None:

@@ -1,14 +1,16 @@
 """Whatever tables a customer has, and whatever is done to them in mid-stream: the mirror equals its source, or says why
-not, and the application's writes never fail.
+not, and the application's writes never fail. Of the syncs, some are ended by a SIGKILL anywhere.
 
-Ten schemas on each server, a hundred with CHURNGUARD_SOAK=1.
+Ten schemas on each server, two hundred with CHURNGUARD_SOAK=1.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
@@ -21,8 +23,9 @@ from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.mirroring import mirror_of
 from churnguard_pipelines.syncing.sync import sync_integration
+from tests.connectors.dying import sync_that_dies
 from tests.connectors.mysql.conftest import BOTH, integration
-from tests.sources.installation import SOAK
+from tests.soak import SOAK
 from tests.sources.mariadb import MariaDBServer
 
 SERVERS = BOTH
@@ -67,12 +70,13 @@ History = tuple[Schema, list[tuple[str, int, int]]]
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     key = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2))
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=2, max_size=6, unique=True))
     columns = {name: draw(st.sampled_from(sorted(TYPES))) for name in names}
     number = st.integers(0, 99)
     partitioned = draw(st.booleans()) and "point" not in columns.values()  # which partitions cannot hold
     schema = Schema(key, columns, draw(st.booleans()), partitioned)
-    return schema, draw(st.lists(st.tuples(st.sampled_from(OPERATIONS), number, number), max_size=25))
+    operations = draw(st.permutations(OPERATIONS)) + draw(st.lists(st.sampled_from(OPERATIONS), max_size=15))
+    return schema, [(each, draw(number) + place, draw(number) + 5 * place) for place, each in enumerate(operations)]
 
 
 class Application:
@@ -176,39 +180,48 @@ def quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_the_mirror_equals_its_source_or_says_why_not(
     store: Store, organization: Organization, source_server: MariaDBServer, source: Cursor, database: str
 ) -> None:
     configured = integration(source_server, database)
     add_integration(store, configured, actor="test")
+    outcomes: Counter[str] = Counter()
     source.execute("SET SESSION sql_mode = '', time_zone = '+00:00'")
 
     @settings(
-        max_examples=100 // TABLES if SOAK else 2,
+        max_examples=200 // TABLES if SOAK else 2,
         deadline=None,
         database=None,
         derandomize=not SOAK,
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn=st.lists(histories(), min_size=TABLES, max_size=TABLES))
-    def holds(drawn: list[History]) -> None:
+    @given(
+        drawn=st.lists(histories(), min_size=TABLES, max_size=TABLES),
+        deaths=st.lists(st.integers(1, 400), min_size=1 + ROUNDS, max_size=1 + ROUNDS),
+    )
+    def holds(drawn: list[History], deaths: list[int]) -> None:
         names = [f"t{next(_numbers)}" for _ in drawn]
         applications = [Application(source, name, schema) for name, (schema, _) in zip(names, drawn, strict=True)]
-        synced(store, names)
-        for round in range(ROUNDS):
-            for application, (_, operations) in zip(applications, drawn, strict=True):
-                for operation, one, other in operations[round::ROUNDS]:
-                    getattr(application, operation)(one, other)
+        for round, death in enumerate(deaths):
+            outcomes["died" if sync_that_dies(store, death, *names) else "lived"] += 1
             synced(store, names)
+            for application, (_, operations) in zip(applications, drawn, strict=True):
+                for operation, one, other in operations[round::ROUNDS] if round < ROUNDS else ():
+                    getattr(application, operation)(one, other)
         synced(store, names)  # what the one before found untold
         entries = catalogue.entries(store, "acme-db")
         differ = {name: differing(store, configured, name) for name in names if entries[name].problem is None}
         note(f"stopped: { {name: entries[name].problem for name in names if entries[name].problem} }")
         assert {name: rows for name, rows in differ.items() if rows} == {}
-        assert differ, "not all of them can be stopped"
+        outcomes.update("equal" if name in differ else "stopped" for name in names)
 
     holds()
+    assert outcomes["died"]
+    assert outcomes["equal"] > 9 * outcomes["stopped"]
 
 
 def synced(store: Store, names: list[str]) -> None:

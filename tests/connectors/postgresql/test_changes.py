@@ -7,7 +7,11 @@ from typing import Any
 import psycopg
 
 from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.change_lane import ChangeLane
+from churnguard_pipelines.syncing.source import opened_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source
@@ -97,3 +101,25 @@ def test_a_full_sync_beside_the_log_keeps_what_is_newer(store: Store, register: 
     source.execute("DELETE FROM users WHERE id = 1")
     sync(store)
     assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
+
+
+def test_transactions_that_have_ended_are_stored_while_the_next_one_comes(
+    store: Store, register: Register, source: Source
+) -> None:
+    """A batch is full in the middle of one; under steady load, that is nearly always so."""
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    follow(store, register)
+    for number in range(40):  # 28,000 changes; a batch has 10,000 at most
+        source.execute(
+            "INSERT INTO users SELECT n, 'u' FROM generate_series(%s::int, %s) n", [number * 700, number * 700 + 699]
+        )
+    made = get_integration(store, "acme-db")
+    steps: list[int] = []
+    with opened_database(store, made) as connector, ChangeLane(store, Warehouse(store), made, connector) as lane:
+        while sum(steps) < 28_000:
+            stored = lane.step(10)
+            assert stored is not None
+            steps += [stored.counts["users"].read] if stored.counts else []
+            assert len(mirrored(store, "users", "id")) == sum(steps), "what was stored can be read"
+    assert len(steps) > 2
+    assert [read % 700 for read in steps] == [0] * len(steps)

@@ -1,0 +1,56 @@
+"""A sync that dies: in a process of its own, which a SIGKILL ends before the warehouse's statement of a number."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from churnguard_pipelines.settings import Settings
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([__name__])
+_numbers = itertools.count(1)
+
+
+def sync_that_dies(store: Store, statement: int, *objects: str) -> bool:
+    """Of ``acme-db``. Returns whether it did: one that has done its work with fewer statements lives."""
+    arguments = (store.settings, f"dying-{next(_numbers)}", statement, objects)
+    process = _processes.Process(target=_sync, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def _sync(settings: Settings, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:
+    store = Store.open(settings, migrate=False)
+    left = itertools.count(statement - 1, -1)
+
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, *arguments: Any, **options: Any) -> Any:
+            _die_at(next(left))
+            return super().execute(*arguments, **options)
+
+        def copy(self, *arguments: Any, **options: Any) -> Any:
+            _die_at(next(left))
+            return super().copy(*arguments, **options)
+
+    def equip(driver: psycopg.Connection[Any], record: object) -> None:
+        driver.cursor_factory = Cursor
+
+    sa.event.listen(sa.pool.Pool, "connect", equip)
+    sync_integration(store, "acme-db", sync_id=sync_id, objects=objects or None)
+    store.close()
+
+
+def _die_at(left: int) -> None:
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
