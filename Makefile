@@ -17,7 +17,7 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
-lint: .venv/.dev ## format, lint, types, locks
+lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -43,7 +44,7 @@ def settings_for(
     home: Path, database_url: str | None = None, encryption_key: str | None = None, *, owner_url: str | None = None
 ) -> Settings:
     """Settings as the environment would give them, and nothing of the environment of whoever runs the tests."""
-    values = {
+    values: dict[str, Any] = {
         "CHURNGUARD_HOME": home,
         "CHURNGUARD_DATABASE_URL": database_url,
         "CHURNGUARD_OWNER_DATABASE_URL": owner_url,

@@ -36,7 +36,7 @@ from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
-from churnguard_pipelines.syncing.report import each_object, run_reported
+from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
 from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
 
@@ -164,17 +164,17 @@ class _Run:
             if isinstance(error, ChurnGuardError):
                 catalogue.set_problem(self._store, self._integration.integration_id, table.object, error.explanation)
 
-    def _one(self, name: str) -> None:
+    def _one(self, name: str) -> ObjectEnd:
         if name in self._problems:
             raise self._problems[name]
         try:
             with table_errors(self.tables[name], self._integration.integration_id):
-                self._bring_up_to_date(name)
+                return self._bring_up_to_date(name)
         except TABLE_ERRORS as error:
             catalogue.set_problem(self._store, self._integration.integration_id, name, error.explanation)
             raise
 
-    def _bring_up_to_date(self, name: str) -> None:
+    def _bring_up_to_date(self, name: str) -> ObjectEnd:
         table, mirror = self.tables[name], self._mirrors[name]
         lane = self._lane(name)
         checkpoint = load_checkpoint(self._store, lane)
@@ -190,10 +190,7 @@ class _Run:
         elif self._connector.unlogged(table) and self._is_due(before):
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
         copy.keep_fingerprint()
-        ledger.set_object(
-            self._store, self._sync_id, name, checkpoint_before=before,
-            checkpoint_after=copy.checkpoint.position if copy.checkpoint else None, rows=self._rows(mirror),
-        )  # fmt: skip
+        return ObjectEnd(before, copy.checkpoint.position if copy.checkpoint else None, self._rows(mirror))
 
     def _note_untold(self, table: SourceTable) -> None:
         """Whether nothing but reading all of the table tells what it holds now; it is said on this sync's page."""

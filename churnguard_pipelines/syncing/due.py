@@ -13,6 +13,7 @@ from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.ingest import due, ledger
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.report import failure_of
 from churnguard_pipelines.syncing.session import LaneKind, Turn
 from churnguard_pipelines.syncing.sync import sync_integration
@@ -31,7 +32,7 @@ class DueSyncs(LaneKind):
     """``on_synced``: called in the session's own thread with the page of each sync that has ended."""
 
     at_once_each = 8
-    lanes_each = 1000
+    lanes_each = 250
     linger = 6.0  # one more look
     finish_within = 600.0
 
@@ -47,11 +48,12 @@ class DueSyncs(LaneKind):
         self._store = store
         self._session_id = session_id
         self._provider = provider
+        self._warehouse = Warehouse(store)
         self._on_synced = on_synced
         self._ended: queue.SimpleQueue[SyncReport] = queue.SimpleQueue()
 
     def waiting(self) -> Sequence[Lane]:
-        found = due.due_integrations(self._store, self._provider, self._store.now())
+        found = due.due_integrations(self._store, self._provider)
         return [Lane(each.organization_id, each.integration_id, due.SYNC) for each in found if not each.is_long]
 
     def work(self, turn: Turn) -> bool:
@@ -61,7 +63,12 @@ class DueSyncs(LaneKind):
         sync_id = str(uuid.uuid4())
         try:
             report = sync_integration(
-                self._store, lane.integration_id, sync_id=sync_id, trigger=SCHEDULE, cancelled=turn.stop
+                self._store,
+                lane.integration_id,
+                sync_id=sync_id,
+                trigger=SCHEDULE,
+                cancelled=turn.stop,
+                warehouse=self._warehouse,
             )
         except (CircuitOpen, NotFound):  # it opened, or was removed, since we looked
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from churnguard_pipelines.errors import (
@@ -16,7 +17,8 @@ from churnguard_pipelines.errors import (
     Stopped,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
-from churnguard_pipelines.store.control.integrations import get_integration, set_status
+from churnguard_pipelines.records import Position
+from churnguard_pipelines.store.control.integrations import set_status
 from churnguard_pipelines.store.ingest import ledger
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
@@ -24,6 +26,15 @@ from churnguard_pipelines.store.postgres.database import Store
 _log = logging.getLogger(__name__)
 
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEnd:
+    """What is noted of an object that was read to its end; ``rows``: None if they were not counted."""
+
+    checkpoint_before: Position | None
+    checkpoint_after: Position | None
+    rows: int | None
 
 
 def run_reported(
@@ -37,8 +48,7 @@ def run_reported(
 ) -> SyncReport:
     """Do ``work``, which returns the failure that ended the whole sync, if one did; returns the report."""
     ledger.start_sync(store, sync_id, integration, mode, names, trigger)
-    if integration.status not in _RESTING:
-        set_status(store, integration.integration_id, IntegrationStatus.SYNCING)
+    set_status(store, integration.integration_id, IntegrationStatus.SYNCING, unless=_RESTING)
     try:
         with ledger.heartbeat(store, sync_id):
             failure = work()
@@ -53,7 +63,7 @@ def each_object(
     store: Store,
     sync_id: str,
     names: Iterable[str],
-    one: Callable[[str], None],
+    one: Callable[[str], ObjectEnd],
     new_calls: Callable[[], int],
     on_object: Callable[[str], None],
 ) -> ChurnGuardError | None:
@@ -64,8 +74,11 @@ def each_object(
     for name in names:
         try:
             ledger.set_object(store, sync_id, name, status="running")
-            one(name)
-            ledger.set_object(store, sync_id, name, status="succeeded", calls=new_calls())
+            end = one(name)
+            ledger.set_object(
+                store, sync_id, name, status="succeeded", calls=new_calls(), checkpoint_before=end.checkpoint_before,
+                checkpoint_after=end.checkpoint_after, rows=end.rows,
+            )  # fmt: skip
         except ChurnGuardError as error:
             ledger.set_object(store, sync_id, name, status="failed", error=error.explanation, calls=new_calls())
             if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
@@ -106,10 +119,11 @@ def _finish(
     status: Literal["succeeded", "partial", "failed"] = (
         "succeeded" if error is None else "partial" if succeeded else "failed"
     )
-    ledger.finish_sync(store, sync_id, status, error)
-    if get_integration(store, integration.integration_id).status not in _RESTING:
-        set_status(store, integration.integration_id, _status(failure, failed), error)
-    return ledger.get_sync(store, sync_id)
+    closed_at = ledger.finish_sync(store, sync_id, status, error)
+    set_status(store, integration.integration_id, _status(failure, failed), error, unless=_RESTING)
+    if closed_at is None:
+        return ledger.get_sync(store, sync_id)
+    return replace(report, status=status, error=error, finished_at=closed_at)
 
 
 def _status(failure: ChurnGuardError | None, failed: Sequence[str]) -> IntegrationStatus:

@@ -7,7 +7,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event
+
+import sqlalchemy as sa
 
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
@@ -37,7 +40,7 @@ from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import sync_database
-from churnguard_pipelines.syncing.report import each_object, run_reported
+from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
 
 _log = logging.getLogger(__name__)
@@ -104,12 +107,13 @@ def sync_integration(
     trigger: str = "manual",
     on_object: Callable[[str], None] = lambda name: None,
     cancelled: Event | None = None,
+    warehouse: Warehouse | None = None,
 ) -> SyncReport:
     """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
-    object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays. An
-    object that fails is in the report, and the others go on.
+    object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays.
+    ``warehouse``: one that knows the tables already. An object that fails is in the report, and the others go on.
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
     integration = get_integration(store, integration_id)
@@ -121,7 +125,7 @@ def sync_integration(
         identity, failure = _identified(use)
 
         def work() -> ChurnGuardError | None:
-            run = _Run(store, use, sync_id, mode, window, identity)
+            run = _Run(store, use, sync_id, mode, window, identity, warehouse or Warehouse(store))
             return failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
             )
@@ -179,6 +183,7 @@ class _Run:
         mode: DataSyncMode,
         window: Window | None,
         identity: str | None,
+        warehouse: Warehouse,
     ) -> None:
         self._store = store
         self._use = use
@@ -186,10 +191,10 @@ class _Run:
         self._mode = mode
         self._window = window
         self._identity = identity
-        self._warehouse = Warehouse(store)
+        self._warehouse = warehouse
         self._calls = 0
 
-    def one(self, item: Object) -> None:
+    def one(self, item: Object) -> ObjectEnd:
         integration, identity = self._use.integration, self._identity
         mapper = mapper_of(integration, self._use.connector.table(item.name))
         drift = self._warehouse.ensure(mapper.table)
@@ -197,26 +202,25 @@ class _Run:
         with self._store.organization(integration.organization_id) as connection:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
+            started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         _same_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
-        reading = Reading(self._mode, before, self._store.now(), self._window)
+        reading = Reading(self._mode, before, started, self._window)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
-        _, checkpoint = pump.run(
+        counts, checkpoint = pump.run(
             lane,
             identity or UNKNOWN,
             checkpoint,
             self._use.connector.read(item, reading),
             lambda counts: self._note_quota(),
         )
-        ledger.set_object(
-            self._store, self._sync_id, item.name, checkpoint_before=before,
-            checkpoint_after=checkpoint.position if checkpoint else None, rows=self._rows(item),
-        )  # fmt: skip
         if self._window is not None:
             with self._store.organization(integration.organization_id) as connection:
                 checkpoints.forget(connection, lane)
+        changed = counts.written or counts.deleted or before is None
+        return ObjectEnd(before, checkpoint.position if checkpoint else None, self._rows(item) if changed else None)
 
     def _rows(self, item: Object) -> int:
         integration = self._use.integration

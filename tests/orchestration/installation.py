@@ -1,4 +1,4 @@
-"""An installation as a person runs it: its services, the plain `dagster` command, and a simulated Stripe."""
+"""The services of one installation at work, and the plain `dagster` command beside them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
+from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -209,13 +209,16 @@ def set_status(
     reason: str | None = None,
     *,
     actor: str = "system",
+    unless: Collection[IntegrationStatus] = (),
 ) -> None:
-    """Raises ``NotFound``. Writes to the audit log if the status changes, but not for each sync that begins and ends
-    well. One that rested is due at once."""
+    """Leaves it as it is if it is one of ``unless``. Raises ``NotFound``. Writes to the audit log if it changes, but
+    not for each sync that begins and ends well. One that rested is due at once."""
     with store.operator() as connection:
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
+        if row.status in unless:
+            return
         connection.execute(
             sa.update(integrations)
             .where(integrations.c.integration_id == integration_id)

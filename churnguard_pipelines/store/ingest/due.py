@@ -26,8 +26,11 @@ RESTING = (IntegrationStatus.INACTIVE, IntegrationStatus.PAUSED, IntegrationStat
 _FREQUENCY = "make_interval(secs => coalesce((config #>> '{sync_config,sync_frequency}')::int, 3600))"
 _RETRY = f"least(make_interval(secs => {FIRST_RETRY_SECONDS} * power(2, least(failed_syncs, 20))), {_FREQUENCY})"
 """After a failure, by how many there were before it in a row."""
+# now(), not clock_timestamp(), which no index can be used for.
+_NOW = "coalesce(cast(:now AS timestamptz), now())"
 _IS_DUE = f"""
-next_due_at <= :now AND status NOT IN ({", ".join(f"'{status.value}'" for status in RESTING)})
+next_due_at <= {_NOW}
+AND status NOT IN ({", ".join(f"'{status.value}'" for status in RESTING)})
 AND NOT EXISTS (
     SELECT FROM ingest.leases AS lease
      WHERE lease.organization_id = integration.organization_id AND lease.integration_id = integration.integration_id
@@ -40,7 +43,7 @@ AND NOT EXISTS (
     SELECT FROM ingest.breakers AS breaker
      WHERE breaker.organization_id = integration.organization_id
        AND breaker.integration_id = integration.integration_id AND breaker.state = 'open'
-       AND (breaker.retry_at IS NULL OR breaker.retry_at > :now))
+       AND (breaker.retry_at IS NULL OR breaker.retry_at > {_NOW}))
 """
 _DUE = sa.text(f"""
 WITH due AS (
@@ -92,9 +95,9 @@ class DueIntegration:
     is_long: bool
 
 
-def due_integrations(store: Store, provider: str, now: datetime) -> list[DueIntegration]:
-    """Longest due first: not paused, breaker closed or its time to retry come, nothing at work on it. A sync or a
-    session whose process was killed is not at work."""
+def due_integrations(store: Store, provider: str, now: datetime | None = None) -> list[DueIntegration]:
+    """The longest due first: not paused, breaker closed or its time to retry come, nothing at work on it. A sync or a
+    session whose process was killed is not at work. ``now``: the database's if None."""
     with store.operator() as connection:
         rows = connection.execute(_DUE, {"provider": provider, "now": now, "session_id": ""})
         return [DueIntegration(*row) for row in rows]
@@ -104,7 +107,7 @@ def is_due(store: Store, organization_id: str, integration_id: str, session_id: 
     """Whether it still is, for the session that has its lane."""
     own = {"organization_id": organization_id, "integration_id": integration_id}
     with store.operator() as connection:
-        return bool(connection.scalar(_STILL_DUE, own | {"now": store.now(), "session_id": session_id}))
+        return bool(connection.scalar(_STILL_DUE, own | {"now": None, "session_id": session_id}))
 
 
 def note_begin(connection: Connection, sync_id: str) -> None:

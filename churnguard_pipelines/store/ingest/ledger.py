@@ -138,15 +138,16 @@ def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -
 
 def finish_sync(
     store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
-) -> None:
-    """Close the page and add it to its hour; a page that is closed already keeps what it says."""
+) -> datetime | None:
+    """Close the page and add it to its hour; returns when. None: it is closed already, and keeps what it says."""
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
-        closed = connection.scalars(finished.values(values).returning(syncs.c.sync_id)).all()
-        _roll_up(connection, closed)
-        if closed:
+        closed_at: datetime | None = connection.scalar(finished.values(values).returning(syncs.c.finished_at))
+        if closed_at is not None:
+            _roll_up(connection, [sync_id])
             due.note_end(connection, sync_id, succeeded=status == "succeeded")
+    return closed_at
 
 
 def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: str) -> None:
