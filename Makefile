@@ -17,7 +17,7 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
-lint: .venv/.dev ## format, lint, types, locks
+lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,7 +27,7 @@ bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|databases|gateway|s
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
-	CHURNGUARD_SOAK=1 $(BIN)/pytest -m slow $(PYTEST)
+	CHURNGUARD_SOAK=1 $(BIN)/pytest -m soak $(PYTEST)
 
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
@@ -36,8 +36,9 @@ lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
 	$(COMPILE) --extra build -o requirements.lock
 	$(COMPILE) --extra build --extra dev -o requirements-dev.lock
 
-clean: ## stops nothing; removes .venv, caches and the demo's data
-	rm -rf .venv .churnguard .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
+	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes
+	rm -rf .venv .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What tests need besides Python: a customer's MariaDB and MySQL, and a browser for the dashboard.

@@ -161,6 +161,14 @@ def load_settings() -> Settings:
         ) from None
 
 
+def demo_settings() -> Settings:
+    """This installation's, but nothing of the demo is kept with real data: it has a home beside the real one, and the
+    private PostgreSQL and the encryption key that are there."""
+    settings = load_settings()
+    own = {"database_url": None, "owner_database_url": None, "encryption_key": None}
+    return settings.model_copy(update=own | {"home": settings.home.with_name(f"{settings.home.name}-demo")})
+
+
 def start_logging(settings: Settings) -> None:
     """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
     written = logging.StreamHandler()

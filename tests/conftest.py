@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
@@ -29,6 +33,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import SUPERUSER, EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
+from tests import soak
 from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"
@@ -39,7 +44,7 @@ def settings_for(
     home: Path, database_url: str | None = None, encryption_key: str | None = None, *, owner_url: str | None = None
 ) -> Settings:
     """Settings as the environment would give them, and nothing of the environment of whoever runs the tests."""
-    values = {
+    values: dict[str, Any] = {
         "CHURNGUARD_HOME": home,
         "CHURNGUARD_DATABASE_URL": database_url,
         "CHURNGUARD_OWNER_DATABASE_URL": owner_url,
@@ -67,12 +72,30 @@ def as_administrator(url: str) -> str:
     return url.replace(f"{options['user']}:{options['password']}@", f"{SUPERUSER}:{password}@", 1)
 
 
+def pytest_configure() -> None:
+    _work_in_memory()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's job in the background
+        # Dagster does with SIGTERM as with SIGINT, and what is started inherits it: nothing would end when asked to.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _work_in_memory() -> None:
+    """Thousands of databases and dozens of servers are made and thrown away: in memory, where there is enough of it, so
+    that nobody waits for a disk. What a kill leaves behind is the same there."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and min(shutil.disk_usage(memory).free, psutil.virtual_memory().available) > 6 * 2**30
+    if roomy and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(memory)  # of this process and of those that it starts
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file is one group, so that what it starts is started once; the longest groups begin first."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        if soak.SOAK and item.get_closest_marker("soak") is not None:
+            item.add_marker(pytest.mark.timeout(soak.SECONDS), append=False)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable: the order within a file stays
 
 
@@ -93,17 +116,10 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_memory() -> Path | None:
-    """A folder that is no disk, where there is one with room; None: the usual one. Thousands of databases are made and
-    dropped in it."""
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30 else None
-
-
 @pytest.fixture(scope="session")
 def _server() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server of this test process."""
-    home = Path(tempfile.mkdtemp(prefix="churnguard-tests-", dir=_in_memory()))
+    home = Path(tempfile.mkdtemp(prefix="churnguard-tests-"))
     home.chmod(0o755)
     server = EmbeddedPostgres(home)
     url = server.start()

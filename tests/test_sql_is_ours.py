@@ -89,8 +89,12 @@ def _in(node: ast.AST, function: str, assigned: dict[str, list[ast.expr]], texts
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _in(child, child.name, assigned | _assignments(child), texts)
             continue
-        makes_sql = isinstance(child, ast.Call) and child.args and _makes_sql(child, texts)
-        if makes_sql and not _is_ours(child.args[0], assigned):
+        if (
+            isinstance(child, ast.Call)
+            and child.args
+            and _makes_sql(child, texts)
+            and not _is_ours(child.args[0], assigned)
+        ):
             yield function
         yield from _in(child, function, assigned, texts)
 

@@ -13,6 +13,7 @@ from churnguard_pipelines.cli import (
     integrations,
     operations,
     organizations,
+    purge,
     rates,
     readers,
     rejected,
@@ -47,12 +48,17 @@ app.add_typer(organizations.app, name="organizations")
 app.add_typer(rates.app, name="rates")
 app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)
+app.command("purge")(purge.purge)
 
 
 def main() -> None:
     """A known error is one clear message and exit code 1; anything else is a bug and keeps its traceback."""
     os.umask(UMASK)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what service managers send is to stop us as Ctrl-C does
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's job in the background. We ignore it as well, but what we start must not inherit that: Dagster's
+        # processes do with SIGTERM as with SIGINT, and could not be asked to end.
+        signal.signal(signal.SIGINT, lambda *_: None)
     try:
         app()
     except ChurnGuardError as error:

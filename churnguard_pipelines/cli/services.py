@@ -25,20 +25,25 @@ def up() -> None:
 def demo(
     once: Annotated[bool, typer.Option("--once", help="One sync and the analytics, a summary, exit.")] = False,
 ) -> None:
-    """Show the whole product on a simulated SaaS business: two organizations, their Stripe accounts, an MRR chart."""
+    """Show the whole product on a simulated SaaS business: two organizations, their Stripe accounts, an MRR chart.
+
+    It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else.
+    """
     from churnguard_pipelines.cli.demo import Demo
+    from churnguard_pipelines.settings import demo_settings
 
     # Its businesses live now, on the rates that came with the installation, however old these are.
     os.environ.setdefault("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
-    with opened_store(create_key=True) as store, Demo(store, living=not once) as demonstration:
+    with opened_store(demo_settings(), create_key=True) as store, Demo(store, living=not once) as demonstration:
         agrees = demonstration.first_sync()
         if once:
             raise typer.Exit(0 if agrees else 1)
-        serve(store, demonstration.api_key())
+        serve(store, demonstration.api_key(), f"CHURNGUARD_HOME={os.path.relpath(store.settings.home)} ")
 
 
-def serve(store: Store, key: str | None = None) -> None:
-    """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with."""
+def serve(store: Store, key: str | None = None, before_commands: str = "") -> None:
+    """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with;
+    ``before_commands``: what makes a command in another terminal mean this installation."""
     from churnguard_pipelines.orchestration.processes.services import Services
 
     services = Services(store)
@@ -51,7 +56,8 @@ def serve(store: Store, key: str | None = None) -> None:
         if key:
             out.print(f"{shown}: [bold]{key}[/bold]", soft_wrap=True)
         out.print(f"  Webhooks:  {services.webhooks_url}/PROVIDER/ORGANIZATION", highlight=False)
-        out.print(f'  Logs: {store.settings.home / "logs"}   Plain dagster CLI: [bold]eval "$(churnguard env)"[/bold]')
+        out.print(f"  Logs: {store.settings.home / 'logs'}", highlight=False)
+        out.print(f'  Plain dagster CLI: [bold]eval "$({before_commands}churnguard env)"[/bold]', soft_wrap=True)
         out.print("  Ctrl-C stops everything.")
         services.watch()
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from churnguard_pipelines.errors import ChurnGuardError
 
 if TYPE_CHECKING:
+    from churnguard_pipelines.settings import Settings
     from churnguard_pipelines.store.postgres.database import Store
 
 PIPED_WIDTH = 120  # a file or a log has no width of its own
@@ -28,13 +29,14 @@ def fail(error: ChurnGuardError) -> None:
 
 
 @contextmanager
-def opened_store(*, create_key: bool = False) -> Iterator[Store]:
-    """The store of this installation, migrated; the private PostgreSQL stops again if we were its last user."""
+def opened_store(settings: Settings | None = None, *, create_key: bool = False) -> Iterator[Store]:
+    """The store of this installation, or of these settings, migrated; the private PostgreSQL stops again if we were its
+    last user."""
     from churnguard_pipelines.settings import load_settings, start_logging
     from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.store.secrets import load_vault
 
-    settings = load_settings()
+    settings = settings or load_settings()
     start_logging(settings)
     load_vault(settings, create=create_key)
     store = Store.open(settings)

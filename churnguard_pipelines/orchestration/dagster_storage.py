@@ -1,7 +1,9 @@
-"""Dagster's own storage on PostgreSQL, opened by one process at a time as long as its tables are not complete.
+"""Dagster's own storage on PostgreSQL, by a connection that is kept, and opened by one process at a time as long as its
+tables are not complete.
 
 Dagster makes them where it finds none, each in a transaction of its own; of several processes that begin at once on a
-fresh installation all but one would find half of them and end.
+fresh installation all but one would find half of them and end. By itself it connects anew for each of the some hundred
+statements of a run, which is half of the run's time where a password is checked.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from dagster._core.storage.event_log import SqlEventLogStorageMetadata
 from dagster._core.storage.runs import RunStorageSqlMetadata
 from dagster._core.storage.schedules import ScheduleStorageSqlMetadata
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import pg_url_from_config, retry_pg_connection_fn
+from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
+from dagster_postgres.utils import create_pg_engine, pg_url_from_config, retry_pg_connection_fn
 
 from churnguard_pipelines.store.postgres import locks, server
 
@@ -29,15 +31,33 @@ _TABLES = {
 class DagsterStorage(DagsterPostgresStorage):
     """Raises ``DatabaseUnavailable`` if another process does not come to an end with the tables."""
 
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        self._run_storage = _RunStorage(postgres_url, should_autocreate_tables=False)
+        # One is kept for all three; threads that work at once have further ones for that moment. After a restart of the
+        # server the kept one is found to be dead before it is used.
+        engine = create_pg_engine(
+            postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
+        )
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            storage._engine = engine
+
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterStorage:
         url = pg_url_from_config(config_value)
         if _is_complete(url):
-            return cls(url, inst_data=inst_data)
+            return cls(url, inst_data)
         plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         with closing(server.connect(plain, autocommit=True)) as connection:
             locks.take_for_set_up(connection)
-            return cls(url, inst_data=inst_data)
+            return cls(url, inst_data)
+
+
+class _RunStorage(PostgresRunStorage):
+    def dispose(self) -> None:
+        """What an instance calls when it is done, unlike the whole storage's."""
+        super().dispose()
+        self._engine.dispose()
 
 
 def _is_complete(url: str) -> bool:

@@ -202,7 +202,7 @@ class _Run:
         with self._store.organization(integration.organization_id) as connection:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
-            started: datetime = connection.scalar(sa.select(sa.func.clock_timestamp()))
+            started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         _same_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:

@@ -13,8 +13,8 @@ from churnguard_pipelines.analytics.pricing import Discount, Item, cost, monthly
 from tests.analytics.conftest import Billing, endings, moved
 
 JSON = dict[str, Any]
-TIERS = [{"up_to": 10, "unit_amount": 1000}, {"up_to": None, "unit_amount": 800}]
-FLAT = [{"up_to": 10, "unit_amount": 1000}, {"up_to": None, "unit_amount": 800, "flat_amount": 500}]
+TIERS: list[JSON] = [{"up_to": 10, "unit_amount": 1000}, {"up_to": None, "unit_amount": 800}]
+FLAT: list[JSON] = [{"up_to": 10, "unit_amount": 1000}, {"up_to": None, "unit_amount": 800, "flat_amount": 500}]
 
 
 def priced(**fields: Any) -> JSON:

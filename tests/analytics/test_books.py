@@ -56,9 +56,9 @@ def assert_agrees(store: Store, account: Account, name: str, reporting: str) -> 
     ours = figures(report.by_currency)
     assert ours == {key: row for key, row in _of(books).items() if key in ours or any(row)}
     total: Counter[tuple[str, str]] = Counter()
-    for row in books:
+    for kept in books:
         for place in FIGURES:
-            total[row["month"], place] += row["reporting"][place]
+            total[kept["month"], place] += kept["reporting"][place]
     for (month, currency), row in figures(report.movements).items():
         assert currency == reporting
         assert dict(zip(FIGURES, row, strict=True)) == {place: total[month, place] for place in FIGURES}, month

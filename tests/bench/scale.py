@@ -252,7 +252,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    http.transports = lambda guard: (Memory(), {})
+    http.transports = lambda guard: (Memory(), {})  # type: ignore[attr-defined]
     connectors._registry._found["stripe"] = Stripe
     store = Store.open(load_settings(), migrate=False)
     fill(store)

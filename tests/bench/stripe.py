@@ -69,7 +69,7 @@ def sequential_loop(url: str, expected: int) -> float:
     read, after = 0, None
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
         while True:
-            cursor = {"starting_after": after} if after else {}
+            cursor: dict[str, str] = {"starting_after": after} if after else {}
             page = orjson.loads(client.get("/v1/customers", params={"limit": 100, **cursor}).content)
             read += len(page["data"])
             if not page["has_more"]:

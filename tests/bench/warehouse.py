@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -138,7 +139,7 @@ def run(store: Store) -> list[Row]:
         rows.append(
             compare(
                 "warehouse", name, "rows/s", ROWS,
-                lambda fresh=fresh: bench.ours(fresh=fresh), lambda fresh=fresh: bench.reference(fresh=fresh),
+                partial(bench.ours, fresh=fresh), partial(bench.reference, fresh=fresh),
                 REFERENCE_IS,
             )
         )  # fmt: skip

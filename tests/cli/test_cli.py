@@ -120,6 +120,20 @@ def test_help_is_there_for_every_command_without_any_heavy_import(shell: Shell) 
     assert heavy.stdout.strip() == "[]"
 
 
+def test_what_is_started_from_the_background_of_a_shell_can_be_asked_to_end() -> None:
+    """Such a job ignores SIGINT; Dagster's processes do with SIGTERM as with SIGINT, and would inherit that."""
+    said = "import signal; print(signal.getsignal(signal.SIGINT))"
+    started = f"lambda: subprocess.run([sys.executable, '-c', {said!r}])"
+    program = f"import subprocess, sys\nfrom churnguard_pipelines import cli\ncli.app = {started}\ncli.main()"
+    ended = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "default_int_handler" in ended.stdout
+
+
 def test_an_integration_is_added_and_looked_at(shell: Shell, sandbox: Sandbox) -> None:
     assert "No integrations yet" in shell.succeeds("integrations", "list")
     shell.folder.joinpath("acme.yaml").write_text(FILE.format(url=sandbox.url))

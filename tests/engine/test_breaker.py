@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from threading import Event
 
 import pytest
+from sqlalchemy import Connection
 
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.breaker import Breaker
@@ -212,7 +214,12 @@ class TestThroughTheClient:
     ) -> None:
         looks = []
         organization = store.organization
-        monkeypatch.setattr(store, "organization", lambda name: looks.append(name) or organization(name))
+
+        def noted(name: str) -> AbstractContextManager[Connection]:
+            looks.append(name)
+            return organization(name)
+
+        monkeypatch.setattr(store, "organization", noted)
         with HttpClient(AddressGuard(INTEGRATION, restricted=False), breaker=make(store, clock), clock=clock) as http:
             for _ in range(30):
                 clock.time += 0.1

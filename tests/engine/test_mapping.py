@@ -75,7 +75,7 @@ def test_undeclared_fields_go_to_extra_as_they_came() -> None:
 
 
 def test_a_dotted_path_takes_its_value_and_leaves_the_rest_in_extra() -> None:
-    payload = {"id": "a", "subscription": {"id": "sub_1", "plan": {"id": "gold", "amount": 5}}}
+    payload: dict[str, Any] = {"id": "a", "subscription": {"id": "sub_1", "plan": {"id": "gold", "amount": 5}}}
     found = row(payload)
     assert found["plan"] == "gold"
     assert json.loads(found["extra"]) == {"subscription": {"id": "sub_1", "plan": {"amount": 5}}}

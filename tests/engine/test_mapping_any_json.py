@@ -63,11 +63,11 @@ def assert_fits(mapper: Mapper, found: Row) -> None:
             continue
         assert isinstance(value, PYTHON_TYPES[column.type])
         if column.type is BIGINT:
-            assert -(2**63) <= value < 2**63
+            assert -(2**63) <= int(str(value)) < 2**63
         if column.type is TIMESTAMP:
-            assert datetime.fromisoformat(value).tzinfo is not None
+            assert datetime.fromisoformat(str(value)).tzinfo is not None
         if column.type is JSON:
-            json.loads(value)
+            json.loads(str(value))
     if found[-1] is not None:
         assert json.loads(found[-1])
 

@@ -16,7 +16,8 @@ from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.records import Record
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from tests.engine.test_mapping import CUSTOMERS, plausible
+from tests.engine.customers import CUSTOMERS
+from tests.engine.test_mapping_any_json import plausible
 
 MAPPER = Mapper(CUSTOMERS)
 

@@ -25,7 +25,7 @@ ACTIONS = st.one_of(
 Rows = dict[Values, tuple[Any, ...]]
 
 
-def told(rows: Rows, action: str, key: int, value: Any, version: int) -> Change | None:
+def told(rows: Rows, version: int, action: str, key: int, value: Any) -> Change | None:
     """What the change log says of this action on the source's rows, which it changes."""
     here = (key,)
     if action == "truncate":
@@ -70,7 +70,7 @@ def stored(before: Rows, changes: list[Change], source: Rows) -> Rows:
 def test_the_net_change_gives_the_sources_rows(earlier: list[Any], later: list[Any]) -> None:
     source: Rows = {}
     for version, action in enumerate(earlier):
-        told(source, *action, version)
+        told(source, version, *action)
     before = dict(source)
-    changes = [change for version, action in enumerate(later, 100) if (change := told(source, *action, version))]
+    changes = [change for version, action in enumerate(later, 100) if (change := told(source, version, *action))]
     assert stored(before, changes, source) == source

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from math import inf
 from threading import Barrier
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.http import HttpClient
@@ -63,7 +64,8 @@ class TestThePace:
     def test_the_lower_of_both_ceilings_holds(
         self, quota: Quota, requests_per_minute: int, rate: float, capacity: float
     ) -> None:
-        assert pace(quota, requests_per_minute) == Pace(pytest.approx(rate), pytest.approx(capacity))
+        found = pace(quota, requests_per_minute)
+        assert [found.rate, found.capacity] == pytest.approx([rate, capacity])
 
     @given(st.integers(1, 30_000))
     def test_the_user_s_ceiling_is_nearly_used_up(self, requests_per_minute: int) -> None:
@@ -195,7 +197,12 @@ def trips(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each transaction."""
     made: list[str] = []
     organization = store.organization
-    monkeypatch.setattr(store, "organization", lambda name: made.append(name) or organization(name))
+
+    def noted(name: str) -> AbstractContextManager[Connection]:
+        made.append(name)
+        return organization(name)
+
+    monkeypatch.setattr(store, "organization", noted)
     return made
 
 
@@ -275,10 +282,14 @@ class TestTheGate:
                 inside.wait(20)
                 inside.wait(20)
 
+        def come_third() -> None:
+            waited(one)
+            third.append(1)
+
         with ThreadPoolExecutor(3) as pool:
             holders = [pool.submit(hold) for _ in range(2)]
             inside.wait(20)
-            late = pool.submit(lambda: waited(one) or third.append(1))
+            late = pool.submit(come_third)
             assert not third
             assert not late.done()
             inside.wait(20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from concurrent.futures import Future
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -84,15 +84,17 @@ def test_nobody_is_given_a_place_when_all_are_taken() -> None:
 
 
 def test_who_has_the_fewest_at_work_comes_next() -> None:
-    threads, release, order = FairThreads("test", most=1, most_each=1), threading.Event(), []
+    threads, release = FairThreads("test", most=1, most_each=1), threading.Event()
+    order: list[str] = []
     first = threads.submit("a", lambda: release.wait(10))
-    rest: list[Future[None]] = [
-        threads.submit(name, lambda place=place: order.append(place))  # type: ignore[misc]
+    rest = [
+        threads.submit(name, partial(order.append, place))
         for place in ("a1", "a2", "a3", "b1", "c1", "b2")
         for name in place[0]
     ]
     release.set()
-    for future in (first, *rest):
+    assert first.result(10)
+    for future in rest:
         future.result(10)
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
 

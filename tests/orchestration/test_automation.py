@@ -43,7 +43,7 @@ class Automation:
             cursor=self._cursor,
         )
         self._cursor = tick.cursor
-        return set(tick.get_requested_partitions(KEY))
+        return {name for name in tick.get_requested_partitions(KEY) if name is not None}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -109,7 +110,7 @@ def test_values_that_do_not_fit_their_column_are_named(
     assert int(str(before.metadata["undeclared_fields"].value)) > 0
 
     sandbox.fault("bad_record", "/v1/coupons", field="percent_off", value="a quarter")
-    chosen = {"run_config": config(mode="full"), "asset_selection": objects("coupons")}
+    chosen: dict[str, Any] = {"run_config": config(mode="full"), "asset_selection": objects("coupons")}
     assert run(instance, "stripe_sync", "acme", **chosen).success, "what does not fit is rejected; the rest is stored"
     found = checks.health("schema_drift")["coupons"]
     assert (found.passed, found.description) == (False, "acme: values do not fit the columns percent_off")

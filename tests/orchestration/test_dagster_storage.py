@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
 from churnguard_pipelines.store.postgres.server import sqlalchemy_url
+from tests.waiting import wait_for
 
 AT_ONCE = 3
 
@@ -48,6 +49,27 @@ def test_of_several_that_begin_at_once_one_makes_the_tables(empty: str) -> None:
     assert len(made) == len(set(made))
     for storage in opened:
         assert storage.run_storage.get_runs() == []
+
+
+def test_all_statements_go_by_one_connection_that_may_be_lost_and_is_closed_at_the_end(empty: str) -> None:
+    storage = DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    plain = sa.make_url(empty).set(drivername="postgresql", database="postgres")
+    with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as administrator:
+
+        def connections() -> list[int]:
+            found = administrator.execute("SELECT pid FROM pg_stat_activity WHERE datname = 'fresh_dagster'")
+            return [pid for (pid,) in found]
+
+        assert storage.run_storage.get_runs() == []
+        kept = connections()
+        assert len(kept) == 1
+        assert storage.schedule_storage.all_instigator_state() == []
+        assert storage.event_log_storage.all_asset_keys() == []
+        assert connections() == kept
+        administrator.execute("SELECT pg_terminate_backend(%s, 10000)", kept)
+        assert storage.run_storage.get_runs() == []
+        storage.run_storage.dispose()
+        wait_for(lambda: connections() == [])
 
 
 def test_it_is_what_dagster_opens(instance: dg.DagsterInstance) -> None:

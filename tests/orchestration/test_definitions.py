@@ -30,7 +30,7 @@ def described() -> dict[str, Any]:
                 "automation": node.automation_condition.get_label() if node.automation_condition else None,
                 "checks": sorted(check.name for check in node.check_keys),
             }
-            for key in sorted(graph.get_all_asset_keys(), key=lambda each: each.path)
+            for key in sorted(graph.get_all_asset_keys(), key=lambda each: tuple(each.path))
             for node in [graph.get(key)]
         },
         "jobs": {

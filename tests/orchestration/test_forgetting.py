@@ -29,7 +29,7 @@ def test_old_runs_go_with_their_events_but_for_the_newest_success_of_each_partit
     _delete(instance, days=0)
     assert [instance.has_run(each.run_id) for each in made] == [False, False, True]
     assert instance.all_logs(made[0].run_id) == []
-    assert instance.get_materialized_partitions(*objects("coupons")) == {"acme"}
+    assert instance.get_materialized_partitions(objects("coupons")[0]) == {"acme"}
 
 
 @pytest.mark.parametrize("latest", ["succeeded", "failed"])

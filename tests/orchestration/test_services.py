@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,10 +30,9 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
-from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.api_keys import Role, create_key
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -44,13 +41,14 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration, settings_for
 from tests.connectors.postgresql.conftest import source_server  # noqa: F401 - a fixture
+from tests.orchestration.installation import PATIENCE_SECONDS, Installation
 from tests.sources.mariadb import running_mariadb
 from tests.sources.mongodb import running_mongodb
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
+from tests.webhook_gateway.intake.conftest import stripe_event, stripe_headers
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 180
+EVENTS_MEANWHILE = 300
 SIGNING_SECRET = "whsec_canary_of_the_endpoint"
 CANARIES = ("rk_sandbox_acme", "canary-in-a-custom-field", SIGNING_SECRET, PASSWORD)
 BINARY = """
@@ -66,37 +64,6 @@ SELECTOR = {
 }  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("services")]
-
-
-@dataclass
-class Installation:
-    store: Store
-    services: Services
-    sandbox: Sandbox
-
-    def dagster(self, *arguments: str) -> str:
-        """Run the plain command as `eval "$(churnguard env)"` prepares it."""
-        ended = subprocess.run(
-            [str(Path(sys.executable).with_name("dagster")), *arguments],
-            env=dagster_environment(self.store), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
-            check=True,
-        )  # fmt: skip
-        return ended.stdout + ended.stderr
-
-    def runs(self, tag: str, value: str) -> list[str]:
-        """Statuses of the runs with a tag."""
-        database = self.store.dagster_database_url.replace("postgresql+psycopg2://", "postgresql://")
-        with psycopg.connect(database) as connection:
-            found = connection.execute(
-                "SELECT status FROM runs JOIN run_tags USING (run_id) WHERE key = %s AND value = %s", [tag, value]
-            )
-            return [status for (status,) in found]
-
-    def backfilled(self, output: str, runs: int) -> None:
-        """Wait until every run of the backfill that the output names has succeeded."""
-        backfill = re.search(r"backfill job `(\w+)`", output)
-        assert backfill, output
-        wait_for(lambda: self.runs("dagster/backfill", backfill[1]) == ["SUCCESS"] * runs, PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +142,7 @@ def installation(
                 process.wait()
                 assert process.report().status == "succeeded", process.report()
             services.start()
+            threading.Thread(target=services.watch, name="watch", daemon=True).start()  # as `churnguard up` does
             yield Installation(store, services, sandbox)
         finally:
             ours = [child for child in psutil.Process().children() if child not in others]
@@ -252,6 +220,49 @@ def test_webhooks_become_rows(installation: Installation) -> None:
     assert "accepted" in outcomes
 
 
+def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_stores_them(
+    installation: Installation,
+) -> None:
+    """The gateway needs PostgreSQL only; what ended by itself is started again, and nothing else is."""
+    store, services = installation.store, installation.services
+    add_endpoint(store, organization_id="globex", provider="stripe", secret=SIGNING_SECRET, actor="test")
+    installation.kill("run", "code-server", "webhook_gateway.dashboard")  # the first: `dagster-daemon run`
+    with httpx.Client() as provider:
+        for number in range(EVENTS_MEANWHILE):
+            body = stripe_event(f"evt_{number}", created=1_900_000_000 + number, name=f"Meanwhile {number}")
+            body = body.replace(b'"cus_1"', f'"cus_meanwhile_{number}"'.encode())
+            answer = provider.post(
+                f"{services.webhooks_url}/stripe/globex", content=body, headers=stripe_headers(body, SIGNING_SECRET)
+            )
+            assert answer.status_code == 200
+
+    def stored() -> int:
+        with store.organization("globex") as connection:
+            found = connection.exec_driver_sql(
+                "SELECT count(*) FROM raw.stripe_customers WHERE name LIKE 'Meanwhile %%'"
+            )
+            return int(found.scalar_one())
+
+    wait_for(lambda: stored() == EVENTS_MEANWHILE, PATIENCE_SECONDS)
+    wait_for(lambda: answers(f"{services.url}/server_info"))
+    assert (store.settings.home / "logs" / "daemon.log.1").exists(), "what it said before it ended is kept"
+
+
+def test_a_killed_gateway_comes_back(installation: Installation) -> None:
+    url = f"{installation.services.webhooks_url}/health"
+    assert answers(url)
+    installation.kill("webhook_gateway.intake")
+    wait_for(lambda: not answers(url))
+    wait_for(lambda: answers(url))
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code < 500
+    except httpx.TransportError:
+        return False
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
@@ -277,19 +288,26 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
 
 
-@pytest.mark.parametrize("provider", ["postgresql", "mysql", "mongodb"])
-def test_a_database_is_read_again_by_a_backfill_of_the_plain_command(installation: Installation, provider: str) -> None:
-    users = f"raw.{provider}_acme_{provider}_users"
-    with installation.store.organization("acme") as connection:  # some of it got lost
-        connection.exec_driver_sql(f"DELETE FROM {users} WHERE length(email) < 3 OR email LIKE 'u1%%'")
-        assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() < 100
-    output = installation.dagster(
-        "job", "backfill", "-w", "workspace.yaml", "-j", f"{provider}_sync", "--partitions", f"acme-{provider}",
-        "--noprompt",
-    )  # fmt: skip
-    installation.backfilled(output, runs=1)
+def test_databases_are_read_again_by_backfills_of_the_plain_command(installation: Installation) -> None:
+    """Three at once, of the definitions that the code server has loaded."""
+    tables = {provider: f"raw.{provider}_acme_{provider}_users" for provider in ("postgresql", "mysql", "mongodb")}
     with installation.store.organization("acme") as connection:
-        assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() == 100
+        for users in tables.values():  # some of it got lost
+            connection.exec_driver_sql(f"DELETE FROM {users} WHERE length(email) < 3 OR email LIKE 'u1%%'")
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() < 100
+
+    def begin(provider: str) -> str:
+        job, key = f"{provider}_sync", f"acme-{provider}"
+        return installation.dagster(
+            "job", "backfill", "-w", installation.workspace, "-j", job, "--partitions", key, "--noprompt"
+        )
+
+    with ThreadPoolExecutor() as pool:
+        for output in list(pool.map(begin, tables)):
+            installation.backfilled(output, runs=1)
+    with installation.store.organization("acme") as connection:
+        for users in tables.values():
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {users}").scalar_one() == 100
 
 
 def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: Installation) -> None:
@@ -304,7 +322,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
     now = datetime.now(UTC)
     first, last = (f"{_months_before(now, count):%Y-%m-01}" for count in (3, 2))
     output = installation.dagster(
-        "job", "backfill", "-w", "workspace.yaml", "-j", "stripe_history",
+        "job", "backfill", "-w", installation.workspace, "-j", "stripe_history",
         "--from", first, "--to", last, "--tags", '{"churnguard/integration": "acme"}', "--noprompt",
     )  # fmt: skip
     installation.backfilled(output, runs=2)

@@ -13,7 +13,6 @@ import pytest
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.processes import children as process
-from churnguard_pipelines.orchestration.processes import sync_queue
 from churnguard_pipelines.orchestration.processes.children import SyncRequest
 from churnguard_pipelines.orchestration.processes.sync_queue import (
     AT_ONCE,
@@ -24,6 +23,7 @@ from churnguard_pipelines.orchestration.processes.sync_queue import (
 )
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.ingest import ledger
 from churnguard_pipelines.store.ingest.due import due_integrations
 from churnguard_pipelines.store.ingest.ledger import get_sync, latest_sync
 from churnguard_pipelines.store.ingest.sync_states import DEAD_AFTER_SECONDS
@@ -156,7 +156,7 @@ def test_a_service_that_is_killed_leaves_no_sync_that_waits_for_ever(
     store: Store, fleet: dict[str, list[IntegrationConfiguration]]
 ) -> None:
     integration = fleet["greedy"][0]
-    sync_queue.ledger.queue_sync(store, "lost", integration, "incremental")
+    ledger.queue_sync(store, "lost", integration, "incremental")
     with store.operator() as connection:
         connection.exec_driver_sql(
             f"UPDATE ingest.syncs SET heartbeat_at = heartbeat_at - interval '{DEAD_AFTER_SECONDS + 1} seconds'"
@@ -174,7 +174,7 @@ def test_signs_of_life_are_given_of_what_waits(
     fleet: dict[str, list[IntegrationConfiguration]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sync_queue.ledger, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", 0.05)
     queue = SyncQueue(store)
     try:
         ids = [start(queue, each) for each in fleet["greedy"]]

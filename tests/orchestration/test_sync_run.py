@@ -43,7 +43,7 @@ def sync(store: Store, mode: str | None = None, objects: list[str] | None = None
 
 def materialized(instance: dg.DagsterInstance, run_id: str) -> dict[str, Mapping[str, Any]]:
     """Object -> metadata of its materialization in a run, all for the partition ``acme``."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
         event = entry.get_dagster_event()
         assert event.partition == "acme"
@@ -225,7 +225,8 @@ def test_partitions_follow_the_registered_integrations(
     remove_integration(store, "acme", actor="test")
     removed = partition_keeper(dg.build_sensor_context(instance))
     assert instance.get_dynamic_partitions("stripe") == []
-    assert [each.skip_message for each in (added, unchanged, removed)] == [
+    skipped = [each for each in (added, unchanged, removed) if isinstance(each, dg.SkipReason)]
+    assert [each.skip_message for each in skipped] == [
         "stripe: added acme",
         "Every integration has its partition.",
         "stripe: removed acme",
@@ -249,7 +250,7 @@ def test_mrr_is_wanted_after_a_sync_and_shows_its_waterfall(
     metadata = {name: each.value for name, each in event.asset_materialization.metadata.items()}
     assert str(metadata["waterfall"]).startswith("![MRR movements](data:image/png;base64,iVBOR")
     assert metadata["currency"] == "usd"
-    assert metadata["months"] >= 24
+    assert int(str(metadata["months"])) >= 24
 
 
 def test_a_month_is_read_again_without_moving_the_checkpoint(

@@ -20,9 +20,9 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.syncing.change_lane import load_checkpoint
 from tests.conftest import configuration, opened_on
+from tests.soak import SOAK
 from tests.waiting import wait_for
 
-SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
 KILLS = 60 if SOAK else 3
 VICTIMS = ("session", "source", "warehouse")
 OPEN = """

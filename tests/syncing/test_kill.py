@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import OBJECTS, Register, difference, live, path_of, sync
+from tests.soak import SOAK
 
-KILLS = 30 if os.environ.get("CHURNGUARD_SOAK") == "1" else 3
+KILLS = 30 if SOAK else 3
 SYNC = """
 import sys
 from churnguard_pipelines.syncing.sync import sync_integration
@@ -69,6 +70,7 @@ def kill_after(store: Store, sync_id: str, records: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [20261123])
 def test_killed_syncs_lose_double_and_alter_nothing(

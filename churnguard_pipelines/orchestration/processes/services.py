@@ -1,15 +1,12 @@
 """The processes of an installation: the webhook gateway and Dagster's code server, daemon and web server, started and
-stopped together. Imports no Dagster itself."""
+stopped together; one that ends by itself is started again. Imports no Dagster itself."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,11 +16,13 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.processes.account import Account
 from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
+from churnguard_pipelines.orchestration.processes.supervision import Supervised
 from churnguard_pipelines.ports import free_port, listens, refuse_taken
 from churnguard_pipelines.store.postgres.database import Store
 
 START_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 10
+WATCH_SECONDS = 0.5
 PATH = "/dashboard"
 
 
@@ -37,7 +36,9 @@ class Services:
         self._webhooks = settings.webhook_host, settings.webhook_port
         self._scheme = "https" if settings.dashboard_tls_cert else "http"
         self._logs = settings.home / "logs"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Supervised] = {}
+        self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
+        self._stopping = threading.Event()
 
     @property
     def _addresses(self) -> dict[str, str]:
@@ -75,24 +76,10 @@ class Services:
         written = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
         with self._account.new_file(workspace) as file:
             file.write(written.encode())
-        module = ("-m", "churnguard_pipelines.definitions")
+        code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
+        definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
         try:
-            self._spawn(
-                "code-server",
-                (
-                    "dagster",
-                    "code-server",
-                    "start",
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    str(code_port),
-                    *module,
-                    "--location-name",
-                    LOCATION,
-                ),
-                environment,
-            )
+            self._spawn("code-server", (*code_server, *definitions), environment)
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()
@@ -106,70 +93,39 @@ class Services:
             raise
 
     def watch(self) -> None:
-        """Returns never; raises ``ChurnGuardError`` when one of the processes ends by itself."""
-        while True:
-            for name in self._processes:
-                self._must_run(name)
-            time.sleep(1)
+        """Start again what ends by itself, while the others go on. Returns when :meth:`stop` is called."""
+        while not self._stopping.wait(WATCH_SECONDS):
+            with self._lock:
+                for process in self._processes.values():
+                    process.keep()
 
     def stop(self) -> None:
         """Ask all to end, the runs that Dagster started too, wait, then insist."""
-        for process in self._processes.values():
-            _signal_group(process, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-        for process in self._processes.values():
-            while _signal_group(process, 0) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-        self._processes.clear()
+        self._stopping.set()
+        with self._lock:
+            for process in self._processes.values():
+                process.signal(signal.SIGTERM)
+            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+            for process in self._processes.values():
+                process.end_by(deadline)
+            self._processes.clear()
 
-    def _spawn(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
-        program = Path(sys.executable).with_name(command[0])
-        with self._account.new_file(self._logs / f"{name}.log") as log:
-            self._processes[name] = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
-                [str(program), *command[1:]],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
-                **self._account.process_options,
-                start_new_session=True,  # Ctrl-C is for us: we stop them, each with all that it started
-            )
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        log = self._logs / f"{name}.log"
+        self._processes[name] = Supervised(name, command, environment, self._account, log)
 
-    def _wait(self, name: str, ready: object) -> None:
-        assert callable(ready)
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not ready():
-            self._must_run(name)
+            process = self._processes[name]
+            process.must_run()
             if time.monotonic() > deadline:
-                raise ChurnGuardError(f"{name} is not ready after {START_TIMEOUT_SECONDS} s.", remedy=self._see(name))
+                raise ChurnGuardError(f"{name} is not ready after {START_TIMEOUT_SECONDS} s.", remedy=process.see)
             time.sleep(0.2)
-
-    def _must_run(self, name: str) -> None:
-        code = self._processes[name].poll()
-        if code is not None:
-            lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
-            reason = f": {lines[-1]}" if lines else "."
-            raise ChurnGuardError(f"the {name} ended with code {code}{reason}", remedy=self._see(name))
-
-    def _see(self, name: str) -> str:
-        return f"See {self._logs / f'{name}.log'}."
 
     def _heartbeat_since(self, started: float) -> bool:
         age = daemon_age_seconds(self._store.dagster_database_url)
         return age is not None and age <= time.time() - started
-
-
-def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
-    """The process and all that it started; False if none of them is left."""
-    process.poll()  # or it would stay as a zombie, which counts
-    try:
-        os.killpg(process.pid, sign)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _answers(url: str) -> bool:
@@ -185,9 +141,3 @@ def _shown(host: str) -> str:
 
 def _reached(host: str, port: int) -> str:
     return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not listened on
-
-
-def _die_with_parent() -> None:
-    """Linux: the child gets SIGTERM when we are killed, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

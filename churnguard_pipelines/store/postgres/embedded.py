@@ -26,7 +26,7 @@ from psycopg import pq
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.store.postgres import cluster_passwords
-from churnguard_pipelines.store.postgres.placement import Placement, place
+from churnguard_pipelines.store.postgres.placement import Placement, find_cluster, place
 from churnguard_pipelines.store.postgres.row_security import SERVICE
 from churnguard_pipelines.store.postgres.server import create_database
 from churnguard_pipelines.store.private_files import keep_private
@@ -109,6 +109,35 @@ class EmbeddedPostgres:
             self._users = None
             if alone and self._running_pid() is not None:
                 self._shut_down()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the cluster is kept; None if there is none yet."""
+        return find_cluster(self._home)
+
+    def remove(self) -> None:
+        """Delete the cluster and all that is in it. Raises ``DatabaseUnavailable`` while anybody uses it."""
+        self.stop()
+        if self.folder is None:
+            return
+        with self._one_at_a_time():
+            self._placement = place(self._home)
+            self._users = os.open(self._home / "postgresql.users", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._running_pid() is not None:
+                    self._shut_down()
+                shutil.rmtree(self._placed.folder)
+            except BlockingIOError:
+                raise DatabaseUnavailable(
+                    f"the private PostgreSQL in {self._placed.folder} is in use.",
+                    remedy="Stop `churnguard up` or `churnguard demo` first.",
+                ) from None
+            finally:
+                os.close(self._users)
+                self._users = None
+            for left_over in self._home.glob("postgresql.*"):
+                left_over.unlink()
 
     def last_user(self) -> bool:
         if self._users is None:

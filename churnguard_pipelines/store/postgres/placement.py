@@ -24,6 +24,7 @@ from churnguard_pipelines.errors import DatabaseUnavailable
 
 SYSTEM_USER = "churnguard"
 SERVICES_USER = "churnguard-services"
+RECORD = "postgresql.json"
 _LONGEST_SOCKET_FOLDER = 80  # a socket's whole path must stay below 104 bytes on some systems
 _SYSTEM_FOLDER = Path("/var/lib/churnguard")
 _PASSWORD_LOCK = Path("/etc/.pwd.lock")  # useradd's own, which it locks in another way
@@ -113,18 +114,22 @@ class Placement:
         return copy / "bin"
 
 
-def place(home: Path) -> Placement:
-    """Where this installation's cluster is, or a new place: below ``home``, or where ``<home>/postgresql.json`` says.
-
-    Raises ``DatabaseUnavailable`` if the cluster is somebody else's, or root can neither find nor make a user for it.
-    """
-    record = home / "postgresql.json"
+def find_cluster(home: Path) -> Path | None:
+    """The folder of this installation's cluster: below ``home``, or where ``<home>/postgresql.json`` says."""
+    record = home / RECORD
     known = [home / "postgresql"]
     if record.exists():
         known.append(Path(json.loads(record.read_text())["folder"]))
-    for folder in known:
-        if folder.exists():
-            return Placement(folder, _owner(folder))
+    return next((folder for folder in known if folder.exists()), None)
+
+
+def place(home: Path) -> Placement:
+    """Where this installation's cluster is, or a new place.
+
+    Raises ``DatabaseUnavailable`` if the cluster is somebody else's, or root can neither find nor make a user for it.
+    """
+    if (known := find_cluster(home)) is not None:
+        return Placement(known, _owner(known))
     user = _server_user()
     folder = home / "postgresql"
     folder.mkdir(mode=0o700)
@@ -133,9 +138,9 @@ def place(home: Path) -> Placement:
         folder.rmdir()
         folder = _system_folder(home)
         user.own(folder)
-        draft = record.with_suffix(".draft")
+        draft = (home / RECORD).with_suffix(".draft")
         draft.write_text(json.dumps({"folder": str(folder)}))
-        draft.rename(record)
+        draft.rename(home / RECORD)
     return Placement(folder, user)
 
 

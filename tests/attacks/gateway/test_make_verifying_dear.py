@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,10 @@ def test_one_address_has_so_many_endpoints_and_no_more(store: Store, organizatio
     ],
     ids=["a long secret", "many values", "many options", "a long value", "many types of events"],
 )
-def test_what_deliveries_are_held_against_is_short(store: Store, organization: Organization, given: dict) -> None:  # type: ignore[type-arg]
-    valid = {"organization_id": "acme", "provider": "custom", "secret": "s", "actor": "test"}
+def test_what_deliveries_are_held_against_is_short(
+    store: Store, organization: Organization, given: dict[str, Any]
+) -> None:
+    valid: dict[str, Any] = {"organization_id": "acme", "provider": "custom", "secret": "s", "actor": "test"}
     with pytest.raises(InvalidConfiguration, match="at most"):
         add_endpoint(store, **valid | given)
     endpoint = add_endpoint(store, **valid)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import orjson
@@ -174,7 +175,7 @@ def test_large_bodies_of_one_do_not_queue_before_anothers() -> None:
     async def turns() -> tuple[list[str], list[type[Exception]]]:
         shop = Workshop(1)
         done: list[str] = []
-        jobs = [shop.run("greedy", 1024 * 1024, lambda n=n: done.append(f"greedy {n}")) for n in range(12)]
+        jobs = [shop.run("greedy", 1024 * 1024, partial(done.append, f"greedy {n}")) for n in range(12)]
         started = [asyncio.create_task(job) for job in jobs]
         await asyncio.sleep(0)
         started.append(asyncio.create_task(shop.run("modest", 1024, lambda: done.append("modest"))))

@@ -204,7 +204,11 @@ def open_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     monkeypatch.setattr(locks, "_TABLE_SECONDS", 1)
     with psycopg.connect(as_administrator(store.database_url)) as analyst:
         analyst.execute(f"SET ROLE {READER}")
-        yield lambda table: analyst.execute(SQL("SELECT FROM {}").format(Identifier("raw", table))) and None
+
+        def look_into(table: str) -> None:
+            analyst.execute(SQL("SELECT FROM {}").format(Identifier("raw", table)))
+
+        yield look_into
 
 
 def test_a_reader_of_a_table_does_not_hold_up_its_change_and_all_behind_it_for_ever(

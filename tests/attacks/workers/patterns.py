@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from re import _parser as parser  # type: ignore[attr-defined]  # isort: skip
+from re import _parser as parser  # isort: skip
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("churnguard_pipelines", "webhook_gateway")

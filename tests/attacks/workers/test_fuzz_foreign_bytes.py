@@ -6,7 +6,6 @@ minutes with CHURNGUARD_SOAK=1.
 
 from __future__ import annotations
 
-import os
 import struct
 import tracemalloc
 import zlib
@@ -35,13 +34,13 @@ from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 from churnguard_pipelines.store.control.masking import looks_secret, mask
+from tests.soak import SOAK
 from webhook_gateway.schemes.forms import fields, nested
 from webhook_gateway.schemes.sdk import MalformedBody
 from webhook_gateway.schemes.soap import MOST_ELEMENTS, read
 
-SOAK = os.environ.get("CHURNGUARD_SOAK") == "1"
 MEGABYTE = 1 << 20
-pytestmark = [pytest.mark.timeout(3600 if SOAK else 60), *([pytest.mark.slow] if SOAK else [])]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.soak]
 much = settings(
     max_examples=100_000 if SOAK else 300, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=not SOAK
 )
@@ -261,7 +260,7 @@ DOCUMENT = bson.encode(
 
 def stored(document: bytes) -> None:
     rows = Rows(TABLE, lambda _: None)
-    rows.copied(1, [rows.values(bson.decode(document, DECODING))])
+    rows.copied(1, [rows.values(bson.decode_all(document, DECODING)[0])])
 
 
 @given(damaged(DOCUMENT))

@@ -71,7 +71,7 @@ def test_connecting_ends(provider: str, treatment: Treatment, hurried: None, end
     with HostileServer(treat) as server:
         kind = connector(provider)
         assert issubclass(kind, DatabaseConnector)
-        opened = kind(pointed_at(provider, server.port))  # type: ignore[call-arg]
+        opened = kind(pointed_at(provider, server.port))
         with pytest.raises(ProviderError):
             opened.discover()
         opened.close()
@@ -127,7 +127,7 @@ def test_a_check_of_a_connection_ends_in_good_time(
 
     monkeypatch.setattr(postgresql, "CHECK_SECONDS", 1.5)
     with HostileServer(answering(answer)) as server, pytest.raises(ProviderUnavailable, match="not answered in time"):
-        connector("postgresql")(pointed_at("postgresql", server.port)).check()  # type: ignore[call-arg]
+        connector("postgresql")(pointed_at("postgresql", server.port)).check()
 
 
 def test_a_change_that_does_not_end_is_cut_off(ends: None, monkeypatch: pytest.MonkeyPatch) -> None:

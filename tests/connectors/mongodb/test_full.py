@@ -90,7 +90,7 @@ def test_several_threads_read_one_snapshot(source: Source, connect: Connect, sma
     found: list[str] = []
     with connector.snapshot([table], followed=True) as snapshot:
         workers = [
-            threading.Thread(target=lambda piece=piece: found.extend(ids(b"".join(snapshot.copy(table, piece)))))  # type: ignore[misc]
+            threading.Thread(target=lambda piece=piece: found.extend(ids(b"".join(snapshot.copy(table, piece)))))
             for piece in snapshot.pieces(table, None)
         ]
         for worker in workers:

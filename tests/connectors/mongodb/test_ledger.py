@@ -23,14 +23,15 @@ from pymongo.errors import PyMongoError
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mongodb.conftest import needs_own_server
 from tests.connectors.mongodb.test_sync import in_source, stored
-from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
+from tests.soak import SOAK
+from tests.sources.installation import KILLS, SYNC, VICTIMS, Installation
 from tests.sources.mongodb import PASSWORD, USER, MongoDBServer
 from tests.waiting import wait_for
 
 COLLECTIONS = ("users", "pairs")
 USERS = 40_000 if SOAK else 10_000
 
-pytestmark = [needs_own_server, pytest.mark.slow, pytest.mark.timeout(3600 if SOAK else 300)]
+pytestmark = [needs_own_server, pytest.mark.slow, pytest.mark.soak]
 
 
 class Product:
@@ -138,7 +139,7 @@ def test_every_collection_equals_its_source_after_kills(server: MongoDBServer, o
 
 
 def test_a_copy_killed_halfway_goes_on_from_there(server: MongoDBServer, ours: Installation) -> None:
-    documents = 1_000_000 if SOAK else 100_000
+    documents = 1_000_000 if SOAK else 60_000
     with server.client() as client:
         for first in range(0, documents, 10_000):
             new = [{"_id": n, "email": f"u{n}", "padding": "x" * 200} for n in range(first, first + 10_000)]

@@ -151,8 +151,11 @@ def test_a_document_nested_too_deep_stops_its_collection_alone(
 
 
 def test_large_fields_are_none_of_them(store: Store, register: Configure, source: Source) -> None:
-    large = {"name": {"_id": 1, "x" * 1_000_000: 1}, "array": {"_id": 2, "a": list(range(200_000))},
-             "path": {"_id": 3, "a": deep(99)}}  # fmt: skip
+    large: dict[str, dict[str, Any]] = {
+        "name": {"_id": 1, "x" * 1_000_000: 1},
+        "array": {"_id": 2, "a": list(range(200_000))},
+        "path": {"_id": 3, "a": deep(99)},
+    }
     source.files.insert_many([{"_id": number} for number in (1, 2, 3)])
     register(sync_mode="real_time")
     sync(store)

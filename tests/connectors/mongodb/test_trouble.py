@@ -20,6 +20,7 @@ from churnguard_pipelines.errors import (
     PermissionMissing,
     ProviderUnavailable,
 )
+from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
@@ -172,9 +173,9 @@ def test_a_key_and_its_text(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "after"),
-    [("bigint", "x"), ("timestamp with time zone", "infinity"), ("double precision", "NaN"), ("uuid", "1")],
+    [(Base.BIGINT, "x"), (Base.TIMESTAMPTZ, "infinity"), (Base.DOUBLE, "NaN"), (Base.UUID, "1")],
 )
-def test_a_cursor_that_says_nothing_reads_all(kind: str, after: str) -> None:
+def test_a_cursor_that_says_nothing_reads_all(kind: Base, after: str) -> None:
     assert condition("at", kind, after) == {}
 
 

@@ -25,7 +25,7 @@ from churnguard_pipelines.syncing.mirroring import mirror_of
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.dying import sync_that_dies
 from tests.connectors.mysql.conftest import BOTH, integration
-from tests.sources.installation import SOAK
+from tests.soak import SOAK
 from tests.sources.mariadb import MariaDBServer
 
 SERVERS = BOTH
@@ -181,7 +181,8 @@ def quoted(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(5400)
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_the_mirror_equals_its_source_or_says_why_not(
     store: Store, organization: Organization, source_server: MariaDBServer, source: Cursor, database: str
 ) -> None:

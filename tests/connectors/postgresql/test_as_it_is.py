@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -32,7 +33,7 @@ _roles = itertools.count(1)
 
 
 @pytest.fixture
-def reader(source: Source) -> str:
+def reader(source: Source) -> Iterator[str]:
     """Another user of the source, who may read and replicate."""
     name = f"reader_{next(_roles)}"
     source.execute(SQL("CREATE ROLE {} LOGIN REPLICATION PASSWORD {}").format(Identifier(name), Literal(PASSWORD)))

@@ -19,13 +19,14 @@ import pytest
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.mirrors import mirrored
 from tests.connectors.postgresql.conftest import in_source
-from tests.sources.installation import KILLS, SOAK, SYNC, VICTIMS, Installation
+from tests.soak import SOAK
+from tests.sources.installation import KILLS, SYNC, VICTIMS, Installation
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 from tests.waiting import wait_for
 
 TABLES = {"users": ("id", "email", "body", "paid", "at"), "pairs": ("a", "b", "n")}
 
-pytestmark = pytest.mark.timeout(3600 if SOAK else 300)
+pytestmark = pytest.mark.soak
 
 
 class Product:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.connectors.postgresql.changes import number as bytes_of_log
+from churnguard_pipelines.connectors.postgresql.slot import number as bytes_of_log
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.postgres import locks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +17,7 @@ NUMBER = st.none() | st.integers(-(2**63), 2**63 - 1)
 
 
 @pytest.fixture
-def scratch(server_url: str):
+def scratch(server_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(server_url) as connection:
         connection.execute("CREATE TEMPORARY TABLE scratch (a text, n bigint, b text, row serial)")
         yield connection

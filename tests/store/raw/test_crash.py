@@ -15,10 +15,11 @@ from churnguard_pipelines.records import TEXT, Column, Lane, Table
 from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
+from tests.soak import SOAK
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
-KILLS = 100 if os.environ.get("CHURNGUARD_SOAK") else 8
+KILLS = 100 if SOAK else 8
 BATCHES, SIZE = KILLS * 7, 50
 THINGS = Table("test", "things", "id", (Column("name", TEXT),), versioned=True)
 LANE = Lane("acme", "acme-things", "things")

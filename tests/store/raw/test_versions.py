@@ -50,7 +50,10 @@ class Subscriptions:
     def versions(self) -> list[Interval]:
         columns = "id, status, valid_from, valid_to, delete_kind"
         rows = self._rows(f"SELECT {columns} FROM raw.stripe_subscriptions_versions ORDER BY id, valid_from")
-        return [(key, status, milliseconds(start), milliseconds(end), kind) for key, status, start, end, kind in rows]
+        return [
+            (key, status, milliseconds(start), None if end is None else milliseconds(end), kind)
+            for key, status, start, end, kind in rows
+        ]
 
     def current(self) -> dict[str, str]:
         rows = self._rows("SELECT id, status FROM raw.stripe_subscriptions WHERE deleted_at IS NULL")
@@ -61,8 +64,8 @@ class Subscriptions:
             return list(connection.execute(sa.text(statement)))
 
 
-def milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else round((moment - datetime.fromtimestamp(0, UTC)) / timedelta(milliseconds=1))
+def milliseconds(moment: datetime) -> int:
+    return round((moment - datetime.fromtimestamp(0, UTC)) / timedelta(milliseconds=1))
 
 
 @pytest.fixture

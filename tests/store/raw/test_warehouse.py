@@ -332,7 +332,7 @@ def test_any_sequence_of_writes_leaves_what_the_newest_word_says(
     for group in batches(steps):
         if group[0][0] == "upsert":
             upsert(warehouse, *(customer(key, version, str(content)) for _, key, version, content in group))
-            words = [(key, version, content) for _, key, version, content in group]
+            words: list[tuple[str, int, int | None]] = [(key, version, content) for _, key, version, content in group]
         else:
             delete(warehouse, *(Deletion(key, DeleteKind.HARD, version) for _, key, version, _ in group))
             words = [(key, version, None) for _, key, version, _ in group]

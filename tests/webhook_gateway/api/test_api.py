@@ -217,6 +217,6 @@ def test_the_api_describes_itself(call: Call) -> None:
 @pytest.mark.parametrize("text", ["a\x00b", "half a pair: \ud800"])
 @pytest.mark.parametrize("field", ["integration_name", "tags"])
 def test_a_text_that_cannot_be_stored_is_refused(call: Call, text: str, field: str) -> None:
-    body = json.dumps(integration(**{field: [text] if field == "tags" else text}))  # escaped, as JSON may say it
+    body = json.dumps(integration() | {field: [text] if field == "tags" else text})  # escaped, as JSON may say it
     assert call("POST", "/integrations", content=body).status_code == 422
     assert call("GET", "/integrations").json() == []

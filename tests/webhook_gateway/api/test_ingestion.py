@@ -131,10 +131,11 @@ def test_who_asks_another_for_tokens_must_know_what_buys_them(store: Store, call
 
 
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
-    for fields, place in (
+    given: tuple[tuple[dict[str, Any], str], ...] = (
         ({"headers": {"X-New": MASK}}, "headers.X-New"),
         ({"authentication": {"credential_type": "api_key", "api_key": MASK}}, "authentication.api_key"),
-    ):
+    )
+    for fields, place in given:
         refused = call("POST", "/ingestion/rules", json=rule(**fields))
         assert refused.status_code == 422
         assert refused.json()["title"].startswith(f"{place}: ")

@@ -75,7 +75,9 @@ def description(request: pytest.FixtureRequest, store: Store, settings: Settings
     app = Authentication(create_api(engine), store)
     children = psutil.Process().children(recursive=True)
     described = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
-    yield described.exclude(path="/system/test-connections")  # it asks providers
+    asked = described.exclude(path="/system/test-connections")  # it asks providers
+    assert isinstance(asked, OpenApiSchema)
+    yield asked
     asyncio.run(engine.close())
     assert psutil.Process().children(recursive=True) == children
 
@@ -87,7 +89,7 @@ def test_whatever_an_operator_asks_the_answer_is_a_described_one(description: Op
 
 @pytest.mark.parametrize("description", ["acme"], indirect=True)
 def test_also_an_organization_s_about_what_it_has(description: OpenApiSchema, store: Store) -> None:
-    def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, object]) -> None:
+    def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: dict[str, object]) -> None:
         names = there(store)
         for given in (case.path_parameters, case.body):
             if isinstance(given, dict):
@@ -102,7 +104,8 @@ def test_also_an_organization_s_about_what_it_has(description: OpenApiSchema, st
 
 def found_in(description: OpenApiSchema) -> list[str]:
     """What broke or was not as described, each with the request that shows it."""
-    found, asked = [], 0
+    asked = 0
+    found: list[str] = []
     for event in from_schema(description).execute():
         if isinstance(event, events.ScenarioFinished):
             asked += len(event.recorder.interactions)

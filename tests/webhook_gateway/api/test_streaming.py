@@ -243,7 +243,8 @@ def test_every_kind_of_stream_is_taken(call: Call, fields: dict[str, Any]) -> No
 
 def test_a_change_that_cannot_work_is_refused(store: Store, call: Call) -> None:
     name = call("POST", "/streaming/streams", json=stream()).json()["stream_id"]
-    for change in ({"topics": []}, {"connection_config": {"bootstrap_servers": "canary"}}):
+    changes: tuple[dict[str, Any], ...] = ({"topics": []}, {"connection_config": {"bootstrap_servers": "canary"}})
+    for change in changes:
         refused = call("PATCH", f"/streaming/streams/{name}", json=change)
         assert refused.status_code == 422
         assert refused.json()["title"].startswith(next(iter(change)))

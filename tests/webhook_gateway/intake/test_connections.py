@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import psycopg
 import pytest
@@ -19,14 +20,12 @@ from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
 
-def request(event: str, *, length: bool = True, **more: str) -> bytes:
+def request(event: str, *, length: bool = True, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """Chunked where its length is not said."""
     body = stripe_event(event)
-    headers = {"Host": "here", **stripe_headers(body), **more}
-    headers |= {"Content-Length": str(len(body))} if length else {"Transfer-Encoding": "chunked"}
-    head = "POST /webhooks/stripe/acme HTTP/1.1\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in headers.items()
-    )
+    given = {"Host": "here", **stripe_headers(body), **headers}
+    given |= {"Content-Length": str(len(body))} if length else {"Transfer-Encoding": "chunked"}
+    head = "POST /webhooks/stripe/acme HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in given.items())
     return head.encode() + b"\r\n" + (body if length else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
 
@@ -65,7 +64,8 @@ def wait_until_one_waits(store: Store) -> None:
 
 def test_one_connection_carries_requests_of_every_form(store: Store, gateway: Gateway) -> None:
     forms = [
-        request("evt_1"), request("evt_2", length=False), request("evt_3"), request("evt_4", Connection="keep-alive"),
+        request("evt_1"), request("evt_2", length=False), request("evt_3"),
+        request("evt_4", headers={"Connection": "keep-alive"}),
         request("evt_5")[:-10], request("evt_5")[-10:],
         request("evt_6"), request("evt_7")[:40], request("evt_7")[40:], request("evt_8"),
     ]  # fmt: skip
@@ -125,7 +125,7 @@ def test_what_a_trusted_proxy_says_of_its_client_counts(
     """Unsigned deliveries shut out the address that they come from, as the proxy says, and no other one; a stranger who
     says so is not believed."""
     gateway = make_gateway(FORWARDED_ALLOW_IPS=trusted)
-    unsigned = request("evt_1", **{"X-Forwarded-For": "198.51.100.7", "Stripe-Signature": "t=1,v1=ab"})
+    unsigned = request("evt_1", headers={"X-Forwarded-For": "198.51.100.7", "Stripe-Signature": "t=1,v1=ab"})
 
     def answered(sent: bytes) -> int:
         with connected(gateway) as connection:
@@ -135,6 +135,6 @@ def test_what_a_trusted_proxy_says_of_its_client_counts(
     def seen() -> list[int]:
         while answered(unsigned) != 429:
             pass
-        return [answered(request("evt_2", **{"X-Forwarded-For": f"198.51.100.{host}"})) for host in (7, 8)]
+        return [answered(request("evt_2", headers={"X-Forwarded-For": f"198.51.100.{host}"})) for host in (7, 8)]
 
     wait_for(lambda: seen() == [429, others])  # a tenth of a second later it is listened to again
