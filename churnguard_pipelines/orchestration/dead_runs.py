@@ -1,4 +1,4 @@
-"""Runs whose process is gone: killed, or its machine went down.
+"""Finds runs whose process is gone, because it was killed or its machine went down, and ends them.
 
 Dagster's default launcher cannot tell, and would count such a run as running for ever: its integration, limited to
 one run at a time, would never sync again. The ledger's signs of life can tell.

@@ -37,7 +37,7 @@ _FORGET_HOURS = sa.text("DELETE FROM ingest.sync_hours WHERE hour < clock_timest
 
 
 class RetentionConfig(dg.Config):
-    """``days``: how long runs and the ledger of syncs are kept."""
+    """The run configuration of the retention job. ``days``: how long runs and the ledger of syncs are kept."""
 
     days: int = KEEP_DAYS
 

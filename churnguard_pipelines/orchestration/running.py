@@ -22,7 +22,7 @@ STOPPED = "it was stopped; what was committed stays, the next sync reads on from
 
 
 class FinishedObject(NamedTuple):
-    """``seconds``: spent on this object alone."""
+    """An object whose sync has ended. ``seconds``: spent on this object alone."""
 
     name: str
     report: SyncReport
@@ -30,7 +30,7 @@ class FinishedObject(NamedTuple):
 
 
 class RunningSync:
-    """Take :meth:`succeeded_objects` to the end, then :meth:`raise_failures`."""
+    """A sync at work in a thread of its own. Take :meth:`succeeded_objects` to the end, then :meth:`raise_failures`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The HTTP face: authentication, quota, faults and headers around `stripe_api`, and the business's own books.
+"""The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
 GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
 """

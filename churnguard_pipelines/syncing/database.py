@@ -1,4 +1,4 @@
-"""Sync one database: discover its tables, bring their mirrors up to date, each table on a lane of its own."""
+"""Syncs one database: discovers its tables and brings their mirrors up to date, each on a lane of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sync one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
+"""Syncs one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
 
 from __future__ import annotations
 

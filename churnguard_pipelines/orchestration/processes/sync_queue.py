@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ActiveSync:
-    """One that waits or runs. ``ends``: done when its process is."""
+    """A sync of the queue. One that waits or runs. ``ends``: done when its process is."""
 
     request: SyncRequest
     ends: Future[None] = field(default_factory=Future)
@@ -43,7 +43,7 @@ class ActiveSync:
 
 
 class SyncQueue:
-    """Of this process; one sync of an integration at a time."""
+    """The queue of syncs that people ask for. Of this process; one sync of an integration at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

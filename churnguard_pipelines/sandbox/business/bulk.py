@@ -1,4 +1,4 @@
-"""An account with any number of customers and nothing else, made up as they are asked for: it needs no memory."""
+"""An account with any number of customers and nothing else. Customers are made up on demand and need no memory."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectReport:
-    """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider;
-    ``rows``: how many the integration had when this ended, None if that was not counted. ``error``: why it failed; of
-    one that did not, what is to be said of how it was read."""
+    """The report of one object of a sync. ``expected``: the provider's own count of records where known; ``calls``:
+    requests made to the provider; ``rows``: how many the integration had when this ended, None if that was not counted.
+    ``error``: why it failed; of one that did not, what is to be said of how it was read."""
 
     status: ObjectStatus
     counts: Counts
@@ -52,7 +52,8 @@ class ObjectReport:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """A sync whose process vanished reads as ``failed``. ``quota_left``: the provider's last word, if it gives one."""
+    """The report of a sync. A sync whose process vanished reads as ``failed``. ``quota_left``: the provider's last
+    word, if it gives one."""
 
     sync_id: str
     integration_id: str
