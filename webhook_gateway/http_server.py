@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from webhook_gateway.exchange import Reply, Request, in_bytes
 from webhook_gateway.limits import Shares, network
@@ -39,7 +39,8 @@ AtOnce = Callable[[Request, bytes, Callable[[Reply], None]], bool]
 
 class Protocol(HttpToolsProtocol):
     """One connection. ``_allowance``: bytes that may still come and be no body; ``_in_hand``: a plain request is not
-    answered yet, and ``_ahead`` is what came meanwhile; ``_rests_since``: of the loop's clock."""
+    answered yet, and ``_ahead`` is what came meanwhile; ``_running``: what the application answers, or did last;
+    ``_rests_since``: of the loop's clock."""
 
     def __init__(
         self, *arguments: Any, crowd: Shares[Protocol | Handshake], at_once: AtOnce | None, **named: Any
@@ -54,6 +55,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._refused: HTTPStatus | None = None
         self._in_hand, self._ahead, self._ends = False, b"", False
+        self._running: RequestResponseCycle | None = None
         self._rests_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -66,6 +68,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
         self._unset_keepalive_if_required()  # which uvicorn does not of a connection that broke
+        if self._running is not None:  # uvicorn tells the newest request only: others would fail, which it logs
+            self._running.disconnected = True
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -134,6 +138,10 @@ class Protocol(HttpToolsProtocol):
         self._arriving = False
         self._allowance = MOST_HEAD
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _is_plain(self, data: bytes, at_once: AtOnce) -> bool:
         """Whether it was a plain request, which is in hand then."""

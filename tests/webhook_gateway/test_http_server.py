@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+import pytest
 import uvicorn
 import uvloop
 
 from tests.waiting import PATIENCE_SECONDS
 from webhook_gateway import http_server
 from webhook_gateway.exchange import Reply, Request
-from webhook_gateway.http_server import Protocol
+from webhook_gateway.http_server import MOST_AHEAD, Protocol
 from webhook_gateway.intake.answers import Receive, Scope, Send, answer
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
@@ -25,10 +26,11 @@ MIB = 1024 * 1024
 
 @dataclass
 class Application:
-    """Answers with so many bytes. ``taken``: of each request whether it was answered at once."""
+    """Answers with so many bytes, once nothing is ``held``. ``taken``: whether each request was answered at once."""
 
     size: int = MIB
     close: bool = False
+    held: asyncio.Event | None = None
     taken: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
 
     def at_once(self, _request: Request, _body: bytes, replied: Callable[[Reply], None]) -> bool:
@@ -38,6 +40,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.taken.put_nowait(False)
+        if self.held is not None:
+            await self.held.wait()
         await answer(send, self._reply())
 
     def _reply(self) -> Reply:
@@ -70,6 +74,12 @@ async def connected(server: uvicorn.Server) -> socket.socket:
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     await asyncio.get_running_loop().sock_connect(client, server.servers[0].sockets[0].getsockname())
     return client
+
+
+async def nobody_is_left(server: uvicorn.Server) -> None:
+    while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 async def ask(client: socket.socket) -> None:
@@ -134,10 +144,25 @@ def test_who_breaks_off_leaves_nothing_behind() -> None:
                 await application.taken.get()
                 await read(client, MIB)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no goodbye
-            while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await nobody_is_left(server)
             gc.collect()
             assert not [each for each in gc.get_objects() if isinstance(each, Protocol)]
 
     uvloop.run(run())
+
+
+def test_who_is_cut_off_before_the_answers_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Strangers would fill the log."""
+
+    async def run() -> None:
+        held = asyncio.Event()
+        application = Application(held=held)
+        async with served(application) as server:
+            with await connected(server) as client:
+                await asyncio.get_running_loop().sock_sendall(client, REQUEST * 2 * MOST_AHEAD)
+                await application.taken.get()
+            await nobody_is_left(server)
+            held.set()
+
+    uvloop.run(run())
+    assert not caplog.records
