@@ -53,7 +53,7 @@ class RunningSync:
         self._error: BaseException | None = None
 
     def succeeded_objects(self) -> Iterator[FinishedObject]:
-        """Each object that was read to its end, with the ledger's page as of now."""
+        """Each object that was read to its end, with the ledger's report as of now."""
         thread = threading.Thread(target=self._run, name=f"sync-{self._integration_id}", daemon=True)
         before = time.monotonic()
         thread.start()
