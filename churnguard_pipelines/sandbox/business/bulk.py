@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from churnguard_pipelines.sandbox.business.company import Business, Profile
+from churnguard_pipelines.sandbox.business.company import Business, Profile, Provider
 from churnguard_pipelines.sandbox.business.entities import Customer
 from churnguard_pipelines.sandbox.business.record_list import RecordList
 
@@ -44,8 +44,8 @@ class BulkRecordList(RecordList[Customer]):
         return min(self._size, max(0, -((self._opened - at) * self._size // self._span)))
 
 
-def bulk_business(size: int, seed: int, anchor: int) -> Business:
-    business = Business(BULK, seed, anchor, scale=0)
+def bulk_business(size: int, provider: Provider, seed: int, anchor: int) -> Business:
+    business = Business(BULK, provider, seed, anchor, scale=0)
     business.customers = BulkRecordList(size, business.opened, anchor)
     business.now = anchor
     return business
