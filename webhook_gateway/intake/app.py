@@ -83,24 +83,22 @@ class Gateway:
             yield
             for task in tasks:
                 task.cancel()
-        await asyncio.to_thread(self._store_counts)
+        await self._store_counts()
 
     async def _keep_counts(self) -> None:
         while True:
             await asyncio.sleep(COUNT_EVERY)
-            await asyncio.to_thread(self._store_counts)
+            await self._store_counts()
 
-    def _store_counts(self) -> None:
-        outcomes = self._intake.outcomes
-        taken = dict(outcomes)
-        outcomes.subtract(taken)
+    async def _store_counts(self) -> None:
+        """What is counted meanwhile is the next time's: only the storing is another thread's."""
+        taken = dict(self._intake.outcomes)
+        self._intake.outcomes.clear()
         try:
-            inbox.count(self._store, [(*key, events) for key, events in taken.items() if events])
+            await asyncio.to_thread(inbox.count, self._store, [(*key, events) for key, events in taken.items()])
         except ChurnGuardError as error:
             _log.warning("counts of webhooks wait: %s", error)
-            outcomes.update(taken)
-        for key in [key for key, events in list(outcomes.items()) if not events]:
-            del outcomes[key]
+            self._intake.outcomes.update(taken)
 
     async def _keep_partitions(self) -> None:
         while True:

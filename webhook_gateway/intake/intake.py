@@ -175,7 +175,8 @@ class Intake:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
-        self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
+        if fresh:
+            self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):
             self.outcomes[organization_id, address.endpoint_id, "duplicate"] += len(rows) - fresh
 
