@@ -1,4 +1,4 @@
-"""Packages with one module per provider, which define one class each: found by name, imported when asked for."""
+"""A registry of packages that have one module per provider, each with one class: found by name, imported on demand."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Base = TypeVar("Base")
 
 
 class Registry(Generic[Base]):
-    """``tools``: modules of the package that are no provider, like every one with an underscore in its name;
-    ``what``: the classes are, for people."""
+    """Finds the providers of a package. ``tools``: modules of the package that are no provider, like every one with an
+    underscore in its name; ``what``: the classes are, for people."""
 
     def __init__(self, package: str, path: Iterable[str], base: type[Base], tools: Collection[str], what: str) -> None:
         self._package, self._path, self._base, self._tools, self._what = package, path, base, tools, what

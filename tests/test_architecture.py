@@ -68,6 +68,12 @@ def test_the_sandbox_knows_nothing_of_what_it_tests() -> None:
             )
 
 
+def test_the_simulated_business_knows_no_provider() -> None:
+    for path in (PACKAGE / "sandbox" / "business").glob("*.py"):
+        outside = [name for name in imports(path) if name.startswith("churnguard_pipelines.")]
+        assert all(name.startswith("churnguard_pipelines.sandbox.business") for name in outside), path
+
+
 def test_only_the_orchestration_imports_dagster() -> None:
     for path in MODULES:
         if layer(path) not in ("orchestration", "definitions"):

@@ -1,4 +1,4 @@
-"""Provider records -> rows of one raw table. The row function is compiled once per table: the hot path of every sync.
+"""Maps provider records to rows of one raw table. The row function is compiled once per table, as it is the hot path.
 
 What fits its column goes there, everything undeclared into ``extra``, and a record with a value that cannot be stored
 is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` together give the record back.

@@ -1,5 +1,6 @@
-"""Provider values -> values that fit a raw column. Each function takes one JSON value that is not None and returns what
-the warehouse writer copies as text, or raises :class:`TypeMismatch` with a reason that never repeats the value."""
+"""Converts provider values to values that fit a raw column. Each function takes one JSON value that is not None and
+returns what the warehouse writer copies as text, or raises :class:`TypeMismatch` with a reason that never repeats the
+value."""
 
 from __future__ import annotations
 

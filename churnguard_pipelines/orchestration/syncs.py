@@ -20,15 +20,15 @@ TRIGGER_TAG = "churnguard/trigger"
 
 
 class SyncConfig(dg.Config):
-    """``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and finds deletions; the integration's
-    own ``sync_mode`` if empty."""
+    """The run configuration of a sync. ``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and
+    finds deletions; the integration's own ``sync_mode`` if empty."""
 
     mode: str = ""
 
 
 class HistoryConfig(dg.Config):
-    """``integration``: whose history; the run's tag `churnguard/integration` if empty, which a back-fill of many months
-    has. ``objects``: which to re-read; empty for all of the connector's."""
+    """The run configuration of a history. ``integration``: whose history; the run's tag `churnguard/integration` if
+    empty, which a back-fill of many months has. ``objects``: which to re-read; empty for all of the connector's."""
 
     integration: str = ""
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance

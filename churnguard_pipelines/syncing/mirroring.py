@@ -1,4 +1,4 @@
-"""What the mirror of a source table looks like."""
+"""Lays out the mirror of a source table: its columns, their names, its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sync one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
+"""Syncs one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def sync_integration(
     cancelled: Event | None = None,
     warehouse: Warehouse | None = None,
 ) -> SyncReport:
-    """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
+    """Sync the chosen objects and return the ledger's report of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
     object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays.

@@ -1,4 +1,4 @@
-"""Working off an integration's webhook events: in order, each batch with its checkpoint in one transaction."""
+"""Stores an integration's webhook events in order, each batch with its checkpoint in one transaction."""
 
 from __future__ import annotations
 

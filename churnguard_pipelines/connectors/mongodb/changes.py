@@ -1,4 +1,4 @@
-"""Follows a database's change stream: one for all its wanted collections, from a resume token on.
+"""Reads a MongoDB change stream: one stream for all followed collections, starting at a resume token.
 
 The position: ``token``, as Extended JSON in an object; ``time``, the cluster time up to which all was read, as a
 version; ``cluster``, to which it belongs, if the user may see that. An update comes with the document as it is when

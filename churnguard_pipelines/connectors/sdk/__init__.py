@@ -46,7 +46,8 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ObjectAccess:
-    """``whole``: this is no object, but something that all of them need."""
+    """Whether an object may be read, and what to do if not. ``whole``: this is no object, but something that all of
+    them need."""
 
     object: str
     readable: bool
@@ -57,7 +58,8 @@ class ObjectAccess:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionReport:
-    """``identity``: the account the credentials belong to; ``objects``: what they may read."""
+    """What a check of the credentials found. ``identity``: the account the credentials belong to; ``objects``: what
+    they may read."""
 
     integration_id: str
     identity: str | None

@@ -1,4 +1,4 @@
-"""Work as child processes: each is a Dagster run of its own; of a sync the ledger tells how far it is.
+"""Runs work in child processes: each is a Dagster run, and the ledger tells how far a sync is.
 
 Nothing here imports Dagster, so that a command line or a service can start syncs without paying for the import.
 """
@@ -31,7 +31,8 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster run id too."""
+    """A sync that somebody asks for. ``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster
+    run id too."""
 
     integration_id: str
     mode: DataSyncMode | None = None

@@ -1,4 +1,5 @@
-"""The tables of the customers' databases as last seen, where each is mirrored, and what keeps one from being read."""
+"""The catalogue of source tables: the tables of customers' databases as last seen, their mirrors, and why one is not
+read."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _table = source_tables.c
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``problem``: why it is not read any more, None if it is."""
+    """A source table as the catalogue has it. ``problem``: why it is not read any more, None if it is."""
 
     table: SourceTable
     raw_table: str

@@ -1,4 +1,4 @@
-"""What only the database's owner may do: make the roles, give every object its owner, bring the schema up to date.
+"""Sets up a database as its owner: makes the roles, gives every object its owner, migrates the schema.
 
 The owner is a superuser, or, where the provider of a managed server keeps that right, a user who may create roles and
 owns the database. Nothing of it is left to the services: their login gets three roles to take, and no right of its own.
