@@ -18,7 +18,8 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from tests.conftest import on_database, settings_for
+from churnguard_pipelines.syncing.typed_views import bring_up_to_date, shown
+from tests.conftest import configuration, on_database, settings_for
 
 FORMER = """
 CREATE TABLE raw.stripe_customers (
@@ -114,3 +115,15 @@ def test_the_table_has_what_is_declared(former: Store) -> None:
     declared = {column.name for column in table.columns} | {"id", "extra", "source_version", "synced_at"}
     declared |= {"organization_id", "integration_id", "deleted_at", "delete_kind"}
     assert rows(former, "globex")[0].keys() == declared
+
+
+def test_the_view_shows_what_the_mapped_columns_had(former: Store) -> None:
+    integration = configuration("mapped", sync_config={"field_mappings": MAPPINGS})
+    table = Stripe.table("customers")
+    Warehouse(former).ensure(table)
+    bring_up_to_date(former, integration, table, None, (), shown(integration, table, ()).columns)
+    with former.organization("acme") as connection:
+        statement = sa.text("SELECT region, deep, tier, balance_minor, email FROM views.mapped_customers ORDER BY id")
+        first, second = connection.execute(statement).all()
+    assert tuple(first) == ("emea", "down", "gold", 5, "mapped@acme.io")
+    assert set(second) == {None}
