@@ -24,6 +24,7 @@ from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
     InvalidConfiguration,
+    ProviderMisbehaved,
     SourceChanged,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
@@ -302,9 +303,14 @@ def _looked_at(
 ) -> tuple[str | None, Sequence[Object], ChurnGuardError | None]:
     """Whose the credentials are and which objects the account added, or why that is not to be known, with those that
     it had. Being the first call it also asks the breaker."""
+    had = [Object(name, "", (), custom=True) for name, each in known.items() if each.custom]
     try:
         return use.connector.identity(), use.connector.discover_objects(), None
     except CircuitOpen:
         raise
     except ChurnGuardError as error:
-        return None, [Object(name, "", (), custom=True) for name, each in known.items() if each.custom], error
+        return None, had, error
+    except Exception as error:
+        _log.exception("%s: what its account holds", use.integration.integration_id)
+        what = f"what the account holds cannot be understood ({type(error).__name__})."
+        return None, had, ProviderMisbehaved(what, remedy="The log has the details.")

@@ -117,8 +117,8 @@ class Account:
     def _path(self, name: str) -> str:
         return f"/{name}" if name in ("contacts", "deals") else f"/custom/{name.encode().hex()[:100]}"
 
-    def fails(self, path: str, status: int) -> None:
-        self._api.says[path] = [(status, {})]
+    def answers(self, path: str, status: int, body: Any = None) -> None:
+        self._api.says[path] = [(status, body)]
 
     def sync(self, *objects: str) -> SyncReport:
         return sync_integration(

@@ -173,14 +173,20 @@ class TestDiscovery:
     def test_an_account_that_may_not_be_asked_ends_the_sync_and_keeps_its_views(self, crm: Account) -> None:
         crm.adds_objects("Invoice__c", label="Invoice")
         crm.sync()
-        crm.fails("/objects", 403)
+        crm.answers("/objects", 403)
         report = crm.sync()
         assert report.status == "failed"
         assert "Invoice__c" in report.objects
         assert view(crm, "acme_crm_invoice_c") == []
 
+    def test_an_answer_that_nobody_understands_is_on_the_syncs_page(self, crm: Account) -> None:
+        crm.answers("/objects", 200, [1])
+        report = crm.sync()
+        assert (report.status, report.error is not None) == ("failed", True)
+        assert "cannot be understood (TypeError)" in str(report.error)
+
     def test_fields_that_cannot_be_asked_for_are_their_objects_trouble(self, crm: Account) -> None:
-        crm.fails("/fields/contacts", 403)
+        crm.answers("/fields/contacts", 403)
         report = crm.sync()
         assert {name: item.status for name, item in report.objects.items()} == {
             "contacts": "failed", "deals": "succeeded"
