@@ -83,24 +83,22 @@ CREATE FUNCTION views.to_date(value jsonb) RETURNS date LANGUAGE sql IMMUTABLE P
     THEN views.day_of(value #>> '{}') END;
 
 CREATE FUNCTION views.moment_of(given text) RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE RETURN
-    CASE WHEN given ~ ('^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?'
+    CASE WHEN given ~ ('^(?!0000|0001-01-01.*[+]|9999-12-31.*-)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])'
+                       || '([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?'
                        || '(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?$')
-          AND views.day_of(given) IS NOT NULL
+    THEN CASE WHEN substr(given, 9, 2) <= '28' OR views.day_of(given) IS NOT NULL
     THEN CASE
         WHEN length(given) = 10 THEN given || ' 00:00Z'
         WHEN substr(given, 11) ~ '[Z+-]' THEN replace(given, ',', '.')
         ELSE replace(given, ',', '.') || 'Z' END::timestamptz
-    END;
+    END END;
 
 CREATE FUNCTION views.to_timestamptz(value jsonb) RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE RETURN
     CASE jsonb_typeof(value)
     WHEN 'number' THEN CASE
         WHEN value::numeric >= -62135596800 AND value::numeric < 253402300800
         THEN to_timestamp(value::double precision) END
-    WHEN 'string' THEN CASE
-        WHEN views.moment_of(value #>> '{}') >= timestamptz '0001-01-01 00:00Z'
-         AND views.moment_of(value #>> '{}') < timestamptz '10000-01-01 00:00Z'
-        THEN views.moment_of(value #>> '{}') END
+    WHEN 'string' THEN views.moment_of(value #>> '{}')
     END;
 
 CREATE FUNCTION views.to_jsonb(value jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
