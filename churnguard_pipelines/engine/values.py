@@ -25,6 +25,14 @@ NUMERIC_DIGITS = 4000
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,6})?")
+_VIEWED_MOMENT = re.compile(
+    r"(?!0001-01-01.*\+|9999-12-31.*-)[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?"
+    r"(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?"
+)
+"""As views.moment_of() reads them."""
+_VIEWED_NUMBER = re.compile(r"(?=.{0,4100}\Z)[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+"""As views.to_numeric() reads them."""
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTES = [f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
 _SECONDS = [f"{second:02d}+00" for second in range(60)]
@@ -205,6 +213,20 @@ CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
     ColumnType.DATE: day,
     ColumnType.JSON: json_text,
 }
+
+
+def viewed(kind: ColumnType, value: Any) -> None:
+    """Raises ``TypeMismatch`` for what an integration's view shows as null: what does not fit; texts of more than 4,100
+    characters that are numbers; and moments that are not written as ``2026-01-31``, ``2026-01-31T10:00``, … with
+    seconds, their fractions and an offset where there is one.
+    """
+    CONVERTERS[kind](value)
+    if not isinstance(value, str) or not value:
+        return
+    if kind in (ColumnType.TIMESTAMP, ColumnType.DATE) and not _VIEWED_MOMENT.fullmatch(value):
+        raise TypeMismatch("a date or time that is not written as 2026-01-31T10:00:00Z")
+    if kind in (ColumnType.NUMERIC, ColumnType.DOUBLE) and not _VIEWED_NUMBER.fullmatch(value):
+        raise TypeMismatch("a number of too many digits")
 
 
 def type_name(value: Any) -> str:

@@ -68,6 +68,8 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
             trigger=context.run.tags.get(TRIGGER_TAG, "manual"),
         )
         for name, report, seconds in sync.succeeded_objects():
+            if name not in selected:  # the account's own objects are no assets
+                continue
             yield dg.MaterializeResult(
                 asset_key=key_of(connector, name),
                 metadata=object_metadata(current_store(), shown_of(connector, name), report, name, seconds),
@@ -106,7 +108,10 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
             config.objects or None,
             window=window,
         )
+        declared = {item.name for item in connector.objects}
         for name, report, seconds in sync.succeeded_objects():
+            if name not in declared:
+                continue
             context.log_event(
                 dg.AssetMaterialization(
                     key_of(connector, name),

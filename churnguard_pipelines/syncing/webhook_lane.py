@@ -173,7 +173,7 @@ class InboxLane:
 
     def _mapper(self, name: str) -> Mapper:
         if (mapper := self._mappers.get(name)) is None:
-            mapper = mapper_of(self.integration, self._connector.table(name))
+            mapper = mapper_of(self._store, self.integration, self._connector.table(name))
             self._warehouse.ensure(mapper.table)
             self._mappers[name] = mapper
         return mapper

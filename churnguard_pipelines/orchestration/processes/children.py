@@ -122,10 +122,11 @@ def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects:
     """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.sdk.selection import wanted_tables
+    from churnguard_pipelines.store.ingest.objects import known_objects
     from churnguard_pipelines.syncing.source import discover
     from churnguard_pipelines.syncing.sync import chosen_objects
 
     if integration.provider_name not in databases():
-        chosen_objects(integration, objects)
+        chosen_objects(integration, objects, known=known_objects(store, integration.integration_id))
     elif objects:
         wanted_tables(integration, [each.table for each in discover(store, integration)], objects)

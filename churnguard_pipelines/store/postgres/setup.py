@@ -60,7 +60,7 @@ SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = re
 # What a migration made after it had let go of its role: a function that acts as its owner would be a superuser's.
 _NOT_OURS = f"""
 SELECT proname::text FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
- WHERE nspname IN ('control', 'ingest', 'analytics') AND proowner <> '{OWNER}'::regrole
+ WHERE nspname IN ('control', 'ingest', 'analytics', 'views') AND proowner <> '{OWNER}'::regrole
 UNION SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
  WHERE nspname IN ('control', 'ingest', 'analytics') AND relowner <> '{OWNER}'::regrole
 """
