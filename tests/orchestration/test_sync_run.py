@@ -1,4 +1,4 @@
-"""What a run leaves behind: materializations, the ledger's report, one clear failure; and what makes the next one run."""
+"""What a run leaves behind: materializations, the ledger's report, one clear failure; what makes the next one run."""
 
 from __future__ import annotations
 
