@@ -5,7 +5,7 @@ Where two have one, because a session was thought dead, the checkpoints' compare
 
     look        every few seconds: ``kind.waiting()`` names the lanes that have work; ``wake`` names others in between
     share out   who has the fewest lanes at work comes next, among an organization's own whoever waits longest
-    take        by lease (``store.leases``); what another session has is left to it
+    take        by lease (``store.ingest.leases``); what another session has is left to it
     work        ``kind.work(turn)`` in a thread of its own; it tells of every commit by ``turn.note(counts)``
     make room   a lane that had its turn is told to stop (``turn.stop``) if another one waits for its place
     pause       a lane whose work raised waits 1 s, then twice as long each time, a minute at most
@@ -27,6 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from churnguard_pipelines.engine.fair_threads import in_thread
@@ -142,7 +143,7 @@ class Session:
         self._worked: dict[tuple[str, str], Counts] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._begun = self._active = self._looked = time.monotonic()
+        self._begun = self._active = time.monotonic()
 
     def stop(self) -> None:
         """End soon; what was committed stays."""
@@ -206,7 +207,7 @@ class Session:
             self._waiting.pop(lane)  # if another session took it just now, it is left to that one
             if lane in taken:
                 turn = self._turns[lane] = Turn(lane, self._note)
-                in_thread(f"{self._kind.name}-{lane.integration_id}", lambda turn=turn: self._work(turn))  # type: ignore[misc]
+                in_thread(f"{self._kind.name}-{lane.integration_id}", partial(self._work, turn))
 
     def _chosen(self, ready: Sequence[Lane]) -> set[Lane]:
         """Those that have a place now: first who has it already, then who waits, longest first, then who had its turn.
