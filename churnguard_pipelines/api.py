@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 
 class SyncStatus(BaseModel):
-    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, or None where nothing is known yet. ``status``:
-    ``queued`` while a sync waits for its turn."""
+    """How a sync is doing. ``progress`` (0 to 1) and ``estimated_remaining`` are measured, or None where nothing is
+    known yet. ``status``: ``queued`` while a sync waits for its turn."""
 
     integration_id: str
     sync_id: str | None

@@ -1,4 +1,4 @@
-"""Which texts of a configuration say where its requests go, and its secrets with them: those that are named for it."""
+"""Finds the texts of a configuration that say where its requests, and its secrets with them, are sent."""
 
 from __future__ import annotations
 

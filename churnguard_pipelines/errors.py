@@ -136,7 +136,8 @@ class RequestRefused(ProviderError):
 
 
 class CircuitOpen(ProviderError):
-    """``retry_at``: when the next attempt is allowed; None = not before a person changes something."""
+    """The call was skipped because the integration failed too often. ``retry_at``: when the next attempt is allowed;
+    None = not before a person changes something."""
 
     def __init__(self, message: str, *, integration_id: str, retry_at: datetime | None, remedy: str) -> None:
         super().__init__(message, integration_id=integration_id, remedy=remedy)

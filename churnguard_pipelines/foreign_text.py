@@ -1,4 +1,4 @@
-"""Text that others wrote, where people or their tools read lines: in logs, in Dagster's pages, in the audit log."""
+"""Makes text that others wrote safe where people or their tools read lines: logs, Dagster's pages, the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types that a mirror's columns can have: an enumerated grammar, which is all that becomes SQL of them.
+"""The column types of mirrors: an enumerated grammar. Nothing else of a source's types becomes SQL.
 
 What a source calls its types is text that somebody else wrote. It is looked up here, and never reaches a statement.
 """
@@ -14,7 +14,7 @@ from psycopg.sql import SQL
 
 
 class Base(Enum):
-    """As ``format_type`` of PostgreSQL 15 spells them."""
+    """The base types of mirror columns. As ``format_type`` of PostgreSQL 15 spells them."""
 
     BOOLEAN = "boolean"
     SMALLINT = "smallint"
@@ -78,7 +78,8 @@ _MOST_DIGITS = 1000
 
 @dataclass(frozen=True, slots=True)
 class MirrorType:
-    """``digits``: precision and scale of a numeric. ``array``: of any number of dimensions.
+    """The type of a mirror column. ``digits``: precision and scale of a numeric. ``array``: of any number of
+    dimensions.
 
     Raises ``ValueError`` for digits that PostgreSQL would not have.
     """

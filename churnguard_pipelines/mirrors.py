@@ -14,8 +14,8 @@ from churnguard_pipelines.records import Position
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """``type``: what the connector sends for it is in the warehouse. ``source_type``: the source's own word, for
-    people."""
+    """A column of a source table. ``type``: what the connector sends for it is in the warehouse. ``source_type``: the
+    source's own word, for people."""
 
     name: str
     type: MirrorType
@@ -24,7 +24,8 @@ class SourceColumn:
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """``object``: its name to us, e.g. ``users`` or ``billing.invoices``. ``key``: the columns that identify a row.
+    """A table of a source. ``object``: its name to us, e.g. ``users`` or ``billing.invoices``. ``key``: the columns
+    that identify a row.
 
     ``keyless``: the source has no key; ``key`` is then a column that the connector numbers rows with, which holds
     within one full read only. ``rows``: the source's own estimate. ``problem``: why it cannot be read now.

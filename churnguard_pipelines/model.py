@@ -155,7 +155,8 @@ class SyncConfiguration(_Model):
     """How an integration is read. Times in seconds.
 
     ``requests_per_minute`` and ``concurrent_requests`` are ceilings: the provider's own answers only lower them.
-    ``field_mappings``: object -> {source path: column}; an extra or renamed column in the raw table.
+    ``field_mappings``: object -> {source path: column}; an extra or renamed column in the integration's view. With
+    ``column:type`` it is read as one of PostgreSQL's types that :class:`ColumnType` has.
     """
 
     sync_mode: DataSyncMode = DataSyncMode.INCREMENTAL

@@ -49,11 +49,30 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """A field that an account added to an object. ``path``: dotted, where it is in the record, its name if omitted;
+    ``values``: those it may have, of a picklist; ``formula``: the provider computes it, and need not count it as a
+    change of the record; ``gone``: the account does not have it any more."""
+
+    name: str
+    type: ColumnType
+    path: str | None = None
+    label: str = ""
+    values: tuple[str, ...] = ()
+    formula: bool = False
+    gone: bool = False
+
+    @property
+    def source_path(self) -> str:
+        return self.path or self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """One provider object's raw table: ``raw.<provider>_<object>``.
+    """One provider object's raw table: ``raw.<provider>_<object>``, or ``raw.<raw_name>``.
 
     ``key``: the field of the record that identifies it within its integration; the key column has its name and is text.
-    ``versioned``: keep every version with ``valid_from`` and ``valid_to`` in ``raw.<provider>_<object>_versions``.
+    ``versioned``: keep every version with ``valid_from`` and ``valid_to`` in ``raw.<name>_versions``.
     """
 
     provider: str
@@ -61,10 +80,11 @@ class Table:
     key: str
     columns: tuple[Column, ...]
     versioned: bool = False
+    raw_name: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.provider}_{self.object}"
+        return self.raw_name or f"{self.provider}_{self.object}"
 
 
 class DeleteKind(StrEnum):
@@ -164,7 +184,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A table's declaration differs from what came. ``kind``: ``new_field``, ``type_mismatch``, ``added_column``."""
+    """A table's declaration differs from what came. ``kind``: ``new_field``, ``type_mismatch``, ``added_column``;
+    of an account's own fields ``type_changed``, ``gone_field``; of a view that could not follow ``view_unchanged``."""
 
     column: str
     kind: str

@@ -4,9 +4,11 @@ files stay small."""
 from __future__ import annotations
 
 import ast
+import importlib
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,12 @@ def test_the_sandbox_knows_nothing_of_what_it_tests() -> None:
             )
 
 
+def test_the_simulated_business_knows_no_provider() -> None:
+    for path in (PACKAGE / "sandbox" / "business").glob("*.py"):
+        outside = [name for name in imports(path) if name.startswith("churnguard_pipelines.")]
+        assert all(name.startswith("churnguard_pipelines.sandbox.business") for name in outside), path
+
+
 def test_only_the_orchestration_imports_dagster() -> None:
     for path in MODULES:
         if layer(path) not in ("orchestration", "definitions"):
@@ -87,6 +95,16 @@ def test_no_modules_import_each_other() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
+
+
+def test_programs_that_tests_hold_as_text_import_what_is_there() -> None:
+    """No type checker looks into them."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value:
+                for module, name in _imported(node.value):
+                    there = hasattr(importlib.import_module(module), name) or find_spec(f"{module}.{name}")
+                    assert there, f"{path}: {module} has no {name}"
 
 
 @pytest.mark.parametrize("path", [ROOT / package for package in (*PACKAGES, "tests")], ids=lambda path: path.name)
@@ -116,3 +134,14 @@ def _modules(path: Path) -> Iterator[str]:
                 name = f"{node.module}.{alias.name}"
                 if (found := name if name in ours else node.module or "") in ours:
                     yield found
+
+
+def _imported(text: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of what a program imports of ours; nothing if the text is no program."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            yield from ((node.module or "", alias.name) for alias in node.names)

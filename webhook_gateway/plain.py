@@ -15,7 +15,6 @@ _HEAD = re.compile(
     rb"POST ((/[A-Za-z0-9/_.-]*)(?:\?[!-\"$-~]*)?) HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
-_FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OF_THE_CONNECTION = frozenset(
     ("expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
@@ -37,8 +36,8 @@ def plain(data: bytes) -> Plain | None:
     if found is None:
         return None
     url, path, lines = found.groups()
-    fields = _FIELD.findall(lines.decode("latin-1"))
-    headers = {name.lower(): value.strip(" \t") for name, value in fields}
+    fields = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
+    headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
     if len(headers) < len(fields) or "host" not in headers or not headers.keys().isdisjoint(_OF_THE_CONNECTION):
         return None
     if headers.get("connection", "keep-alive").lower() != "keep-alive":

@@ -1,4 +1,5 @@
-"""What the warehouse knows about subscriptions: kept versions since the first sync, invoices and their lines before.
+"""The evidence about each subscription: its kept versions since the first sync, and its invoices and their lines
+before.
 
 Times are epoch milliseconds, amounts minor units of the subscription's currency.
 """
@@ -43,9 +44,9 @@ class Version(NamedTuple):
 
 
 class Billed(NamedTuple):
-    """A line for ``starts`` to ``ends``. A proration's ``credit`` takes terms away that were billed before; any other
-    sets the item's terms. ``void``: nobody had to pay it. ``net``: the share of it that is no tax, None where it does
-    not tell; ``discounted``: what each discount took off."""
+    """A line of an invoice. A line for ``starts`` to ``ends``. A proration's ``credit`` takes terms away that were
+    billed before; any other sets the item's terms. ``void``: nobody had to pay it. ``net``: the share of it that is no
+    tax, None where it does not tell; ``discounted``: what each discount took off."""
 
     starts: int
     ends: int

@@ -1,4 +1,5 @@
-"""Writing the tables of `analytics`: what is computed replaces what stands; rows that stay the same are not touched."""
+"""Writes the tables of `analytics`: a new computation replaces the old one, and rows that stay the same are not
+touched."""
 
 from __future__ import annotations
 

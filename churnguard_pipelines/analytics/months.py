@@ -9,8 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """``months``: their first days, oldest first; ``ends``: the instant at which the next one begins, for the running
-    month just after now; ``today``: the day of now."""
+    """The calendar months from the first one with MRR to the running one. ``months``: their first days, oldest first;
+    ``ends``: the instant at which the next one begins, for the running month just after now; ``today``: the day of now.
+    """
 
     months: Sequence[date]
     ends: Sequence[int]

@@ -17,7 +17,8 @@ KINDS = ("new", "expansion", "contraction", "churn", "reactivation")
 
 @dataclass(slots=True)
 class Movements:
-    """Minor units of ``currency``; contraction and churn are negative. ``starting`` + all five = ``ending``.
+    """The MRR movements of one month. Minor units of ``currency``; contraction and churn are negative. ``starting`` +
+    all five = ``ending``.
 
     ``paused`` is how much of contraction and churn only pauses, ``resumed`` how much of expansion and reactivation was
     only paused."""
@@ -45,7 +46,8 @@ class Movements:
 
 
 class CustomerMonth(NamedTuple):
-    """``mrr`` in minor units of ``currency`` at the month's end, ``carried`` in the reporting currency's."""
+    """A customer's MRR in one month. ``mrr`` in minor units of ``currency`` at the month's end, ``carried`` in the
+    reporting currency's."""
 
     month: date
     currency: str

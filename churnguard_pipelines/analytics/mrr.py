@@ -60,8 +60,9 @@ class Unvalued(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MrrReport:
-    """``movements``: every month, oldest first, in the organization's reporting ``currency``; ``by_currency``: the same
-    in each billing currency; ``unvalued``: what is not in them because it could not be valued."""
+    """The MRR movements of one organization. ``movements``: every month, oldest first, in the organization's reporting
+    ``currency``; ``by_currency``: the same in each billing currency; ``unvalued``: what is not in them because it could
+    not be valued."""
 
     organization_id: str
     currency: str

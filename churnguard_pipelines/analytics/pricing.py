@@ -1,4 +1,4 @@
-"""What the items of a subscription cost, and what discounts take off, as Stripe's prices and coupons say it.
+"""Computes what the items of a subscription cost and what discounts take off, as Stripe's prices and coupons define it.
 
 Amounts are minor units of the subscription's currency. What cannot be valued carries a ``problem``, a text for people,
 and counts 0: nothing is guessed.
@@ -20,8 +20,8 @@ NOTHING, WHOLE = Fraction(0), Fraction(1)
 
 
 class Item(NamedTuple):
-    """What one item costs: ``amount`` every ``months`` months. ``net``: the share of it that is no tax; None where only
-    what was billed tells. ``of``: the price's id and the quantity."""
+    """The price of one item of a subscription. What one item costs: ``amount`` every ``months`` months. ``net``: the
+    share of it that is no tax; None where only what was billed tells. ``of``: the price's id and the quantity."""
 
     amount: Fraction
     months: Fraction

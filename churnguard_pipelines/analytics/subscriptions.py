@@ -14,10 +14,10 @@ VERSION, INVOICE = "version", "invoice"
 
 
 class Segment(NamedTuple):
-    """From ``start`` (epoch milliseconds) until the next segment's the subscription is worth ``mrr`` minor units a
-    month. ``evidence``: ``version`` where a kept version says so, ``invoice`` where it was rebuilt. ``cause``: why it
-    is worth nothing: ``paused``, ``unpaid``, ``trial``, ``ended``; ``paused``: what it would be worth if it were not.
-    ``unvalued``: what of it could not be valued."""
+    """A span of time in which a subscription is worth the same. From ``start`` (epoch milliseconds) until the next
+    segment's the subscription is worth ``mrr`` minor units a month. ``evidence``: ``version`` where a kept version says
+    so, ``invoice`` where it was rebuilt. ``cause``: why it is worth nothing: ``paused``, ``unpaid``, ``trial``,
+    ``ended``; ``paused``: what it would be worth if it were not. ``unvalued``: what of it could not be valued."""
 
     start: int
     mrr: int

@@ -238,7 +238,7 @@ class Demo:
         columns: list[list[str]] = []
         for organization in ORGANIZATIONS:
             name = organization.organization_id
-            ours = {item: warehouse.count("stripe", item, name, name) for item in names}
+            ours = {item: warehouse.count(f"stripe_{item}", name, name) for item in names}
             theirs = self._books(f"{name}/counts")
             theirs["invoice_items"] = theirs.pop("invoiceitems")  # Stripe's own spelling
             columns.append([f"{ours[item]:,}" for item in names])

@@ -10,9 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from churnguard_pipelines.cli.terminal import err, opened_store, out
+from churnguard_pipelines.foreign_text import on_one_line
 
 if TYPE_CHECKING:
     from churnguard_pipelines.connectors.sdk import ConnectionReport
+    from churnguard_pipelines.model import IntegrationConfiguration
+    from churnguard_pipelines.store.postgres.database import Store
 
 app = typer.Typer(help="Register, look at, test, pause and remove integrations.", no_args_is_help=True)
 
@@ -110,22 +113,29 @@ def test(integration_id: IntegrationId) -> None:
 @app.command("discover")
 def discover(
     integration_id: IntegrationId,
-    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="Show this table's columns.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this table's or object's columns.")] = None,
 ) -> None:
-    """List the tables of a database, or the columns of one with the types they have in the warehouse.
+    """List the tables of a database, or the objects that the last sync found, or the columns of one.
 
-    Examples: `churnguard integrations discover acme-db`, `churnguard integrations discover acme-db users`
+    Examples: `churnguard integrations discover acme-db users`, `churnguard integrations discover acme-crm`
     """
-    from churnguard_pipelines.errors import NotFound
+    from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.store.control.integrations import get_integration
-    from churnguard_pipelines.syncing.source import discover as look
 
     with opened_store() as store:
-        found = look(store, get_integration(store, integration_id))
-    if table is not None:
-        chosen = next((each.table for each in found if each.table.object == table), None)
+        integration = get_integration(store, integration_id)
+        (_show_tables if integration.provider_name in databases() else _show_objects)(store, integration, name)
+
+
+def _show_tables(store: Store, integration: IntegrationConfiguration, name: str | None) -> None:
+    from churnguard_pipelines.errors import NotFound
+    from churnguard_pipelines.syncing.source import discover as look
+
+    found = look(store, integration)
+    if name is not None:
+        chosen = next((each.table for each in found if each.table.object == name), None)
         if chosen is None:
-            raise NotFound(f"there is no table {table!r} that may be read.", integration_id=integration_id)
+            raise NotFound(f"there is no table {name!r} that may be read.", integration_id=integration.integration_id)
         columns = Table("column", "in the source", "in the warehouse", "key", box=None, pad_edge=False)
         for column in chosen.columns:
             columns.add_row(column.name, column.source_type, str(column.type), "✓" if column.name in chosen.key else "")
@@ -137,6 +147,27 @@ def discover(
         read = (escape(each.unfollowable) if each.unfollowable else "✓") if each.wanted else "not chosen"
         tables.add_row(each.table.object, f"{each.table.rows:,}", key, str(len(each.table.columns)), read)
     out.print(tables)
+
+
+def _show_objects(store: Store, integration: IntegrationConfiguration, name: str | None) -> None:
+    from churnguard_pipelines.errors import NotFound
+    from churnguard_pipelines.store.ingest.objects import known_objects
+
+    known = known_objects(store, integration.integration_id)
+    if name is not None:
+        if name not in known:
+            raise NotFound(f"no sync has found an object {name!r} yet.", integration_id=integration.integration_id)
+        fields = Table("own field", "label", "type", "values", "", box=None, pad_edge=False)
+        for field in known[name].fields:
+            about = "gone" if field.gone else "formula" if field.formula else ""
+            fields.add_row(shown(field.name), shown(field.label), field.type, shown(", ".join(field.values)), about)
+        out.print(f"Read it as views.{known[name].view}", highlight=False)
+        out.print(fields)
+        return
+    objects = Table("object", "label", "read it as", "own fields", box=None, pad_edge=False)
+    for each in known.values():
+        objects.add_row(shown(each.object), shown(each.label or ""), f"views.{each.view}", str(len(each.fields)))
+    out.print(objects if known else "No sync has read it yet.")
 
 
 @app.command("reset")
@@ -202,6 +233,11 @@ def remove(
     out.print(f"{integration_id} is removed.")
     if left:
         err.print(f"[yellow]![/yellow] {escape(left)}")
+
+
+def shown(text: str) -> str:
+    """What a provider calls something, harmless on a terminal."""
+    return escape(on_one_line(text, 60))
 
 
 def _print_report(report: ConnectionReport) -> bool:

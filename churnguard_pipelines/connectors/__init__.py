@@ -7,7 +7,7 @@ from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.registry import Registry
 
-_registry = Registry(__name__, __path__, Connector, {"sdk"}, "connector")  # type: ignore[type-abstract]
+_registry = Registry(__name__, __path__, Connector, {"sdk"}, "churnguard.connectors", "connector")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:

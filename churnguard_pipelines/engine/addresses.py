@@ -1,4 +1,4 @@
-"""Where a configuration may point us: an operator's anywhere, an organization's at public addresses only.
+"""Guards where a configuration may send us: an operator may choose any address, an organization only public ones.
 
 A name is looked up once, every address it has is judged, and the caller connects to one of exactly those: a name that
 answers differently the next time gains nothing. What the operator lists in ``CHURNGUARD_TENANT_ADDRESSES`` is open to
@@ -65,7 +65,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True)
 class AddressGuard:
-    """``restricted``: an organization decides where we go. ``allowed``: what is open to it besides public addresses."""
+    """Decides whether an address may be connected to. ``restricted``: an organization decides where we go. ``allowed``:
+    what is open to it besides public addresses."""
 
     integration_id: str
     restricted: bool

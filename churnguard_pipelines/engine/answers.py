@@ -1,4 +1,4 @@
-"""A provider's answer and what it means: fine, worth asking again, or one of the errors of :mod:`errors`."""
+"""Judges a provider's answer: it is fine, worth another try, or one of the errors of :mod:`errors`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ TRY_LATER = "The next scheduled sync tries again; if it lasts, look at the provi
 
 @dataclass(frozen=True)
 class Response:
-    """``content``: the whole body, decompressed. ``received_at``: seconds since the epoch, our clock.
+    """An answer that has been read to its end. ``content``: the whole body, decompressed. ``received_at``: seconds
+    since the epoch, our clock.
 
     ``shown``: whether a message may repeat what it says.
     """

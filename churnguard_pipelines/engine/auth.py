@@ -1,4 +1,4 @@
-"""Ways to prove who we are: small generators that see each request before it goes and its answer after.
+"""Authentication schemes: small generators that see each request before it is sent and its answer afterwards.
 
 Static credentials (:class:`ApiKey`, :class:`Basic`, :class:`Bearer`) only add a header or a parameter. The OAuth 2
 ones keep a token that all threads and processes of an integration share through a :class:`TokenKeeper`: it is renewed

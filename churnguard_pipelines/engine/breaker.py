@@ -39,7 +39,8 @@ ALIVE = (PermissionMissing, RequestRefused, ProviderMisbehaved)
 
 
 class Breaker:
-    """Ask :meth:`before_call`, then report exactly one of :meth:`success` and :meth:`failure`. Thread-safe.
+    """The circuit breaker of one integration. Ask :meth:`before_call`, then report exactly one of :meth:`success` and
+    :meth:`failure`. Thread-safe.
 
     ``closed`` → ``open`` after 5 failed requests in a row (each after its retries), for 60 s doubling to 1 h;
     refused credentials open it at once and until somebody calls

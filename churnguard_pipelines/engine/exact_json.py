@@ -1,4 +1,4 @@
-"""JSON of strangers without loss: whole numbers beyond 64 bits keep every digit.
+"""Parses and writes JSON without loss: whole numbers beyond 64 bits keep every digit.
 
 The fast parser makes a float of such a number. Few texts have as many digits in a row as one of them, and only those
 are parsed by the slow one, which is held to the same rules: UTF-8, no NaN, no infinity, no half of a surrogate pair.

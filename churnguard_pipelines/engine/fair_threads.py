@@ -1,4 +1,4 @@
-"""Threads that are shared out among organizations: for whatever waits for somebody else's machine."""
+"""A thread pool that is shared out fairly among organizations, for work that waits for somebody else's machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of strangers that are not what they say they are: one error for all that can go wrong in taking them apart."""
+"""The one error for foreign bytes that are not what they claim to be, whatever goes wrong in parsing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BROKEN = (struct.error, zlib.error, LookupError, ValueError, TypeError, Arithme
 
 
 class Malformed(Exception):
-    """Says what is wrong, without quoting."""
+    """Bytes are not what they claim to be. Says what is wrong, without quoting."""
 
 
 def strictly(read: Callable[P, R]) -> Callable[P, R]:

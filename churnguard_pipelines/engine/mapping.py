@@ -1,4 +1,4 @@
-"""Provider records -> rows of one raw table. The row function is compiled once per table: the hot path of every sync.
+"""Maps provider records to rows of one raw table. The row function is compiled once per table, as it is the hot path.
 
 What fits its column goes there, everything undeclared into ``extra``, and a record with a value that cannot be stored
 is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` together give the record back.
@@ -7,15 +7,14 @@ is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from churnguard_pipelines.engine import values
 from churnguard_pipelines.engine.filters import Predicate, compile_filters, look
 from churnguard_pipelines.engine.values import CONVERTERS, TypeMismatch
-from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import DataFilter, is_column_name
-from churnguard_pipelines.records import TEXT, Column, ColumnType, Drift, Record, Rejected, Table
+from churnguard_pipelines.model import DataFilter
+from churnguard_pipelines.records import Column, ColumnType, Drift, Record, Rejected, Table
 
 Row = tuple[Any, ...]
 """``(key, source_version, *column values in declared order, extra)``; timestamps, dates and JSON as text."""
@@ -38,21 +37,16 @@ class Mapped:
 class Mapper:
     """Maps the records of one object for one integration. One thread at a time.
 
-    ``field_mappings``: source path -> column. A declared column of that name is read from that path; a declared
-    column read from that path is renamed; otherwise a text column is added. ``table``: the table that results.
-    Raises ``InvalidConfiguration`` for mappings and filters that cannot work.
+    ``viewed``: what the integration's view shows of the record besides the declared columns. A value there that does
+    not fit its type is drift: the record is stored as it is, and the view shows null. Raises ``InvalidConfiguration``
+    for filters that cannot work.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        *,
-        field_mappings: Mapping[str, str] | None = None,
-        filters: Sequence[DataFilter] = (),
-    ) -> None:
-        self.table = effective_table(table, field_mappings or {})
+    def __init__(self, table: Table, *, filters: Sequence[DataFilter] = (), viewed: Sequence[Column] = ()) -> None:
+        self.table = table
+        self._viewed = tuple(viewed)
         self._keep = compile_filters(self.table, filters)
-        self._map = _compile(self.table)
+        self._map = _compile(self.table, self._viewed)
         self._seen_fields: set[str] = set()
         self._seen_misfits: set[str] = set()
 
@@ -67,7 +61,10 @@ class Mapper:
         def learn(rest: Mapping[str, Any]) -> None:
             self._learn(rest, mapped.drift)
 
-        self._map(records, mapped.rows.append, reject, self._seen_fields, learn)
+        def misfit(number: int, value: Any) -> None:
+            self._note_misfit(self._viewed[number], value, mapped.drift)
+
+        self._map(records, mapped.rows.append, reject, self._seen_fields, learn, misfit)
         return mapped
 
     def _filter(self, records: Iterable[Record], keep: Predicate, mapped: Mapped) -> Iterable[Record]:
@@ -78,7 +75,7 @@ class Mapper:
                 mapped.filtered += 1
 
     def _learn(self, rest: Mapping[str, Any], drift: list[Drift]) -> None:
-        declared = {column.source_path.partition(".")[0] for column in self.table.columns}
+        declared = {column.source_path.partition(".")[0] for column in (*self.table.columns, *self._viewed)}
         for name, value in rest.items():
             if name in self._seen_fields or name in declared or len(self._seen_fields) >= MOST_NEW_FIELDS:
                 continue
@@ -101,9 +98,7 @@ class Mapper:
                 if value is not None:
                     CONVERTERS[column.type](value)
             except TypeMismatch as mismatch:
-                if column.name not in self._seen_misfits:
-                    self._seen_misfits.add(column.name)
-                    drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {mismatch}"))
+                self._report(column, mismatch, drift)
                 return Rejected(key, f"{column.name}: {mismatch}", payload)
         try:
             values.json_text(payload)
@@ -111,30 +106,17 @@ class Mapper:
             return Rejected(key, f"an undeclared field: {mismatch}", payload)
         raise AssertionError(f"a record of {self.table.name} was rejected without a reason")
 
+    def _note_misfit(self, column: Column, value: Any, drift: list[Drift]) -> None:
+        """If it is one: the compiled function only knows that it may be."""
+        try:
+            values.viewed(column.type, value)
+        except TypeMismatch as mismatch:
+            self._report(column, mismatch, drift)
 
-def effective_table(table: Table, field_mappings: Mapping[str, str]) -> Table:
-    """The declared table with an integration's field mappings applied."""
-    columns = list(table.columns)
-    for source, name in field_mappings.items():
-        if not is_column_name(name) or name == table.key:
-            raise InvalidConfiguration(
-                f"field_mappings of {table.object}: “{name}” cannot be a column.",
-                remedy="Use up to 63 lower-case letters, digits and underscores, none of them the product's own.",
-            )
-        if list(field_mappings.values()).count(name) > 1:
-            raise InvalidConfiguration(
-                f"field_mappings of {table.object}: two fields go to the column “{name}”.",
-                remedy="Give each field a column of its own.",
-            )
-        named = next((i for i, column in enumerate(columns) if column.name == name), None)
-        sourced = next((i for i, column in enumerate(columns) if column.source_path == source), None)
-        if named is not None:
-            columns[named] = replace(columns[named], path=source)
-        elif sourced is not None:
-            columns[sourced] = replace(columns[sourced], name=name, path=source)
-        else:
-            columns.append(Column(name, TEXT, path=source))
-    return replace(table, columns=tuple(columns))
+    def _report(self, column: Column, mismatch: TypeMismatch, drift: list[Drift]) -> None:
+        if column.name not in self._seen_misfits:
+            self._seen_misfits.add(column.name)
+            drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {mismatch}"))
 
 
 # What a value must satisfy to go into its column as it is; anything else takes the slower way through CONVERTERS.
@@ -148,7 +130,7 @@ _FITS = {
 _KEY_FITS = 'type(key) is str and 0 < len(key) <= LONGEST_KEY and key.isascii() and "\\0" not in key'
 
 _TEMPLATE = """
-def map_records(records, append, reject, seen, learn):
+def map_records(records, append, reject, seen, learn, misfit):
     for record in records:
         payload = record.payload
         try:
@@ -169,15 +151,23 @@ def map_records(records, append, reject, seen, learn):
             reject(record)
             continue
         append((key, record.version, {names}extra))
+{viewed}
 """
 
 _MapRecords = Callable[
-    [Iterable[Record], Callable[[Row], None], Callable[[Record], None], set[str], Callable[[Mapping[str, Any]], None]],
+    [
+        Iterable[Record],
+        Callable[[Row], None],
+        Callable[[Record], None],
+        set[str],
+        Callable[[Mapping[str, Any]], None],
+        Callable[[int, Any], None],
+    ],
     None,
 ]
 
 
-def _compile(table: Table) -> _MapRecords:
+def _compile(table: Table, viewed: Sequence[Column]) -> _MapRecords:
     """A function with one straight line of code per column: no loop over columns, no call where the value fits."""
     namespace: dict[str, Any] = {
         "TypeMismatch": TypeMismatch,
@@ -198,11 +188,21 @@ def _compile(table: Table) -> _MapRecords:
         fits = _FITS.get(column.type)
         condition = f"{name} is not None" + (f" and not ({fits.format(v=name)})" if fits else "")
         lines += [f"{name} = {_getter(paths, number + 1)}", f"if {condition}: {name} = fit_{number}({name})"]
+    views: list[str] = []
+    for number, column in enumerate(viewed):
+        if column.type not in (ColumnType.TEXT, ColumnType.JSON):  # all that JSON knows fits those
+            fits = _FITS.get(column.type)
+            views += [
+                f"value = look(payload, {_path(column.source_path)!r})",
+                "if value is not None" + (f" and not ({fits.format(v='value')})" if fits else "") + ":",
+                f"    misfit({number}, value)",
+            ]
     source = _TEMPLATE.format(
         key=_getter(paths, 0),
         key_fits=_KEY_FITS,
         columns="\n".join(" " * 12 + line for line in lines),
         names="".join(f"c{number}, " for number in range(len(table.columns))),
+        viewed="\n".join(" " * 8 + line for line in views),
     )
     exec(compile(source, f"<mapper of {table.name}>", "exec"), namespace)  # noqa: S102 - every name in it is ours or quoted by repr
     mapper: _MapRecords = namespace["map_records"]

@@ -1,4 +1,4 @@
-"""What changes of a log come to: one row or one deletion per key, however often it changed in between."""
+"""Compacts the changes of a log to one row or one deletion per key, however often the key changed in between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from churnguard_pipelines.mirrors import UNCHANGED, Change, Mirror, Values
 
 @dataclass(slots=True)
 class Net:
-    """Of one table, to be stored in this order. ``truncated``: the version before which all rows are gone.
+    """The net changes of one table. Of one table, to be stored in this order. ``truncated``: the version before which
+    all rows are gone.
 
     ``gone``: deleted keys. ``rows``: rows by key. ``lacking``: the keys of those that lack values; ``orphaned``: of
     these, those whose values do not stand in the stored row either: under their former key they did.

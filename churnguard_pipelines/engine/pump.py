@@ -22,7 +22,8 @@ READ_AHEAD = 8  # batches between the source and the writer; bounds memory whate
 
 @dataclass(frozen=True, slots=True)
 class Pump:
-    """Where a lane's batches go. ``batch_size``: records that are gathered into one transaction if they are there."""
+    """Moves the batches of a lane into the warehouse. Where a lane's batches go. ``batch_size``: records that are
+    gathered into one transaction if they are there."""
 
     warehouse: Warehouse
     mapper: Mapper

@@ -67,8 +67,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Pace:
-    """``rate``: calls a second; ``capacity``: most calls at once. In any window of w seconds at most
-    ``capacity + rate · (w + LEASE_SECONDS)`` calls go."""
+    """How fast calls may be made. ``rate``: calls a second; ``capacity``: most calls at once. In any window of w
+    seconds at most ``capacity + rate · (w + LEASE_SECONDS)`` calls go."""
 
     rate: float
     capacity: float

@@ -1,4 +1,4 @@
-"""How long to wait before asking again: full-jitter exponential backoff, unless the provider says how long."""
+"""How long to wait before another try: exponential backoff with full jitter, unless the provider says how long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """``attempts``: retries after the first call (0: none). Times in seconds.
+    """How often, and after which pauses, a call is tried again. ``attempts``: retries after the first call (0: none).
+    Times in seconds.
 
     Without word from the provider the n-th wait is random in [0, min(``cap``, ``backoff_base`` · 2ⁿ⁻¹)]: full jitter
     spreads callers that failed together better than any fixed step (AWS Architecture Blog, 2015). With a

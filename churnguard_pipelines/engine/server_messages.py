@@ -1,4 +1,5 @@
-"""What a foreign server says: repeated to whoever may choose freely where we ask, else kept for the operator's log.
+"""Messages of foreign servers. They are shown to whoever may choose freely where we connect, and otherwise only logged
+for the operator.
 
 An organization that has us ask a server must not have us read out the answer to it: errors, reports and alerts about
 its integrations then hold our own words only.

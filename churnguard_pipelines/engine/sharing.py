@@ -1,4 +1,4 @@
-"""Who gets how much of what is scarce: places, turns, threads."""
+"""Shares out what is scarce among organizations: places, turns, threads."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ OBTAINED_AT, EXPIRES_AT = "token_obtained_at", "token_expires_at"
 
 
 class StoredTokens:
-    """A :class:`~churnguard_pipelines.engine.auth.TokenKeeper`; the lock is the integration's row."""
+    """Keeps the tokens of an integration with its credentials. A
+    :class:`~churnguard_pipelines.engine.auth.TokenKeeper`; the lock is the integration's row."""
 
     def __init__(self, store: Store, integration_id: str) -> None:
         self._store = store

@@ -1,4 +1,5 @@
-"""The connections under the HTTP client: to addresses that the guard has judged, and within one attempt's allowance.
+"""The connections under the HTTP client: only to addresses that the guard has checked, and within the limits of one
+attempt.
 
 httpx's own time-outs are per read: a server that sends one byte of a header every few seconds would outlast them for
 hours. Here each wait on the network is cut to what is left of the attempt, and each byte counts, headers too.

@@ -1,5 +1,5 @@
-"""Packed answers, unpacked no further than an attempt may take: a byte becomes a thousand, packed twice a million, and
-the HTTP client's own way looks at the size only afterwards."""
+"""Decompresses answers no further than an attempt may take: one byte can become a thousand, compressed twice a million,
+and the HTTP client looks at the size only afterwards."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class TooManyBytes(Exception):
 
 
 class Unpacker(ContentDecoder):
-    """``names``: of the answer's content-encoding; what is unknown is left as it is. Gives ``most`` bytes, then raises
-    ``TooManyBytes``; ``httpx.DecodingError`` for what is damaged, or packed more than once."""
+    """Decompresses one answer. ``names``: of the answer's content-encoding; what is unknown is left as it is. Gives
+    ``most`` bytes, then raises ``TooManyBytes``; ``httpx.DecodingError`` for what is damaged, or packed more than once.
+    """
 
     def __init__(self, names: Sequence[str], most: int) -> None:
         known = [name for name in (each.strip().lower() for each in names) if name in _MAKERS]

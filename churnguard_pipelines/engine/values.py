@@ -1,5 +1,6 @@
-"""Provider values -> values that fit a raw column. Each function takes one JSON value that is not None and returns what
-the warehouse writer copies as text, or raises :class:`TypeMismatch` with a reason that never repeats the value."""
+"""Converts provider values to values that fit a raw column. Each function takes one JSON value that is not None and
+returns what the warehouse writer copies as text, or raises :class:`TypeMismatch` with a reason that never repeats the
+value."""
 
 from __future__ import annotations
 
@@ -24,6 +25,15 @@ NUMERIC_DIGITS = 4000
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,6})?")
+_VIEWED_MOMENT = re.compile(
+    r"(?!0001-01-01.{0,30}\+|9999-12-31.{0,30}-)[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?"
+    r"(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?"
+)
+"""As views.moment_of() reads them."""
+_VIEWED_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,4})?")
+_LONGEST_VIEWED_NUMBER = 4100
+"""Both as views.to_numeric() reads them."""
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTES = [f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
 _SECONDS = [f"{second:02d}+00" for second in range(60)]
@@ -204,6 +214,21 @@ CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
     ColumnType.DATE: day,
     ColumnType.JSON: json_text,
 }
+
+
+def viewed(kind: ColumnType, value: Any) -> None:
+    """Raises ``TypeMismatch`` for what an integration's view shows as null: what does not fit; texts of more than 4,100
+    characters that are numbers; and moments that are not written as ``2026-01-31``, ``2026-01-31T10:00``, … with
+    seconds, their fractions and an offset where there is one.
+    """
+    CONVERTERS[kind](value)
+    if not isinstance(value, str) or not value:
+        return
+    if kind in (ColumnType.TIMESTAMP, ColumnType.DATE) and not _VIEWED_MOMENT.fullmatch(value):
+        raise TypeMismatch("a date or time that is not written as 2026-01-31T10:00:00Z")
+    number = len(value) <= _LONGEST_VIEWED_NUMBER and _VIEWED_NUMBER.fullmatch(value)
+    if kind in (ColumnType.NUMERIC, ColumnType.DOUBLE) and not number:
+        raise TypeMismatch("a number of too many digits")
 
 
 def type_name(value: Any) -> str:

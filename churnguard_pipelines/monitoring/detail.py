@@ -17,8 +17,8 @@ from churnguard_pipelines.store.postgres.database import Store
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """``status``, ``read``, ``written``, ``error``: of the latest sync; ``rows``: how many the latest that counted them
-    left; ``fresh_at``: what the provider had then is here."""
+    """The state of one object of an integration. ``status``, ``read``, ``written``, ``error``: of the latest sync;
+    ``rows``: how many the latest that counted them left; ``fresh_at``: what the provider had then is here."""
 
     name: str
     status: str
@@ -32,7 +32,8 @@ class ObjectState:
 
 @dataclass(frozen=True, slots=True)
 class PastSync:
-    """``finished_at``: None while it runs, or if its process vanished: then it is ``failed``."""
+    """A sync of the recent past. ``finished_at``: None while it runs, or if its process vanished: then it is
+    ``failed``."""
 
     sync_id: str
     mode: str

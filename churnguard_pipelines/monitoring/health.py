@@ -1,4 +1,4 @@
-"""Vital signs judged: a score from 0 to 100, each sign with its reason; what needs somebody is an alert."""
+"""Judges vital signs: a score from 0 to 100, each sign with its reason, and an alert where somebody is needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Severity(StrEnum):
 
 
 class HealthStatus(StrEnum):
-    """``unknown``: nothing has been synced yet; ``paused``: nothing is expected."""
+    """The health of an integration in a word. ``unknown``: nothing has been synced yet; ``paused``: nothing is
+    expected."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -51,7 +52,7 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``score``: 0 to 100, None while unknown or paused."""
+    """The health of an integration. ``score``: 0 to 100, None while unknown or paused."""
 
     vitals: Vitals
     status: HealthStatus

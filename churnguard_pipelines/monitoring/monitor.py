@@ -1,4 +1,4 @@
-"""What dashboards show: a picture of the installation, taken anew at most every so often."""
+"""Takes the picture of the installation that dashboards show, at most once per interval."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Of the database. ``bytes``: all that the installation stores in it."""
+    """The resources that the installation uses. Of the database. ``bytes``: all that the installation stores in it."""
 
     bytes: int
     connections: int
@@ -57,7 +57,8 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``last_day``: the same sums as a :class:`Day`, over the last 24 hours; ``days``: the last 30 days."""
+    """The state of the installation at one moment. ``last_day``: the same sums as a :class:`Day`, over the last 24
+    hours; ``days``: the last 30 days."""
 
     as_of: datetime
     integrations: Sequence[Health]
@@ -68,8 +69,8 @@ class Picture:
 
 
 class Monitor:
-    """Thread safe: who asks while a picture is being taken waits for that one. ``interval``: how many seconds one is
-    good for."""
+    """Takes pictures of the installation and keeps the latest. Thread safe: who asks while a picture is being taken
+    waits for that one. ``interval``: how many seconds one is good for."""
 
     def __init__(self, store: Store, interval: float) -> None:
         self._store, self._interval = store, interval

@@ -28,8 +28,8 @@ DRIFT_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class LatestSync:
-    """``status``: ``queued``, ``running``, ``succeeded``, ``partial`` or ``failed``. ``failed_objects``: of the latest
-    that has ended, which read ``objects``."""
+    """The latest sync of an integration. ``status``: ``queued``, ``running``, ``succeeded``, ``partial`` or ``failed``.
+    ``failed_objects``: of the latest that has ended, which read ``objects``."""
 
     sync_id: str
     status: str
@@ -43,7 +43,8 @@ class LatestSync:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """Over the last 24 hours, or three times the ``sync_frequency`` where that is longer."""
+    """What the recent syncs came to. Over the last 24 hours, or three times the ``sync_frequency`` where that is
+    longer."""
 
     succeeded: int
     partial: int
@@ -54,7 +55,8 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Of the account. ``per_second``: what refusals have lowered us to, None where nothing has."""
+    """The quota of the provider account. Of the account. ``per_second``: what refusals have lowered us to, None where
+    nothing has."""
 
     blocked_until: datetime | None
     per_second: float | None
@@ -62,7 +64,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """``count``: up to ``MOST_COUNTED``; ``since``: how long the oldest has been waiting."""
+    """The webhook events that wait. ``count``: up to ``MOST_COUNTED``; ``since``: how long the oldest has waited."""
 
     count: int
     since: datetime
@@ -70,7 +72,8 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class ChangeLog:
-    """Of a followed database. ``used``: the share of what its source keeps that waits to be read."""
+    """The lag of a change log. Of a followed database. ``used``: the share of what its source keeps that waits to be
+    read."""
 
     used: float
     looked_at: datetime
@@ -78,10 +81,11 @@ class ChangeLog:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """``good_at``: when the latest sync that brought something began, in whole or in part; ``failing_since``: the first
-    that did not succeed after the latest that did; ``due_at``: when the next one is to begin; ``unreadable``: why its
-    secrets cannot be opened; ``credentials_end``: when they run out and cannot be renewed; ``misfits``: columns whose
-    values do not fit them; ``stopped``: a database's tables that are not read any more, with the reason."""
+    """The vital signs of one integration. ``good_at``: when the latest sync that brought something began, in whole or
+    in part; ``failing_since``: the first that did not succeed after the latest that did; ``due_at``: when the next one
+    is to begin; ``unreadable``: why its secrets cannot be opened; ``credentials_end``: when they run out and cannot be
+    renewed; ``misfits``: columns whose values do not fit them; ``stopped``: a database's tables that are not read any
+    more, with the reason."""
 
     now: datetime
     organization_id: str

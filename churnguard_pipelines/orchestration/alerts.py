@@ -1,4 +1,4 @@
-"""A failed run is one clear log line, and a page of the ledger, which health and alerts go by, if it was a sync's."""
+"""A failed run is one clear log line, and a report in the ledger, which health and alerts go by, if it was a sync's."""
 
 import logging
 from contextlib import suppress
@@ -28,7 +28,7 @@ def failure_alert(context: dg.RunFailureSensorContext) -> None:
 
 
 def note_never_begun(run: dg.DagsterRun, cause: str) -> None:
-    """The sync of a run that failed before it opened its page, if it is one's."""
+    """The sync of a run that failed before it opened its report, if it is one's."""
     integration_id = run.tags.get(INTEGRATION_TAG)
     if integration_id is None or run.job_name not in {f"{provider}_sync" for provider in providers()}:
         return

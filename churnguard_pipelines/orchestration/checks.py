@@ -37,7 +37,8 @@ _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``problem``: what is wrong with an integration's object, None if nothing is; ``numbers``: for the metadata."""
+    """What a check found. ``problem``: what is wrong with an integration's object, None if nothing is; ``numbers``: for
+    the metadata."""
 
     problem: str | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)

@@ -29,7 +29,8 @@ _TABLES = {
 
 
 class DagsterStorage(DagsterPostgresStorage):
-    """Raises ``DatabaseUnavailable`` if another process does not come to an end with the tables."""
+    """Dagster's storage on PostgreSQL. Raises ``DatabaseUnavailable`` if another process does not come to an end with
+    the tables."""
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None) -> None:
         super().__init__(postgres_url, inst_data=inst_data)

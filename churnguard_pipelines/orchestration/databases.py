@@ -33,7 +33,8 @@ _DOCUMENTS = (Base.JSON, Base.JSONB, Base.BYTEA)
 
 
 class TablesConfig(SyncConfig):
-    """``objects``: names or patterns of tables to read; empty for all that the integration's configuration chooses."""
+    """The run configuration of a database sync. ``objects``: names or patterns of tables to read; empty for all that
+    the integration's configuration chooses."""
 
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
 

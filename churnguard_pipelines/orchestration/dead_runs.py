@@ -1,4 +1,4 @@
-"""Runs whose process is gone: killed, or its machine went down.
+"""Finds runs whose process is gone, because it was killed or its machine went down, and ends them.
 
 Dagster's default launcher cannot tell, and would count such a run as running for ever: its integration, limited to
 one run at a time, would never sync again. The ledger's signs of life can tell.
@@ -26,7 +26,7 @@ MAX_RUNTIME = {"dagster/max_runtime": "3600"}
 WINDING_UP = timedelta(minutes=2)
 """A run may still say something when its sync has ended."""
 BEGINNING = timedelta(minutes=10)
-"""In which a sync's run must have made its page in the ledger."""
+"""In which a sync's run must have made its report in the ledger."""
 
 
 @dg.sensor(
@@ -57,10 +57,10 @@ def _cause_of_death(record: dg.RunRecord, now: datetime) -> str | None:
         if sessions.known(current_store(), run.run_id):
             return None if run.run_id in sessions.ages(current_store(), kind) else "its process ended."
         return "its process ended before the session began." if late else None
-    page = find_sync(current_store(), run.run_id)
-    if page is not None:
-        ended = page.finished_at is not None and page.finished_at < now - WINDING_UP
-        return (page.error or "its process ended after the sync.") if ended else None
+    report = find_sync(current_store(), run.run_id)
+    if report is not None:
+        ended = report.finished_at is not None and report.finished_at < now - WINDING_UP
+        return (report.error or "its process ended after the sync.") if ended else None
     if run.job_name not in {f"{name}_{what}" for name in providers() for what in ("sync", "history")}:
         return None
     return "its process ended before the sync began." if late else None

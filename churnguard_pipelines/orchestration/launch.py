@@ -26,7 +26,7 @@ from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync
 
 
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
-    """Returns whether the run succeeded; the ledger's page of ``sync_id`` says what happened."""
+    """Returns whether the run succeeded; the ledger's report of ``sync_id`` says what happened."""
     provider = get_integration(current_store(), integration_id).provider_name
     config: dict[str, object] = {"mode": mode or ""}
     selection = None
@@ -42,8 +42,8 @@ def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Seque
         run_config={"ops": {f"{provider}_objects": {"config": config}}},
         asset_selection=selection,
     )
-    page = find_sync(current_store(), sync_id)
-    if page is not None and page.status == "running":  # we were told to end
+    report = find_sync(current_store(), sync_id)
+    if report is not None and report.status == "running":  # we were told to end
         finish_sync(current_store(), sync_id, "failed", STOPPED)
     return succeeded
 

@@ -28,7 +28,8 @@ _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email",
 
 
 class Shown(NamedTuple):
-    """The table in the warehouse whose rows are shown, the columns that may be, and its key, which always is."""
+    """What a materialization previews. The table in the warehouse whose rows are shown, the columns that may be, and
+    its key, which always is."""
 
     raw_table: str
     key: Sequence[str]

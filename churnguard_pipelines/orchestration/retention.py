@@ -37,7 +37,7 @@ _FORGET_HOURS = sa.text("DELETE FROM ingest.sync_hours WHERE hour < clock_timest
 
 
 class RetentionConfig(dg.Config):
-    """``days``: how long runs and the ledger of syncs are kept."""
+    """The run configuration of the retention job. ``days``: how long runs and the ledger of syncs are kept."""
 
     days: int = KEEP_DAYS
 
@@ -61,7 +61,7 @@ def drop_old_webhooks(context: dg.OpExecutionContext) -> None:
 @dg.job(
     executor_def=dg.in_process_executor,
     tags=MAX_RUNTIME,
-    description="Delete old runs, events, ledger pages and webhooks.",
+    description="Delete old runs, events, reports of syncs and webhooks.",
 )
 def retention() -> None:
     delete_old_runs()
@@ -74,7 +74,7 @@ retention_daily = dg.ScheduleDefinition(
 
 
 def forget_syncs(store: Store, days: int) -> int:
-    """Delete the ledger's old pages but the latest of each integration and the latest success of each object.
+    """Delete the ledger's old reports but the latest of each integration and the latest success of each object.
 
     What they add up to is kept three times as long."""
     with store.operator() as connection:

@@ -22,7 +22,7 @@ STOPPED = "it was stopped; what was committed stays, the next sync reads on from
 
 
 class FinishedObject(NamedTuple):
-    """``seconds``: spent on this object alone."""
+    """An object whose sync has ended. ``seconds``: spent on this object alone."""
 
     name: str
     report: SyncReport
@@ -30,7 +30,7 @@ class FinishedObject(NamedTuple):
 
 
 class RunningSync:
-    """Take :meth:`succeeded_objects` to the end, then :meth:`raise_failures`."""
+    """A sync at work in a thread of its own. Take :meth:`succeeded_objects` to the end, then :meth:`raise_failures`."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class RunningSync:
         self._error: BaseException | None = None
 
     def succeeded_objects(self) -> Iterator[FinishedObject]:
-        """Each object that was read to its end, with the ledger's page as of now."""
+        """Each object that was read to its end, with the ledger's report as of now."""
         thread = threading.Thread(target=self._run, name=f"sync-{self._integration_id}", daemon=True)
         before = time.monotonic()
         thread.start()

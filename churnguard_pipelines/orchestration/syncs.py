@@ -20,15 +20,15 @@ TRIGGER_TAG = "churnguard/trigger"
 
 
 class SyncConfig(dg.Config):
-    """``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and finds deletions; the integration's
-    own ``sync_mode`` if empty."""
+    """The run configuration of a sync. ``mode``: ``incremental`` reads what changed, ``full`` re-reads everything and
+    finds deletions; the integration's own ``sync_mode`` if empty."""
 
     mode: str = ""
 
 
 class HistoryConfig(dg.Config):
-    """``integration``: whose history; the run's tag `churnguard/integration` if empty, which a back-fill of many months
-    has. ``objects``: which to re-read; empty for all of the connector's."""
+    """The run configuration of a history. ``integration``: whose history; the run's tag `churnguard/integration` if
+    empty, which a back-fill of many months has. ``objects``: which to re-read; empty for all of the connector's."""
 
     integration: str = ""
     objects: list[str] = []  # noqa: RUF012 - a pydantic default, copied for each instance
@@ -68,6 +68,8 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
             trigger=context.run.tags.get(TRIGGER_TAG, "manual"),
         )
         for name, report, seconds in sync.succeeded_objects():
+            if name not in selected:  # the account's own objects are no assets
+                continue
             yield dg.MaterializeResult(
                 asset_key=key_of(connector, name),
                 metadata=object_metadata(current_store(), shown_of(connector, name), report, name, seconds),
@@ -106,7 +108,10 @@ def history_job(connector: type[ApiConnector]) -> dg.JobDefinition:
             config.objects or None,
             window=window,
         )
+        declared = {item.name for item in connector.objects}
         for name, report, seconds in sync.succeeded_objects():
+            if name not in declared:
+                continue
             context.log_event(
                 dg.AssetMaterialization(
                     key_of(connector, name),

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from churnguard_pipelines.sandbox.business.product import Product
+from churnguard_pipelines.sandbox.product import Product
 from churnguard_pipelines.sandbox.serve import listen, run
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World

@@ -1,4 +1,4 @@
-"""Misbehaviour on request: what a provider does on a bad day."""
+"""Misbehaviour on request: the faults of a provider on a bad day."""
 
 from __future__ import annotations
 

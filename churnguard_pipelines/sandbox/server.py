@@ -1,4 +1,4 @@
-"""The HTTP face: authentication, quota, faults and headers around `stripe_api`, and the business's own books.
+"""The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
 GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
 """
@@ -17,10 +17,10 @@ import orjson
 
 from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
-from churnguard_pipelines.sandbox.business.events import API_VERSION
 from churnguard_pipelines.sandbox.faults import Fault, Faults
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import answer, key_in
+from churnguard_pipelines.sandbox.stripe.events import API_VERSION
 from churnguard_pipelines.sandbox.stripe.webhooks import Deliveries
 from churnguard_pipelines.sandbox.world import World
 

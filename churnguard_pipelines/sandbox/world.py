@@ -15,10 +15,10 @@ from churnguard_pipelines.sandbox.business import live, signups, subscriptions
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
 from churnguard_pipelines.sandbox.business.entities import Event
-from churnguard_pipelines.sandbox.business.events import KEPT
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import Key
+from churnguard_pipelines.sandbox.stripe.events import KEPT, StripeEvents
 from churnguard_pipelines.sandbox.stripe.render import render
 from churnguard_pipelines.sandbox.stripe.resources import BY_PATH, RESOURCES
 
@@ -57,7 +57,7 @@ class World:
         self.lock = RLock()
         self.businesses = {profile.name: self._history(profile) for profile in PROFILES}
         if bulk:
-            self.businesses["bulk"] = bulk_business(bulk, self.origin.seed, self.origin.anchor)
+            self.businesses["bulk"] = bulk_business(bulk, StripeEvents(), self.origin.seed, self.origin.anchor)
         self.journal = Journal(folder / "journal.jsonl")
         for entry in self.journal:
             self._apply(entry)
@@ -67,7 +67,7 @@ class World:
         gc.freeze()
 
     def _history(self, profile: Profile) -> Business:
-        business = Business(profile, self.origin.seed, self.origin.anchor, self.origin.scale)
+        business = Business(profile, StripeEvents(), self.origin.seed, self.origin.anchor, self.origin.scale)
         signups.start(business)
         business.run_until(self.origin.anchor)
         return business

@@ -1,4 +1,4 @@
-"""Files and folders of an installation: nobody else's to look into, and safe to open where another user may write."""
+"""Files and folders that nobody else may look into, safe to open where another user may write."""
 
 from __future__ import annotations
 

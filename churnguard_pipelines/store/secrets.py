@@ -1,4 +1,4 @@
-"""Sealing of secrets with Fernet (AES-128-CBC + HMAC-SHA256) under one or more keys; the key itself."""
+"""Seals secrets with Fernet (AES-128-CBC + HMAC-SHA256) under one or more keys, and keeps the key itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _REMEDY = "Make one with `churnguard keys create`, or set INTEGRATION_ENCRYPTION
 
 
 class Vault:
-    """``keys``: a comma-separated list of Fernet keys (32 bytes, URL-safe base64). The first seals, all open."""
+    """Seals and opens secrets. ``keys``: a comma-separated list of Fernet keys (32 bytes, URL-safe base64). The first
+    seals, all open."""
 
     def __init__(self, keys: str) -> None:
         self._keys = [key.strip() for key in keys.split(",") if key.strip()]

@@ -1,4 +1,4 @@
-"""One database's change log into its mirrors: whole transactions of the source, each with the position after it."""
+"""Stores one database's change log in its mirrors: whole transactions, each with the position after it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load_checkpoint(store: Store, lane: Lane) -> Checkpoint | None:
 
 
 class ChangeLane:
-    """Reads on from the lane's checkpoint. One thread at a time.
+    """The lane of one database's change log. Reads on from the lane's checkpoint. One thread at a time.
 
     Raises ``LaneTakenOver`` when another reader moved it, and what the connector raises.
     """

@@ -1,4 +1,4 @@
-"""Sync one database: discover its tables, bring their mirrors up to date, each table on a lane of its own."""
+"""Syncs one database: discovers its tables and brings their mirrors up to date, each on a lane of its own."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ class _Run:
         self._identity = ""
         self._mirrors: dict[str, Mirror] = {}
         self._problems: dict[str, Exception] = {}
-        self._untold: dict[str, str] = {}
+        self._reread_reasons: dict[str, str] = {}
         self.tables: dict[str, SourceTable] = {
             name: entry.table for name, entry in catalogue.entries(store, integration.integration_id).items()
-        }  # as last seen, for the page of a sync that cannot even look
+        }  # as last seen, for the report of a sync that cannot even look
 
     def look(self, objects: Sequence[str] | None) -> None:
         """What is there now. Raises what the connector does, and ``InvalidConfiguration`` for unknown names."""
@@ -156,7 +156,7 @@ class _Run:
                 raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
                 mirror = self._mirror(table, raw_table)
-                self._note_untold(table)
+                self._note_reread(table)
                 catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
             self._mirrors[table.object] = mirror
         except Exception as error:
@@ -181,8 +181,8 @@ class _Run:
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
         copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
-        told = self._untold.get(name)
-        if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or told is not None:
+        reread = self._reread_reasons.get(name)
+        if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or reread is not None:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
             copy.read_whole(self._snapshot(), binary=self._connector.binary)
         elif not self._followed:
@@ -192,15 +192,15 @@ class _Run:
         copy.keep_fingerprint()
         return ObjectEnd(before, copy.checkpoint.position if copy.checkpoint else None, self._rows(mirror))
 
-    def _note_untold(self, table: SourceTable) -> None:
-        """Whether nothing but reading all of the table tells what it holds now; it is said on this sync's page."""
+    def _note_reread(self, table: SourceTable) -> None:
+        """Whether nothing but reading all of the table tells what it holds now; this sync's report says so."""
         checkpoint = load_checkpoint(self._store, self._lane(table.object))
-        if (told := self._why_anew(table, checkpoint.position if checkpoint else None)) is not None:
-            self._untold[table.object] = told
-            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, told)
-            ledger.set_object(self._store, self._sync_id, table.object, error=told)
+        if (reason := self._reread_reason(table, checkpoint.position if checkpoint else None)) is not None:
+            self._reread_reasons[table.object] = reason
+            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, reason)
+            ledger.set_object(self._store, self._sync_id, table.object, error=reason)
 
-    def _why_anew(self, table: SourceTable, before: Position | None) -> str | None:
+    def _reread_reason(self, table: SourceTable, before: Position | None) -> str | None:
         reason = self._connector.unfollowable(table) if self._followed else None
         if reason is not None:
             return f"its changes cannot be followed, so every sync reads it in full: {reason}"
@@ -260,7 +260,7 @@ class _Run:
             position: Position = self._connector.begin_changes(followable)
             missed = set(known)
         else:
-            missed = (known - names) | set(self._connector.follow(followable)) | self._untold.keys()
+            missed = (known - names) | set(self._connector.follow(followable)) | self._reread_reasons.keys()
             position = checkpoint.position
         if checkpoint is None or missed & names or not all(map(self._is_complete, self._mirrors)):
             with self._warehouse.transaction(self._integration.organization_id) as transaction:

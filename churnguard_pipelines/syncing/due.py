@@ -29,7 +29,7 @@ def name_of(provider: str) -> str:
 
 
 class DueSyncs(LaneKind):
-    """``on_synced``: called in the session's own thread with the page of each sync that has ended."""
+    """``on_synced``: called in the session's own thread with the report of each sync that has ended."""
 
     at_once_each = 8
     lanes_each = 250

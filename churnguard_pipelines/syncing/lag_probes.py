@@ -38,7 +38,8 @@ def look_at(store: Store, integration: IntegrationConfiguration) -> Lag | None:
 
 
 class LagProbes:
-    """What did not answer in one look counts in the one after it did. One thread at a time."""
+    """Asks sources for their lag in threads. What did not answer in one look counts in the one after it did. One thread
+    at a time."""
 
     def __init__(self) -> None:
         self._threads = FairThreads("asks-for-lag", ASKED_AT_ONCE, ASKED_AT_ONCE_EACH)

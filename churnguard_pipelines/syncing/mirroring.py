@@ -1,16 +1,14 @@
-"""What the mirror of a source table looks like."""
+"""Lays out the mirror of a source table: its columns, their names, its key."""
 
 from __future__ import annotations
-
-from itertools import count
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
+from churnguard_pipelines.store.postgres.names import free
 from churnguard_pipelines.store.raw.mirror_tables import OWN_COLUMNS, SYSTEM_COLUMNS
 
-_LONGEST_NAME = 63
 _DOCUMENTS = (MirrorType(Base.JSON), MirrorType(Base.JSONB))
 
 
@@ -25,7 +23,7 @@ def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_tab
     columns: list[MirrorColumn] = []
     taken = {*OWN_COLUMNS, *SYSTEM_COLUMNS, "", *mappings.values()}
     for column in table.columns:
-        name = mappings.get(column.name) or _free(column.name, taken)
+        name = mappings.get(column.name) or free(column.name, taken)
         taken.add(name)
         columns.append(MirrorColumn(name, column.type, column.name))
     by_source = {column.source: column for column in columns}
@@ -48,16 +46,3 @@ def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_tab
 def entity_of(integration: IntegrationConfiguration, table: SourceTable) -> str:
     """What the table is called in the warehouse."""
     return integration.entity_mappings.get(table.object, table.object)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """As it is, else with ``source_`` in front, else numbered: many long names begin alike."""
-    for wanted in (_cut(name, ""), f"source_{name}", f"source_source_{name}"):
-        if wanted not in taken and len(wanted.encode()) <= _LONGEST_NAME:
-            return wanted
-    return next(wanted for number in count(2) if (wanted := _cut(name, f"_{number}")) not in taken)
-
-
-def _cut(name: str, ending: str) -> str:
-    shown = name.replace("\0", "\u2400").encode()
-    return shown[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending

@@ -1,4 +1,4 @@
-"""Does the warehouse hold what the provider holds: the keys of a recent span of time, there and here."""
+"""Compares the warehouse with the provider by the keys of a recent span of time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ GRACE_PERIOD = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``skipped``: why nothing was compared; else what the provider has and we do not, and the other way around."""
+    """The result of a comparison. ``skipped``: why nothing was compared; else what the provider has and we do not, and
+    the other way around."""
 
     missing: int = 0
     extra: int = 0

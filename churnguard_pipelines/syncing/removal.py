@@ -1,4 +1,4 @@
-"""Remove an integration here and what it left in its source there."""
+"""Removes an integration here, and what it left in its source there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An integration's database as people ask for it: opened, checked, its tables discovered, forgotten to be read anew."""
+"""Opens an integration's database, checks it, discovers its tables, and resets how far they were read."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def _as_chosen(integration: IntegrationConfiguration, report: ConnectionReport) 
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or followed as wanted."""
+    """A table that a database has. ``wanted``: the configuration chooses it. ``unfollowable``: why it cannot be read or
+    followed as wanted."""
 
     table: SourceTable
     wanted: bool

@@ -1,14 +1,15 @@
-"""Sync one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
+"""Syncs one integration: every object through the pump on its own lane; one that fails does not stop the rest."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -28,6 +29,7 @@ from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
     InvalidConfiguration,
+    ProviderMisbehaved,
     SourceChanged,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
@@ -36,12 +38,14 @@ from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects
 from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import sync_database
 from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
+from churnguard_pipelines.syncing.typed_views import bring_up_to_date, merged, shown, tidy_up
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +113,7 @@ def sync_integration(
     cancelled: Event | None = None,
     warehouse: Warehouse | None = None,
 ) -> SyncReport:
-    """Sync the chosen objects and return the ledger's page of it. ``mode``, ``objects``: the configuration's if None.
+    """Sync the chosen objects and return the ledger's report of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
     object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays.
@@ -120,15 +124,19 @@ def sync_integration(
     mode = mode or integration.sync_config.sync_mode
     if issubclass(connector(integration.provider_name), DatabaseConnector):
         return sync_database(store, integration, sync_id, mode, objects, trigger, on_object)
-    items = {item.name: item for item in chosen_objects(integration, objects)}
+    known = known_objects(store, integration_id)
     with opened(store, integration, cancelled=cancelled) as use:
-        identity, failure = _identified(use)
+        identity, custom, failure = _looked_at(use, known)
+        items = {item.name: item for item in chosen_objects(integration, objects, custom, known)}
 
         def work() -> ChurnGuardError | None:
-            run = _Run(store, use, sync_id, mode, window, identity, warehouse or Warehouse(store))
-            return failure or each_object(
+            run = _Run(store, use, sync_id, mode, window, identity, known, warehouse or Warehouse(store))
+            ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
             )
+            if ended is None and objects is None:
+                tidy_up(store, integration, known, items)
+            return ended
 
         return run_reported(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
 
@@ -149,7 +157,7 @@ def check_configuration(store: Store, integration: IntegrationConfiguration) -> 
 def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None = None) -> Counts:
     """Map and store rejected records again; what fits now is resolved, the rest stays with its new reason."""
     integration = get_integration(store, integration_id)
-    kind, warehouse, total = api_connector(integration.provider_name), Warehouse(store), Counts()
+    warehouse, total = Warehouse(store), Counts()
     waiting = rejected.list_rejected(store, integration_id, ids=ids)
     events = {item.id: str(item.key) for item in waiting if item.object == REJECTED_EVENTS}
     if events:  # whole webhook events, which are worked off once more
@@ -157,9 +165,9 @@ def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None
         with store.organization(integration.organization_id) as connection:
             rejected.mark_resolved(connection, events)
         waiting = [item for item in waiting if item.id not in events]
-    for name in sorted({item.object for item in waiting}):
-        mapper = mapper_of(integration, kind.table(name))
-        warehouse.ensure(mapper.table)
+    for name, table in _tables_of(store, integration, {item.object for item in waiting}).items():
+        mapper = mapper_of(store, integration, table)
+        warehouse.ensure(table)
         for item in (item for item in waiting if item.object == name):
             # Its version is not known any more: the moment it came is the closest that is not too new.
             mapped = mapper.rows([Record(item.payload, int(item.created_at.timestamp() * 1000))])
@@ -167,7 +175,7 @@ def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None
             if mapped.rejected:
                 continue
             with warehouse.transaction(integration.organization_id) as transaction:
-                total.add(transaction.upsert(mapper.table, integration_id, mapped.rows))
+                total.add(transaction.upsert(table, integration_id, mapped.rows))
                 rejected.mark_resolved(transaction.connection, [item.id])
     return total
 
@@ -183,6 +191,7 @@ class _Run:
         mode: DataSyncMode,
         window: Window | None,
         identity: str | None,
+        known: Mapping[str, KnownObject],
         warehouse: Warehouse,
     ) -> None:
         self._store = store
@@ -191,13 +200,19 @@ class _Run:
         self._mode = mode
         self._window = window
         self._identity = identity
+        self._known = known
         self._warehouse = warehouse
         self._calls = 0
 
     def one(self, item: Object) -> ObjectEnd:
-        integration, identity = self._use.integration, self._identity
-        mapper = mapper_of(integration, self._use.connector.table(item.name))
-        drift = self._warehouse.ensure(mapper.table)
+        integration, identity, connector = self._use.integration, self._identity, self._use.connector
+        table, known = connector.table_of(item), self._known.get(item.name)
+        fields, drift = merged(known.fields if known else (), connector.discover_fields(item))
+        view = shown(integration, table, fields)
+        drift += self._warehouse.ensure(table)
+        drift += bring_up_to_date(
+            self._store, integration, table, known, fields, view.columns, label=item.label, custom=item.custom
+        )
         lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))
         with self._store.organization(integration.organization_id) as connection:
             checkpoint = checkpoints.load(connection, lane)
@@ -207,13 +222,14 @@ class _Run:
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
-        reading = Reading(self._mode, before, started, self._window)
+        reading = Reading(self._mode, before, started, self._window, fields)
+        mapper = Mapper(table, filters=integration.sync_config.data_filters, viewed=view.viewed)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
         counts, checkpoint = pump.run(
             lane,
             identity or UNKNOWN,
             checkpoint,
-            self._use.connector.read(item, reading),
+            connector.read(item, reading),
             lambda counts: self._note_quota(),
         )
         if self._window is not None:
@@ -224,9 +240,8 @@ class _Run:
 
     def _rows(self, item: Object) -> int:
         integration = self._use.integration
-        return self._warehouse.count(
-            integration.provider_name, item.name, integration.organization_id, integration.integration_id
-        )
+        table = self._use.connector.table_of(item)
+        return self._warehouse.count(table.name, integration.organization_id, integration.integration_id)
 
     def _lane_name(self, item: Object) -> str:
         if self._window is None:
@@ -243,24 +258,43 @@ class _Run:
             ledger.set_quota_left(self._store, self._sync_id, left)
 
 
-def chosen_objects(integration: IntegrationConfiguration, objects: Sequence[str] | None) -> list[Object]:
-    """These objects, or those that the configuration chooses. Raises ``InvalidConfiguration`` for an unknown one."""
-    known = {item.name: item for item in api_connector(integration.provider_name).objects}
+def chosen_objects(
+    integration: IntegrationConfiguration,
+    objects: Sequence[str] | None,
+    custom: Sequence[Object] = (),
+    known: Mapping[str, KnownObject] = MappingProxyType({}),
+) -> list[Object]:
+    """These objects, or those that the configuration chooses, of the declared ones and the account's own.
+
+    Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
+    """
+    declared = {item.name: item for item in api_connector(integration.provider_name).objects}
+    there = declared | {item.name: item for item in custom if item.name not in declared}
     wanted = objects if objects is not None else integration.sync_config.objects
-    if unknown := sorted(set(wanted or ()) - set(known)):
+    if unknown := sorted(set(wanted or ()) - there.keys() - known.keys()):
         raise InvalidConfiguration(
             f"{integration.provider_name} has no object {', '.join(name[:60] for name in unknown[:10])}.",
             integration_id=integration.integration_id,
-            remedy=f"It has: {', '.join(known)}.",
+            remedy=f"It has: {', '.join(there)}.",
         )
-    return [item for name, item in known.items() if wanted is None or name in wanted]
+    return [item for name, item in there.items() if wanted is None or name in wanted]
 
 
-def mapper_of(integration: IntegrationConfiguration, table: Table) -> Mapper:
-    """With the integration's own field mappings and filters. Raises ``InvalidConfiguration``."""
-    sync = integration.sync_config
-    filters = [rule for rule in sync.data_filters if rule.objects is None or table.object in rule.objects]
-    return Mapper(table, field_mappings=sync.field_mappings.get(table.object), filters=filters)
+def mapper_of(store: Store, integration: IntegrationConfiguration, table: Table) -> Mapper:
+    """With the integration's filters, and what its view shows as of the last sync. Raises ``InvalidConfiguration``."""
+    known = known_objects(store, integration.integration_id).get(table.object)
+    viewed = shown(integration, table, known.fields if known else ()).viewed
+    return Mapper(table, filters=integration.sync_config.data_filters, viewed=viewed)
+
+
+def _tables_of(store: Store, integration: IntegrationConfiguration, names: Set[str]) -> dict[str, Table]:
+    """The account is asked only if one of the objects may be its own."""
+    kind = api_connector(integration.provider_name)
+    tables = {item.name: kind.table_of(item) for item in kind.objects}
+    if names - tables.keys():
+        with opened(store, integration) as use:
+            tables = {item.name: kind.table_of(item) for item in use.connector.discover_objects()} | tables
+    return {name: tables[name] for name in sorted(names & tables.keys())}
 
 
 def quota_account(integration: IntegrationConfiguration) -> str:
@@ -280,11 +314,19 @@ def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint |
         )
 
 
-def _identified(use: OpenedIntegration) -> tuple[str | None, ChurnGuardError | None]:
-    """Whose the credentials are, or why that is not to be known. Being the first call it also asks the breaker."""
+def _looked_at(
+    use: OpenedIntegration, known: Mapping[str, KnownObject]
+) -> tuple[str | None, Sequence[Object], ChurnGuardError | None]:
+    """Whose the credentials are and which objects the account added, or why that is not to be known, with those that
+    it had. Being the first call it also asks the breaker."""
+    had = [Object(name, "", (), custom=True) for name, each in known.items() if each.custom]
     try:
-        return use.connector.identity(), None
+        return use.connector.identity(), use.connector.discover_objects(), None
     except CircuitOpen:
         raise
     except ChurnGuardError as error:
-        return None, error
+        return None, had, error
+    except Exception as error:
+        _log.exception("%s: what its account holds", use.integration.integration_id)
+        what = f"what the account holds cannot be understood ({type(error).__name__})."
+        return None, had, ProviderMisbehaved(what, remedy="The log has the details.")

@@ -1,4 +1,5 @@
-"""One table from a snapshot into its mirror: in pieces, several at once, resumable; or by a cursor; or its keys.
+"""Copies one table from a snapshot into its mirror: in resumable pieces, several at once; by a cursor; or its keys
+only.
 
 The lane's position: ``version`` of the rows, ``next`` (the mark before which every piece is stored), ``complete``,
 ``fingerprint`` (the table's, which the mark was taken on),
@@ -25,8 +26,8 @@ AT_ONCE = 2
 
 
 class TableCopy:
-    """``checkpoint``: where the lane stands now. ``workers``: ``AT_ONCE`` threads, the same for all tables: a snapshot
-    may keep a connection to the source for each that it meets."""
+    """Copies one table on its lane. ``checkpoint``: where the lane stands now. ``workers``: ``AT_ONCE`` threads, the
+    same for all tables: a snapshot may keep a connection to the source for each that it meets."""
 
     def __init__(
         self,

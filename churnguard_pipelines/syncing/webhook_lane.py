@@ -1,4 +1,4 @@
-"""Working off an integration's webhook events: in order, each batch with its checkpoint in one transaction."""
+"""Stores an integration's webhook events in order, each batch with its checkpoint in one transaction."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class InboxLane:
 
     def _mapper(self, name: str) -> Mapper:
         if (mapper := self._mappers.get(name)) is None:
-            mapper = mapper_of(self.integration, self._connector.table(name))
+            mapper = mapper_of(self._store, self.integration, self._connector.table(name))
             self._warehouse.ensure(mapper.table)
             self._mappers[name] = mapper
         return mapper

@@ -186,6 +186,9 @@ def test_a_sync_ends_with_a_summary(registered: Shell, sandbox: Sandbox, store: 
     assert report is not None
     assert set(report.objects) == {"customers", "coupons"}
     assert "acme: succeeded" in registered.succeeds("integrations", "show", "acme")
+    assert "customers views.acme_customers 0" in registered.succeeds("integrations", "discover", "acme")
+    assert "Read it as views.acme_coupons" in registered.succeeds("integrations", "discover", "acme", "coupons")
+    assert "no sync has found an object 'nothing'" in registered.fails("integrations", "discover", "acme", "nothing")
 
 
 def test_a_sync_with_an_object_that_failed_exits_with_1(registered: Shell) -> None:

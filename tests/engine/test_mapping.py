@@ -17,6 +17,7 @@ from churnguard_pipelines.records import (
     BIGINT,
     JSON,
     TEXT,
+    TIMESTAMP,
     Column,
     Record,
     Table,
@@ -237,40 +238,25 @@ def test_a_type_that_changed_at_the_provider_is_reported_as_drift_once() -> None
     assert len(result.rejected) == 2
 
 
-class TestFieldMappings:
-    def test_a_path_can_become_an_additional_text_column(self) -> None:
-        mapper = Mapper(CUSTOMERS, field_mappings={"custom.region": "region"})
-        assert mapper.table.columns[-1] == Column("region", TEXT, path="custom.region")
-        result = mapper.rows([Record({"id": "a", "custom": {"region": "emea", "x": 1}}, 1)])
-        assert named(mapper, result.rows[0])["region"] == "emea"
-        assert named(mapper, result.rows[0])["extra"] == '{"custom":{"x":1}}'
+class TestWhatAViewShows:
+    SEATS = Column("seats", BIGINT, path="custom.seats")
 
-    def test_a_declared_field_can_go_to_a_column_of_another_name(self) -> None:
-        mapper = Mapper(CUSTOMERS, field_mappings={"balance": "balance_minor"})
-        names = [column.name for column in mapper.table.columns]
-        assert "balance" not in names
-        found = named(mapper, mapper.rows([Record({"id": "a", "balance": "5"}, 1)]).rows[0])
-        assert found["balance_minor"] == 5, "with its declared type"
+    def test_it_stays_in_extra_and_what_does_not_fit_is_drift_once(self) -> None:
+        mapper = Mapper(CUSTOMERS, viewed=[self.SEATS])
+        result = mapper.rows([Record({"id": name, "custom": {"seats": "a few"}}, 1) for name in "ab"])
+        assert [named(mapper, row)["extra"] for row in result.rows] == ['{"custom":{"seats":"a few"}}'] * 2
+        assert [(drift.column, drift.kind) for drift in result.drift] == [("seats", "type_mismatch")]
+        assert result.rejected == []
 
-    def test_a_declared_column_can_be_read_from_another_path(self) -> None:
-        found = row({"id": "a", "contact": {"mail": "x@y.z"}}, field_mappings={"contact.mail": "email"})
-        assert (found["email"], found["extra"]) == ("x@y.z", None)
+    @pytest.mark.parametrize("value", [5, "5", 5.0, None])
+    def test_what_fits_is_no_drift(self, value: object) -> None:
+        result = Mapper(CUSTOMERS, viewed=[self.SEATS]).rows([Record({"id": "a", "custom": {"seats": value}}, 1)])
+        assert result.drift == []
 
-    def test_one_field_can_fill_two_columns(self) -> None:
-        table = Table("p", "o", "id", (Column("name", TEXT), Column("label", TEXT)))
-        mapper = Mapper(table, field_mappings={"name": "label"})
-        assert mapper.rows([Record({"id": "a", "name": "n"}, 1)]).rows == [("a", 1, "n", "n", None)]
-
-    @pytest.mark.parametrize(
-        "name", ["Region", "id", "extra", "organization_id", "a; drop table x", "", "9a", "a" * 64]
-    )
-    def test_a_name_that_cannot_be_a_column_is_refused_at_once(self, name: str) -> None:
-        with pytest.raises(InvalidConfiguration, match="cannot be a column"):
-            Mapper(CUSTOMERS, field_mappings={"x": name})
-
-    def test_two_fields_cannot_share_a_column(self) -> None:
-        with pytest.raises(InvalidConfiguration, match="two fields go to the column “region”"):
-            Mapper(CUSTOMERS, field_mappings={"a": "region", "b": "region"})
+    def test_a_moment_that_only_python_reads_is_drift(self) -> None:
+        mapper = Mapper(CUSTOMERS, viewed=[Column("born", TIMESTAMP)])
+        result = mapper.rows([Record({"id": "a", "born": "20260131T100000Z"}, 1)])
+        assert [drift.kind for drift in result.drift] == ["type_mismatch"]
 
 
 class TestFilters:

@@ -318,7 +318,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
             "AND created < date_trunc('month', now()) - interval '1 month'"
         )
     everything = sandbox.account("acme").counts()["charges"]
-    assert Warehouse(store).count("stripe", "charges", "acme", "acme") < everything
+    assert Warehouse(store).count("stripe_charges", "acme", "acme") < everything
     now = datetime.now(UTC)
     first, last = (f"{_months_before(now, count):%Y-%m-01}" for count in (3, 2))
     output = installation.dagster(
@@ -326,7 +326,7 @@ def test_months_are_read_again_by_a_backfill_of_the_plain_command(installation: 
         "--from", first, "--to", last, "--tags", '{"churnguard/integration": "acme"}', "--noprompt",
     )  # fmt: skip
     installation.backfilled(output, runs=2)
-    assert Warehouse(store).count("stripe", "charges", "acme", "acme") == everything
+    assert Warehouse(store).count("stripe_charges", "acme", "acme") == everything
 
 
 def test_mrr_is_computed_by_itself_after_a_sync(installation: Installation) -> None:

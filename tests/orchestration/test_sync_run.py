@@ -1,4 +1,4 @@
-"""What a run leaves behind: materializations, the ledger's page, one clear failure; and what makes the next one run."""
+"""What a run leaves behind: materializations, the ledger's report, one clear failure; what makes the next one run."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_a_month_is_read_again_without_moving_the_checkpoint(
             sa.text("DELETE FROM raw.stripe_charges WHERE date_trunc('month', created, 'UTC') = :month"),
             {"month": month},
         )
-    everything = Warehouse(store).count("stripe", "charges", "acme", "acme") + lost
+    everything = Warehouse(store).count("stripe_charges", "acme", "acme") + lost
     before = checkpoints(store)
 
     result = (
@@ -276,7 +276,7 @@ def test_a_month_is_read_again_without_moving_the_checkpoint(
     )  # fmt: skip
 
     assert result.success
-    assert Warehouse(store).count("stripe", "charges", "acme", "acme") == everything
+    assert Warehouse(store).count("stripe_charges", "acme", "acme") == everything
     assert checkpoints(store) == before
     assert materialized(instance, result.run_id)["charges"]["rows_read"] == lost
     assert get_sync(store, result.run_id).trigger == "history"

@@ -8,7 +8,7 @@ from churnguard_pipelines.registry import Registry
 from webhook_gateway.schemes.sdk import Scheme
 
 _TOOLS = {"sdk", "signatures", "bodies", "forms", "soap"}
-_registry = Registry(__name__, __path__, Scheme, _TOOLS, "webhook scheme")  # type: ignore[type-abstract]
+_registry = Registry(__name__, __path__, Scheme, _TOOLS, "churnguard.webhook_schemes", "webhook scheme")  # type: ignore[type-abstract]
 
 
 def providers() -> tuple[str, ...]:

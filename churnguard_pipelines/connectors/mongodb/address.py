@@ -1,4 +1,4 @@
-"""A MongoDB connection string, taken apart here: of its options those that cannot turn our machine against us.
+"""Parses a MongoDB connection string. Only options that cannot turn our machine against us are accepted.
 
 The driver would read files of this machine for some, or hand a server the identity that this machine has in its cloud.
 """
@@ -57,8 +57,8 @@ _OVERLOOKED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``hosts``: with their ports; of a name that DNS has the servers of, it alone, and ``looked_up``. ``options``: the
-    client's."""
+    """A parsed connection string. ``hosts``: with their ports; of a name that DNS has the servers of, it alone, and
+    ``looked_up``. ``options``: the client's."""
 
     hosts: tuple[tuple[str, int], ...]
     looked_up: bool

@@ -1,4 +1,4 @@
-"""The collections of a MongoDB database as tables: columns by what a few of their documents have."""
+"""Discovers the collections of a MongoDB database as tables. Columns are the fields of a sample of documents."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ _NUMBERS = {Base.BIGINT, Base.DOUBLE, Base.NUMERIC}
 
 @dataclass(frozen=True, slots=True)
 class Collections:
-    """Names. ``others``: what is there and cannot be read as a collection, with the reason."""
+    """The collections of a database, by name. Names. ``others``: what is there and cannot be read as a collection, with
+    the reason."""
 
     readable: tuple[str, ...]
     others: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Follows a database's change stream: one for all its wanted collections, from a resume token on.
+"""Reads a MongoDB change stream: one stream for all followed collections, starting at a resume token.
 
 The position: ``token``, as Extended JSON in an object; ``time``, the cluster time up to which all was read, as a
 version; ``cluster``, to which it belongs, if the user may see that. An update comes with the document as it is when
@@ -20,7 +20,7 @@ from pymongo.change_stream import ChangeStream
 from pymongo.client_session import ClientSession
 
 from churnguard_pipelines.connectors.mongodb.connection import Document, Source, version_of
-from churnguard_pipelines.connectors.mongodb.documents import KEY, Rows, key_text
+from churnguard_pipelines.connectors.mongodb.documents import KEY, NOT_KEPT, Rows, key_text
 from churnguard_pipelines.connectors.mongodb.reading import AT_ONCE, by_keys, documents, rows_of, size_of
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
@@ -179,9 +179,9 @@ class MongoDBChanges(ChangeLog):
             if (document := event.get("fullDocument")) is None:
                 return None
             return Change(name, "upsert", version, values=self._rows[name].values(document))
-        except InvalidBSON as error:
-            return Change(name, "stopped", version, reason=f"it has {error}.")
-        except (LookupError, TypeError, ValueError, RecursionError) as error:  # the driver's, of ids, among them
+        except (InvalidBSON, RecursionError):
+            return Change(name, "stopped", version, reason=f"it has {NOT_KEPT}.")
+        except (LookupError, TypeError, ValueError) as error:  # the driver's, of ids, among them
             return unreadable(name, version, error)
 
     def _filtered(self, changes: Sequence[Change]) -> Sequence[Change]:

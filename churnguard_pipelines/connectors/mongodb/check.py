@@ -1,4 +1,5 @@
-"""What a MongoDB source lacks to be read or followed, each with the statement that gives it; how much its log holds."""
+"""Finds what a MongoDB source lacks to be read or followed, with the statement that grants it, and how long its oplog
+is."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ STANDALONE = (
 
 @dataclass(frozen=True, slots=True)
 class Oplog:
-    """``window``: seconds that it will hold once it is full, at the present pace."""
+    """How much the oplog holds. ``window``: seconds that it will hold once it is full, at the present pace."""
 
     first: Timestamp
     last: Timestamp

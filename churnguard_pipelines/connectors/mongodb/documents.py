@@ -1,4 +1,4 @@
-"""BSON into what PostgreSQL reads: keys as text, fields as typed columns, whole documents as Extended JSON.
+"""Converts BSON to what PostgreSQL reads: keys as text, fields as typed columns, whole documents as Extended JSON.
 
 The matrix stands in docs/mongodb.md.
 """

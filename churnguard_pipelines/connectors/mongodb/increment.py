@@ -1,4 +1,4 @@
-"""Where an increment by a cursor field begins: conditions for documents, and the greatest cursor among them."""
+"""The conditions of an incremental read by a cursor field, and the greatest cursor among the documents it read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages that a configuration puts between a collection and its mirror, as read filters."""
+"""Parses the aggregation stages that a configuration puts between a collection and its mirror, as read filters."""
 
 from __future__ import annotations
 

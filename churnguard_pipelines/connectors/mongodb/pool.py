@@ -1,4 +1,4 @@
-"""The driver's pool of connections, to addresses that were judged only.
+"""The driver's connection pool, which connects only to addresses that the guard has checked.
 
 A server names its set's other members, and a name in DNS names servers; the driver connects to them of itself. So the
 addresses are judged where its sockets are made. The driver has no such hook, only a class of pools to be given: its

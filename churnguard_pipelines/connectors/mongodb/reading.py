@@ -1,4 +1,4 @@
-"""Documents of a collection as its mirror wants them: in the order of ids or one by one, through its pipeline."""
+"""Reads the documents of a collection for its mirror: in the order of their ids or one by one, through its pipeline."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class FetchedPiece(Piece):
 
 
 class MongoDBSnapshot(Snapshot):
-    """The marks of pieces are ids as Extended JSON. ``since``: what happened until then is in every answer; None where
-    nobody compares it with a change log."""
+    """A snapshot of collections, read in pieces by id. The marks of pieces are ids as Extended JSON. ``since``: what
+    happened until then is in every answer; None where nobody compares it with a change log."""
 
     def __init__(self, source: Source, version: int, since: Timestamp | None) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""What a MySQL or MariaDB database holds: its tables, their keys, and the types their values have in the warehouse."""
+"""Discovers the tables of a MySQL or MariaDB database, their keys, and the warehouse types of their columns."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
 
 @dataclass(frozen=True, slots=True)
 class FoundColumn:
-    """``charset``: of its characters, None if it has none. ``ends``: it tells until when a version of the row held,
-    of a table that keeps its history."""
+    """A column of a source table. ``charset``: of its characters, None if it has none. ``ends``: it tells until when a
+    version of the row held, of a table that keeps its history."""
 
     name: str
     kind: Kind
@@ -62,10 +62,11 @@ class FoundColumn:
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
-    """``columns``: in the source's order. ``index``: of the key. ``ordered``: the leading columns of the key by whose
-    values it can be cut into ranges. ``cascaded``: foreign keys change rows of it. ``hidden``: columns that stand
-    at the end of its rows in the log and nowhere else; ``ends``: that of the one that tells until when a version
-    of a row held, of a table that keeps its history (MariaDB's system-versioned ones)."""
+    """A source table and what reading and following it need. ``columns``: in the source's order. ``index``: of the key.
+    ``ordered``: the leading columns of the key by whose values it can be cut into ranges. ``cascaded``: foreign keys
+    change rows of it. ``hidden``: columns that stand at the end of its rows in the log and nowhere else; ``ends``: that
+    of the one that tells until when a version of a row held, of a table that keeps its history (MariaDB's
+    system-versioned ones)."""
 
     table: SourceTable
     columns: tuple[FoundColumn, ...]

@@ -33,8 +33,9 @@ GONE = "it is gone, or may not be read any more."
 
 
 class MySQLChanges(ChangeLog):
-    """The position: ``file`` and ``position`` after the last whole transaction, ``created``: when the server began that
-    file (another file of the same name is another log), ``moment``: of the last event before it, both in seconds."""
+    """The change log of a MySQL or MariaDB server. The position: ``file`` and ``position`` after the last whole
+    transaction, ``created``: when the server began that file (another file of the same name is another log),
+    ``moment``: of the last event before it, both in seconds."""
 
     def __init__(
         self, integration: IntegrationConfiguration, tables: Sequence[SourceTable], position: Position

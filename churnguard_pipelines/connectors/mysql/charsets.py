@@ -1,4 +1,4 @@
-"""What bytes of a character set mean: as the server itself says, so that a change reads as a copy does.
+"""Decodes the character sets of a MySQL server as the server itself does, so that a change reads like a copy.
 
 Python's codecs of these names are others than the server's; some of its sets have none. So it is asked once for what
 every character of one byte is, and every one of two, three and four, in sets that have those.
@@ -48,7 +48,7 @@ _UNKNOWN = "?"
 
 
 class Charsets:
-    """``connection``: to ask by, whose sql_mode is empty."""
+    """The server's character sets, asked for once each. ``connection``: to ask by, whose sql_mode is empty."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

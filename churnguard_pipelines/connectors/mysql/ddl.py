@@ -1,4 +1,4 @@
-"""What a statement in a binary log does to tables, as far as the rows that follow, or do not follow, depend on it.
+"""Parses the statements in a binary log as far as the rows of followed tables depend on them.
 
 A statement is taken apart word by word, once, from its beginning, and no further than is needed: whoever may write to
 the source writes these texts, up to a gigabyte of one.
@@ -19,9 +19,9 @@ Name = tuple[str, str]
 
 
 class Statement(NamedTuple):
-    """``rewrite``: an ALTER that changes values or moves rows without logging them, or may. ``rows``: a change of rows
-    logged as a statement; its tables are those that it may change. ``unclear``: it may have done anything to any table.
-    """
+    """What a statement does to tables. ``rewrite``: an ALTER that changes values or moves rows without logging them, or
+    may. ``rows``: a change of rows logged as a statement; its tables are those that it may change. ``unclear``: it may
+    have done anything to any table."""
 
     what: What
     tables: tuple[Name, ...] = ()

@@ -1,4 +1,4 @@
-"""MySQL's packed decimals as text."""
+"""Converts MySQL's packed decimals to text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of a MySQL or MariaDB binary log, as much of them as a follower of rows needs.
+"""Parses the events of a MySQL or MariaDB binary log that a reader of rows needs.
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html and, for what is
 MariaDB's own, https://mariadb.com/kb/en/replication-protocol/. All that read bytes raise ``Malformed``.
@@ -50,7 +50,8 @@ _MOST_INFLATED: Final = 256 << 20
 
 
 class Event(NamedTuple):
-    """``end``: the place after it in its file, 0 for one that stands in none. ``moment``: seconds since 1970."""
+    """One event of a binary log. ``end``: the place after it in its file, 0 for one that stands in none. ``moment``:
+    seconds since 1970."""
 
     kind: int
     moment: int

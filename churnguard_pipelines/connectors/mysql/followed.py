@@ -1,4 +1,4 @@
-"""One followed table's rows as they come in a binary log."""
+"""Decodes the rows of one followed table from binary log events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Outdated(Exception):
 
 
 class Followed:
-    """``table``: as its rows come now. ``history``: behind a row's values stands until when this version holds."""
+    """Decodes the rows of a table that is followed. ``table``: as its rows come now. ``history``: behind a row's values
+    stands until when this version holds."""
 
     def __init__(self, table: SourceTable, rows: Rows, *, history: bool) -> None:
         self.table = table

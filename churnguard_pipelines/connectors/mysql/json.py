@@ -1,4 +1,4 @@
-"""MySQL's binary JSON, as a binary log has it, as text.
+"""Converts MySQL's binary JSON, as it stands in a binary log, to text.
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/json__binary_8h.html
 """

@@ -1,4 +1,4 @@
-"""Places in a server's binary log, and versions made of them."""
+"""Positions in a server's binary log, and the versions of rows that are made of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _PARSE_ERROR = 1064
 
 
 class BinlogPosition(NamedTuple):
-    """``file``: e.g. ``binlog.000007``. Files are numbered in the order in which they are written."""
+    """A position in a binary log. ``file``: e.g. ``binlog.000007``. Files are numbered in the order in which they are
+    written."""
 
     file: str
     position: int

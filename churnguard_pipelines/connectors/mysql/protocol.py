@@ -1,4 +1,4 @@
-"""PyMySQL's connection, within allowances, and with a password that is told to nobody who merely asks.
+"""PyMySQL's connection with limits of time and bytes, which sends the password only to a server that proved itself.
 
 How a client proves itself is the server's to choose. What reveals the password in clear, or under a key that the server
 itself hands out, takes a certificate that was verified; MySQL's own methods, which reveal it under TLS, take that
@@ -48,8 +48,8 @@ _GARBLED = (ValueError, IndexError, KeyError, TypeError, AssertionError, struct.
 
 
 class Connection(_Driver):
-    """``verified``: the server's certificate is checked, or there is no connection. ``encrypted``: there is none
-    without TLS."""
+    """A connection with limits. ``verified``: the server's certificate is checked, or there is no connection.
+    ``encrypted``: there is none without TLS."""
 
     _rfile: Any
     _sock: Any

@@ -30,7 +30,8 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
 class MySQLSnapshot(Snapshot):
-    """The marks of pieces are values of the key's leading columns, as text.
+    """A snapshot of tables, read in ranges of keys. The marks of pieces are values of the key's leading columns, as
+    text.
 
     ``readers``: connections inside the view, each used by one thread at a time; ``guide``: one outside of it, that
     looks where pieces end.

@@ -1,4 +1,4 @@
-"""One MySQL or MariaDB server as the connector asks it: one connection for questions, opened when first needed."""
+"""One MySQL or MariaDB server as the connector uses it. Its connection for questions is opened at first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a binary log can be read from, and what it means when it cannot."""
+"""Finds where a binary log can be read from, and explains why it cannot."""
 
 from __future__ import annotations
 

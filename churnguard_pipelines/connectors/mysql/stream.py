@@ -1,4 +1,5 @@
-"""A MySQL server's binary log as it sends it to a replica: bounded in time, never reconnecting by itself.
+"""Receives the binary log of a MySQL server as a replica does. Reads are bounded in time; it never reconnects by
+itself.
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication.html
 """
@@ -39,7 +40,8 @@ def replica_id(integration_id: str) -> int:
 
 
 class BinlogStream:
-    """Raises ``pymysql.Error``, ``OSError`` or ``Exhausted`` whenever the connection is of no use any more."""
+    """A binary log as it arrives. Raises ``pymysql.Error``, ``OSError`` or ``Exhausted`` whenever the connection is of
+    no use any more."""
 
     def __init__(self, integration: IntegrationConfiguration, begin: BinlogPosition) -> None:
         self._connection = connect(integration, database=False)

@@ -1,4 +1,4 @@
-"""MySQL's and MariaDB's types: what each is in the warehouse, and how the server itself writes its values for COPY.
+"""Maps the types of MySQL and MariaDB to warehouse types, and to the SQL by which the server writes values for COPY.
 
 The server builds the lines: it does in a fraction of the time what Python would need to take the values apart.
 """
@@ -28,7 +28,8 @@ _JSON = r"REGEXP_REPLACE(CONVERT({0} USING utf8mb4), '(?<!\\\\)((\\\\\\\\)*)\\\\
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``type``: in the warehouse. ``text``: what the source computes as its text there, ``{0}`` being the column.
+    """A source type. ``type``: in the warehouse. ``text``: what the source computes as its text there, ``{0}`` being
+    the column.
 
     ``escaped``: the text may hold what COPY escapes. ``hex``: the column's bytes, in hexadecimal digits from the
     ``skip``-th on. ``orderable``: ranges of it follow its index: "number", "text" or "bytes" say how a mark is written.

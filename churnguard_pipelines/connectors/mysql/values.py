@@ -1,4 +1,4 @@
-"""Values of a binary log's rows as the text that PostgreSQL reads: a function per column, made once per table.
+"""Converts the values of binary log rows to the text that PostgreSQL reads, by one function per column and table.
 
 The text is the same that the server writes when the table is read (see ``mysql_types``).
 """

@@ -1,4 +1,4 @@
-"""One consistent view of a MySQL or MariaDB server on several connections, with its place in the binary log.
+"""One consistent view of a MySQL or MariaDB server on several connections, with its position in the binary log.
 
 MariaDB tells each transaction's own place in the log, so connections that tell the same place have the same view: no
 lock, no privilege. MySQL does not; there a lock is held for the moment in which the connections begin.
@@ -27,7 +27,7 @@ _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``readers``: inside the view. ``guide``: outside of it."""
+    """Connections that see the same moment of the server. ``readers``: inside the view. ``guide``: outside of it."""
 
     version: int
     readers: Sequence[Connection]

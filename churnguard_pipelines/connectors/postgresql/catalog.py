@@ -1,4 +1,4 @@
-"""What a PostgreSQL database holds: its tables, their keys, and the types their values have in the warehouse."""
+"""Discovers the tables of a PostgreSQL database, their keys, and the warehouse types of their columns."""
 
 from __future__ import annotations
 
@@ -70,9 +70,10 @@ SELECT i.indrelid::bigint, c.relname, i.indisprimary, i.indisreplident, pg_catal
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
-    """``casts``: by column. ``leaves``: the tables that hold the rows. ``unfollowable``: why its changes cannot be
-    followed. ``unlogged``: columns that no change log carries and that are left out for it; those of them among the
-    table's columns are read as null. ``generated``: whether it has columns that a log carries only if told to."""
+    """A source table and what reading and following it need. ``casts``: by column. ``leaves``: the tables that hold the
+    rows. ``unfollowable``: why its changes cannot be followed. ``unlogged``: columns that no change log carries and
+    that are left out for it; those of them among the table's columns are read as null. ``generated``: whether it has
+    columns that a log carries only if told to."""
 
     table: SourceTable
     schema: str

@@ -37,7 +37,8 @@ left to read: that it has not said anything yet does not mean that there is noth
 
 
 class PostgreSQLChanges(ChangeLog):
-    """Values are PostgreSQL's text of them. The position is that after the last whole transaction."""
+    """The change log of a PostgreSQL database. Values are PostgreSQL's text of them. The position is that after the
+    last whole transaction."""
 
     def __init__(
         self, integration: IntegrationConfiguration, tables: Sequence[SourceTable], position: Position

@@ -1,4 +1,4 @@
-"""What a PostgreSQL source lacks to be read or followed, each with the statement that gives it."""
+"""Finds what a PostgreSQL source lacks to be read or followed, with the statement that grants it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Connections to a customer's PostgreSQL: bounded in time and bytes, to the addresses that were judged, the same
-settings everywhere, errors in our own words."""
+"""Connections to a customer's PostgreSQL: bounded in time and bytes, only to addresses that the guard has checked, with
+the same settings everywhere, and with errors in our own words."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What shows that a PostgreSQL table's rows changed without its change log's telling: the files and partitions that
-hold them, its columns by their own numbers, and what its types write."""
+"""A fingerprint of a PostgreSQL table, which differs if its rows may have changed without the change log's telling. It
+covers the files and partitions that hold the rows, the columns by their numbers, and the types."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ SELECT p.begun::bigint, 'fields ' || t.oid, pg_catalog.string_agg(a.attnum || ':
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """``leaves``: number of each table that holds rows -> digest of its file and of its being attached; one that was
-    detached and attached again has another. ``columns``: number -> digest of name, type and, if it is generated, how.
-    ``types``: of the user's own ones an enum's labels by their numbers, a composite's fields."""
+    """What rows of a table depend on besides its change log. ``leaves``: number of each table that holds rows -> digest
+    of its file and of its being attached; one that was detached and attached again has another. ``columns``: number ->
+    digest of name, type and, if it is generated, how. ``types``: of the user's own ones an enum's labels by their
+    numbers, a composite's fields."""
 
     oid: int
     partitioned: bool

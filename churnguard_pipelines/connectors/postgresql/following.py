@@ -1,5 +1,5 @@
-"""Whether a PostgreSQL table can be published: never so that its application's own writes fail, and only if the change
-log then names the rows by the key that we know them by."""
+"""Decides whether a PostgreSQL table can be published: it must never make the application's own writes fail, and the
+change log must name the rows by the key that we know them by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messages of PostgreSQL's logical replication plug-in `pgoutput`, protocol version 1, values as text.
+"""Parses the messages of the logical replication plug-in `pgoutput`, protocol version 1. Values stay text.
 
 https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html. All raise ``Malformed``.
 """
@@ -27,7 +27,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class RelationColumn:
-    """``key``: whether it is part of the replica identity."""
+    """A column of a relation message. ``key``: whether it is part of the replica identity."""
 
     name: str
     type_oid: int
@@ -37,7 +37,8 @@ class RelationColumn:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """``identity``: ``d`` default, ``i`` an index, ``f`` full, ``n`` nothing."""
+    """A relation message: how the rows of a table look that follow. ``identity``: ``d`` default, ``i`` an index, ``f``
+    full, ``n`` nothing."""
 
     oid: int
     schema: str

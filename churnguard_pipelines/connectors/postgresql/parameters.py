@@ -1,5 +1,5 @@
-"""Every word that libpq takes, said explicitly: what is left out it looks up in our environment and home folder, and
-sends a customer's server our passwords, certificates and tickets."""
+"""Connection parameters for libpq, all of them explicit: libpq looks up what is left out in our environment and home
+folder, and would send our passwords, certificates and tickets to a customer's server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The publication that says which tables' changes an integration's slot is told."""
+"""The publication that says which tables' changes an integration's replication slot receives."""
 
 from __future__ import annotations
 

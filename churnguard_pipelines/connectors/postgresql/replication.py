@@ -26,9 +26,9 @@ _POSTGRES_EPOCH = 946_684_800
 
 
 class ReplicationStream:
-    """``sent``: up to where the server has looked through its log for us; all that is ours before it was handed over.
-    Raises ``psycopg.OperationalError`` or ``Exhausted`` whenever the connection is of no use any more.
-    """
+    """The messages of one replication slot as they arrive. ``sent``: up to where the server has looked through its log
+    for us; all that is ours before it was handed over. Raises ``psycopg.OperationalError`` or ``Exhausted`` whenever
+    the connection is of no use any more."""
 
     def __init__(self, integration: IntegrationConfiguration, slot: str, publication: str, start: str) -> None:
         self._owner = connect_for_replication(integration)

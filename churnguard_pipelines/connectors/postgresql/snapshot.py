@@ -23,8 +23,9 @@ PART_BYTES = 2**18
 
 
 class PostgreSQLSnapshot(Snapshot):
-    """The marks of pieces are ``[leaf, page, since]``: the number of the table that holds the rows, of its page, and of
-    the first transaction that was not over when all before that was right.
+    """A snapshot of tables, read in ranges of pages. The marks of pieces are ``[leaf, page, since]``: the number of the
+    table that holds the rows, of its page, and of the first transaction that was not over when all before that was
+    right.
 
     Rows move: what was changed since the mark was taken may lie in pages that were read already. It is the first piece
     of a later snapshot.

@@ -1,4 +1,4 @@
-"""PostgreSQL's types by their numbers, which are the same on every server, and what each is in the warehouse.
+"""Maps PostgreSQL types to warehouse types by their oids, which are the same on every server.
 
 Nothing here is taken from the words of a source: its ``format_type`` may be a function of somebody else.
 """

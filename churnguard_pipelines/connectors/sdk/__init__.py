@@ -13,7 +13,10 @@ from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Column, Deletion, Position, Record, Table, Window
+from churnguard_pipelines.records import Batch, Column, Deletion, Field, Position, Record, Table, Window
+from churnguard_pipelines.store.postgres.names import LONGEST_NAME, readable
+
+_LONGEST_CUSTOM = LONGEST_NAME - len("_versions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +32,31 @@ class Object:
     """What only this provider's reader knows about the object, e.g. its event types."""
     created_column: str = "created"
     """When the provider says the record came to be; windows of time go by it."""
+    label: str | None = None
+    """What people call it there."""
+    custom: bool = False
+    """The account added it: see :meth:`ApiConnector.discover_objects`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One read of one object. ``position``: where it goes on, None to begin; ``started``: our clock, at its begin.
 
-    ``window``: only records created in it, to be read again; the position is then the window's own.
+    ``window``: only records created in it, to be read again; the position is then the window's own. ``fields``: those
+    that the account added to the object, for a provider that wants them named.
     """
 
     mode: DataSyncMode
     position: Position | None
     started: datetime
     window: Window | None = None
+    fields: tuple[Field, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectAccess:
-    """``whole``: this is no object, but something that all of them need."""
+    """Whether an object may be read, and what to do if not. ``whole``: this is no object, but something that all of
+    them need."""
 
     object: str
     readable: bool
@@ -57,7 +67,8 @@ class ObjectAccess:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionReport:
-    """``identity``: the account the credentials belong to; ``objects``: what they may read."""
+    """What a check of the credentials found. ``identity``: the account the credentials belong to; ``objects``: what
+    they may read."""
 
     integration_id: str
     identity: str | None
@@ -102,7 +113,7 @@ class Connector(ABC):
 
 
 class ApiConnector(Connector):
-    """A provider with an HTTP API that lists a fixed set of objects."""
+    """A provider with an HTTP API that lists objects: those declared here, and what an account adds."""
 
     objects: ClassVar[tuple[Object, ...]]
     own_hosts: ClassVar[frozenset[str]] = frozenset()
@@ -126,8 +137,30 @@ class ApiConnector(Connector):
 
     @classmethod
     def table(cls, name: str) -> Table:
-        item = next(item for item in cls.objects if item.name == name)
-        return Table(cls.provider, item.name, item.key, item.columns, item.versioned)
+        """Of a declared object."""
+        return cls.table_of(next(item for item in cls.objects if item.name == name))
+
+    @classmethod
+    def table_of(cls, item: Object) -> Table:
+        """All organizations' objects of one name share it. What others have named is told apart by a digest."""
+        raw_name = readable(cls.provider, item.name, longest=_LONGEST_CUSTOM, unique="custom") if item.custom else None
+        return Table(cls.provider, item.name, item.key, item.columns, item.versioned, raw_name)
+
+    def discover_objects(self) -> Sequence[Object]:
+        """Objects that the account added to the declared ones; asked once a sync, before anything is read.
+
+        Each has ``custom`` set, and the same key and columns as all others of this provider: another organization's
+        object of the same name is in the same table. What else they hold is said by :meth:`discover_fields`.
+        """
+        return ()
+
+    def discover_fields(self, item: Object) -> Sequence[Field]:
+        """Fields that the account added to the object; asked before it is read.
+
+        Declared columns may be among them and stay what they are declared. Values are kept in ``extra``, and the
+        integration's view shows each field in its own type from this sync on.
+        """
+        return ()
 
     @staticmethod
     def should_retry(response: Response) -> bool | None:

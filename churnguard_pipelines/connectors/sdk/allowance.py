@@ -1,5 +1,5 @@
-"""What one answer of a foreign server may take: seconds and bytes. A server that says nothing, drips or floods ends an
-operation, never a process.
+"""Limits the time and bytes that one answer of a foreign server may take. A server that says nothing, drips or floods
+ends an operation, never a process.
 
 Time counts only while we wait for the server, and each :data:`PACE` bytes that come are worth another second: a read of
 hours goes on as long as it moves.
@@ -42,7 +42,7 @@ _until: contextvars.ContextVar[float | None] = contextvars.ContextVar("until", d
 
 
 class Exhausted(Exception):
-    """``too_much``: of bytes, else of time."""
+    """A server took more time or bytes than it was allowed. ``too_much``: of bytes, else of time."""
 
     def __init__(self, problem: str, *, too_much: bool) -> None:
         super().__init__(problem)
@@ -58,7 +58,7 @@ class Exhausted(Exception):
 
 
 class Allowance:
-    """Raises :class:`Exhausted` when it is used up."""
+    """The time and bytes that one operation may take. Raises :class:`Exhausted` when it is used up."""
 
     def __init__(self, seconds: float = ANSWER_SECONDS, most: int = ANSWER_BYTES) -> None:
         self._seconds, self._most = seconds, most

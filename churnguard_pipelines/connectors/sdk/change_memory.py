@@ -1,4 +1,4 @@
-"""How much of change logs may wait in this process's memory: the more lanes there are, the less of each."""
+"""Limits how much of change logs waits in the memory of this process: the more lanes there are, the less of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG_TRANSACTIONS, LONG_TRANSACTIONS_EACH = 8, 2  # of all organizations and of 
 
 
 class ChangeMemory:
-    """Thread safe."""
+    """Shares out memory and long transactions among change lanes. Thread safe."""
 
     def __init__(self) -> None:
         self._lanes = 0

@@ -1,4 +1,4 @@
-"""The custom fields of credentials: what a connector does not know is refused, since it would be overlooked."""
+"""Checks the custom fields of credentials: an unknown one is refused, because it would be overlooked."""
 
 from __future__ import annotations
 

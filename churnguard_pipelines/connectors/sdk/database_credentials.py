@@ -28,7 +28,8 @@ _MOST_OF_A_CERTIFICATE = 2**18
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """``authority``: whose certificates are trusted, in PEM; None for those that this machine trusts."""
+    """Where a database server is and how to connect to it. ``authority``: whose certificates are trusted, in PEM; None
+    for those that this machine trusts."""
 
     host: str
     port: int

@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """Creation times in epoch seconds, ``start <= created < end``; ``after``: the last id read in it;
-    ``after_created``: the latest known creation time of one read in it."""
+    """A window of creation times that is not read to its end yet. Creation times in epoch seconds, ``start <= created <
+    end``; ``after``: the last id read in it; ``after_created``: the latest known creation time of one read in it."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class OpenWindow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``records`` newest first; ``last``: id and creation time (if it is known) of the last one."""
+    """One page of a list. ``records`` newest first; ``last``: id and creation time (if it is known) of the last one."""
 
     records: Sequence[dict[str, Any]]
     has_more: bool

@@ -1,4 +1,4 @@
-"""Which tables of a database its integration wants."""
+"""Selects the tables of a database that its integration wants."""
 
 from __future__ import annotations
 

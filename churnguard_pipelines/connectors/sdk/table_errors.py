@@ -1,4 +1,4 @@
-"""One table's trouble is its own: what a database or a driver refuses for one table becomes a word about that table."""
+"""Turns what a database or a driver refuses for one table into an error about that table, so that the others go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stripe: what is read and which columns it gets. ``stripe_reading`` knows how it is read, ``stripe_api`` how to call.
+"""Stripe: its objects and their columns. ``reading`` knows how they are read, ``api`` how Stripe is called.
 
 Facts are the API reference's of version 2026-05-27.dahlia. Money is in minor units of its currency, as Stripe gives it.
 """

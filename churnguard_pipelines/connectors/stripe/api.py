@@ -32,8 +32,8 @@ stripe.enable_telemetry = False  # the library would report our customers' laten
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``body``: empty for anything but a JSON object. ``version``: Stripe's clock when it answered, in milliseconds
-    (its ``Date`` header has whole seconds)."""
+    """An answer of the API. ``body``: empty for anything but a JSON object. ``version``: Stripe's clock when it
+    answered, in milliseconds (its ``Date`` header has whole seconds)."""
 
     body: dict[str, Any]
     version: int

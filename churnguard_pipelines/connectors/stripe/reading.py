@@ -1,4 +1,4 @@
-"""How Stripe is read: back-fill by windows of creation time, then what the events of the last 30 days say.
+"""Reads Stripe: a back-fill by windows of creation time, then what the events of the last 30 days say.
 
 A position is ``{"phase": "backfill", "started", "open", "absent_since", "expand"}`` until every window is read, then
 ``{"phase": "incremental", "events_from", "listed_at", "expand"}``. All times are Stripe's clock in epoch seconds, but
@@ -38,12 +38,12 @@ AGAIN = "sends the same page again and again"
 
 @dataclass(frozen=True, slots=True)
 class StripeOptions:
-    """``events``: types that tell a change; ``expand``: paths of what lists and objects leave out unless asked, and
-    events always (docs.stripe.com/expand; at most four levels, of which a list's ``data`` is one), ``*`` for every
-    currency: such a path is asked for object by object, of those that have the field; ``nested``: (field, path,
-    parameter) of an included list that may be cut; ``list_new``: creations are not (all) told by events; ``relist``:
-    changes are not either, so everything is listed once a day; ``fades``: old ones vanish from the list without being
-    deleted."""
+    """How one object of Stripe is read. ``events``: types that tell a change; ``expand``: paths of what lists and
+    objects leave out unless asked, and events always (docs.stripe.com/expand; at most four levels, of which a list's
+    ``data`` is one), ``*`` for every currency: such a path is asked for object by object, of those that have the field;
+    ``nested``: (field, path, parameter) of an included list that may be cut; ``list_new``: creations are not (all) told
+    by events; ``relist``: changes are not either, so everything is listed once a day; ``fades``: old ones vanish from
+    the list without being deleted."""
 
     events: tuple[str, ...] = ()
     expand: tuple[str, ...] = ()

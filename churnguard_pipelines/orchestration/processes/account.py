@@ -1,5 +1,5 @@
-"""Whom the services run as: ourselves; started by root, a system user who owns nothing but their logs and Dagster's
-home, because they read what strangers send."""
+"""The system user that the services run as: ourselves or, if we were started by root, one who owns nothing but their
+logs and Dagster's home, because they read what strangers send."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 class Account:
-    """Of one installation. Makes its folders for logs and for Dagster, and takes what is in them from everybody else.
+    """The system user of the services. Of one installation. Makes its folders for logs and for Dagster, and takes what
+    is in them from everybody else.
 
     Where root's system user lacks something, the services stay root's, and the log says why.
     """

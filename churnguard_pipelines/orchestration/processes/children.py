@@ -1,4 +1,4 @@
-"""Work as child processes: each is a Dagster run of its own; of a sync the ledger tells how far it is.
+"""Runs work in child processes: each is a Dagster run, and the ledger tells how far a sync is.
 
 Nothing here imports Dagster, so that a command line or a service can start syncs without paying for the import.
 """
@@ -31,7 +31,8 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster run id too."""
+    """A sync that somebody asks for. ``mode``, ``objects``: the integration's own if None. ``sync_id`` is the Dagster
+    run id too."""
 
     integration_id: str
     mode: DataSyncMode | None = None
@@ -121,10 +122,11 @@ def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects:
     """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.sdk.selection import wanted_tables
+    from churnguard_pipelines.store.ingest.objects import known_objects
     from churnguard_pipelines.syncing.source import discover
     from churnguard_pipelines.syncing.sync import chosen_objects
 
     if integration.provider_name not in databases():
-        chosen_objects(integration, objects)
+        chosen_objects(integration, objects, known=known_objects(store, integration.integration_id))
     elif objects:
         wanted_tables(integration, [each.table for each in discover(store, integration)], objects)

@@ -1,4 +1,4 @@
-"""What Dagster's processes need to know, and where its home is. Imports no Dagster: the command line uses it."""
+"""The environment of Dagster's processes, and Dagster's home. Imports no Dagster: the command line uses it."""
 
 from __future__ import annotations
 

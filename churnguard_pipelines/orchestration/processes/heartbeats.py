@@ -1,4 +1,4 @@
-"""Signs of life of Dagster's daemon, read from its database. Imports no Dagster: the command line uses it."""
+"""Reads the heartbeats of Dagster's daemon from its database. Imports no Dagster: the command line uses it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ PATH = "/dashboard"
 
 
 class Services:
-    """Their output goes to ``<home>/logs``. The processes do not outlive this one."""
+    """The service processes of an installation. Their output goes to ``<home>/logs``. The processes do not outlive this
+    one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 
 
 class Supervised:
-    """Its output goes to ``log``, that of its life before to ``<log>.1``. It does not outlive this process."""
+    """A process that is started again when it ends. Its output goes to ``log``, that of its life before to ``<log>.1``.
+    It does not outlive this process."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], account: Account, log: Path

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ActiveSync:
-    """One that waits or runs. ``ends``: done when its process is."""
+    """A sync of the queue. One that waits or runs. ``ends``: done when its process is."""
 
     request: SyncRequest
     ends: Future[None] = field(default_factory=Future)
@@ -43,7 +43,7 @@ class ActiveSync:
 
 
 class SyncQueue:
-    """Of this process; one sync of an integration at a time."""
+    """The queue of syncs that people ask for. Of this process; one sync of an integration at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -116,16 +116,16 @@ class SyncQueue:
     def _why_it_ended(self, sync: ActiveSync) -> str:
         """For the ledger, which an organization reads; what the process said of our inside is for the log."""
         assert sync.process is not None
-        page = ledger.find_sync(self._store, sync.request.sync_id)
-        if page is None or page.status == "queued":
+        report = ledger.find_sync(self._store, sync.request.sync_id)
+        if report is None or report.status == "queued":
             _log.error("%s: %s", sync.request.integration_id, sync.process.last_output())
         return ENDED_BEFORE
 
     def _forget(self, sync: ActiveSync, words: str) -> None:
         """``words``: why it ended, if it never began."""
         with suppress(ChurnGuardError):  # if the database is away, the ledger will know by the signs of life
-            page = ledger.find_sync(self._store, sync.request.sync_id)
-            if page is not None and page.status == "queued":
+            report = ledger.find_sync(self._store, sync.request.sync_id)
+            if report is not None and report.status == "queued":
                 ledger.finish_sync(self._store, sync.request.sync_id, "failed", words)
         with self._lock:
             del self._syncs[sync.request.integration_id]

@@ -1,10 +1,10 @@
-"""An account with any number of customers and nothing else, made up as they are asked for: it needs no memory."""
+"""An account with any number of customers and nothing else. Customers are made up on demand and need no memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from churnguard_pipelines.sandbox.business.company import Business, Profile
+from churnguard_pipelines.sandbox.business.company import Business, Profile, Provider
 from churnguard_pipelines.sandbox.business.entities import Customer
 from churnguard_pipelines.sandbox.business.record_list import RecordList
 
@@ -44,8 +44,8 @@ class BulkRecordList(RecordList[Customer]):
         return min(self._size, max(0, -((self._opened - at) * self._size // self._span)))
 
 
-def bulk_business(size: int, seed: int, anchor: int) -> Business:
-    business = Business(BULK, seed, anchor, scale=0)
+def bulk_business(size: int, provider: Provider, seed: int, anchor: int) -> Business:
+    business = Business(BULK, provider, seed, anchor, scale=0)
     business.customers = BulkRecordList(size, business.opened, anchor)
     business.now = anchor
     return business

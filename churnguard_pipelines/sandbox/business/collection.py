@@ -1,4 +1,4 @@
-"""Invoices become due: finalized, charged, tried again, given up; and what that does to their subscription."""
+"""Collects invoices: finalizes them, charges, tries again, gives up, and does what follows for their subscription."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import count
 from math import prod
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from churnguard_pipelines.sandbox.business.books import Books, monthly
 from churnguard_pipelines.sandbox.business.catalog import make_catalog
@@ -42,10 +42,8 @@ from churnguard_pipelines.sandbox.business.entities import (
     Schedule,
     Subscription,
 )
-from churnguard_pipelines.sandbox.business.events import KEPT, OLD_EVERY, render_event
 from churnguard_pipelines.sandbox.business.instants import add_months
 from churnguard_pipelines.sandbox.business.record_list import RecordList
-from churnguard_pipelines.sandbox.stripe.render import render
 
 HISTORY_MONTHS = 24
 INTERVAL_MONTHS = {"month": 1, "year": 12}
@@ -77,11 +75,24 @@ def _left(coupon: Coupon, price: Price) -> Fraction:
     return 1 - Fraction(str(coupon.percent_off)) / 100
 
 
+class Provider(Protocol):
+    """Shows the records of a business as its API does, and keeps events about them for `events_kept` seconds."""
+
+    events_kept: int
+
+    def shown(self, record: Entity | Discount, now: int) -> dict[str, Any]: ...
+
+    def event(
+        self, id: str, number: int, now: int, type: str, record: Entity | Discount, previous: dict[str, Any] | None
+    ) -> bytes: ...
+
+
 class Business:
     """The state of one account. `now` is the instant of what is happening; it never goes back."""
 
-    def __init__(self, profile: Profile, seed: int, anchor: int, scale: float = 1.0) -> None:
+    def __init__(self, profile: Profile, provider: Provider, seed: int, anchor: int, scale: float = 1.0) -> None:
         self.profile = profile
+        self.provider = provider
         self.anchor = anchor
         self.target = round(profile.customers * scale)
         self.rng = Random(f"{seed}/{profile.name}")  # noqa: S311 - a simulation that must come out the same again
@@ -92,7 +103,7 @@ class Business:
         self._entries = count()
         self._ids = count(1)
         self._id_offset = self.rng.getrandbits(64)
-        self._events_from = anchor - KEPT
+        self._events_from = anchor - provider.events_kept
 
         self.customers: RecordList[Customer] = RecordList()
         self.products: RecordList[Product] = RecordList()
@@ -153,7 +164,7 @@ class Business:
 
     @property
     def keeps_events(self) -> bool:
-        """False for what would be older than 30 days at the anchor."""
+        """False for what the provider would not show any more at the anchor."""
         return self.now >= self._events_from
 
     def emit(self, type: str, record: Entity | Discount, previous: dict[str, Any] | None = None) -> None:
@@ -161,8 +172,7 @@ class Business:
         if not self.keeps_events:
             return
         id = self.new_id("evt_1S")
-        old = len(self.events) % OLD_EVERY == 0 and isinstance(record, Subscription | Invoice)
-        body = render_event(id, self.now, type, render(record, self.now), previous, old)
+        body = self.provider.event(id, len(self.events), self.now, type, record, previous)
         self.events.add(Event(id, self.now, type, body))
 
     # Books

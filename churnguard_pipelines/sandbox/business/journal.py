@@ -1,4 +1,4 @@
-"""What must survive a restart: how the history was made, and what happened since, as commands to replay."""
+"""The journal that survives a restart: how the history was made, and the commands since, to be replayed."""
 
 from __future__ import annotations
 

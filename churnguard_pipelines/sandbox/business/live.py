@@ -1,4 +1,4 @@
-"""What happens while somebody watches: one thing at a time, at the present instant."""
+"""Lets things happen while somebody watches: one at a time, at the present instant."""
 
 from __future__ import annotations
 

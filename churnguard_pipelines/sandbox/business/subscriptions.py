@@ -41,7 +41,6 @@ from churnguard_pipelines.sandbox.business.entities import (
     Subscription,
 )
 from churnguard_pipelines.sandbox.business.instants import DAY, HOUR, add_months
-from churnguard_pipelines.sandbox.stripe.render import render
 
 PAUSED = {"behavior": "void", "resumes_at": None}
 EXPIRES_AFTER = 23 * HOUR
@@ -202,7 +201,7 @@ def _turn(business: Business, subscription: Subscription) -> dict[str, Any]:
 def _items_before(business: Business, subscription: Subscription) -> dict[str, Any]:
     if not business.keeps_events:
         return {}
-    return {"items": {"data": render(subscription, business.now)["items"]["data"]}}
+    return {"items": {"data": business.provider.shown(subscription, business.now)["items"]["data"]}}
 
 
 def change(

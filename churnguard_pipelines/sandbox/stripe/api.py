@@ -13,11 +13,11 @@ import orjson
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.entities import Entity, Event
-from churnguard_pipelines.sandbox.business.events import KEPT
 from churnguard_pipelines.sandbox.business.record_list import RecordList
 from churnguard_pipelines.sandbox.stripe import billing as stripe_billing
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.account import account, balance
+from churnguard_pipelines.sandbox.stripe.events import KEPT
 from churnguard_pipelines.sandbox.stripe.objects import Object
 from churnguard_pipelines.sandbox.stripe.render import render
 from churnguard_pipelines.sandbox.stripe.resources import BY_PATH, Resource, event_type_matches

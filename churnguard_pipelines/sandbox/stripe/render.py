@@ -1,4 +1,4 @@
-"""From a record of the business to the object that Stripe's API shows for it at an instant."""
+"""Renders a record of the business as the object that Stripe's API shows for it at an instant."""
 
 from __future__ import annotations
 

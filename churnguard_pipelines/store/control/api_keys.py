@@ -32,7 +32,8 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """``key_id`` is the shown part of the key; ``organization_id``: None for an operator's."""
+    """An API key, without its secret. ``key_id`` is the shown part of the key; ``organization_id``: None for an
+    operator's."""
 
     key_id: str
     name: str

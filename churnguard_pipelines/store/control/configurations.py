@@ -33,7 +33,7 @@ Model = TypeVar("Model", StreamConfiguration, APIIngestionRule)
 
 @dataclass(frozen=True, slots=True)
 class Configured(Generic[Model]):
-    """``masked``: the configuration as JSON, without its secrets."""
+    """A stored configuration. ``masked``: the configuration as JSON, without its secrets."""
 
     configuration: Model
     masked: Document
@@ -42,8 +42,8 @@ class Configured(Generic[Model]):
 
 
 class Configurations(Generic[Model]):
-    """Those of one kind. ``secret``: whether the value at a path of a configuration's
-    JSON is one; ``where``: secrets are sent; ``address``: the field it is in. Ids are unique over the
+    """The stored configurations of one kind. Those of one kind. ``secret``: whether the value at a path of a
+    configuration's JSON is one; ``where``: secrets are sent; ``address``: the field it is in. Ids are unique over the
     installation, and stay with the organization that used one first."""
 
     def __init__(

@@ -35,7 +35,7 @@ from churnguard_pipelines.store.ingest.tables import (
     schema_drift,
 )
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.raw import mirror_tables
+from churnguard_pipelines.store.raw import mirror_tables, views
 from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 
@@ -269,7 +269,8 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
     """Remove configuration, credentials, checkpoints, rejected records and breaker, in one transaction.
 
-    The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises ``NotFound``.
+    Its views go with it. The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises
+    ``NotFound``, ``TableInUse`` if somebody does not let go of one of its views; nothing is removed then.
     """
     with store.operator() as connection:
         row = _find(connection, integration_id, lock=True)
@@ -279,6 +280,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         for table in forgotten:
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))
+        views.drop_of(connection, row.organization_id, integration_id)
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
         _purge_rows(store, row.organization_id, integration_id)

@@ -1,4 +1,5 @@
-"""Logins: what a session cookie stands for. A login ends by itself, by a logout, and with the key it was made with."""
+"""Logins of the dashboard, named by a session cookie. A login ends by itself, by a logout, and with the API key it was
+made with."""
 
 from __future__ import annotations
 

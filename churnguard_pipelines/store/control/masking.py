@@ -1,4 +1,4 @@
-"""Secrets inside a JSON document: taken out and masked, put back, kept over a change.
+"""Masks the secrets inside a JSON document, puts them back, and keeps them over a change.
 
 A secret is known by its path, the names that lead to it. Only names: a list that holds one is a secret as a whole.
 """

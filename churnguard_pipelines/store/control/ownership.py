@@ -1,5 +1,5 @@
-"""Whose an id is. Rows are asked for by their integration *and* the organization that has it: what an id's former owner
-left behind is nobody else's. And an id that was used once stays with the organization that used it."""
+"""The owner of each id. Rows are selected by their integration *and* the organization that has it, so that what a
+former owner of the id left behind is nobody else's. An id stays with the organization that used it first."""
 
 from __future__ import annotations
 

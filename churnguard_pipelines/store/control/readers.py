@@ -1,4 +1,4 @@
-"""Which organizations' rows a person's own PostgreSQL login sees, if it is a ``churnguard_tenant_reader``."""
+"""The organizations whose rows a person's own PostgreSQL login sees, if it is a ``churnguard_tenant_reader``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Webhook endpoints: whose deliveries ``/webhooks/{provider}/{organization_id}`` takes, and who signs them."""
+"""Webhook endpoints: the addresses ``/webhooks/{provider}/{organization_id}`` that take deliveries, and the secrets
+that sign them."""
 
 from __future__ import annotations
 
@@ -31,9 +32,10 @@ MOST_CHARACTERS, MOST_OPTIONS, MOST_EVENT_TYPES = 1024, 100, 1000
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """``secrets``: each with the moment at which it ends to count, None for never; ``options``: what else the scheme
-    needs, e.g. the sender's account ids; ``allowed_events``: None for all; ``integration_id``: whose tables the events
-    change, empty where no connector takes them yet."""
+    """A webhook endpoint and the secrets that sign its deliveries. ``secrets``: each with the moment at which it ends
+    to count, None for never; ``options``: what else the scheme needs, e.g. the sender's account ids;
+    ``allowed_events``: None for all; ``integration_id``: whose tables the events change, empty where no connector takes
+    them yet."""
 
     endpoint_id: str
     organization_id: str

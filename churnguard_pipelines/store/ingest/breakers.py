@@ -14,8 +14,9 @@ from churnguard_pipelines.store.postgres.database import Store
 
 @dataclass(frozen=True)
 class BreakerRow:
-    """``state``: ``closed``; ``open`` until ``retry_at`` (None: until a person changes something); ``half_open`` while
-    one caller tries, until ``retry_at`` at the latest. ``failures``: how many in a row."""
+    """The state of a circuit breaker. ``state``: ``closed``; ``open`` until ``retry_at`` (None: until a person changes
+    something); ``half_open`` while one caller tries, until ``retry_at`` at the latest. ``failures``: how many in a row.
+    """
 
     state: str = "closed"
     failures: int = 0

@@ -1,9 +1,8 @@
-"""The tables of the customers' databases as last seen, where each is mirrored, and what keeps one from being read."""
+"""The catalogue of source tables: the tables of customers' databases as last seen, their mirrors, and why one is not
+read."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,14 +19,14 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import change_logs, source_tables
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.names import readable
 
-_LONGEST_NAME = 63
 _table = source_tables.c
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``problem``: why it is not read any more, None if it is."""
+    """A source table as the catalogue has it. ``problem``: why it is not read any more, None if it is."""
 
     table: SourceTable
     raw_table: str
@@ -103,13 +102,9 @@ def forget_lag(store: Store, integration_id: str) -> None:
         connection.execute(sa.delete(change_logs).where(of_integration(change_logs, integration_id)))
 
 
-def raw_name(provider: str, integration_id: str, name: str, *, unique: str = "") -> str:
-    """``postgresql_acme_users``. Cut to what PostgreSQL allows, with a digest so that no two are cut to the same."""
-    readable = re.sub(r"[^a-z0-9]+", "_", f"{provider}_{integration_id}_{name}".lower()).strip("_")
-    if not unique and len(readable) <= _LONGEST_NAME:
-        return readable
-    digest = hashlib.sha256(f"{provider} {integration_id} {name} {unique}".encode()).hexdigest()[:8]
-    return f"{readable[: _LONGEST_NAME - 9]}_{digest}"
+def raw_name(provider: str, integration_id: str, name: str, *, unique: str | None = None) -> str:
+    """``postgresql_acme_users``."""
+    return readable(provider, integration_id, name, unique=unique)
 
 
 def _note(connection: Connection, integration: IntegrationConfiguration, table: SourceTable, name: str) -> str:
@@ -121,7 +116,7 @@ def _note(connection: Connection, integration: IntegrationConfiguration, table: 
     )
     if known is not None:
         return known
-    for unique in ("", table.object):
+    for unique in (None, table.object):
         wanted = raw_name(integration.provider_name, integration.integration_id, name, unique=unique)
         statement = insert(source_tables).values(**owner, object=table.object, raw_table=wanted, **seen)
         made = statement.on_conflict_do_nothing(index_elements=["raw_table"]).returning(_table.raw_table)

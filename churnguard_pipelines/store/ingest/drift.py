@@ -1,4 +1,5 @@
-"""What providers send that the declarations do not say: kept per integration and object, newest sighting wins."""
+"""Schema drift: what providers send and the declarations do not say, per integration and object; the newest sighting
+wins."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectReport:
-    """``expected``: the provider's own count of records where known; ``calls``: requests made to the provider;
-    ``rows``: how many the integration had when this ended, None if that was not counted. ``error``: why it failed; of
-    one that did not, what is to be said of how it was read."""
+    """The report of one object of a sync. ``expected``: the provider's own count of records where known; ``calls``:
+    requests made to the provider; ``rows``: how many the integration had when this ended, None if that was not counted.
+    ``error``: why it failed; of one that did not, what is to be said of how it was read."""
 
     status: ObjectStatus
     counts: Counts
@@ -52,7 +52,8 @@ class ObjectReport:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """A sync whose process vanished reads as ``failed``. ``quota_left``: the provider's last word, if it gives one."""
+    """The report of a sync. A sync whose process vanished reads as ``failed``. ``quota_left``: the provider's last
+    word, if it gives one."""
 
     sync_id: str
     integration_id: str
@@ -68,7 +69,7 @@ class SyncReport:
 
 
 def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
-    """Open the page of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`send_heartbeats`."""
+    """Open the report of a sync that waits for its turn; :func:`start_sync` begins it. Give :func:`send_heartbeats`."""
     with store.operator() as connection:
         connection.execute(
             sa.insert(syncs).values(
@@ -93,7 +94,7 @@ def start_sync(
     objects: Sequence[str],
     trigger: str = "manual",
 ) -> None:
-    """Open the sync's page in the ledger, its objects ``pending``. The same ``sync_id`` again begins it anew.
+    """Open the report of the sync, its objects ``pending``. The same ``sync_id`` again begins it anew.
 
     ``trigger``: who wanted it, e.g. ``schedule``, ``manual``, or ``HISTORY``. Hold :func:`heartbeat` while it runs.
     """
@@ -139,7 +140,7 @@ def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -
 def finish_sync(
     store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
 ) -> datetime | None:
-    """Close the page and add it to its hour; returns when. None: it is closed already, and keeps what it says."""
+    """Close the report and add it to its hour; returns when. None: it is closed already, and keeps what it says."""
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
     with store.operator() as connection:
@@ -151,13 +152,13 @@ def finish_sync(
 
 
 def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: str) -> None:
-    """The page of a sync that failed before it could open one, so that the ledger knows of it, and health does."""
+    """The report of a sync that failed before it could open one, so that the ledger knows of it, and health does."""
     with store.operator() as connection:
-        page = insert(syncs).values(
+        report = insert(syncs).values(
             sync_id=sync_id, organization_id=lane.organization_id, integration_id=lane.integration_id,
             mode="", trigger=trigger, status="running",
         )  # fmt: skip
-        if connection.execute(page.on_conflict_do_nothing()).rowcount:
+        if connection.execute(report.on_conflict_do_nothing()).rowcount:
             due.note_begin(connection, sync_id)
     finish_sync(store, sync_id, "failed", error)
 
@@ -318,6 +319,6 @@ SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
 
 
 def _roll_up(connection: Connection, sync_ids: Sequence[str]) -> None:
-    """What these syncs did is added to their hours; so numbers over days need no look at the pages themselves."""
+    """What these syncs did is added to their hours; so numbers over days need no look at the reports themselves."""
     if sync_ids:
         connection.execute(_ROLL_UP, {"sync_ids": list(sync_ids)})

@@ -13,8 +13,9 @@ from churnguard_pipelines.store.postgres.database import Store
 
 @dataclass(frozen=True)
 class QuotaRow:
-    """``rate``: calls a second that refusals have lowered us to, infinity where nothing has. ``tokens``: calls that
-    may go at ``refilled_at``; negative: as many are promised beyond it. Times in seconds since the epoch."""
+    """The state of a shared quota. ``rate``: calls a second that refusals have lowered us to, infinity where nothing
+    has. ``tokens``: calls that may go at ``refilled_at``; negative: as many are promised beyond it. Times in seconds
+    since the epoch."""
 
     rate: float
     capacity: float

@@ -21,7 +21,8 @@ from churnguard_pipelines.store.postgres.database import Store
 
 @dataclass(frozen=True, slots=True)
 class StoredRejected:
-    """``created_at``: when it was first rejected; ``resolved_at``: when a replay brought it in."""
+    """A rejected record as it is kept. ``created_at``: when it was first rejected; ``resolved_at``: when a replay
+    brought it in."""
 
     id: int
     lane: str

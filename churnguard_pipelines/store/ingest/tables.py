@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Identity, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Identity, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from churnguard_pipelines.store.postgres.columns import MOMENT, count, metadata, moment, text
@@ -164,5 +164,20 @@ change_logs = Table(
     Column("horizon", Double),
     Column("detail", JSONB, nullable=False, server_default="{}"),
     moment("looked_at"),
+    schema="ingest",
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    text("object", key=True),
+    Column("view_name", Text, nullable=False, unique=True),
+    text("label", null=True),
+    Column("custom", Boolean, nullable=False, server_default="false"),
+    Column("fields", JSONB, nullable=False, server_default="[]"),
+    text("view_digest", null=True),
+    moment("changed_at"),
     schema="ingest",
 )

@@ -53,7 +53,8 @@ _SETTINGS = {
 
 
 class EmbeddedPostgres:
-    """``home``: the installation's folder; made if missing. ``settings``: of a new cluster, besides ours.
+    """A private PostgreSQL cluster. ``home``: the installation's folder; made if missing. ``settings``: of a new
+    cluster, besides ours.
 
     Its methods may be called from any thread.
     """

@@ -1,4 +1,4 @@
-"""Every lock over processes that is not a row's or a table's own, in one place, so that no two are the same.
+"""Every lock between processes that is not a row's or a table's own, in one place, so that no two are the same.
 
 Those that all organizations share are rows of ``control.locks``, which the role of an organization may not touch:
 nothing that runs as it can hold up the others. Advisory locks, which every role may take, are left to what belongs to
@@ -20,7 +20,7 @@ from churnguard_pipelines.errors import DatabaseUnavailable, TableInUse
 
 
 class Shared(Enum):
-    """Each has its row, made by a migration."""
+    """Locks that are rows. Each has its row, made by a migration."""
 
     INBOX_WRITERS = "inbox writers"
     INBOX_DAYS = "inbox days"
@@ -28,7 +28,7 @@ class Shared(Enum):
 
 
 class Own(IntEnum):
-    """The first number of an advisory lock's pair."""
+    """Advisory locks. The first number of an advisory lock's pair."""
 
     VERSIONS = 1
     MRR = 2

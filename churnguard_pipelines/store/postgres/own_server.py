@@ -1,4 +1,4 @@
-"""Which PostgreSQL server is ours, whatever name or tunnel leads to it: a source of somebody else's it never is."""
+"""Recognizes our own PostgreSQL server, by whatever name or tunnel it is reached: it is never anybody's source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _ASK = sa.text(
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """``number``: the cluster's system identifier. ``databases``: the numbers of those that we keep our data in."""
+    """Our own PostgreSQL server. ``number``: the cluster's system identifier. ``databases``: the numbers of those that
+    we keep our data in."""
 
     number: str
     databases: frozenset[str]

@@ -1,4 +1,4 @@
-"""Where a private PostgreSQL can live and as whom: it refuses to run as root, so root lends it a system user."""
+"""Decides where a private PostgreSQL lives and as whom: it refuses to run as root, so root lends it a system user."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class SystemUser:
 
 @dataclass(frozen=True)
 class Placement:
-    """``folder`` belongs to the server's user and holds the data, the log and, if its path is short, the socket."""
+    """Where a private PostgreSQL has its files. ``folder`` belongs to the server's user and holds the data, the log
+    and, if its path is short, the socket."""
 
     folder: Path
     user: SystemUser

@@ -2,9 +2,9 @@
 
 The services log in as a role that has no right of its own and takes one of three for a transaction: ``churnguard_app``
 does the work of one organization at a time and sees only its rows; ``churnguard_operator`` does the work of the
-installation (scheduling, dashboards, retention); ``churnguard_raw`` owns the tables of ``raw`` and changes them, but
-not their rows. Everything else belongs to ``churnguard_owner``, which only the set-up of the database may take. People
-get ``churnguard_reader``, or ``churnguard_tenant_reader`` for some organizations only.
+installation (scheduling, dashboards, retention); ``churnguard_raw`` owns the tables of ``raw`` and their views, and
+changes both, but not their rows. Everything else belongs to ``churnguard_owner``, which only the set-up of the database
+may take. People get ``churnguard_reader``, or ``churnguard_tenant_reader`` for some organizations only.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ def open_to_readers(schema: str, table: str) -> list[str]:
     ]
     statements.append(SQL("GRANT SELECT ON {} TO {}, {}").format(name, Identifier(READER), Identifier(TENANT_READER)))
     return [statement.as_string(None) for statement in statements]
+
+
+def open_view(name: str) -> Composed:
+    """A statement that lets those read a view who may read its table; the table's policies say which rows."""
+    view = Identifier("views", name)
+    readers = SQL(", ").join(map(Identifier, (APP, READER, TENANT_READER)))
+    return SQL("GRANT SELECT ON {} TO {}").format(view, readers)
 
 
 def _privileges(rights: str) -> SQL:

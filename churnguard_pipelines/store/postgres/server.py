@@ -1,4 +1,4 @@
-"""A given PostgreSQL server: reach it, check that its login suits the services. Says clearly what is wrong."""
+"""Reaches a given PostgreSQL server, checks that its login suits the services, and says clearly what is wrong."""
 
 from __future__ import annotations
 

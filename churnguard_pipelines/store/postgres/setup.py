@@ -1,4 +1,4 @@
-"""What only the database's owner may do: make the roles, give every object its owner, bring the schema up to date.
+"""Sets up a database as its owner: makes the roles, gives every object its owner, migrates the schema.
 
 The owner is a superuser, or, where the provider of a managed server keeps that right, a user who may create roles and
 owns the database. Nothing of it is left to the services: their login gets three roles to take, and no right of its own.
@@ -60,7 +60,7 @@ SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = re
 # What a migration made after it had let go of its role: a function that acts as its owner would be a superuser's.
 _NOT_OURS = f"""
 SELECT proname::text FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
- WHERE nspname IN ('control', 'ingest', 'analytics') AND proowner <> '{OWNER}'::regrole
+ WHERE nspname IN ('control', 'ingest', 'analytics', 'views') AND proowner <> '{OWNER}'::regrole
 UNION SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
  WHERE nspname IN ('control', 'ingest', 'analytics') AND relowner <> '{OWNER}'::regrole
 """

@@ -1,4 +1,4 @@
-"""Rows -> the text that PostgreSQL's COPY reads, built in bulk: a batch costs a few passes over whole strings."""
+"""Encodes rows as the text that PostgreSQL's COPY reads, in bulk: a batch costs a few passes over whole strings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mirrors of source tables in schema ``raw``: made, widened, refused where a change of the source would lose values."""
+"""Makes and widens the mirrors of source tables in schema ``raw``, and refuses a change that would lose values."""
 
 from __future__ import annotations
 

@@ -55,9 +55,8 @@ class Warehouse:
         with self._store.organization(organization_id) as connection:
             yield WarehouseTransaction(connection, organization_id)
 
-    def count(self, provider: str, object: str, organization_id: str, integration_id: str) -> int:
-        """Rows that are not deleted; 0 for a table that does not exist yet."""
-        name = f"{provider}_{object}"
+    def count(self, name: str, organization_id: str, integration_id: str) -> int:
+        """Rows of ``raw.<name>`` that are not deleted; 0 for a table that does not exist yet."""
         with self._store.organization(organization_id) as connection:
             if not raw_tables.exists(connection, name):
                 return 0

@@ -126,8 +126,8 @@ def test_what_a_former_owner_left_is_not_the_next_one_s(store: Store, call: Call
     assert catalogue.remember(store, own, [(users, "users")])["secret_of_victim"] != theirs
     live(store, "thief")
     assert call("DELETE", f"/integrations/{ID}?purge=true", thief).status_code == 204
-    assert Warehouse(store).count("stripe", "things", "thief", ID) == 0
-    assert Warehouse(store).count("stripe", "things", "victim", ID) == 1
+    assert Warehouse(store).count("stripe_things", "thief", ID) == 0
+    assert Warehouse(store).count("stripe_things", "victim", ID) == 1
     with store.operator() as connection:
         for table in ("ingest.syncs", "ingest.source_tables", "ingest.webhook_inbox"):
             left = f"SELECT count(*) FROM {table} WHERE organization_id = 'victim'"

@@ -83,6 +83,10 @@ NOBODYS = {
     "make one in plpgsql":
         "CREATE FUNCTION raw.f() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN 1; END $$",
     "make one in control": "CREATE FUNCTION control.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "make one beside the views": "CREATE FUNCTION views.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "replace what views call":
+        "CREATE OR REPLACE FUNCTION views.to_jsonb(value jsonb) RETURNS jsonb LANGUAGE sql RETURN value",
+    "drop the schema of the views": "DROP SCHEMA views CASCADE",
     "make a temporary one": "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "run code": "DO $$ BEGIN PERFORM 1; END $$",
     "replace a function of ours":
@@ -153,6 +157,9 @@ OTHERS = [
     (RAW, "SELECT * FROM ingest.checkpoints"),
     (RAW, "SELECT * FROM analytics.customer_mrr"),
     (RAW, "SELECT control.organizations_of_reader()"),
+    (APP, "CREATE VIEW views.evil AS SELECT 1"),
+    (OPERATOR, "CREATE VIEW views.evil AS SELECT 1"),
+    (RAW, "CREATE VIEW views.evil AS SELECT * FROM control.integrations; SELECT * FROM views.evil"),
     (RAW, "CREATE VIEW raw.evil AS SELECT * FROM control.integrations; SELECT * FROM raw.evil"),
 ]
 
@@ -176,7 +183,7 @@ def test_the_login_has_no_right_of_its_own(login: psycopg.Connection[Any]) -> No
         "SELECT DISTINCT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
         "WHERE pg_has_role(session_user, relowner, 'MEMBER') AND nspname NOT LIKE 'pg_%'"
     ).fetchall()
-    assert owned == [("raw",)]
+    assert {name for (name,) in owned} <= {"raw", "views"}
 
 
 def test_what_the_services_do_needs_no_more(store: Store) -> None:
@@ -185,6 +192,16 @@ def test_what_the_services_do_needs_no_more(store: Store) -> None:
     assert inbox.forget(store, date(2026, 6, 1)) == 4
     Warehouse(store).ensure(THINGS)
     Warehouse(store).ensure(Table("test", "things", "id", (Column("a", TEXT), Column("b", TEXT))))
+
+
+def test_what_views_call_is_ours_and_acts_as_whoever_reads(administrator_url: str) -> None:
+    with psycopg.connect(administrator_url) as connection:
+        found = connection.execute(
+            "SELECT DISTINCT pg_get_userbyid(proowner), prosecdef, provolatile = 'v', lanname "
+            "FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace "
+            "JOIN pg_language ON pg_language.oid = prolang WHERE nspname = 'views'"
+        ).fetchall()
+    assert found == [("churnguard_owner", False, False, "sql")]
 
 
 def test_functions_that_act_as_their_owner_take_nothing_that_becomes_a_name(administrator_url: str) -> None:

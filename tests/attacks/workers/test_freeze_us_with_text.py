@@ -134,7 +134,7 @@ def test_the_patterns_are_found() -> None:
     names = {used.where for used in PATTERNS}
     assert "churnguard_pipelines.connectors.mysql.ddl._TOKEN" in names
     assert "churnguard_pipelines.store.control.masking._NAMED" in names
-    assert any(name.startswith("churnguard_pipelines.store.ingest.catalogue:") for name in names), "those in a call"
+    assert any(name.startswith("churnguard_pipelines.store.postgres.names:") for name in names), "those in a call"
 
 
 @pytest.mark.timeout(60)

@@ -120,7 +120,7 @@ def deep(levels: int, make: Callable[[Any], Any] = lambda value: {"a": value}) -
     return reduce(lambda value, _: make(value), range(levels), 1)
 
 
-BESIDE = {
+BESIDE: dict[str, dict[str, Any]] = {
     "deep_document": {"_id": "x", "a": deep(300)},
     "deep_array": {"_id": "x", "a": deep(300, lambda value: [value])},
     "deep_id": {"_id": deep(300)},
@@ -139,11 +139,11 @@ def test_a_document_nested_too_deep_stops_its_collection_alone(
     source.files.replace_one({"_id": BESIDE[beside]["_id"]}, BESIDE[beside], upsert=True)
     source.zebras.insert_one({"_id": 1})
     follow_until(store, integration, "1")
-    assert problem(store, "files") != "None"
+    assert "nested deeper than 100 levels" in problem(store, "files")
     source.zebras.insert_one({"_id": 2})
     report = sync(store)
     assert statuses(report) == {"files": "failed", "zebras": "succeeded"}
-    assert "files" in problem(store, "files") or "nested deeper than 100 levels" in problem(store, "files")
+    assert "nested deeper than 100 levels" in problem(store, "files")
     assert mirrored(store, "zebras", "_id") == [("0",), ("1",), ("2",)]
     source.files.delete_many({})
     assert statuses(sync(store)) == {"files": "succeeded", "zebras": "succeeded"}
@@ -151,18 +151,16 @@ def test_a_document_nested_too_deep_stops_its_collection_alone(
 
 
 def test_large_fields_are_none_of_them(store: Store, register: Configure, source: Source) -> None:
-    large: dict[str, dict[str, Any]] = {
-        "name": {"_id": 1, "x" * 1_000_000: 1},
-        "array": {"_id": 2, "a": list(range(200_000))},
-        "path": {"_id": 3, "a": deep(99)},
-    }
+    large: list[dict[str, Any]] = [
+        {"_id": 1, "x" * 1_000_000: 1}, {"_id": 2, "a": list(range(200_000))}, {"_id": 3, "a": deep(99)},
+    ]  # fmt: skip
     source.files.insert_many([{"_id": number} for number in (1, 2, 3)])
     register(sync_mode="real_time")
     sync(store)
-    for document in large.values():
+    for document in large:
         source.files.replace_one({"_id": document["_id"]}, document)
     assert statuses(sync(store)) == {"files": "succeeded"}
-    assert [json.loads(whole) for _, whole in mirrored(store, "files", "_id", "document")] == list(large.values())
+    assert [json.loads(whole) for _, whole in mirrored(store, "files", "_id", "document")] == large
 
 
 def test_fields_named_as_postgresql_s_own_columns(store: Store, register: Configure, source: Source) -> None:

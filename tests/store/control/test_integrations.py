@@ -182,9 +182,9 @@ def test_removing_takes_everything_but_the_rows_unless_asked(
         transaction.reject(lane, "things", [Rejected("k", "bad", {})], None)
     remove_integration(store, "acme-stripe", "me", purge=purge)
     assert find_integration(store, "acme-stripe") is None
-    assert warehouse.count("stripe", "things", "acme", "acme-stripe") == rows_left
-    assert warehouse.count("stripe", "things_versions", "acme", "acme-stripe") == rows_left
-    assert warehouse.count("stripe", "things", "acme", "another") == 1
+    assert warehouse.count("stripe_things", "acme", "acme-stripe") == rows_left
+    assert warehouse.count("stripe_things_versions", "acme", "acme-stripe") == rows_left
+    assert warehouse.count("stripe_things", "acme", "another") == 1
     with store.operator() as connection:
         for table in ("ingest.checkpoints", "ingest.rejected_records"):
             assert connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) == 0

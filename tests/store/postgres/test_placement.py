@@ -14,7 +14,7 @@ import pytest
 PROGRAM = """
 import sys
 from pathlib import Path
-from churnguard_pipelines.store import placement
+from churnguard_pipelines.store.postgres import placement
 placement.SYSTEM_USER = sys.argv[1]
 print("ready", flush=True)
 sys.stdin.read()

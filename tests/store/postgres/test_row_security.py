@@ -91,6 +91,7 @@ def plant(connection: psycopg.Connection, table: Guarded, organization_id: str) 
             "stream_id",
             "rule_id",
             "raw_table",
+            "view_name",
             "used_id",
         ):
             values[column] = f"of-{organization_id}"

@@ -28,7 +28,7 @@ LANE = Lane("acme", "acme-things", "things")
 WRITER = """
 from pathlib import Path
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store import checkpoints
+from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.store.raw.test_crash import BATCHES, LANE, SIZE, THINGS

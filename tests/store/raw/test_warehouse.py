@@ -153,7 +153,7 @@ def test_a_deletion_that_comes_before_its_record_keeps_it_out(store: Store, ware
     assert delete(warehouse, Deletion("a", DeleteKind.PRIVACY, 9), Deletion("a", DeleteKind.SOFT, 8)) == 0
     assert upsert(warehouse, customer("a", 8, "too late")).stale == 1
     assert stored(store, "id, email, delete_kind") == [("a", None, "privacy")]
-    assert warehouse.count("stripe", "customers", "acme", ME) == 0
+    assert warehouse.count("stripe_customers", "acme", ME) == 0
 
 
 def test_what_a_complete_read_did_not_see_is_deleted_by_inference(store: Store, warehouse: Warehouse) -> None:
@@ -260,12 +260,12 @@ def test_any_other_name_is_taken_literally(store: Store) -> None:
         transaction.upsert(table, ME, [("a", 1, "x", "[]", None)])
         transaction.delete(table, ME, [Deletion("a", DeleteKind.HARD, 2)])
         transaction.delete_absent(table, ME, store.now())
-    assert warehouse.count("test", 'we"ird %s', "acme", ME) == 0
+    assert warehouse.count("test_" + 'we"ird %s', "acme", ME) == 0
     assert Warehouse(store).ensure(table) == []
 
 
 def test_a_table_that_does_not_exist_counts_as_empty(warehouse: Warehouse) -> None:
-    assert warehouse.count("stripe", "nothing", "acme", ME) == 0
+    assert warehouse.count("stripe_nothing", "acme", ME) == 0
 
 
 def test_writers_of_the_same_rows_in_opposite_orders_do_not_lock_each_other_out(warehouse: Warehouse) -> None:

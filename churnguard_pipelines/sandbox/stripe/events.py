@@ -7,12 +7,29 @@ from typing import Any
 
 import orjson
 
+from churnguard_pipelines.sandbox.business.entities import Discount, Entity, Invoice, Subscription
 from churnguard_pipelines.sandbox.business.instants import DAY
+from churnguard_pipelines.sandbox.stripe.render import render
 
 API_VERSION = "2026-05-27.dahlia"
 OLD_VERSION = "2024-06-20"  # what an endpoint pinned long ago still renders
 KEPT = 30 * DAY
 OLD_EVERY = 89  # every so many events about a subscription or an invoice are in the old version
+
+
+class StripeEvents:
+    """What Stripe tells of a business. Every so often an event is in an API version of long ago."""
+
+    events_kept: int = KEPT
+
+    def shown(self, record: Entity | Discount, now: int) -> dict[str, Any]:
+        return render(record, now)
+
+    def event(
+        self, id: str, number: int, now: int, type: str, record: Entity | Discount, previous: dict[str, Any] | None
+    ) -> bytes:
+        old = number % OLD_EVERY == 0 and isinstance(record, Subscription | Invoice)
+        return render_event(id, now, type, self.shown(record, now), previous, old)
 
 
 def render_event(id: str, created: int, type: str, obj: Any, previous: Mapping[str, Any] | None, old: bool) -> bytes:
