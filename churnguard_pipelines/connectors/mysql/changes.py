@@ -16,14 +16,8 @@ from churnguard_pipelines.connectors.mysql.followed import Followed, Outdated, U
 from churnguard_pipelines.connectors.mysql.position import BinlogPosition, variables
 from churnguard_pipelines.connectors.mysql.start import lost, reading
 from churnguard_pipelines.connectors.mysql.stream import BinlogStream
-from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
-from churnguard_pipelines.connectors.sdk.database import (
-    LONGEST_GATHERING,
-    LULL,
-    MOST_CHANGES,
-    ChangeLog,
-)
-from churnguard_pipelines.connectors.sdk.gathering import Gathering
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
+from churnguard_pipelines.connectors.sdk.gathering import LULL, Gathering
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Change, ChangeBatch, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
@@ -73,7 +67,7 @@ class MySQLChanges(ChangeLog):
     def _read(self, timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
         gathering, before = self._gathering, self._at
-        size, most = 0, CHANGE_MEMORY.batch_bytes()
+        gathering.begin()
         while True:
             event = self._stream.next()
             if event is None:
@@ -88,12 +82,7 @@ class MySQLChanges(ChangeLog):
                 self._stream.wait(left)
                 continue
             gathering.changes.extend(self._taken(event))
-            size += len(event.body) if gathering.changes else 0
-            if not self._in_transaction:
-                gathering.transaction_ended()
-            if len(gathering.changes) >= MOST_CHANGES or size >= most:
-                return self._batch()
-            if gathering.whole and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
+            if gathering.came(len(event.body), ended=not self._in_transaction):
                 return self._batch()
 
     def confirm(self, position: Position) -> None:

@@ -16,14 +16,8 @@ from churnguard_pipelines.connectors.postgresql.messages import Relation
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
 from churnguard_pipelines.connectors.postgresql.slot import free_slot, lsn, number, slot_name
 from churnguard_pipelines.connectors.postgresql.types import Types
-from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
-from churnguard_pipelines.connectors.sdk.database import (
-    LONGEST_GATHERING,
-    LULL,
-    MOST_CHANGES,
-    ChangeLog,
-)
-from churnguard_pipelines.connectors.sdk.gathering import Gathering
+from churnguard_pipelines.connectors.sdk.database import ChangeLog
+from churnguard_pipelines.connectors.sdk.gathering import LULL, Gathering
 from churnguard_pipelines.engine.malformed import Malformed, strictly
 from churnguard_pipelines.errors import ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
@@ -91,7 +85,7 @@ class PostgreSQLChanges(ChangeLog):
     def _read(self, timeout: float) -> ChangeBatch | None:
         deadline = time.monotonic() + timeout
         gathering, before = self._gathering, self._at
-        size, most = 0, CHANGE_MEMORY.batch_bytes()
+        gathering.begin()
         while True:
             message = self._stream.next()
             if message is None:
@@ -110,12 +104,7 @@ class PostgreSQLChanges(ChangeLog):
                 self._stream.wait(left)
                 continue
             self._take(message, gathering.changes)
-            size += len(message) if gathering.changes else 0
-            if not self._in_transaction:
-                gathering.transaction_ended()
-            if len(gathering.changes) >= MOST_CHANGES or size >= most:
-                return self._batch()
-            if gathering.whole and time.monotonic() > deadline + LONGEST_GATHERING - timeout:
+            if gathering.came(len(message), ended=not self._in_transaction):
                 return self._batch()
 
     @contextmanager

@@ -15,13 +15,6 @@ from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.store.postgres.own_server import OwnServer
 
-MOST_CHANGES = 10_000
-"""In a batch of changes; with ``CHANGE_MEMORY.batch_bytes()`` it bounds memory, whatever the size of a transaction."""
-LONGEST_GATHERING = 0.2
-"""Seconds until a batch ends after its first change, though more comes."""
-LULL = 0.005
-"""Seconds without another message after which a batch of whole transactions ends: a log that is read faster than it is
-sent would else come in batches of one."""
 OVERLAP_SECONDS = 300
 """An increment by a column of moments begins this much before the last one ended: what was written with an earlier
 moment but committed later is found all the same."""
