@@ -72,7 +72,7 @@ def due_schedule(connector: type[Connector], job: dg.JobDefinition) -> dg.Schedu
         short = [each for each in found if not each.is_long]
         tags = {"churnguard/longest_due": short[0].integration_id} if short else {}
         backlog = Backlog(len(short), tags)
-        reason = _why_nothing(connector, [each.integration_id for each in found if each.is_long])
+        reason = "" if short else _why_nothing(connector, [each.integration_id for each in found])
         return session_requests(
             context.instance, DueSyncs, job.name, lambda working: backlog, name=name_of(provider), nothing=reason
         )
