@@ -96,19 +96,21 @@ class Judge:
     """Turns answers into errors for one integration.
 
     ``describe``: the provider's own words out of an error answer. ``should_retry``: the provider's own hint whether
-    to ask again, None for no hint. ``secrets``: what must never appear in a message, whoever echoes it.
+    to ask again, None for no hint. ``quota_used_up``: seconds to stay away, where a refusal says in another way than by
+    429 that the quota is used up. ``secrets``: what must never appear in a message, whoever echoes it.
     """
 
     integration_id: str
     provider_title: str
     describe: Callable[[Response], str | None] | None = None
     should_retry: Callable[[Response], bool | None] | None = None
+    quota_used_up: Callable[[Response], float | None] | None = None
     secrets: Callable[[], Iterable[str]] = tuple
 
     def check(self, call: str, response: Response, *, allow: Collection[int], expect_json: bool) -> None:
         """Returns if the answer is usable; raises ``Transient`` or a final ``ProviderError``. ``call``: "GET /path"."""
         status = response.status
-        if 200 <= status < 300 or status in allow:
+        if 200 <= status < 300 or (status in allow and self.pause(response) is None):
             if expect_json and 200 <= status < 300 and status != 204:
                 try:
                     response.json()
@@ -117,10 +119,16 @@ class Judge:
             return
         retry_after = parse_retry_after(response.headers.get("retry-after"), response.received_at)
         error = self._error_of(call, response, retry_after)
+        if self.pause(response) is not None:
+            raise error
         hint = self.should_retry(response) if self.should_retry else None
         if status in TRANSIENT_STATUSES if hint is None else hint:
             raise Transient(error, retry_after)
         raise error
+
+    def pause(self, response: Response) -> float | None:
+        """Seconds to stay away, of a refusal that is no 429 and says that the quota is used up."""
+        return self.quota_used_up(response) if self.quota_used_up and response.status >= 400 else None
 
     def error(
         self, kind: type[ProviderError], message: str, remedy: str | None = None, status: int | None = None
@@ -138,7 +146,11 @@ class Judge:
         words = (self.describe or common_description)(response)
         quote = repeated(self.integration_id, self.redact(words), shown=response.shown) if words else ""
         kind: type[ProviderError]
-        if status == 401:
+        if (pause := self.pause(response)) is not None:
+            kind, remedy = RateLimited, "A later sync goes on from here; raise the limit if it is too low for all."
+            message = f"{title} says that the account's quota is used up ({status} on {call}{quote}); "
+            message += f"it is asked again in {pause / 60:.0f} min."
+        elif status == 401:
             kind, remedy = AuthenticationFailed, RENEW_CREDENTIALS
             message = f"{title} refused the credentials ({status} on {call}{quote})."
         elif status == 403:

@@ -39,6 +39,9 @@ LONGEST_TOKEN = 16_384
 
 RECONNECT = "Authorize the integration again and store it with `churnguard integrations add FILE.yaml --replace`."
 
+_NOT_NOW = ("server_error", "temporarily_unavailable", "unknown_error")
+"""The first two are RFC 6749's, the third Salesforce's ("retry your request")."""
+
 AuthFlow = Generator[httpx.Request, httpx.Response, None]
 
 
@@ -95,12 +98,14 @@ class Basic(Credential):
 
 @dataclass(frozen=True)
 class Token:
-    """An access token and what renews it. Times in seconds since the epoch."""
+    """An access token and what renews it. Times in seconds since the epoch. ``api_url``: where the provider says that
+    its API answers this token."""
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(default=None, repr=False)
     obtained_at: float = 0.0
     expires_at: float | None = None
+    api_url: str | None = None
 
     def fresh(self, now: float) -> bool:
         """False from :data:`EXPIRY_MARGIN` before its end."""
@@ -157,13 +162,21 @@ class OAuth2(Credential):
             token = self._token = self._keeper.load()
         if token is None or not token.fresh(self._now()):
             token = yield from self._renew(request, token)
-        request.headers["Authorization"] = f"Bearer {token.access_token}"
+        self._sign(request, token)
         answer = yield request
         if answer.status_code == 401:
             answer.read()  # gives its connection back before we wait for the others
             token = yield from self._renew(request, token)
-            request.headers["Authorization"] = f"Bearer {token.access_token}"
+            self._sign(request, token)
             yield request
+
+    @staticmethod
+    def _sign(request: httpx.Request, token: Token) -> None:
+        request.headers["Authorization"] = f"Bearer {token.access_token}"
+        if token.api_url is not None:
+            place = httpx.URL(token.api_url)
+            request.url = request.url.copy_with(scheme=place.scheme, host=place.host, port=place.port)
+            request.headers["Host"] = place.netloc.decode("ascii")
 
     def _renew(self, request: httpx.Request, useless: Token | None) -> Generator[httpx.Request, httpx.Response, Token]:
         """A token other than ``useless``: somebody else's newer one if there is one, else one fetched now."""
@@ -194,9 +207,10 @@ class OAuth2(Credential):
             body: Any = orjson.loads(answer.read())
         except orjson.JSONDecodeError:
             body = None
-        if not isinstance(body, dict):
-            body = {}
-        if status >= 500 or status in (408, 429):
+        told = isinstance(body, dict)
+        body = body if told else {}
+        # A page instead of an answer, whatever its status, is of a server under maintenance or of a proxy before it.
+        if status >= 500 or status in (408, 429) or body.get("error") in _NOT_NOW or (status < 400 and not told):
             raise ProviderUnavailable(f"the token endpoint at {host} is in trouble ({status}).", status=status)
         # Some endpoints report an error with status 200.
         if status >= 400 or not _is_token(body.get("access_token")):
@@ -209,13 +223,18 @@ class OAuth2(Credential):
             )
         now = self._now()
         kept = previous.refresh_token if previous else None
-        told = body.get("refresh_token")
+        renewed = body.get("refresh_token")
         return Token(
             access_token=body["access_token"],
-            refresh_token=told if _is_token(told) else kept,  # rotated only by some providers
+            refresh_token=renewed if _is_token(renewed) else kept,  # rotated only by some providers
             obtained_at=now,
             expires_at=now + _lifetime(body.get("expires_in")),
+            api_url=self._api_url(body),
         )
+
+    def _api_url(self, told: Mapping[str, Any]) -> str | None:
+        """Out of the token endpoint's answer, of a provider that says it there."""
+        return None
 
 
 class OAuth2Refresh(OAuth2):

@@ -77,8 +77,8 @@ class HttpClient:
     ``guard``: where it may go. ``own_hosts``: the provider's own, whose words may be repeated to everybody.
     ``timeout``: seconds for one attempt from connecting to the last byte. ``max_body``: bytes after decompression.
     ``quota`` and ``breaker`` are left out only where nothing is stored yet, e.g. to test new credentials.
-    ``describe`` and ``should_retry``: see :class:`~churnguard_pipelines.engine.answers.Judge`. ``transport``: the seam
-    for tests.
+    ``describe``, ``should_retry``, ``quota_used_up``: see :class:`~churnguard_pipelines.engine.answers.Judge`.
+    ``transport``: the seam for tests.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         describe: Callable[[Response], str | None] | None = None,
         should_retry: Callable[[Response], bool | None] | None = None,
+        quota_used_up: Callable[[Response], float | None] | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -112,7 +113,12 @@ class HttpClient:
         self._max_body = max_body
         self._clock = clock or Clock()
         self._judge = Judge(
-            guard.integration_id, provider_title, describe, should_retry, secrets=auth.secrets if auth else tuple
+            guard.integration_id,
+            provider_title,
+            describe,
+            should_retry,
+            quota_used_up,
+            secrets=auth.secrets if auth else tuple,
         )
         guarded, mounts = transports(guard)
         self._client = httpx.Client(
@@ -181,7 +187,7 @@ class HttpClient:
             self.metrics.add(calls=1, waited=self._clock.monotonic() - began)
             response = self._send(call)
         if self._quota is not None:
-            self._quota.observe(response.status, response.headers)
+            self._quota.observe(response.status, response.headers, self._judge.pause(response))
             self.metrics.quota_left = self._quota.left
         self._judge.check(str(call), response, allow=call.allow, expect_json=call.expect_json)
         return response

@@ -1,19 +1,22 @@
-"""OAuth 2 tokens of a stored integration: sealed with its credentials, renewed once over threads and processes."""
+"""OAuth 2 tokens of an integration: sealed with its credentials, renewed once over threads and processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 
 from pydantic import SecretStr
 
 from churnguard_pipelines.engine.auth import Token
-from churnguard_pipelines.model import IntegrationCredentials
+from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials
 from churnguard_pipelines.store.control.integrations import LockedCredentials, get_integration, locked_credentials
 from churnguard_pipelines.store.postgres.database import Store
 
-OBTAINED_AT, EXPIRES_AT = "token_obtained_at", "token_expires_at"
-"""Custom fields of the credentials that go with ``access_token``; seconds since the epoch, as text."""
+OBTAINED_AT, EXPIRES_AT, API_URL = "token_obtained_at", "token_expires_at", "token_api_url"
+"""Custom fields of the credentials that go with ``access_token``; times in seconds since the epoch, as text."""
+OF_TOKEN = frozenset((OBTAINED_AT, EXPIRES_AT, API_URL))
 
 
 class StoredTokens:
@@ -39,21 +42,60 @@ class LockedStoredToken:
         self.token = token_of(held.credentials)
 
     def save(self, token: Token) -> None:
-        kept = self._held.credentials
-        times = {OBTAINED_AT: SecretStr(repr(token.obtained_at))}
-        if token.expires_at is not None:
-            times[EXPIRES_AT] = SecretStr(repr(token.expires_at))
-        others = {name: value for name, value in kept.custom_fields.items() if name not in (OBTAINED_AT, EXPIRES_AT)}
-        self._held.save(
-            kept.model_copy(
-                update={
-                    "access_token": SecretStr(token.access_token),
-                    "refresh_token": SecretStr(token.refresh_token) if token.refresh_token else None,
-                    "custom_fields": others | times,
-                }
-            )
-        )
+        self._held.save(with_token(self._held.credentials, token))
         self.token = token
+
+
+class HeldTokens:
+    """Keeps the tokens of a configuration that is not stored (yet) in the configuration: if it is stored afterwards,
+    it has the good ones, though the provider exchanged the refresh token for another."""
+
+    def __init__(self, integration: IntegrationConfiguration) -> None:
+        self._integration = integration
+        self._lock = Lock()
+        self.token = self.load()
+
+    def load(self) -> Token | None:
+        return token_of(self._integration.credentials)
+
+    @contextmanager
+    def locked(self) -> Iterator[HeldTokens]:
+        with self._lock:
+            yield self
+
+    def save(self, token: Token) -> None:
+        self._integration.credentials = with_token(self._integration.credentials, token)
+        self.token = token
+
+
+def tokens_of(store: Store, integration: IntegrationConfiguration) -> StoredTokens | HeldTokens:
+    """Where the tokens of a configuration are kept that may be stored, or be about to replace the stored one."""
+    try:
+        stored = get_integration(store, integration.integration_id).credentials == integration.credentials
+    except NotFound:
+        stored = False
+    return StoredTokens(store, integration.integration_id) if stored else HeldTokens(integration)
+
+
+def without_token(fields: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
+    """The custom fields that a person gave."""
+    return {name: value for name, value in fields.items() if name not in OF_TOKEN}
+
+
+def with_token(credentials: IntegrationCredentials, token: Token) -> IntegrationCredentials:
+    told = {OBTAINED_AT: repr(token.obtained_at)}
+    if token.expires_at is not None:
+        told[EXPIRES_AT] = repr(token.expires_at)
+    if token.api_url is not None:
+        told[API_URL] = token.api_url
+    sealed = {name: SecretStr(value) for name, value in told.items()}
+    return credentials.model_copy(
+        update={
+            "access_token": SecretStr(token.access_token),
+            "refresh_token": SecretStr(token.refresh_token) if token.refresh_token else None,
+            "custom_fields": without_token(credentials.custom_fields) | sealed,
+        }
+    )
 
 
 def token_of(credentials: IntegrationCredentials) -> Token | None:
@@ -61,11 +103,11 @@ def token_of(credentials: IntegrationCredentials) -> Token | None:
     access, refresh = credentials.access_token, credentials.refresh_token
     if access is None and refresh is None:
         return None
-    expires_at = credentials.custom_fields.get(EXPIRES_AT)
-    obtained_at = credentials.custom_fields.get(OBTAINED_AT)
+    told = {name: value.get_secret_value() for name, value in credentials.custom_fields.items() if name in OF_TOKEN}
     return Token(
         access_token=access.get_secret_value() if access else "",
         refresh_token=refresh.get_secret_value() if refresh else None,
-        obtained_at=float(obtained_at.get_secret_value()) if obtained_at else 0.0,
-        expires_at=float(expires_at.get_secret_value()) if expires_at else None,
+        obtained_at=float(told.get(OBTAINED_AT, 0.0)),
+        expires_at=float(told[EXPIRES_AT]) if EXPIRES_AT in told else None,
+        api_url=told.get(API_URL),
     )

@@ -25,6 +25,7 @@ from churnguard_pipelines.engine.pump import Pump
 from churnguard_pipelines.engine.quota import QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import quoted
+from churnguard_pipelines.engine.tokens import StoredTokens, tokens_of, without_token
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
@@ -32,7 +33,7 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     SourceChanged,
 )
-from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, revealed
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
@@ -84,17 +85,20 @@ def opened(
         requests_per_minute=sync.requests_per_minute,
         concurrent_requests=sync.concurrent_requests,
         integration_id=name,
+        read_limits=kind.read_limits,
         clock=clock,
     )
+    tokens = StoredTokens(store, name) if guarded else tokens_of(store, integration)
     with HttpClient(
         guard_of(integration),
         provider_title=kind.title,
         own_hosts=kind.own_hosts,
-        auth=kind.credential(integration),
+        auth=kind.credential(integration, tokens),
         quota=gate if guarded else None,
         breaker=Breaker(store, integration.organization_id, name, clock=clock) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
         should_retry=kind.should_retry,
+        quota_used_up=kind.quota_used_up,
         clock=clock,
     ) as http:
         yield OpenedIntegration(integration, kind(integration, http), http)
@@ -299,9 +303,14 @@ def _tables_of(store: Store, integration: IntegrationConfiguration, names: Set[s
 
 def quota_account(integration: IntegrationConfiguration) -> str:
     """Whose quota it is: everything that calls with the same credentials shares it."""
-    secrets = integration.credentials.model_dump_json(exclude={"access_token", "refresh_token"})
-    key = integration.credentials.api_key
-    return hashlib.sha256((key.get_secret_value() if key else secrets).encode()).hexdigest()[:16]
+    own = integration.credentials
+    if own.api_key is not None:
+        known = own.api_key.get_secret_value()
+    else:
+        lasting = own.model_copy(update={"custom_fields": without_token(own.custom_fields)})
+        known = repr(revealed(lasting.model_dump(exclude={"access_token", "refresh_token"})))
+        known += str(integration.base_url)
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:

@@ -28,7 +28,7 @@ import psycopg
 from churnguard_pipelines import connectors
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.engine import http
-from churnguard_pipelines.engine.auth import Bearer, Credential
+from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType, Organization
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
@@ -74,7 +74,7 @@ class Stripe(ApiConnector):
     reads = count(1)
 
     @classmethod
-    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
         return Bearer("key")
 
     @classmethod

@@ -11,7 +11,7 @@ import pytest
 
 from churnguard_pipelines import connectors
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
-from churnguard_pipelines.engine.auth import Bearer, Credential
+from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import JSON, TEXT, TIMESTAMP, Batch, Column, ColumnType, Field, Record, Window
@@ -37,7 +37,7 @@ class Toy(ApiConnector):
     )
 
     @classmethod
-    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
         return Bearer("token")
 
     @classmethod

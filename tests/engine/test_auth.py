@@ -244,6 +244,21 @@ class TestRefusedRenewal:
             ask(refreshing(api, MemoryKeeper(Token("", "refresh-0")), clock), retries=2)
         assert len(provider.grants) == 3
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(200, b"<html>We are down for maintenance</html>", {"Content-Type": "text/html"}),
+            as_json({"error": "unknown_error", "error_description": "retry your request"}, 400),
+        ],
+        ids=["maintenance page", "retry your request"],
+    )
+    def test_a_server_that_says_nothing_of_the_credentials_does_not_refuse_them(
+        self, api: Api, ask: Ask, clock: FakeClock, answer: Answer
+    ) -> None:
+        Provider(api).refused = answer
+        with pytest.raises(ProviderUnavailable):
+            ask(refreshing(api, MemoryKeeper(Token("", "refresh-0")), clock))
+
     def test_an_endpoint_that_hangs_is_given_up_like_any_other_call(self, api: Api, clock: FakeClock) -> None:
         done = Event()
 

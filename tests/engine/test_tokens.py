@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2Refresh, Token
 from churnguard_pipelines.engine.http import HttpClient
-from churnguard_pipelines.engine.tokens import StoredTokens
+from churnguard_pipelines.engine.tokens import StoredTokens, token_of, tokens_of, with_token
 from churnguard_pipelines.model import (
     CredentialType,
     IntegrationConfiguration,
@@ -26,6 +26,8 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import quota_account
+from tests.conftest import configuration
 from tests.engine.loopback import Api
 from tests.engine.test_auth import Provider
 
@@ -75,6 +77,39 @@ def test_an_integration_without_tokens_has_none_yet(store: Store, integration_id
         assert held.token == Token("revoked", "refresh-0")
         held.save(Token("", None))
     assert StoredTokens(store, integration_id).load() == Token("")
+
+
+def test_a_check_leaves_the_configuration_with_the_token_that_is_good_now(store: Store, api: Api) -> None:
+    """A provider that exchanges the refresh token takes back the one that a person typed in."""
+    Provider(api)
+    integration = configuration(
+        "new", credentials=IntegrationCredentials(credential_type="oauth2", refresh_token="refresh-0")
+    )
+    auth = OAuth2Refresh(tokens_of(store, integration), f"{api.url}/token", client_id="app")
+    with HttpClient(AddressGuard("new", restricted=False), auth=auth) as http:
+        http.request("GET", f"{api.url}/data")
+    kept = token_of(integration.credentials)
+    assert kept is not None
+    assert (kept.access_token, kept.refresh_token) == ("access-1", "refresh-1")
+
+
+def test_a_check_of_a_stored_integration_stores_the_renewed_token(store: Store, integration_id: str, api: Api) -> None:
+    Provider(api)
+    keeper = tokens_of(store, get_integration(store, integration_id))
+    auth = OAuth2Refresh(keeper, f"{api.url}/token", client_id="app")
+    with HttpClient(AddressGuard(integration_id, restricted=False), auth=auth) as http:
+        http.request("GET", f"{api.url}/data")
+    kept = StoredTokens(store, integration_id).load()
+    assert kept is not None
+    assert kept.refresh_token == "refresh-1"
+
+
+def test_a_renewed_token_leaves_the_quota_where_it_is(store: Store, integration_id: str) -> None:
+    """Calls before and after it share the account's budget."""
+    integration = get_integration(store, integration_id)
+    before = quota_account(integration)
+    integration.credentials = with_token(integration.credentials, Token("a", "r", 1.0, 2.0, "https://api.example.com"))
+    assert quota_account(integration) == before
 
 
 CALLER = """

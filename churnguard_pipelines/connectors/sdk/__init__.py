@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
-from churnguard_pipelines.engine.auth import Credential
+from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
-from churnguard_pipelines.engine.quota import Quota
+from churnguard_pipelines.engine.quota import Limits, Quota
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Column, Deletion, Field, Position, Record, Table, Window
 from churnguard_pipelines.store.postgres.names import LONGEST_NAME, readable
@@ -127,8 +127,9 @@ class ApiConnector(Connector):
 
     @classmethod
     @abstractmethod
-    def credential(cls, integration: IntegrationConfiguration) -> Credential:
-        """What proves who we are. Raises ``InvalidConfiguration`` saying which field is missing."""
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
+        """What proves who we are. ``tokens``: keeps those that are renewed. Raises ``InvalidConfiguration`` saying
+        which field is missing."""
 
     @classmethod
     @abstractmethod
@@ -165,6 +166,16 @@ class ApiConnector(Connector):
     @staticmethod
     def should_retry(response: Response) -> bool | None:
         """The provider's own hint in an answer whether to ask again; None for no hint."""
+        return None
+
+    @staticmethod
+    def read_limits(headers: Mapping[str, str]) -> Limits | None:
+        """What an answer's headers say of the account's quota; None for nothing."""
+        return None
+
+    @staticmethod
+    def quota_used_up(response: Response) -> float | None:
+        """Seconds to stay away, where a refusal says in another way than by 429 that the quota is used up."""
         return None
 
     @abstractmethod

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from churnguard_pipelines.engine.tokens import EXPIRES_AT, OBTAINED_AT
+from churnguard_pipelines.engine.tokens import OF_TOKEN
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration
-
-_OURS = frozenset((OBTAINED_AT, EXPIRES_AT))
-"""What we keep ourselves beside a token."""
 
 
 def refuse_unknown(integration: IntegrationConfiguration, known: Collection[str]) -> None:
     """Raises ``InvalidConfiguration`` with the name that was meant, as far as it can be guessed."""
-    for name in sorted(integration.credentials.custom_fields.keys() - known - _OURS):
+    for name in sorted(integration.credentials.custom_fields.keys() - known - OF_TOKEN):
         near = get_close_matches(name, known, 1)
         listed = f"It takes {', '.join(known)}." if known else "It takes none."
         raise InvalidConfiguration(

@@ -19,7 +19,7 @@ from churnguard_pipelines.connectors.sdk import (
 )
 from churnguard_pipelines.connectors.stripe.api import HOST, StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe.reading import StripeOptions, StripeReader
-from churnguard_pipelines.engine.auth import Bearer, Credential
+from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
@@ -280,7 +280,7 @@ class Stripe(ApiConnector):
         self._reader = StripeReader(self._api, integration.sync_config.concurrent_requests)
 
     @classmethod
-    def credential(cls, integration: IntegrationConfiguration) -> Credential:
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
         return Bearer(secret_key(integration))
 
     @classmethod
