@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
@@ -106,7 +105,7 @@ class SignIn:
     authorization_url: str
     client: OAuth2Refresh
     scopes: tuple[str, ...] = ()
-    parameters: Mapping[str, str] = MappingProxyType({})
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
