@@ -90,8 +90,12 @@ class SalesforceApi:
             raise self.misbehaved("names a next page that is none")
         return self._ask("GET", url, None, tolerated=tolerated)
 
-    def count(self, text: str) -> int:
-        return int(self.query(text).body["totalSize"])
+    def count(self, text: str, *, deleted: bool = False) -> int:
+        told = self.query(text, deleted=deleted).body
+        total = told.get("totalSize") if isinstance(told, dict) else None
+        if not isinstance(total, int):
+            raise self.misbehaved("counts without a number")
+        return total
 
     def objects(self) -> list[dict[str, Any]]:
         listed = self.ask("/sobjects").body

@@ -67,8 +67,8 @@ OBJECTS = (
     ),
     _object(
         "Opportunity",
-        TEXT="AccountId OwnerId RecordTypeId CampaignId ContractId Pricebook2Id Name StageName Type LeadSource NextStep "
-        "ForecastCategory ForecastCategoryName FiscalQuarterName CurrencyIsoCode",
+        TEXT="AccountId OwnerId RecordTypeId CampaignId ContractId Pricebook2Id Name StageName Type LeadSource "
+        "NextStep ForecastCategory ForecastCategoryName FiscalQuarterName CurrencyIsoCode",
         NUMERIC="Amount ExpectedRevenue Probability TotalOpportunityQuantity",
         BOOLEAN="IsClosed IsWon HasOpportunityLineItem", DATE="CloseDate LastActivityDate",
         TIMESTAMP="LastStageChangeDate",

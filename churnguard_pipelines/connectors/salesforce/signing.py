@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from churnguard_pipelines.connectors.sdk import SignIn
 from churnguard_pipelines.engine.auth import (
     RECONNECT,
     Bearer,
@@ -27,6 +28,8 @@ from churnguard_pipelines.model import CredentialType, IntegrationConfiguration
 
 LOGIN, TEST = "login.salesforce.com", "test.salesforce.com"
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 - an address
+AUTHORIZE_PATH = "/services/oauth2/authorize"
+SCOPES = ("api", "refresh_token")
 CUSTOM_FIELDS = {
     "client_id": "the consumer key of the connected (or external client) app",
     "client_secret": "its consumer secret",
@@ -76,7 +79,9 @@ def credential(integration: IntegrationConfiguration, tokens: TokenKeeper) -> Cr
         )
     if kind is CredentialType.CLIENT_CREDENTIALS:
         if urlsplit(base).hostname in (LOGIN, TEST):
-            raise _missing(integration, "base_url", "This flow works at the My Domain only: https://….my.salesforce.com")
+            raise _missing(
+                integration, "base_url", "This flow works at the My Domain only: https://….my.salesforce.com"
+            )
         return _ClientCredentials(
             tokens, base + TOKEN_PATH,
             client_id=_field(integration, "client_id"), client_secret=_field(integration, "client_secret"),
@@ -96,6 +101,16 @@ def credential(integration: IntegrationConfiguration, tokens: TokenKeeper) -> Cr
         integration_id=integration.integration_id,
         remedy="Use oauth2, jwt_bearer, client_credentials, or bearer with a session's id.",
     )
+
+
+def sign_in(integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn:
+    """The web server flow. Raises ``InvalidConfiguration`` saying what is missing."""
+    base, secret = base_url(integration), integration.credentials.custom_fields.get("client_secret")
+    client = _Refresh(
+        tokens, base + TOKEN_PATH,
+        client_id=_field(integration, "client_id"), client_secret=secret.get_secret_value() if secret else None,
+    )  # fmt: skip
+    return SignIn(base + AUTHORIZE_PATH, client, SCOPES)
 
 
 class _Salesforce(OAuth2):

@@ -51,8 +51,16 @@ def among(field: str, values: Iterable[str]) -> str:
 
 
 def select(fields: Sequence[str], object: str, conditions: Sequence[str], ordered: bool = False) -> str:
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {','.join(map(name, fields))} FROM {name(object)}{where}{' ORDER BY Id' if ordered else ''}"
+    ending = " ORDER BY Id" if ordered else ""
+    return f"SELECT {','.join(map(name, fields))} FROM {name(object)}{_where(conditions)}{ending}"
+
+
+def count(object: str, conditions: Sequence[str]) -> str:
+    return f"SELECT COUNT() FROM {name(object)}{_where(conditions)}"
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def chunks(always: Sequence[str], fields: Sequence[str], room: int = MOST_BYTES) -> list[list[str]]:
