@@ -123,7 +123,8 @@ class Salesforce(ApiConnector):
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
         """Of an outbound message."""
         told = event.get("sObject")
-        return str(told.get("type")) if isinstance(told, dict) else None
+        named = told.get("type") if isinstance(told, dict) else None
+        return named if any(item.name == named for item in cls.objects) else None
 
     def changes(
         self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.model import CredentialType, DataSyncMode, IntegrationCredentials, SyncConfiguration
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import get_integration, replace_integration
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
@@ -68,6 +67,10 @@ class Reader:
         assert report.status == "succeeded", report.error
         return report
 
+    def rows_after_sync(self) -> int:
+        self.sync()
+        return len(self.alive())
+
     def rows(self, table: str = "account") -> dict[str, dict[str, Any]]:
         with self.store.organization("acme") as connection:
             found = connection.execute(sa.text(f"SELECT * FROM raw.salesforce_{table} ORDER BY id")).mappings()
@@ -89,6 +92,9 @@ class Reader:
                 dict(row) for row in connection.execute(sa.text(f"SELECT * FROM views.{name} ORDER BY id")).mappings()
             ]
 
+    def status(self) -> str:
+        return get_integration(self.store, NAME).status.value
+
     def position(self, object: str = "Account") -> dict[str, Any]:
         with self.store.organization("acme") as connection:
             statement = sa.text("SELECT position FROM ingest.checkpoints WHERE lane = :lane")
@@ -100,7 +106,3 @@ def reader(store: Store, organization: object, org: Org) -> Reader:
     made = Reader(store, org)
     made.configure()
     return made
-
-
-Configure = Callable[..., None]
-LONG_AGO = timedelta(days=400)

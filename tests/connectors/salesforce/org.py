@@ -255,7 +255,7 @@ def _true(row: Row, condition: str) -> bool:
     name, operator, right = found[1], found[2], found[3]
     value = row.get(name)
     if operator == "IN":
-        return value in re.findall(r"'((?:[^'\\]|\\.)*)'", right)
+        return value in map(_literal, re.findall(r"'(?:[^'\\]|\\.)*'", right))
     wanted = _literal(right)
     if isinstance(wanted, datetime) and isinstance(value, str):
         value = datetime.fromisoformat(value)
@@ -271,7 +271,7 @@ def _true(row: Row, condition: str) -> bool:
 
 def _literal(text: str) -> Any:
     if text.startswith("'"):
-        return text[1:-1].replace("\\'", "'").replace("\\\\", "\\")
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
     if text in ("null", "true", "false"):
         return {"null": None, "true": True, "false": False}[text]
     return datetime.fromisoformat(text) if "T" in text else float(text)
