@@ -178,6 +178,8 @@ class Application:
             for name, business in self.world.businesses.items():
                 if name != "bulk":
                     self.world.do(name, "tick", self.world.now(business))
+                    if name in self.world.crms:
+                        self.world.do(name, "crm_tick", self.world.now(business))
 
 
 def _key_or_none(headers: dict[str, str]) -> str | None:
