@@ -18,6 +18,7 @@ from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.faults import Fault
+from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -101,6 +102,17 @@ class Sandbox:
         """How many requests to /v1 came in so far."""
         return self._application.requests
 
+    @property
+    def salesforce(self) -> Salesforce:
+        """The simulated Salesforce at the same URL, for tests that change its limits or take tokens back."""
+        found = self._application.providers["salesforce"]
+        assert isinstance(found, Salesforce)
+        return found
+
+    def requests_to(self, provider: str) -> int:
+        """How many requests to a provider beside Stripe came in so far."""
+        return self._application.provider_requests[provider]
+
     def account(self, name: str) -> Account:
         return Account(self._world, name)
 
@@ -153,6 +165,7 @@ def serve(
         server.should_exit = True
         thread.join()
         listener.close()
+        application.close()
         world.close()
 
 
