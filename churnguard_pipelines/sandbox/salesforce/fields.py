@@ -90,7 +90,7 @@ def of(name: str) -> Reader:
 
 
 def reference(name: str, prefix: str) -> Reader:
-    def read(crm: Crm, record: Source) -> str | None:
+    def read(crm: Crm, record: Record) -> str | None:
         number = record.values.get(name)
         return None if number is None else ids.make(prefix, number)
 
