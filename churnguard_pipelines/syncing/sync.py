@@ -222,7 +222,7 @@ class _Run:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
             started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-        _same_source(integration, checkpoint, identity)
+        refuse_another_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
@@ -313,7 +313,10 @@ def quota_account(integration: IntegrationConfiguration) -> str:
     return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
-def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:
+def refuse_another_source(
+    integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None
+) -> None:
+    """Raises ``SourceChanged`` if the checkpoint is another account's than the credentials, as far as they may know."""
     if checkpoint is not None and identity is not None and checkpoint.source not in (identity, UNKNOWN):
         both = quoted(integration, f"{checkpoint.source} then, {identity} now")
         raise SourceChanged(
