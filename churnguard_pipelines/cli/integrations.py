@@ -51,7 +51,7 @@ def add(
     integration = described.integration
     with opened_store() as store:
         if check:
-            _print_report(check_configuration(store, integration))
+            print_report(check_configuration(store, integration))
         add_organization(store, described.organization, actor=ACTOR)
         (replace_integration if replace else add_integration)(store, integration, actor=ACTOR)
     out.print(
@@ -106,7 +106,7 @@ def test(integration_id: IntegrationId) -> None:
     from churnguard_pipelines.syncing.sync import check_connection
 
     with opened_store() as store:
-        complete = _print_report(check_connection(store, integration_id))
+        complete = print_report(check_connection(store, integration_id))
     raise typer.Exit(0 if complete else 1)
 
 
@@ -240,7 +240,7 @@ def shown(text: str) -> str:
     return escape(on_one_line(text, 60))
 
 
-def _print_report(report: ConnectionReport) -> bool:
+def print_report(report: ConnectionReport) -> bool:
     """Say who the credentials belong to and, object by object, what they may not read; returns whether all is well."""
     readable = [item.object for item in report.objects if item.readable]
     account = escape(report.identity or "an account that the key may not name")
