@@ -38,8 +38,8 @@ LONGEST_TOKEN = 16_384
 """Characters; servers take heads of 8 to 64 kB."""
 
 RECONNECT = (
-    "Authorize the integration again by `churnguard integrations authorize PROVIDER`, or put new tokens into its file and "
-    "store it with `churnguard integrations add FILE.yaml --replace`."
+    "Authorize the integration again by `churnguard integrations authorize PROVIDER`, or put new tokens into its file "
+    "and store it with `churnguard integrations add FILE.yaml --replace`."
 )
 
 _NOT_NOW = ("server_error", "temporarily_unavailable", "unknown_error")

@@ -16,6 +16,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import ApiConnector, Object
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
@@ -90,7 +91,7 @@ def _results(
     readable, unreadable = _integrations(store, connector.provider)
     threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
     for item in connector.objects:
-        chosen = [each for each in readable if item.name in (each.sync_config.objects or [item.name])]
+        chosen = [each for each in readable if is_chosen(each, item.name)]
         for name, look in looks.items():
             if dg.AssetCheckKey(key_of(connector, item.name), name) in context.selected_asset_check_keys:
                 asked = {

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, unknown_patterns
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
@@ -268,20 +269,21 @@ def chosen_objects(
     custom: Sequence[Object] = (),
     known: Mapping[str, KnownObject] = MappingProxyType({}),
 ) -> list[Object]:
-    """These objects, or those that the configuration chooses, of the declared ones and the account's own.
-
-    Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
+    """These objects, or those that the configuration chooses, by name or pattern, of the declared ones and the
+    account's own. Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
     """
     declared = {item.name: item for item in api_connector(integration.provider_name).objects}
     there = declared | {item.name: item for item in custom if item.name not in declared}
     wanted = objects if objects is not None else integration.sync_config.objects
-    if unknown := sorted(set(wanted or ()) - there.keys() - known.keys()):
+    if unknown := unknown_patterns(wanted, there.keys() | known.keys()):
         raise InvalidConfiguration(
-            f"{integration.provider_name} has no object {', '.join(name[:60] for name in unknown[:10])}.",
+            f"{integration.provider_name} has no object {', '.join(sorted(name[:60] for name in unknown)[:10])}.",
             integration_id=integration.integration_id,
             remedy=f"It has: {', '.join(there)}.",
         )
-    return [item for name, item in there.items() if wanted is None or name in wanted]
+    if objects is not None:
+        return [item for name, item in there.items() if matches(name, objects)]
+    return [item for name, item in there.items() if is_chosen(integration, name)]
 
 
 def mapper_of(store: Store, integration: IntegrationConfiguration, table: Table) -> Mapper:

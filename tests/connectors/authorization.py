@@ -69,7 +69,8 @@ def authorization_server(redirect_uri: str) -> Iterator[AuthorizationServer]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            self._answer(*server_side.token({name: each[0] for name, each in parse_qs(body).items()}), {})
+            status, said = server_side.token({name: each[0] for name, each in parse_qs(body).items()})
+            self._answer(status, said, {})
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)

@@ -31,6 +31,7 @@ from churnguard_pipelines.store.control.integrations import (
     survey_integrations,
 )
 from churnguard_pipelines.store.ingest.ledger import Deviation, usual_seconds
+from churnguard_pipelines.syncing.discovery import FoundField, FoundObject, found_fields, found_objects
 from churnguard_pipelines.syncing.plan import ObjectPlan, plan_sync
 from churnguard_pipelines.syncing.removal import has_left_something, leave_source, left_behind
 from webhook_gateway.api.access import (
@@ -138,6 +139,11 @@ class SyncPlan(BaseModel):
     unknown: list[str]
 
 
+class ObjectFields(BaseModel):
+    object: FoundObject
+    fields: list[FoundField]
+
+
 class SyncState(BaseModel):
     """``progress`` (0 to 1) and ``estimated_remaining`` are measured, null where nothing is known. ``deviation``: how
     far the plan was off, where there was one."""
@@ -235,6 +241,21 @@ async def start_sync(
         status="queued" if waits else "started",
         estimated_duration=None if seconds is None else duration(seconds),
     )
+
+
+@router.get("/{integration_id}/objects")
+async def objects(integration_id: IntegrationId, principal: Reader, engine: TheEngine) -> list[FoundObject]:
+    """What its source has now: an account's objects, or a database's tables."""
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    return await engine.ask_source(integration, partial(found_objects, engine.store, integration))
+
+
+@router.get("/{integration_id}/objects/{name}")
+async def fields(integration_id: IntegrationId, name: str, principal: Reader, engine: TheEngine) -> ObjectFields:
+    """One of them with its fields: types, labels, a picklist's values, and which are formulas."""
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    found, named = await engine.ask_source(integration, partial(found_fields, engine.store, integration, name))
+    return ObjectFields(object=found, fields=named)
 
 
 @router.get("/{integration_id}/plan")
