@@ -119,8 +119,8 @@ class Judge:
             return
         retry_after = parse_retry_after(response.headers.get("retry-after"), response.received_at)
         error = self._error_of(call, response, retry_after)
-        if self.pause(response) is not None:
-            raise error
+        if (pause := self.pause(response)) is not None:
+            raise Transient(error, pause)
         hint = self.should_retry(response) if self.should_retry else None
         if status in TRANSIENT_STATUSES if hint is None else hint:
             raise Transient(error, retry_after)
