@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
+from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Limits, Quota
@@ -137,6 +138,11 @@ class ApiConnector(Connector):
         """The provider's published limit for this account, to start from."""
 
     @classmethod
+    def budgets(cls, integration: IntegrationConfiguration) -> Mapping[str, Quota]:
+        """Limits that hold for some calls instead of the general one, by the name that such a call gives as budget."""
+        return {}
+
+    @classmethod
     def table(cls, name: str) -> Table:
         """Of a declared object."""
         return cls.table_of(next(item for item in cls.objects if item.name == name))
@@ -167,6 +173,21 @@ class ApiConnector(Connector):
     def should_retry(response: Response) -> bool | None:
         """The provider's own hint in an answer whether to ask again; None for no hint."""
         return None
+
+    @staticmethod
+    def describe(response: Response) -> str | None:
+        """The provider's own words out of an error answer."""
+        return common_description(response)
+
+    @staticmethod
+    def retry_after(response: Response) -> float | None:
+        """Seconds to wait, where an answer has no ``Retry-After`` and says it in another way."""
+        return None
+
+    @staticmethod
+    def refused_credentials(response: Response) -> bool:
+        """Whether an answer means that the credentials are no good, though its status is not 401."""
+        return False
 
     @staticmethod
     def read_limits(headers: Mapping[str, str]) -> Limits | None:
