@@ -19,7 +19,7 @@ from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Tran
 from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.quota import QuotaGate
+from churnguard_pipelines.engine.quota import Limits, QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.engine.transport import allowed, transports
@@ -48,6 +48,7 @@ class Metrics:
     bytes_received: int = 0
     waited_seconds: float = 0.0
     quota_left: float | None = None  # calls the provider says are left in its current window
+    limits: Limits | None = None  # all that it says of that window
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def add(self, *, calls: int = 0, retries: int = 0, bytes_received: int = 0, waited: float = 0.0) -> None:
@@ -201,7 +202,8 @@ class HttpClient:
             asked = self._judge.asked_pause(response) if response.status == 429 else None
             pause = self._judge.pause(response)
             quota.observe(response.status, response.headers, asked if pause is None else pause)
-            self.metrics.quota_left = self._quota.left if self._quota is not None else None
+            if quota is self._quota:
+                self.metrics.quota_left, self.metrics.limits = quota.left, quota.limits
         self._judge.check(str(call), response, allow=call.allow, expect_json=call.expect_json)
         return response
 

@@ -126,7 +126,7 @@ class QuotaGate:
     ``account``: the provider's account, so that integrations of an organization that share one share its budget.
     ``read_limits``: the connector's reader of the provider's rate-limit headers. ``max_wait``: seconds; if the
     provider asks for a longer pause, :meth:`acquire` raises ``RateLimited`` instead of waiting.
-    ``left``: calls left in the provider's current window, None until it says.
+    ``left``: calls left in the provider's current window, ``limits``: all that it says of it; None until it says.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class QuotaGate:
         clock: Clock | None = None,
     ) -> None:
         self.left: float | None = None
+        self.limits: Limits | None = None
         self._store = store
         self._key = (organization_id, provider, account)
         self._quota = quota
@@ -189,6 +190,7 @@ class QuotaGate:
             self._correct(limits)
 
     def _correct(self, limits: Limits) -> None:
+        self.limits = limits
         if limits.remaining is not None:
             self.left = limits.remaining
         if limits.limit and limits.window:

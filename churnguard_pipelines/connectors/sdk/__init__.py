@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
 from churnguard_pipelines.engine.answers import common_description
-from churnguard_pipelines.engine.auth import Credential, TokenKeeper
+from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Limits, Quota
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Column, Deletion, Field, Position, Record, Table, Window
 from churnguard_pipelines.store.postgres.names import LONGEST_NAME, readable
 
+EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
+"""Before anything that a provider keeps. Some refuse the epoch itself."""
+FETCHED_AT_ONCE = 100
+"""Keys that :meth:`ApiConnector.fetch` is given at most."""
 _LONGEST_CUSTOM = LONGEST_NAME - len("_versions")
 
 
@@ -81,6 +85,30 @@ class ConnectionReport:
         return all(item.readable for item in self.objects) and not all(item.whole for item in self.objects)
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a read would take. ``rows``: records that it brings; ``calls``: requests that it makes; None for what is not
+    known."""
+
+    rows: int | None = None
+    calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """How a person lets us in at the provider (authorization code, RFC 6749 §4.1, with PKCE).
+
+    ``authorization_url``: the page where they agree; ``scopes``: what they are asked to allow; ``parameters``: whatever
+    else the page's URL has to say. ``client``: redeems the code that they come back with; it has the token endpoint,
+    and the app's id and secret.
+    """
+
+    authorization_url: str
+    client: OAuth2Refresh
+    scopes: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
 StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
 """The versions that we have of these keys' records."""
 
@@ -119,6 +147,9 @@ class ApiConnector(Connector):
     objects: ClassVar[tuple[Object, ...]]
     own_hosts: ClassVar[frozenset[str]] = frozenset()
     """Where the provider itself answers, if it is one place for all: its words may be shown to everybody."""
+    page_size: ClassVar[int | None] = None
+    """Records that one call of :meth:`read` brings at most, where it is the same for all objects: plans reckon with it.
+    """
     ignored_events: ClassVar[frozenset[str]] = frozenset()
     """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
 
@@ -141,6 +172,14 @@ class ApiConnector(Connector):
     def budgets(cls, integration: IntegrationConfiguration) -> Mapping[str, Quota]:
         """Limits that hold for some calls instead of the general one, by the name that such a call gives as budget."""
         return {}
+
+    @classmethod
+    def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn | None:
+        """Where people sign in, for `churnguard integrations authorize`; None if this provider has no such page.
+
+        Raises ``InvalidConfiguration`` saying which field of the app is missing.
+        """
+        return None
 
     @classmethod
     def table(cls, name: str) -> Table:
@@ -218,9 +257,47 @@ class ApiConnector(Connector):
         """
         raise NotImplementedError
 
-    @abstractmethod
+    def count(self, item: Object, window: Window) -> int | None:
+        """How many records created in the window the provider has now, deleted ones left out, in a call or a few.
+
+        None where it cannot be counted without reading. Plans go by it; overriding it adds the check
+        ``counts_match_provider`` to every object.
+        """
+        return None
+
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         """Keys of the records created in the window, as the provider lists them now, to compare with ours.
 
         None if there are more than ``limit`` or the object cannot be listed by creation time.
         """
+        return None
+
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]] | None:
+        """The records of these keys, at most :data:`FETCHED_AT_ONCE`, as they are now, and a deletion of each that is
+        gone, with versions as :meth:`read` and :meth:`changes` give them.
+
+        None where records cannot be asked for by key: to mend a hole, :meth:`read` is then given its window.
+        """
+        return None
+
+    def estimate(self, item: Object, reading: Reading) -> Estimate:
+        """What :meth:`read` would take if it were given this reading, without reading.
+
+        Unless overridden it knows of reads from the beginning only, by :meth:`count` and :attr:`page_size`.
+        """
+        if reading.position is not None and reading.mode != DataSyncMode.FULL:
+            return Estimate()
+        rows = self.count(item, Window(EARLIEST, reading.started))
+        return Estimate(rows, self.pages(rows))
+
+    def limits(self) -> Limits | None:
+        """The account's widest quota, e.g. the day's, as the provider gives it now; a plan asks for it.
+
+        Unless overridden it is what the headers of the latest answer said (:meth:`read_limits`).
+        """
+        return self.http.metrics.limits
+
+    @classmethod
+    def pages(cls, rows: int | None) -> int | None:
+        """Calls that list so many records; None where either is not known."""
+        return None if rows is None or cls.page_size is None else max(1, -(-rows // cls.page_size))

@@ -121,6 +121,7 @@ def test_a_huge_transaction_arrives_whole_and_in_bounded_memory(
     report = sync(store)
     ended.set()
     observer.join()
+    assert report.error is None
     assert report.objects["users"].counts.read == rows
     assert set(seen) <= {0, rows}  # never a part of it
     assert (max(occupied) - before) / 2**20 < 150
