@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.hubspot import api, limits, webhooks
@@ -114,9 +115,7 @@ class HubSpot(ApiConnector):
             if isinstance(item.options, PairOptions):
                 ends = access[item.options.source], access[item.options.target]
                 lacking = next((end for end in ends if not end.readable), None)
-                access[item.name] = ObjectAccess(
-                    item.name, lacking is None, lacking and lacking.problem, lacking and lacking.remedy
-                )
+                access[item.name] = replace(lacking or ends[0], object=item.name)
         ordered = [access[item.name] for item in self.objects]
         return ConnectionReport(self.integration.integration_id, identity, (*ordered, *self._custom_access()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -35,7 +35,6 @@ class Answer:
 
     body: dict[str, Any]
     asked: int
-    status: int = 200
 
     def results(self, what: str, integration_id: str, name: str = "results") -> list[Any]:
         """Raises ``ProviderMisbehaved`` if it is no list."""
@@ -79,12 +78,12 @@ class HubSpotApi:
         dated = _DATED.fullmatch(self._version)
         return f"/crm-object-schemas/{self._version}/schemas" if dated else "/crm/v3/schemas"
 
-    def get(self, path: str, *, allow: Sequence[int] = (), **parameters: Any) -> Answer:
-        return self._ask("GET", path, parameters, None, allow)
+    def get(self, path: str, **parameters: str | int) -> Answer:
+        return self._ask("GET", path, parameters)
 
-    def post(self, path: str, body: Mapping[str, Any], *, budget: str | None = None, **parameters: Any) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], *, budget: str | None = None, archived: bool = False) -> Answer:
         """Only for what reads: it may be repeated."""
-        return self._ask("POST", path, parameters, orjson.dumps(body), (), budget)
+        return self._ask("POST", path, {"archived": "true"} if archived else {}, orjson.dumps(body), budget)
 
     def search(self, type_id: str, body: Mapping[str, Any]) -> Answer:
         return self.post(self.path("crm", "objects", type_id, "search"), body, budget=SEARCH)
@@ -97,25 +96,23 @@ class HubSpotApi:
         self,
         method: str,
         path: str,
-        parameters: Mapping[str, Any],
-        content: bytes | None,
-        allow: Sequence[int],
+        parameters: Mapping[str, str | int],
+        content: bytes | None = None,
         budget: str | None = None,
     ) -> Answer:
         asked = time.time()
         response = self._http.request(
-            method, f"{self._base}{path}", params=parameters or None, content=content, allow=allow, expect_json=True,
-            headers={"content-type": "application/json"} if content is not None else None, budget=budget,
-        )  # fmt: skip
-        try:
-            parsed = response.json()
-        except ProviderUnavailable:
-            if response.status < 400:
-                raise
-            parsed = None
-        body = parsed if isinstance(parsed, dict) else {}
+            method,
+            f"{self._base}{path}",
+            params=parameters or None,
+            content=content,
+            headers={"content-type": "application/json"} if content is not None else None,
+            expect_json=True,
+            budget=budget,
+        )
+        parsed = response.json()
         self.ahead = _ahead(response)
-        return Answer(body, int((asked + self.ahead) * 1000), response.status)
+        return Answer(parsed if isinstance(parsed, dict) else {}, int((asked + self.ahead) * 1000))
 
 
 def base_of(integration: IntegrationConfiguration) -> str:

@@ -68,8 +68,7 @@ class RecordsById:
 
     def _read(self, type_id: str, ids: Sequence[str], properties: Sequence[str], *, archived: bool) -> Answer:
         body = {"inputs": [{"id": each} for each in ids], "properties": list(properties), "propertiesWithHistory": []}
-        told = "true" if archived else "false"
-        return self._api.post(self._api.path("crm", "objects", type_id, "batch", "read"), body, archived=told)
+        return self._api.post(self._api.path("crm", "objects", type_id, "batch", "read"), body, archived=archived)
 
     def _record(self, type_id: str, row: Any, asked: int) -> Record:
         if not isinstance(row, dict):

@@ -108,7 +108,7 @@ _STANDARD = CrmOptions(created="createdate")
 _CONTACT = CrmOptions(modified="lastmodifieddate", created="createdate")
 _ENGAGED_WITH = ("contacts", "companies", "deals", "tickets")
 _OWNED = "owner_id=hubspot_owner_id"
-_TIMED = {"timestamp": "at=hs_timestamp"}
+_AT = "at=hs_timestamp"
 
 OBJECTS: tuple[Object, ...] = (
     crm(
@@ -129,11 +129,14 @@ OBJECTS: tuple[Object, ...] = (
         numeric="quantity price amount",
     ),
     crm("products", options=_STANDARD, text="name sku=hs_sku", numeric="price"),
-    crm("calls", text=f"title=hs_call_title status=hs_call_status {_OWNED}", **_TIMED),
-    crm("emails", text=f"subject=hs_email_subject direction=hs_email_direction {_OWNED}", **_TIMED),
-    crm("meetings", text=f"title=hs_meeting_title outcome=hs_meeting_outcome {_OWNED}", **_TIMED),
-    crm("notes", text=f"body=hs_note_body {_OWNED}", **_TIMED),
-    crm("tasks", text=f"subject=hs_task_subject status=hs_task_status priority=hs_task_priority {_OWNED}", **_TIMED),
+    crm("calls", text=f"title=hs_call_title status=hs_call_status {_OWNED}", timestamp=_AT),
+    crm("emails", text=f"subject=hs_email_subject direction=hs_email_direction {_OWNED}", timestamp=_AT),
+    crm("meetings", text=f"title=hs_meeting_title outcome=hs_meeting_outcome {_OWNED}", timestamp=_AT),
+    crm("notes", text=f"body=hs_note_body {_OWNED}", timestamp=_AT),
+    crm(
+        "tasks", text=f"subject=hs_task_subject status=hs_task_status priority=hs_task_priority {_OWNED}",
+        timestamp=_AT,
+    ),
     pair("contacts", "companies"),
     pair("companies", "companies"),
     *(pair("deals", target) for target in ("contacts", "companies", "line_items", "tickets")),
