@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.hubspot import HubSpot
+from churnguard_pipelines.connectors.hubspot import HubSpot, limits
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.store.control.integrations import replace_integration
@@ -48,12 +49,15 @@ def connect(store: Store, organization: Organization) -> Register:
 
 
 @pytest.fixture
-def hubspot(connect: Register) -> Iterator[StandIn]:
-    """Every list of it is empty until a test says otherwise."""
+def hubspot(connect: Register, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Every list of it is empty until a test says otherwise, and it allows more than HubSpot does."""
+    monkeypatch.setattr(limits, "GENERAL", replace(limits.GENERAL, per_second=1000, burst=None))
+    monkeypatch.setattr(limits, "SEARCHES", replace(limits.SEARCHES, per_second=1000, burst=None))
     with stand_in() as provider:
         provider.now = NOW
         provider.anything = {"results": []}
         provider.says["/account-info/v3/details"] = [{"portalId": 424242, "timeZone": "Europe/Berlin"}]
+        provider.says["/crm/v3/lists/search"] = [{"lists": [], "hasMore": False}]
         connect(provider.url)
         yield provider
 
