@@ -18,6 +18,8 @@ from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.faults import Fault
+from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
+from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -101,6 +103,16 @@ class Sandbox:
         """How many requests to /v1 came in so far."""
         return self._application.requests
 
+    def requests_to(self, provider: str) -> int:
+        """How many requests to a provider beside Stripe came in so far."""
+        return self._application.provider_requests[provider]
+
+    def hubspot(self, account: str) -> PortalHandle:
+        """The account's portal of HubSpot."""
+        provider = self._application.providers["hubspot"]
+        assert isinstance(provider, HubSpot)
+        return PortalHandle(provider, account)
+
     def account(self, name: str) -> Account:
         return Account(self._world, name)
 
@@ -153,6 +165,7 @@ def serve(
         server.should_exit = True
         thread.join()
         listener.close()
+        application.close()
         world.close()
 
 
