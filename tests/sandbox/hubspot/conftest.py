@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
-from churnguard_pipelines.sandbox.serve import Sandbox
+from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from tests.sandbox.conftest import ANCHOR
 
 
 @pytest.fixture
@@ -23,6 +24,16 @@ def portal(sandbox: Sandbox) -> PortalHandle:
 def api(sandbox: Sandbox, portal: PortalHandle) -> Iterator[httpx.Client]:
     with hubspot(sandbox, portal.token) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a portal that nobody changes."""
+    with serve(tmp_path_factory.mktemp("hubspot"), seed=7, anchor=ANCHOR, scale=0.02) as served:
+        handle = served.hubspot("acme")
+        handle.unlimited()
+        with hubspot(served, handle.token) as client:
+            yield client
 
 
 def hubspot(sandbox: Sandbox, token: str, **options: Any) -> httpx.Client:
