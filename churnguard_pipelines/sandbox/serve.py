@@ -20,6 +20,7 @@ from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -102,6 +103,13 @@ class Sandbox:
     def requests(self) -> int:
         """How many requests to /v1 came in so far."""
         return self._application.requests
+
+    @property
+    def salesforce(self) -> Salesforce:
+        """The simulated Salesforce at the same URL, for tests that change its limits or take tokens back."""
+        found = self._application.providers["salesforce"]
+        assert isinstance(found, Salesforce)
+        return found
 
     def requests_to(self, provider: str) -> int:
         """How many requests to a provider beside Stripe came in so far."""

@@ -209,7 +209,8 @@ class Crm:
         """No trace is left: a hard delete, an emptied recycle bin, or a privacy deletion."""
         for record in self._whole(self._record(kind, id)):
             for link in self._of.get((record.kind, record.id), ()):
-                link.archived_at = link.archived_at or self.now
+                if link.archived_at is None:
+                    link.archived_at = link.modified = self.now
             del self.tables[record.kind][record.id]
             self._tell("purge", record)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from churnguard_pipelines.sandbox.business.crm import Crm, Record
 from churnguard_pipelines.sandbox.business.crm_history import USERS, activity_values, mail_of, person
@@ -74,6 +75,7 @@ def _update(crm: Crm, rng: Random) -> bool:
     record = some(crm, rng, rng.choice(CHANGING))
     if record is None:
         return False
+    values: dict[str, Any]
     match record.kind:
         case "company":
             values = {"employees": rng.randrange(5000), "plan": rng.choice((*PLANS, None))}

@@ -208,10 +208,9 @@ SCHEMA: dict[str, tuple[Field, ...]] = {
     # A custom object: the workspaces of the product's database, as its `workspaces.id` numbers them
     "workspace": (
         Field("name", "text", required=True),
-        *(
-            Field(name, type, custom=True)
-            for name, type in (("number", "integer"), ("seats", "integer"), ("last_login", "datetime"))
-        ),
+        Field("number", "integer", custom=True),
+        Field("seats", "integer", custom=True),
+        Field("last_login", "datetime", custom=True),
         Field("plan", "picklist", values=PLANS, custom=True),
         Field("company", "reference", to="company", custom=True),
     ),
