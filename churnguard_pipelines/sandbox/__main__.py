@@ -45,7 +45,9 @@ def main() -> int:
             if live:
                 product.live()
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        run(Application(world, rate=options.rate or None, compress=options.gzip), listener, live)
+        application = Application(world, rate=options.rate or None, compress=options.gzip)
+        stack.callback(application.close)
+        run(application, listener, live)
     world.close()
     return 0
 

@@ -11,7 +11,10 @@ import orjson
 
 from churnguard_pipelines.sandbox.answers import Answer
 
-Kind = Literal["status", "slow", "hang", "cut", "html", "has_more_lie", "bad_record", "revoke", "latency", "rate_limit"]
+Kind = Literal[
+    "status", "slow", "hang", "cut", "html", "has_more_lie", "bad_record", "revoke", "latency", "rate_limit",
+    "expire", "truncate",
+]  # fmt: skip
 
 HTML = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
 JSON_ERROR = {"error": {"message": "An unknown error occurred", "type": "api_error"}}
@@ -30,6 +33,8 @@ class Fault:
     has_more_lie  `mode` forever: has_more is always true; repeat: also the first page again and again; empty: no data
     bad_record  record number `record` of a page has `value` in `field`
     revoke      the key is refused from now on, as expired
+    expire      the access token is refused from now on; a refresh token gives another (OAuth providers)
+    truncate    a file of rows ends after half of them, and nothing else says so (bulk results)
     latency     every /v1 answer takes `seconds` longer
     rate_limit  `rate` requests a second, then 429 (with Retry-After where `retry_after` is set)
     """

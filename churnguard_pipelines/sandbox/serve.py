@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -14,7 +15,12 @@ from typing import Any, TypeVar
 import uvicorn
 
 from churnguard_pipelines.sandbox.business.company import Business
+from churnguard_pipelines.sandbox.business.crm import Crm
+from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.faults import Fault
+from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
+from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -51,6 +57,24 @@ class Account:
     def delete_customer(self, id: str) -> None:
         self._world.do(self._name, "delete_customer", self.now, id=id)
 
+    def crm(self, call: str, *ends: tuple[str, int], **arguments: Any) -> Any:
+        """`crm("update", kind="company", id=3, employees=9)`: a change of the `Crm`, now. Gives what it gives."""
+        if ends:
+            arguments |= dict(zip(("source", "target"), ends, strict=True))
+        if isinstance(made := arguments.get("made"), Field):
+            arguments["made"] = {each.name: getattr(made, each.name) for each in fields(made)}
+        return self._world.do(self._name, "crm", self.now, call=call, **arguments)
+
+    def crm_tick(self, times: int = 1, seconds: int = 1) -> None:
+        """Lets `times` things happen in the CRM, each `seconds` after the one before."""
+        for _ in range(times):
+            self._world.do(self._name, "crm_tick", self.now + seconds)
+
+    def read_crm(self, action: Callable[[Crm], T]) -> T:
+        """`action(crm)` under the lock: what the CRM holds now. For reading; changes would not outlive a restart."""
+        with self._world.lock:
+            return action(self._world.crm(self._name))
+
     def act(self, action: Callable[[Business], T]) -> T:
         """`action(business)` under the lock, for lives made by hand. Not remembered over a restart."""
         with self._world.lock:
@@ -79,6 +103,23 @@ class Sandbox:
     def requests(self) -> int:
         """How many requests to /v1 came in so far."""
         return self._application.requests
+
+    @property
+    def salesforce(self) -> Salesforce:
+        """The simulated Salesforce at the same URL, for tests that change its limits or take tokens back."""
+        found = self._application.providers["salesforce"]
+        assert isinstance(found, Salesforce)
+        return found
+
+    def requests_to(self, provider: str) -> int:
+        """How many requests to a provider beside Stripe came in so far."""
+        return self._application.provider_requests[provider]
+
+    def hubspot(self, account: str) -> PortalHandle:
+        """The account's portal of HubSpot."""
+        provider = self._application.providers["hubspot"]
+        assert isinstance(provider, HubSpot)
+        return PortalHandle(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)
@@ -132,6 +173,7 @@ def serve(
         server.should_exit = True
         thread.join()
         listener.close()
+        application.close()
         world.close()
 
 

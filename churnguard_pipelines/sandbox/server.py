@@ -1,6 +1,7 @@
 """The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
-GET /v1/…; GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
+GET /v1/… is Stripe; other providers have paths of their own (`provider.py`).
+GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import orjson
 from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.faults import Fault, Faults
+from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.provider import Provider, Request
+from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import answer, key_in
 from churnguard_pipelines.sandbox.stripe.events import API_VERSION
@@ -28,6 +32,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot)
 EVERY = 1.5  # seconds between two moments at which something happens
 GZIP_FROM = 1024  # bytes
 
@@ -59,6 +64,8 @@ class Application:
         self.deliveries = Deliveries(world)
         self.revoked: set[str] = set()
         self.requests = 0
+        self.providers = {made.name: made for made in (make(world) for make in PROVIDERS)}
+        self.provider_requests = dict.fromkeys(self.providers, 0)
         self._rate = rate
         self._compress = compress
         self._buckets: dict[tuple[str, float], TokenBucket] = {}
@@ -69,19 +76,34 @@ class Application:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
+        if provider := self._provider(path):
+            target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+            request = Request(scope["method"], path, target.decode("latin-1"), headers, await _body(receive))
+            self.provider_requests[provider.name] += 1
+            ill = self.faults.take(path, provider.account(request))
+            if await self._suffer(ill, receive):
+                await self._send(send, provider.answer(request, ill), headers, cut="cut" in ill)
+            return
         if not path.startswith("/v1/"):
             await self._send(send, await self._own(scope["method"], path, receive))
             return
         self.requests += 1
         ill = self.faults.take(path, _key_or_none(headers))
+        if await self._suffer(ill, receive):
+            made = self._stripe(scope["method"], path, scope["query_string"].decode("latin-1"), headers, ill)
+            await self._send(send, made, headers, cut="cut" in ill)
+
+    def _provider(self, path: str) -> Provider | None:
+        return next((each for each in self.providers.values() if path.startswith(each.prefixes)), None)
+
+    async def _suffer(self, ill: dict[str, Fault], receive: Receive) -> bool:
+        """Waits as the faults say; False where there is never an answer."""
         wait = sum(fault.seconds for fault in ill.values() if fault.kind in ("slow", "latency"))
         if wait:
             await asyncio.sleep(wait)
         if "hang" in ill:
             await faults.hang(receive)
-            return
-        made = self._stripe(scope["method"], path, scope["query_string"].decode("latin-1"), headers, ill)
-        await self._send(send, made, headers, cut="cut" in ill)
+        return "hang" not in ill
 
     def _stripe(self, method: str, path: str, query: str, headers: dict[str, str], ill: dict[str, Fault]) -> Answer:
         """An answer of the API. Its Date is the business's present; a refusal's or a failure's is the wall clock's."""
@@ -158,6 +180,12 @@ class Application:
     def clear_faults(self) -> None:
         self.faults.clear()
         self.revoked.clear()
+        for provider in self.providers.values():
+            provider.clear_faults()
+
+    def close(self) -> None:
+        for provider in self.providers.values():
+            provider.close()
 
     async def _send(self, send: Send, made: Answer, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         body = made.body
@@ -178,6 +206,8 @@ class Application:
             for name, business in self.world.businesses.items():
                 if name != "bulk":
                     self.world.do(name, "tick", self.world.now(business))
+                    if name in self.world.crms:
+                        self.world.do(name, "crm_tick", self.world.now(business))
 
 
 def _key_or_none(headers: dict[str, str]) -> str | None:

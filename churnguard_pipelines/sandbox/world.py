@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox.business import live, signups, subscriptions
+from churnguard_pipelines.sandbox.business import crm_history, crm_life, live, signups, subscriptions
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
+from churnguard_pipelines.sandbox.business.crm import Crm
+from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.business.entities import Event
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
@@ -58,6 +60,7 @@ class World:
         self.businesses = {profile.name: self._history(profile) for profile in PROFILES}
         if bulk:
             self.businesses["bulk"] = bulk_business(bulk, StripeEvents(), self.origin.seed, self.origin.anchor)
+        self._crms: dict[str, Crm] = {}
         self.journal = Journal(folder / "journal.jsonl")
         for entry in self.journal:
             self._apply(entry)
@@ -96,11 +99,27 @@ class World:
     def _apply(self, entry: dict[str, Any]) -> Any:
         arguments = dict(entry)
         business = self.businesses[arguments.pop("account")]
-        command = COMMANDS[arguments.pop("do")]
+        name = arguments.pop("do")
         business.run_until(arguments.pop("at"))
-        return command(business, **arguments)
+        if name in CRM_COMMANDS:
+            return CRM_COMMANDS[name](self.crm(business.profile.name), **arguments)
+        return COMMANDS[name](business, **arguments)
 
     # Reading
+
+    def crm(self, account: str) -> Crm:
+        """The account's CRM as it is now. It is made when somebody asks for it the first time."""
+        with self.lock:
+            crm = self._crms.get(account)
+            if crm is None:
+                crm = self._crms[account] = Crm(self.businesses[account])
+            crm_history.catch_up(crm)
+            return crm
+
+    @property
+    def crms(self) -> tuple[str, ...]:
+        """The accounts whose CRM somebody uses."""
+        return tuple(self._crms)
 
     def key(self, value: str) -> Key:
         """Refusal where there is no such key."""
@@ -169,4 +188,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "pass": _nothing,
     "insert_customer": _insert_customer,
     "delete_customer": _delete_customer,
+}
+
+
+def _crm_do(crm: Crm, call: str, **arguments: Any) -> Any:
+    if call == "add_field":
+        arguments["made"] = Field(**arguments["made"])
+    return getattr(crm, call)(**arguments)
+
+
+CRM_COMMANDS: dict[str, Callable[..., Any]] = {
+    "crm_tick": crm_life.happen,
+    "crm": _crm_do,
 }

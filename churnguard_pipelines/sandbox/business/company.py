@@ -93,6 +93,7 @@ class Business:
     def __init__(self, profile: Profile, provider: Provider, seed: int, anchor: int, scale: float = 1.0) -> None:
         self.profile = profile
         self.provider = provider
+        self.seed = seed
         self.anchor = anchor
         self.target = round(profile.customers * scale)
         self.rng = Random(f"{seed}/{profile.name}")  # noqa: S311 - a simulation that must come out the same again

@@ -1,0 +1,1 @@
+"""A simulated Salesforce: OAuth, REST, Bulk API 2.0 over the CRM of a simulated business."""
