@@ -23,7 +23,7 @@ from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
-from churnguard_pipelines.engine.quota import QuotaGate
+from churnguard_pipelines.engine.quota import Quota, QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.engine.tokens import StoredTokens, tokens_of, without_token
@@ -77,29 +77,38 @@ def opened(
     kind.check_fields(integration)
     sync, name = integration.sync_config, integration.integration_id
     clock = Clock(cancelled)
-    gate = QuotaGate(
-        store,
-        integration.organization_id,
-        integration.provider_name,
-        quota_account(integration),
-        kind.quota(integration),
-        requests_per_minute=sync.requests_per_minute,
-        concurrent_requests=sync.concurrent_requests,
-        integration_id=name,
-        read_limits=kind.read_limits,
-        clock=clock,
-    )
+
+    def gate(quota: Quota, budget: str | None = None) -> QuotaGate:
+        account = quota_account(integration)
+        return QuotaGate(
+            store,
+            integration.organization_id,
+            integration.provider_name,
+            account if budget is None else f"{account}/{budget}",
+            quota,
+            requests_per_minute=sync.requests_per_minute,
+            concurrent_requests=sync.concurrent_requests,
+            integration_id=name,
+            read_limits=kind.read_limits if budget is None else None,
+            clock=clock,
+        )
+
+    budgets = {each: gate(quota, each) for each, quota in kind.budgets(integration).items()} if guarded else {}
     tokens = StoredTokens(store, name) if guarded else tokens_of(store, integration)
     with HttpClient(
         guard_of(integration),
         provider_title=kind.title,
         own_hosts=kind.own_hosts,
         auth=kind.credential(integration, tokens),
-        quota=gate if guarded else None,
+        quota=gate(kind.quota(integration)) if guarded else None,
+        budgets=budgets,
         breaker=Breaker(store, integration.organization_id, name, clock=clock) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
+        describe=kind.describe,
         should_retry=kind.should_retry,
         quota_used_up=kind.quota_used_up,
+        retry_after=kind.retry_after,
+        refused_credentials=kind.refused_credentials,
         clock=clock,
     ) as http:
         yield OpenedIntegration(integration, kind(integration, http), http)
