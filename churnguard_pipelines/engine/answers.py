@@ -97,7 +97,9 @@ class Judge:
 
     ``describe``: the provider's own words out of an error answer. ``should_retry``: the provider's own hint whether
     to ask again, None for no hint. ``quota_used_up``: seconds to stay away, where a refusal says in another way than by
-    429 that the quota is used up. ``secrets``: what must never appear in a message, whoever echoes it.
+    429 that the quota is used up. ``retry_after``: seconds to wait, of an answer without that header.
+    ``refused_credentials``: whether an answer means that, though its status is not 401. ``secrets``: what must never
+    appear in a message, whoever echoes it.
     """
 
     integration_id: str
@@ -105,6 +107,8 @@ class Judge:
     describe: Callable[[Response], str | None] | None = None
     should_retry: Callable[[Response], bool | None] | None = None
     quota_used_up: Callable[[Response], float | None] | None = None
+    retry_after: Callable[[Response], float | None] | None = None
+    refused_credentials: Callable[[Response], bool] | None = None
     secrets: Callable[[], Iterable[str]] = tuple
 
     def check(self, call: str, response: Response, *, allow: Collection[int], expect_json: bool) -> None:
@@ -117,10 +121,12 @@ class Judge:
                 except ProviderUnavailable as unusable:
                     raise Transient(self.error(ProviderUnavailable, unusable.message, TRY_LATER, status)) from None
             return
-        retry_after = parse_retry_after(response.headers.get("retry-after"), response.received_at)
+        retry_after = self.asked_pause(response)
         error = self._error_of(call, response, retry_after)
         if (pause := self.pause(response)) is not None:
             raise Transient(error, pause)
+        if isinstance(error, AuthenticationFailed) and status != 401:
+            raise error
         hint = self.should_retry(response) if self.should_retry else None
         if status in TRANSIENT_STATUSES if hint is None else hint:
             raise Transient(error, retry_after)
@@ -129,6 +135,11 @@ class Judge:
     def pause(self, response: Response) -> float | None:
         """Seconds to stay away, of a refusal that is no 429 and says that the quota is used up."""
         return self.quota_used_up(response) if self.quota_used_up and response.status >= 400 else None
+
+    def asked_pause(self, response: Response) -> float | None:
+        """Seconds that the answer asks to wait before the same call is made again; None if it does not say."""
+        told = parse_retry_after(response.headers.get("retry-after"), response.received_at)
+        return self.retry_after(response) if told is None and self.retry_after else told
 
     def error(
         self, kind: type[ProviderError], message: str, remedy: str | None = None, status: int | None = None
@@ -150,7 +161,7 @@ class Judge:
             kind, remedy = RateLimited, "A later sync goes on from here; raise the limit if it is too low for all."
             message = f"{title} says that the account's quota is used up ({status} on {call}{quote}); "
             message += f"it is asked again in {pause / 60:.0f} min."
-        elif status == 401:
+        elif status == 401 or (self.refused_credentials is not None and self.refused_credentials(response)):
             kind, remedy = AuthenticationFailed, RENEW_CREDENTIALS
             message = f"{title} refused the credentials ({status} on {call}{quote})."
         elif status == 403:

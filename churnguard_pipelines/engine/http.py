@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -67,6 +68,7 @@ class _Call:
     content: bytes | None
     allow: Collection[int]
     expect_json: bool
+    budget: str | None
 
     def __str__(self) -> str:
         return f"{self.method} {urlsplit(self.url).path}"  # never the query: it may carry a key
@@ -78,7 +80,8 @@ class HttpClient:
     ``guard``: where it may go. ``own_hosts``: the provider's own, whose words may be repeated to everybody.
     ``timeout``: seconds for one attempt from connecting to the last byte. ``max_body``: bytes after decompression.
     ``quota`` and ``breaker`` are left out only where nothing is stored yet, e.g. to test new credentials.
-    ``describe``, ``should_retry``, ``quota_used_up``: see :class:`~churnguard_pipelines.engine.answers.Judge`.
+    ``budgets``: quotas of their own, of calls that name one. ``describe``, ``should_retry``, ``quota_used_up``,
+    ``retry_after``, ``refused_credentials``: see :class:`~churnguard_pipelines.engine.answers.Judge`.
     ``transport``: the seam for tests.
     """
 
@@ -90,6 +93,7 @@ class HttpClient:
         own_hosts: Collection[str] = (),
         auth: Credential | None = None,
         quota: QuotaGate | None = None,
+        budgets: Mapping[str, QuotaGate] = MappingProxyType({}),
         breaker: Breaker | None = None,
         retry: RetryPolicy | None = None,
         timeout: float = 30.0,
@@ -98,6 +102,8 @@ class HttpClient:
         describe: Callable[[Response], str | None] | None = None,
         should_retry: Callable[[Response], bool | None] | None = None,
         quota_used_up: Callable[[Response], float | None] | None = None,
+        retry_after: Callable[[Response], float | None] | None = None,
+        refused_credentials: Callable[[Response], bool] | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -108,6 +114,7 @@ class HttpClient:
         self._own_hosts = own_hosts
         self._auth = auth
         self._quota = quota
+        self._budgets = budgets
         self._breaker = breaker
         self._retry = retry or RetryPolicy()
         self._timeout = timeout
@@ -119,6 +126,8 @@ class HttpClient:
             describe,
             should_retry,
             quota_used_up,
+            retry_after,
+            refused_credentials,
             secrets=auth.secrets if auth else tuple,
         )
         guarded, mounts = transports(guard)
@@ -142,14 +151,16 @@ class HttpClient:
         content: bytes | None = None,
         allow: Collection[int] = (),
         expect_json: bool = False,
+        budget: str | None = None,
     ) -> Response:
         """One answer with a 2xx status or one of ``allow``; any other outcome is a ``ProviderError`` after the retries.
 
         The request must be safe to repeat: a lost answer is asked for again. ``expect_json``: an empty, cut or
-        non-JSON 2xx body counts as no answer, and is asked for again too. Raises ``CircuitOpen`` without a call while
+        non-JSON 2xx body counts as no answer, and is asked for again too. ``budget``: the quota that the call counts
+        for, if it is not the account's general one. Raises ``CircuitOpen`` without a call while
         the integration's breaker is open, ``Stopped`` when the run is cancelled while waiting.
         """
-        call = _Call(method, url, params, headers, content, allow, expect_json)
+        call = _Call(method, url, params, headers, content, allow, expect_json, budget)
         if self._breaker is None:
             return self._with_retries(call)
         self._breaker.before_call()
@@ -187,18 +198,21 @@ class HttpClient:
         raise AssertionError("unreachable")
 
     def _attempt(self, call: _Call) -> Response:
-        began = self._clock.monotonic()
-        with self._place():
+        began, quota = self._clock.monotonic(), self._quota_of(call)
+        with quota.acquire() if quota is not None else nullcontext():
             self.metrics.add(calls=1, waited=self._clock.monotonic() - began)
             response = self._send(call)
-        if self._quota is not None:
-            self._quota.observe(response.status, response.headers, self._judge.pause(response))
-            self.metrics.quota_left, self.metrics.limits = self._quota.left, self._quota.limits
+        if quota is not None:
+            asked = self._judge.asked_pause(response) if response.status == 429 else None
+            pause = self._judge.pause(response)
+            quota.observe(response.status, response.headers, asked if pause is None else pause)
+            if quota is self._quota:
+                self.metrics.quota_left, self.metrics.limits = quota.left, quota.limits
         self._judge.check(str(call), response, allow=call.allow, expect_json=call.expect_json)
         return response
 
-    def _place(self) -> AbstractContextManager[None]:
-        return self._quota.acquire() if self._quota is not None else nullcontext()
+    def _quota_of(self, call: _Call) -> QuotaGate | None:
+        return self._quota if call.budget is None else self._budgets.get(call.budget)
 
     def _send(self, call: _Call) -> Response:
         shown = self._may_be_shown(call.url)

@@ -175,12 +175,12 @@ class QuotaGate:
     def observe(self, status: int, headers: Mapping[str, str], pause: float | None = None) -> None:
         """Learns from an answer. ``pause``: seconds that it asks for in a way of its provider's own. Never raises for
         what a provider sends."""
+        if status == 429:
+            told = parse_retry_after(headers.get("retry-after"), self._clock.now()) if pause is None else pause
+            self._close(UNTOLD_PAUSE if told is None else told, refusal=True)
+            return
         if pause is not None:
             self._close(pause, refusal=False)
-            return
-        if status == 429:
-            pause = parse_retry_after(headers.get("retry-after"), self._clock.now())
-            self._close(UNTOLD_PAUSE if pause is None else pause, refusal=True)
             return
         if status < 400:
             with self._lock:

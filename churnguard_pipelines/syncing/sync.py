@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, unknown_patterns
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
-from churnguard_pipelines.engine.quota import QuotaGate
+from churnguard_pipelines.engine.quota import Quota, QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.engine.tokens import StoredTokens, tokens_of, without_token
@@ -76,29 +77,38 @@ def opened(
     kind.check_fields(integration)
     sync, name = integration.sync_config, integration.integration_id
     clock = Clock(cancelled)
-    gate = QuotaGate(
-        store,
-        integration.organization_id,
-        integration.provider_name,
-        quota_account(integration),
-        kind.quota(integration),
-        requests_per_minute=sync.requests_per_minute,
-        concurrent_requests=sync.concurrent_requests,
-        integration_id=name,
-        read_limits=kind.read_limits,
-        clock=clock,
-    )
+
+    def gate(quota: Quota, budget: str | None = None) -> QuotaGate:
+        account = quota_account(integration)
+        return QuotaGate(
+            store,
+            integration.organization_id,
+            integration.provider_name,
+            account if budget is None else f"{account}/{budget}",
+            quota,
+            requests_per_minute=sync.requests_per_minute,
+            concurrent_requests=sync.concurrent_requests,
+            integration_id=name,
+            read_limits=kind.read_limits if budget is None else None,
+            clock=clock,
+        )
+
+    budgets = {each: gate(quota, each) for each, quota in kind.budgets(integration).items()} if guarded else {}
     tokens = StoredTokens(store, name) if guarded else tokens_of(store, integration)
     with HttpClient(
         guard_of(integration),
         provider_title=kind.title,
         own_hosts=kind.own_hosts,
         auth=kind.credential(integration, tokens),
-        quota=gate if guarded else None,
+        quota=gate(kind.quota(integration)) if guarded else None,
+        budgets=budgets,
         breaker=Breaker(store, integration.organization_id, name, clock=clock) if guarded else None,
         retry=RetryPolicy(attempts=sync.retry_attempts, cap=sync.retry_backoff),
+        describe=kind.describe,
         should_retry=kind.should_retry,
         quota_used_up=kind.quota_used_up,
+        retry_after=kind.retry_after,
+        refused_credentials=kind.refused_credentials,
         clock=clock,
     ) as http:
         yield OpenedIntegration(integration, kind(integration, http), http)
@@ -222,7 +232,7 @@ class _Run:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
             started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-        _same_source(integration, checkpoint, identity)
+        refuse_another_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
@@ -268,20 +278,21 @@ def chosen_objects(
     custom: Sequence[Object] = (),
     known: Mapping[str, KnownObject] = MappingProxyType({}),
 ) -> list[Object]:
-    """These objects, or those that the configuration chooses, of the declared ones and the account's own.
-
-    Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
+    """These objects, or those that the configuration chooses, by name or pattern, of the declared ones and the
+    account's own. Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
     """
     declared = {item.name: item for item in api_connector(integration.provider_name).objects}
     there = declared | {item.name: item for item in custom if item.name not in declared}
     wanted = objects if objects is not None else integration.sync_config.objects
-    if unknown := sorted(set(wanted or ()) - there.keys() - known.keys()):
+    if unknown := unknown_patterns(wanted, there.keys() | known.keys()):
         raise InvalidConfiguration(
-            f"{integration.provider_name} has no object {', '.join(name[:60] for name in unknown[:10])}.",
+            f"{integration.provider_name} has no object {', '.join(sorted(name[:60] for name in unknown)[:10])}.",
             integration_id=integration.integration_id,
             remedy=f"It has: {', '.join(there)}.",
         )
-    return [item for name, item in there.items() if wanted is None or name in wanted]
+    if objects is not None:
+        return [item for name, item in there.items() if matches(name, objects)]
+    return [item for name, item in there.items() if is_chosen(integration, name)]
 
 
 def mapper_of(store: Store, integration: IntegrationConfiguration, table: Table) -> Mapper:
@@ -313,7 +324,10 @@ def quota_account(integration: IntegrationConfiguration) -> str:
     return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
-def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:
+def refuse_another_source(
+    integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None
+) -> None:
+    """Raises ``SourceChanged`` if the checkpoint is another account's than the credentials, as far as they may know."""
     if checkpoint is not None and identity is not None and checkpoint.source not in (identity, UNKNOWN):
         both = quoted(integration, f"{checkpoint.source} then, {identity} now")
         raise SourceChanged(

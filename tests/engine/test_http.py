@@ -128,6 +128,18 @@ class TestErrors:
         with pytest.raises(RequestRefused, match="Bad cursor"):
             http.request("GET", api.url)
 
+    def test_the_connector_knows_refused_credentials_of_another_status(self, api: Api, client: MakeClient) -> None:
+        api.answers = [as_json({"message": "no such token"}, 530)]
+        http = client(refused_credentials=lambda answer: answer.status == 530)
+        with pytest.raises(AuthenticationFailed, match="refused the credentials"):
+            http.request("GET", api.url)
+        assert len(api.asked) == 1
+
+    def test_a_pause_that_only_the_body_tells_is_kept(self, api: Api, client: MakeClient, clock: FakeClock) -> None:
+        api.answers = [as_json({"retry_after": 9}, 429), Answer()]
+        client(retry_after=lambda answer: float(answer.json()["retry_after"])).request("GET", api.url)
+        assert clock.waits == [9.0]
+
     def test_a_secret_is_never_repeated_whoever_echoes_it(
         self, api: Api, client: MakeClient, caplog: pytest.LogCaptureFixture
     ) -> None:

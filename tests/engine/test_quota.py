@@ -350,6 +350,16 @@ class TestTheProvidersOwnFigures:
         with pytest.raises(RateLimited, match="until"):
             waited(other)
 
+    def test_calls_of_a_budget_of_its_own_wait_for_that_alone(self, gate: MakeGate, api: Api, clock: FakeClock) -> None:
+        general, search = gate(requests_per_minute=60_000), gate(requests_per_minute=60_000)
+        search._key = ("acme", "stripe", f"{ACCOUNT}/search")  # as `opened` names it
+        api.answers = [Answer(429, headers={"Retry-After": "60"}), Answer()]
+        guard = AddressGuard("acme-stripe", restricted=False)
+        with HttpClient(guard, quota=general, budgets={"search": search}, clock=clock) as http:
+            http.request("GET", api.url, budget="search")
+        assert sum(search._clock.waits) == pytest.approx(60, abs=5)
+        assert waited(general) < 1
+
     def test_they_show_in_the_client_s_metrics(self, gate: MakeGate, api: Api, clock: FakeClock) -> None:
         api.answers = [Answer(headers={"X-Limit": "1000", "X-Remaining": "700"})]
         one = gate(requests_per_minute=6000, read_limits=self.read)

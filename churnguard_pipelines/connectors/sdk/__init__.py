@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
+from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Limits, Quota
@@ -168,6 +169,11 @@ class ApiConnector(Connector):
         """The provider's published limit for this account, to start from."""
 
     @classmethod
+    def budgets(cls, integration: IntegrationConfiguration) -> Mapping[str, Quota]:
+        """Limits that hold for some calls instead of the general one, by the name that such a call gives as budget."""
+        return {}
+
+    @classmethod
     def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn | None:
         """Where people sign in, for `churnguard integrations authorize`; None if this provider has no such page.
 
@@ -206,6 +212,21 @@ class ApiConnector(Connector):
     def should_retry(response: Response) -> bool | None:
         """The provider's own hint in an answer whether to ask again; None for no hint."""
         return None
+
+    @staticmethod
+    def describe(response: Response) -> str | None:
+        """The provider's own words out of an error answer."""
+        return common_description(response)
+
+    @staticmethod
+    def retry_after(response: Response) -> float | None:
+        """Seconds to wait, where an answer has no ``Retry-After`` and says it in another way."""
+        return None
+
+    @staticmethod
+    def refused_credentials(response: Response) -> bool:
+        """Whether an answer means that the credentials are no good, though its status is not 401."""
+        return False
 
     @staticmethod
     def read_limits(headers: Mapping[str, str]) -> Limits | None:

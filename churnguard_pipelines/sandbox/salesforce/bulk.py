@@ -20,7 +20,7 @@ from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.provider import Request
 from churnguard_pipelines.sandbox.salesforce import errors, ids
-from churnguard_pipelines.sandbox.salesforce.fields import as_csv, moment
+from churnguard_pipelines.sandbox.salesforce.fields import csv_writer, moment
 from churnguard_pipelines.sandbox.salesforce.org import DAY
 from churnguard_pipelines.sandbox.salesforce.query import Prepared, View
 from churnguard_pipelines.sandbox.world import World
@@ -34,7 +34,7 @@ LOCATOR = re.compile(r"[A-Za-z0-9_=-]{1,40}")
 
 @dataclass
 class Job:
-    """`state` as its worker sees it; it is shown as in progress until it was asked for `hidden` times."""
+    """`state` as its worker sees it; one that is over is shown as in progress the first `hidden` times."""
 
     id: str
     prepared: Prepared
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def shown(self) -> str:
-        return self.state if self.hidden <= 0 or self.state == "Aborted" else "InProgress"
+        return "InProgress" if self.hidden > 0 and self.state in ("JobComplete", "Failed") else self.state
 
     def describe(self) -> dict[str, Any]:
         numbers = {"numberRecordsProcessed": len(self.ends) - 1, "retries": 0, "totalProcessingTime": self.took}
@@ -158,14 +158,11 @@ class Jobs:
         job.state = "InProgress"
         with self._world.lock:
             records = job.prepared.stream()
-        columns, crm = job.prepared.columns, job.prepared.view.crm
+        crm, write = job.prepared.view.crm, csv_writer(job.prepared.columns)
         at = 0
         while job.state == "InProgress" and not self._closed:
             with self._world.lock:
-                rows = [
-                    ",".join([_quoted(as_csv(field, field.read(crm, record))) for field in columns]).encode() + b"\n"
-                    for record in islice(records, AT_ONCE)
-                ]
+                rows = [write(crm, record).encode() for record in islice(records, AT_ONCE)]
             if not rows:
                 break
             job.rows.write(b"".join(rows))
@@ -208,7 +205,7 @@ class Jobs:
         number = len(rows)
         if "truncate" in ill:
             rows = rows[: number // 2]
-        head = ",".join(_quoted(column.name) for column in job.prepared.columns).encode() + b"\n"
+        head = ",".join(f'"{column.name}"' for column in job.prepared.columns).encode() + b"\n"
         body = head + b"".join(rows)
         view.org.bulk_bytes += len(body)
         if view.org.bulk_bytes > view.org.limits.bulk_storage_mb * 1_000_000:
@@ -235,10 +232,6 @@ def _refuse(prepared: Prepared) -> None:
         raise errors.Refusal(400, "API_ERROR", "Aggregate Relationships not supported in Bulk Query")
     if query.offset:
         raise errors.Refusal(400, "API_ERROR", "OFFSET not supported in Bulk Query")
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
 
 
 def _locator(place: int) -> str:

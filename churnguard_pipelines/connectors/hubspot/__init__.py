@@ -1,0 +1,196 @@
+"""HubSpot: CRM records with all their properties, associations with their labels, and what HubSpot lists besides.
+
+``objects`` declares, ``records``, ``associations`` and ``listings`` read, ``by_id`` is where polls and webhooks end.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from churnguard_pipelines.connectors.hubspot import api, limits, webhooks
+from churnguard_pipelines.connectors.hubspot.api import HubSpotApi
+from churnguard_pipelines.connectors.hubspot.associations import AssociationReader
+from churnguard_pipelines.connectors.hubspot.by_id import RecordsById
+from churnguard_pipelines.connectors.hubspot.finding import Finder
+from churnguard_pipelines.connectors.hubspot.listings import ListingReader
+from churnguard_pipelines.connectors.hubspot.objects import (
+    CUSTOM_COLUMNS,
+    OBJECTS,
+    CrmOptions,
+    ListingOptions,
+    PairOptions,
+)
+from churnguard_pipelines.connectors.hubspot.properties import Properties
+from churnguard_pipelines.connectors.hubspot.records import CrmReader
+from churnguard_pipelines.connectors.sdk import (
+    ApiConnector,
+    ConnectionReport,
+    Object,
+    ObjectAccess,
+    Reading,
+    SignIn,
+    StoredVersions,
+)
+from churnguard_pipelines.engine.auth import Credential, TokenKeeper
+from churnguard_pipelines.engine.http import HttpClient
+from churnguard_pipelines.engine.quota import Quota
+from churnguard_pipelines.errors import PermissionMissing
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.records import Batch, Deletion, Field, Record, Window
+
+SCOPES = ("oauth", "crm.objects.contacts.read", "crm.objects.companies.read", "crm.objects.deals.read")
+OPTIONAL_SCOPES = (
+    "tickets", "crm.objects.line_items.read", "crm.objects.products.read", "crm.objects.owners.read",
+    "crm.lists.read", "crm.objects.custom.read", "crm.schemas.custom.read", "sales-email-read", "forms", "content",
+    "marketing.campaigns.read", "crm.objects.marketing_events.read",
+)  # fmt: skip
+"""An account whose plan lacks what one of these is for can let us in all the same."""
+_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
+_TYPE_ID = re.compile(r"[0-9]{1,10}-[0-9]{1,20}")
+
+
+class HubSpot(ApiConnector):
+    provider, kind, title = "hubspot", IntegrationType.CRM, "HubSpot"
+    custom_fields: ClassVar = {
+        "client_id": "of the app that people let in",
+        "client_secret": "of the app that people let in",
+    }
+    own_hosts = frozenset({api.HOST})
+    page_size = api.PAGE
+    objects = OBJECTS
+    ignored_events = webhooks.IGNORED
+    describe = staticmethod(api.describe)
+    refused_credentials = staticmethod(api.refused_credentials)
+    read_limits = staticmethod(limits.read_limits)
+    quota_used_up = staticmethod(limits.quota_used_up)
+    retry_after = staticmethod(limits.retry_after)
+
+    def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
+        super().__init__(integration, http)
+        self._api = HubSpotApi(integration, http)
+        self._properties = Properties(self._api)
+        self._by_id = RecordsById(self._api, self._properties)
+        finder = Finder(self._api)
+        options = {item.path: item.options for item in OBJECTS if isinstance(item.options, CrmOptions)}
+        self._records = CrmReader(self._api, self._properties, finder, self._by_id)
+        self._associations = AssociationReader(self._api, finder, options)
+        self._listings = ListingReader(self._api)
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        super().check_fields(integration)
+        api.version_of(integration)
+
+    @classmethod
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
+        return api.credential_of(integration, tokens)
+
+    @classmethod
+    def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn:
+        page = f"{api.base_of(integration)}/oauth/authorize" if integration.base_url else api.SIGN_IN
+        return SignIn(page, api.app_of(integration, tokens), SCOPES, {"optional_scope": " ".join(OPTIONAL_SCOPES)})
+
+    @classmethod
+    def quota(cls, integration: IntegrationConfiguration) -> Quota:
+        return limits.GENERAL
+
+    @classmethod
+    def budgets(cls, integration: IntegrationConfiguration) -> Mapping[str, Quota]:
+        return {limits.SEARCH: limits.SEARCHES}
+
+    def identity(self) -> str | None:
+        portal = self._api.account().get("portalId")
+        if portal is None:
+            raise api.misbehaved(self._api.integration_id, "account", "came without its id")
+        return str(portal)
+
+    def check(self) -> ConnectionReport:
+        identity = self.identity()
+        access = {item.name: self._access(item) for item in self.objects if not isinstance(item.options, PairOptions)}
+        for item in self.objects:
+            if isinstance(item.options, PairOptions):
+                ends = access[item.options.source], access[item.options.target]
+                lacking = next((end for end in ends if not end.readable), None)
+                access[item.name] = replace(lacking or ends[0], object=item.name)
+        ordered = [access[item.name] for item in self.objects]
+        return ConnectionReport(self.integration.integration_id, identity, (*ordered, *self._custom_access()))
+
+    def discover_objects(self) -> Sequence[Object]:
+        try:
+            return self._discovered()
+        except PermissionMissing:
+            return ()  # most accounts have none; a check says that they may not be read
+
+    def discover_fields(self, item: Object) -> Sequence[Field]:
+        return self._properties.refresh(item.path) if isinstance(item.options, CrmOptions) else ()
+
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        now = self._now()
+        if isinstance(item.options, PairOptions):
+            yield from self._associations.read(item, reading, now)
+        elif isinstance(item.options, ListingOptions):
+            yield from self._listings.read(item, reading, now)
+        else:
+            yield from self._records.read(item, reading, now)
+
+    @classmethod
+    def object_of(cls, event: Mapping[str, Any]) -> str | None:
+        return webhooks.object_of(event)
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        if isinstance(item.options, PairOptions):
+            return webhooks.association_changes(self._associations, item, events)
+        return webhooks.record_changes(self._by_id, item, events, stored)
+
+    def count(self, item: Object, window: Window) -> int | None:
+        return self._records.count(item, window) if isinstance(item.options, CrmOptions) else None
+
+    def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
+        return self._records.keys(item, window, limit) if isinstance(item.options, CrmOptions) else None
+
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]] | None:
+        return self._by_id.now(item.path, keys) if isinstance(item.options, CrmOptions) else None
+
+    def _now(self) -> int:
+        """HubSpot's clock in milliseconds, never ahead of it by more than ours is."""
+        return int((time.time() + self._api.ahead) * 1000)
+
+    def _access(self, item: Object) -> ObjectAccess:
+        listed = isinstance(item.options, ListingOptions)
+        path = self._listings.path(item.options.listing) if listed else self._api.path("crm", "objects", item.path)
+        try:
+            self._api.get(path, limit=1)
+        except PermissionMissing as error:
+            return ObjectAccess(item.name, readable=False, problem=error.message, remedy=error.remedy)
+        return ObjectAccess(item.name, readable=True)
+
+    def _custom_access(self) -> list[ObjectAccess]:
+        try:
+            return [self._access(item) for item in self._discovered()]
+        except PermissionMissing as error:
+            remedy = "Grant it if the account has custom objects; else this is no matter."
+            return [ObjectAccess("custom objects", readable=False, problem=error.message, remedy=remedy)]
+
+    def _discovered(self) -> Sequence[Object]:
+        listed = self._api.get(self._api.schemas).results("custom objects", self._api.integration_id)
+        return [made for each in listed if isinstance(each, dict) and (made := _custom_object(each)) is not None]
+
+
+def _custom_object(schema: Mapping[str, Any]) -> Object | None:
+    """None for one that is named in a way that HubSpot's own rules do not allow."""
+    name, type_id, labels = schema.get("name"), schema.get("objectTypeId"), schema.get("labels")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return None
+    if not isinstance(type_id, str) or not _TYPE_ID.fullmatch(type_id):
+        return None
+    label = labels.get("plural") if isinstance(labels, dict) else None
+    return Object(
+        name, type_id, CUSTOM_COLUMNS, options=CrmOptions(), created_column="created_at",
+        label=str(label) if label else None, custom=True,
+    )  # fmt: skip
