@@ -1,8 +1,8 @@
 """Reads an object: once in whole, then what changed and what was deleted, and in whole again where that is the only way
 to learn something.
 
-A position is ``{"changed_until", "changes", "deleted_until", "logged", "pass", "passed_at", "fields"}``. ``changes`` and
-``pass`` are the stretches under way, or null: of a window of changes, and of the whole object. ``logged``: whether
+A position is ``{"changed_until", "changes", "deleted_until", "logged", "pass", "passed_at", "fields"}``. ``changes``
+and ``pass`` are the stretches under way, or null: of a window of changes, and of the whole object. ``logged``: whether
 Salesforce logs the object's deletions. ``fields``: a digest of what is read; where it is another now, all records are
 read once more, since giving a field to an object changes none of them. All times are Salesforce's clock, but a pass'
 ``absent_since``, which is ours.
