@@ -40,6 +40,7 @@ class SField:
     updateable: bool = True
     nillable: bool = True
     filterable: bool | None = None
+    source: str = ""  # the CRM's name of what it shows; change events say that it changed when that did
 
     def describe(self) -> dict[str, Any]:
         filterable = self.type not in NOT_FILTERABLE if self.filterable is None else self.filterable
@@ -107,9 +108,18 @@ def custom(field: Field, prefixes: dict[str, str], names: dict[str, str]) -> SFi
     name = custom_name(field.name)
     if field.type == "reference":
         return SField(name, "reference", reference(field.name, prefixes[field.to]), field.title, to=(names[field.to],),
-                      custom=True)  # fmt: skip
+                      custom=True, source=field.name)  # fmt: skip
     type = OF_NEUTRAL.get(field.type, field.type)
-    return SField(name, type, of(field.name), field.title, field.values, custom=True, calculated=field.calculated)
+    return SField(
+        name,
+        type,
+        of(field.name),
+        field.title,
+        field.values,
+        custom=True,
+        calculated=field.calculated,
+        source=field.name,
+    )
 
 
 def java_double(value: float) -> str:
