@@ -17,7 +17,7 @@ PREFIXES = {
     "user": "005", "company": "001", "contact": "003", "lead": "00Q", "pipeline": "012", "stage": "0Jv", "deal": "006",
     "deal_change": "017", "product": "01t", "line_item": "00k", "ticket": "500", "task": "00T", "call": "00T",
     "email": "00T", "meeting": "00U", "note": "00P", "campaign": "701", "campaign_member": "00v", "contract": "800",
-    "workspace": "a00",
+    "workspace": "a00", "OpportunityContactRole": "00K", "ContentDocumentLink": "06A",
 }  # fmt: skip
 NAMES = {"user": "User", "company": "Account", "contact": "Contact", "deal": "Opportunity", "campaign": "Campaign",
          "lead": "Lead", "product": "Product2", "pipeline": "RecordType", "contract": "Contract"}  # fmt: skip
@@ -41,7 +41,7 @@ class SObject:
 
     @property
     def prefix(self) -> str:
-        return PREFIXES[self.kinds[0]] if self.kinds else "00K" if self.name == "OpportunityContactRole" else "06A"
+        return PREFIXES[self.kinds[0]] if self.kinds else PREFIXES[self.name]
 
     def id_of(self, record: Source) -> str:
         number = record.id

@@ -53,7 +53,6 @@ HEADER = {
         {"name": "changedFields", "type": TEXTS},
     ],
 }
-WITHIN = {"Address": ("BillingAddress", "MailingAddress"), "Switchable_PersonName": ("Name",)}
 PARTS = {"Billing": ("Street", "City", "PostalCode", "Country"), "Mailing": ("Street", "City", "PostalCode", "Country")}
 NEVER = ("Id", "IsDeleted", "MasterRecordId", "SystemModstamp", "LastViewedDate")
 
