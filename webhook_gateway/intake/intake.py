@@ -24,11 +24,11 @@ from webhook_gateway.intake.answers import (
     too_many,
     unavailable,
 )
-from webhook_gateway.intake.arrivals import Arrivals
+from webhook_gateway.intake.body_reader import BodyReader
 from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
-from webhook_gateway.intake.running import Running
-from webhook_gateway.intake.workshop import Busy, Workshop
+from webhook_gateway.intake.large_bodies import Busy, LargeBodies
+from webhook_gateway.intake.taskless import Taskless
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
 from webhook_gateway.schemes.sdk import (
@@ -78,7 +78,7 @@ class Intake:
         self,
         directory: Directory,
         committer: Committer,
-        workshop: Workshop,
+        large_bodies: LargeBodies,
         limits: Limits,
         *,
         public_url: str | None = None,
@@ -86,9 +86,9 @@ class Intake:
     ) -> None:
         self._directory = directory
         self._committer = committer
-        self._workshop = workshop
+        self._large_bodies = large_bodies
         self._limits = limits
-        self._arrivals = Arrivals(limits.body)
+        self._reader = BodyReader(limits.body)
         self._rate = RateLimit(limits.per_minute)
         self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
@@ -98,13 +98,13 @@ class Intake:
         """By (organization, endpoint, outcome), of known addresses only; whoever stores them takes them away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, await self._reply(_request(scope), partial(self._arrivals.read, receive)))
+        await answer(send, await self._reply(_request(scope), partial(self._reader.read, receive)))
 
     def at_once(self, request: Request, body: bytes, replied: Callable[[Reply], None]) -> bool:
         """What is small and here as a whole, without asking ASGI."""
         if len(body) > LARGE or not request.path.startswith(PREFIX) or request.path == HEALTH:
             return False
-        Running(self._reply(request, body), replied)
+        Taskless(self._reply(request, body), replied)
         return True
 
     async def _reply(self, request: Request, body: Body) -> Reply:
@@ -182,7 +182,7 @@ class Intake:
 
     async def _beside(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
         try:
-            return await self._workshop.run(owner, len(body), work)
+            return await self._large_bodies.run(owner, len(body), work)
         except Busy:
             raise unavailable("Too many large deliveries wait.") from None
 
@@ -197,7 +197,7 @@ class Intake:
             )  # fmt: skip
         announced = headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 15 or int(announced) > self._limits.body:
-            raise self._arrivals.too_large()
+            raise self._reader.too_large()
 
     def _url(self, request: Request) -> str:
         base = self._public_url or f"{request.scheme}://{request.headers.get('host', '')}"
