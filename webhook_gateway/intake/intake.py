@@ -126,19 +126,31 @@ class Intake:
         # customers share, does not shut out the others.
         path = f" {asked.provider}/{asked.organization_id}" if asked.addresses is not None else ""
         suspect = asked.sender + path
-        if wait := self._failures.left(suspect, time.monotonic()):
+        now = time.monotonic()
+        if wait := self._failures.left(suspect, now):
             raise too_many("Too many deliveries that nobody signed.", wait, close=True)
         try:
             known = self._scheme(asked)
             if request.method in known.probes and request.method != "POST":
                 return reply(Answer(200, "text/plain", b""))
-            delivery, address = await self._verified(asked, request, known, body)
+            self._look_at(request, known)
+            if not isinstance(body, bytes):
+                body = await body(asked.sender)
+            delivery = Delivery("POST", self._url(request), request.headers, body, time.time())
+            judge = partial(self._signer, known, asked.addresses, delivery)
+            address = judge() if len(body) <= LARGE else await self._beside(asked.sender, body, judge)
         except Refused:
             self._failures.wait(suspect, time.monotonic())
             raise
-        if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
+        if wait := self._rate.wait(address.endpoint_id, now):
             raise too_many("Too many deliveries.", wait, "rate_limited")
-        await self._take(delivery, address, known, asked.organization_id)
+        organization_id = asked.organization_id
+        read = partial(_rows, known, organization_id, address, delivery)
+        rows, filtered = read() if len(body) <= LARGE else await self._beside(organization_id, body, read)
+        if filtered:
+            self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
+        if rows:
+            await self._store(rows, address)
         return reply(known.accepted(delivery))
 
     def _scheme(self, asked: _Asked) -> Scheme:
@@ -147,34 +159,14 @@ class Intake:
             raise Refused(404, "There are no webhooks here.", "")
         return known
 
-    async def _verified(self, asked: _Asked, request: Request, known: Scheme, body: Body) -> tuple[Delivery, Address]:
-        if request.method != "POST":
-            raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
-        self._look_at(request.headers, known)
-        if not isinstance(body, bytes):
-            body = await body(asked.sender)
-        delivery = Delivery("POST", self._url(request), request.headers, body, time.time())
-        if len(body) <= LARGE:
-            return delivery, self._signer(known, asked.addresses, delivery)
-        judge = partial(self._signer, known, asked.addresses, delivery)
-        return delivery, await self._beside(asked.sender, body, judge)
-
-    async def _take(self, delivery: Delivery, address: Address, known: Scheme, organization_id: str) -> None:
-        if len(delivery.body) <= LARGE:
-            rows, filtered = _rows(known, organization_id, address, delivery)
-        else:
-            read = partial(_rows, known, organization_id, address, delivery)
-            rows, filtered = await self._beside(organization_id, delivery.body, read)
-        if filtered:
-            self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
-        if not rows:
-            return
+    async def _store(self, rows: Sequence[Row], address: Address) -> None:
         try:
             fresh = await self._committer.store(rows)
         except CannotStore:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
+        organization_id = rows[0][0]
         if fresh:
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):
@@ -186,8 +178,11 @@ class Intake:
         except Busy:
             raise unavailable("Too many large deliveries wait.") from None
 
-    def _look_at(self, headers: Mapping[str, str], known: Scheme) -> None:
+    def _look_at(self, request: Request, known: Scheme) -> None:
         """What can be said without the body."""
+        if request.method != "POST":
+            raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
+        headers = request.headers
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "Content-Encoding is not taken.", "malformed", close=True)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
