@@ -13,7 +13,7 @@ from churnguard_pipelines.sandbox.answers import Answer
 
 Kind = Literal[
     "status", "slow", "hang", "cut", "html", "has_more_lie", "bad_record", "revoke", "latency", "rate_limit",
-    "expire", "truncate",
+    "expire", "truncate", "fail_job",
 ]  # fmt: skip
 
 HTML = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
@@ -35,6 +35,7 @@ class Fault:
     revoke      the key is refused from now on, as expired
     expire      the access token is refused from now on; a refresh token gives another (OAuth providers)
     truncate    a file of rows ends after half of them, and nothing else says so (bulk results)
+    fail_job    the job that the request makes fails, saying `value` (bulk jobs)
     latency     every /v1 answer takes `seconds` longer
     rate_limit  `rate` requests a second, then 429 (with Retry-After where `retry_after` is set)
     """

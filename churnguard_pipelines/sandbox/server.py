@@ -189,7 +189,12 @@ class Application:
 
     async def _send(self, send: Send, made: Answer, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         body = made.body
-        if self._compress and len(body) >= GZIP_FROM and "gzip" in (headers or {}).get("accept-encoding", ""):
+        if (
+            self._compress
+            and "content-encoding" not in made.headers
+            and len(body) >= GZIP_FROM
+            and "gzip" in (headers or {}).get("accept-encoding", "")
+        ):
             body = gzip.compress(body, 1)
             made.headers["content-encoding"] = "gzip"
         made.headers["content-length"] = str(len(body))

@@ -15,6 +15,7 @@ from churnguard_pipelines.sandbox.business import crm_history, crm_life, live, s
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
 from churnguard_pipelines.sandbox.business.crm import Crm
+from churnguard_pipelines.sandbox.business.crm_bulk import bulk_crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.business.entities import Event
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
@@ -112,8 +113,10 @@ class World:
         with self.lock:
             crm = self._crms.get(account)
             if crm is None:
-                crm = self._crms[account] = Crm(self.businesses[account])
-            crm_history.catch_up(crm)
+                make = bulk_crm if account == "bulk" else Crm
+                crm = self._crms[account] = make(self.businesses[account])
+            if account != "bulk":
+                crm_history.catch_up(crm)
             return crm
 
     @property

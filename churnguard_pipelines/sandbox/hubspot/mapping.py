@@ -101,7 +101,7 @@ class Mapped:
         options: tuple[tuple[str, str | None], ...] = tuple((code(value), value) for value in self.field.values)
         if options and self.name == "lead_source":
             options = (*options, ("legacy_import", None))  # labels may be missing
-        if self.name == "hubspot_owner_id":
+        if self.name in ("hubspot_owner_id", "hs_pipeline_stage"):
             options = ()
         return Property(
             self.name,

@@ -179,11 +179,9 @@ class Portal:
         return record
 
     def update(self, record: Record, values: Mapping[str, str | None], at: int | None = None) -> None:
-        """Nothing happens where nothing differs."""
+        """The record's date moves even where nothing differs."""
         at = self.clock() if at is None else at
         changed = {name: value for name, value in values.items() if record.values.get(name) != value}
-        if not changed:
-            return
         for name, value in changed.items():
             self._set(record, name, value, at)
             self._event(record, "propertyChange", at, propertyName=name, propertyValue=value or "")
@@ -197,6 +195,7 @@ class Portal:
     def archive(self, record: Record, at: int | None = None) -> None:
         at = self.clock() if at is None else at
         record.archived_at = at
+        record.updated = max(at, record.updated)
         self._index(self.tables[record.type.name], record, at)
         self._event(record, "deletion", at, changeFlag="DELETED")
 

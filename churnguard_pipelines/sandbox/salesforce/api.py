@@ -17,6 +17,7 @@ from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.provider import Request
 from churnguard_pipelines.sandbox.salesforce import describe, errors
+from churnguard_pipelines.sandbox.salesforce.bulk import Jobs
 from churnguard_pipelines.sandbox.salesforce.deleted import deleted
 from churnguard_pipelines.sandbox.salesforce.fields import Source
 from churnguard_pipelines.sandbox.salesforce.oauth import SESSION, Grants
@@ -46,6 +47,7 @@ class Salesforce:
         self.world = world
         self.grants = Grants(world)
         self.orgs = {name: Org(name) for name in world.businesses}
+        self._jobs = Jobs(world)
         self._cursors: dict[str, Cursor] = {}
         self._numbers = count(1)
 
@@ -60,7 +62,7 @@ class Salesforce:
         self.grants.clear()
 
     def close(self) -> None:
-        self._cursors.clear()
+        self._jobs.close()
 
     def answer(self, request: Request, ill: Mapping[str, Fault]) -> Answer:
         at = int(time.time())
@@ -82,7 +84,7 @@ class Salesforce:
                 org = self.orgs[user.account]
                 crm = self.world.crm(user.account)
                 at = self.world.now(crm.business)
-                made = self._spend(org, at) or self._data(request, View(crm, org, user))
+                made = self._spend(org, at) or self._data(request, View(crm, org, user), ill)
                 if bad := ill.get("bad_record"):
                     _distort(made, bad)
         except errors.Refusal as refusal:
@@ -125,7 +127,7 @@ class Salesforce:
         org.calls.append(now)
         return None
 
-    def _data(self, request: Request, view: View) -> Answer:
+    def _data(self, request: Request, view: View, ill: Mapping[str, Fault]) -> Answer:
         parts = request.path.strip("/").split("/")
         if parts[0] == "id":
             return _json({"organization_id": view.org.id, "username": f"{view.user.name}@sandbox.example.com"})
@@ -141,9 +143,11 @@ class Salesforce:
             raise errors.not_found()
         if int(version[1]) <= view.org.retired:
             raise errors.retired()
-        return self._resource(request, view, parts[2], parts[3:])
+        return self._resource(request, view, parts[2], parts[3:], ill)
 
-    def _resource(self, request: Request, view: View, version: str, rest: list[str]) -> Answer:
+    def _resource(
+        self, request: Request, view: View, version: str, rest: list[str], ill: Mapping[str, Fault]
+    ) -> Answer:
         handlers: dict[str, Callable[[], Answer]] = {
             "limits": lambda: _json(_limits(view)),
             "query": lambda: self._query(request, view, version, rest, deleted=False),
@@ -153,6 +157,8 @@ class Salesforce:
         if not rest:
             names = ("limits", "query", "queryAll", "sobjects", "jobs")
             return _json({name: f"/services/data/{version}/{name}" for name in names})
+        if rest[0] == "jobs":
+            return self._jobs.answer(request, view, version, rest[1:], ill)
         handler = handlers.get(rest[0])
         if handler is None:
             raise errors.not_found()
@@ -198,9 +204,9 @@ class Salesforce:
         if not text:
             raise errors.malformed("unexpected token: '<EOF>'")
         prepared = Prepared(view, text, deleted)
-        records = prepared.records()
         if prepared.query.aggregates == [("count", "")]:
-            return _json({"totalSize": len(records), "done": True, "records": []})
+            return _json({"totalSize": prepared.count(), "done": True, "records": []})
+        records = prepared.records()
         if prepared.aggregates:
             return _json({"totalSize": 1, "done": True, "records": [prepared.aggregate(records)]})
         return self._page(Cursor(prepared, records), "", 0, size, version)

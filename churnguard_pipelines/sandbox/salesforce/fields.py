@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -90,7 +91,7 @@ def of(name: str) -> Reader:
 
 
 def reference(name: str, prefix: str) -> Reader:
-    def read(crm: Crm, record: Source) -> str | None:
+    def read(crm: Crm, record: Record) -> str | None:
         number = record.values.get(name)
         return None if number is None else ids.make(prefix, number)
 
@@ -149,13 +150,33 @@ def as_json(field: SField, value: Any) -> Any:
     return value
 
 
-def as_csv(field: SField, value: Any) -> str:
-    if value is None:
-        return ""
-    if field.type == "datetime":
-        return datetime.fromtimestamp(value // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    if field.type in ("double", "currency", "percent"):
-        return java_double(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+@lru_cache(1024)
+def _csv_moment(at: int) -> str:
+    return datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+CSV: dict[str, Callable[[Any], str]] = {
+    "datetime": _csv_moment,
+    **dict.fromkeys(("double", "currency", "percent"), java_double),
+    "boolean": lambda value: "true" if value else "false",
+    "int": str,
+}
+
+
+def csv_writer(fields: Sequence[SField]) -> Callable[[Crm, Source], str]:
+    """Writes a record as a line of CSV: every value in quotes, nothing where there is none."""
+    columns = [(field.read, CSV.get(field.type)) for field in fields]
+
+    def line(crm: Crm, record: Source) -> str:
+        texts = []
+        for read, convert in columns:
+            value = read(crm, record)
+            if value is None:
+                texts.append("")
+            elif convert is None:
+                texts.append(str(value).replace('"', '""'))
+            else:
+                texts.append(convert(value))
+        return '"' + '","'.join(texts) + '"\n'
+
+    return line

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 CHECK = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 POD = "5g0"
 
 
+@lru_cache(4096)
 def make(prefix: str, number: int) -> str:
     """The id of 18 characters. Ids of one prefix sort by their numbers."""
     digits = ""
@@ -20,8 +23,12 @@ def long(id: str) -> str:
     """An id of 15 characters in its form of 18; anything else as it is."""
     if len(id) != 15:
         return id
-    parts = (id[start : start + 5] for start in (0, 5, 10))
-    return id + "".join(CHECK[sum(1 << place for place, c in enumerate(part) if c.isupper())] for part in parts)
+    return id + _check(id[:5]) + _check(id[5:10]) + _check(id[10:])
+
+
+@lru_cache(65_536)
+def _check(part: str) -> str:
+    return CHECK[sum(1 << place for place, c in enumerate(part) if c.isupper())]
 
 
 def number(id: str) -> int:

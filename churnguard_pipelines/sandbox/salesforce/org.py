@@ -35,6 +35,7 @@ class Limits:
     api_requests: int = 100_000
     bulk_jobs: int = 10_000
     bulk_storage_mb: int = 1_000_000
+    bulk_polls: int = 1  # how often a job is shown in progress, at least
     deleted_ids: int = 600_000
     deleted_log_days: float = 15  # what getDeleted still knows
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 from churnguard_pipelines.sandbox.business.crm import Crm
+from churnguard_pipelines.sandbox.business.crm_bulk import MadeUp
 from churnguard_pipelines.sandbox.business.crm_history import date_of
 from churnguard_pipelines.sandbox.salesforce import errors, ids
 from churnguard_pipelines.sandbox.salesforce.fields import SField, Source, as_json
@@ -95,6 +97,20 @@ class Prepared:
             found.sort(key=self.object.id_of)
         end = None if query.limit is None else query.offset + query.limit
         return found[query.offset : end]
+
+    def stream(self) -> Iterator[Source]:
+        """The same one by one, where they lie in that order anyway: for more of them than memory should hold."""
+        query, found = self.query, self.object.records(self.view.crm, self.deleted)
+        as_they_lie = query.order in ([], [("Id", False, False)]) and len(self.object.kinds) == 1
+        if query.offset or not as_they_lie:
+            return iter(self.records())
+        return islice(filter(self._test, found) if self._test else found, query.limit)
+
+    def count(self) -> int:
+        table = self.view.crm.tables[self.object.kinds[0]] if len(self.object.kinds) == 1 else {}
+        if isinstance(table, MadeUp) and self._test is None:
+            return len(table)
+        return sum(1 for _ in self.stream())
 
     def aggregate(self, records: list[Source]) -> dict[str, Any]:
         answer: dict[str, Any] = {"attributes": {"type": "AggregateResult"}}
