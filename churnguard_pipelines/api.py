@@ -29,7 +29,7 @@ from churnguard_pipelines.orchestration.processes.sync_queue import SyncQueue
 from churnguard_pipelines.settings import Settings, load_settings
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.ingest.ledger import SyncReport, find_sync, latest_sync
+from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport, find_sync, latest_sync
 from churnguard_pipelines.store.postgres.database import Store
 
 ACTOR = "python"
@@ -44,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 class SyncStatus(BaseModel):
     """How a sync is doing. ``progress`` (0 to 1) and ``estimated_remaining`` are measured, or None where nothing is
-    known yet. ``status``: ``queued`` while a sync waits for its turn."""
+    known yet. ``status``: ``queued`` while a sync waits for its turn. ``deviation``: how far the plan was off, where
+    there was one."""
 
     integration_id: str
     sync_id: str | None
@@ -53,6 +54,7 @@ class SyncStatus(BaseModel):
     records_processed: int
     estimated_remaining: str | None
     error: str | None = None
+    deviation: Deviation | None = None
 
 
 class IntegrationEngine:
@@ -181,6 +183,7 @@ class IntegrationEngine:
             records_processed=sum(item.counts.read for item in report.objects.values()) if report else 0,
             estimated_remaining=remaining,
             error=report.error if report else None,
+            deviation=report.deviation if report else None,
         )
 
     def _close(self) -> None:

@@ -173,7 +173,7 @@ class SyncConfiguration(_Model):
     objects: list[str] | None = (
         None  # None: every object of the connector; of a database names and patterns: `billing.*`
     )
-    exclude: list[str] | None = None  # of a database: patterns of tables that are left out
+    exclude: list[str] | None = None  # patterns of objects or tables that are left out
 
 
 class IntegrationConfiguration(_Model):

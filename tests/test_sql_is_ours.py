@@ -32,7 +32,7 @@ OURS = {
     "churnguard_pipelines/store/raw/mirror_writer.py plain": "each template stands there",
     "churnguard_pipelines/store/raw/tables.py _creation": "an enumerated ColumnType of a declaration",
     "churnguard_pipelines/store/raw/tables.py create_or_widen": "row_security.protect, and an enumerated ColumnType",
-    "churnguard_pipelines/syncing/parity.py _keys": "quoted names of a declaration",
+    "churnguard_pipelines/syncing/repair.py _select": "quoted names of a declaration",
     "churnguard_pipelines/syncing/database.py _ask": "count(*), or max() of a quoted name",
 }
 

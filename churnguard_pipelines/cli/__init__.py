@@ -10,9 +10,11 @@ import typer
 
 from churnguard_pipelines.cli import (
     api_keys,
+    authorize,
     integrations,
     operations,
     organizations,
+    plan,
     purge,
     rates,
     readers,
@@ -36,7 +38,9 @@ app = typer.Typer(
 )
 app.command("up")(services.up)
 app.command("demo")(services.demo)
+app.command("plan")(plan.plan)
 app.command("sync")(sync.sync)
+integrations.app.command("authorize")(authorize.authorize)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from churnguard_pipelines.cli.terminal import err, opened_store, out
+from churnguard_pipelines.cli.terminal import as_json, err, opened_store, out
 from churnguard_pipelines.foreign_text import on_one_line
 
 if TYPE_CHECKING:
     from churnguard_pipelines.connectors.sdk import ConnectionReport
-    from churnguard_pipelines.model import IntegrationConfiguration
-    from churnguard_pipelines.store.postgres.database import Store
+    from churnguard_pipelines.syncing.discovery import FoundField, FoundObject
 
 app = typer.Typer(help="Register, look at, test, pause and remove integrations.", no_args_is_help=True)
 
@@ -51,7 +51,7 @@ def add(
     integration = described.integration
     with opened_store() as store:
         if check:
-            _print_report(check_configuration(store, integration))
+            print_report(check_configuration(store, integration))
         add_organization(store, described.organization, actor=ACTOR)
         (replace_integration if replace else add_integration)(store, integration, actor=ACTOR)
     out.print(
@@ -106,68 +106,67 @@ def test(integration_id: IntegrationId) -> None:
     from churnguard_pipelines.syncing.sync import check_connection
 
     with opened_store() as store:
-        complete = _print_report(check_connection(store, integration_id))
+        complete = print_report(check_connection(store, integration_id))
     raise typer.Exit(0 if complete else 1)
 
 
 @app.command("discover")
 def discover(
     integration_id: IntegrationId,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this table's or object's columns.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this table's or object's fields.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List the tables of a database, or the objects that the last sync found, or the columns of one.
+    """Ask the source for the tables of a database or the objects of an account, or for the fields of one.
 
-    Examples: `churnguard integrations discover acme-db users`, `churnguard integrations discover acme-crm`
+    Examples: `churnguard integrations discover acme-db users`, `churnguard integrations discover acme-crm --json`
     """
-    from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.syncing.discovery import found_fields, found_objects
 
     with opened_store() as store:
         integration = get_integration(store, integration_id)
-        (_show_tables if integration.provider_name in databases() else _show_objects)(store, integration, name)
-
-
-def _show_tables(store: Store, integration: IntegrationConfiguration, name: str | None) -> None:
-    from churnguard_pipelines.errors import NotFound
-    from churnguard_pipelines.syncing.source import discover as look
-
-    found = look(store, integration)
-    if name is not None:
-        chosen = next((each.table for each in found if each.table.object == name), None)
-        if chosen is None:
-            raise NotFound(f"there is no table {name!r} that may be read.", integration_id=integration.integration_id)
-        columns = Table("column", "in the source", "in the warehouse", "key", box=None, pad_edge=False)
-        for column in chosen.columns:
-            columns.add_row(column.name, column.source_type, str(column.type), "✓" if column.name in chosen.key else "")
-        out.print(columns)
+        if name is None:
+            objects = found_objects(store, integration)
+            typer.echo(as_json(objects)) if json else out.print(_table_of_objects(objects))
+            return
+        found, fields = found_fields(store, integration, name)
+    if json:
+        typer.echo(as_json({"object": found, "fields": fields}))
         return
-    tables = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
-    for each in found:
-        key = "none" if each.table.keyless else ", ".join(each.table.key)
-        read = (escape(each.unfollowable) if each.unfollowable else "✓") if each.wanted else "not chosen"
-        tables.add_row(each.table.object, f"{each.table.rows:,}", key, str(len(each.table.columns)), read)
-    out.print(tables)
+    if found.view is not None:
+        out.print(f"Read it as {found.view}", highlight=False)
+    out.print(_table_of_fields(fields))
 
 
-def _show_objects(store: Store, integration: IntegrationConfiguration, name: str | None) -> None:
-    from churnguard_pipelines.errors import NotFound
-    from churnguard_pipelines.store.ingest.objects import known_objects
+def _table_of_objects(objects: Sequence[FoundObject]) -> Table:
+    if any(each.rows is not None for each in objects):
+        table = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
+        for each in objects:
+            key = shown(", ".join(each.key)) or "none"
+            table.add_row(shown(each.object), f"{each.rows:,}", key, str(each.fields), _read(each))
+        return table
+    table = Table("object", "label", "read", "as", box=None, pad_edge=False)
+    for each in objects:
+        table.add_row(shown(each.object), shown(each.label or ""), _read(each), each.view or "")
+    return table
 
-    known = known_objects(store, integration.integration_id)
-    if name is not None:
-        if name not in known:
-            raise NotFound(f"no sync has found an object {name!r} yet.", integration_id=integration.integration_id)
-        fields = Table("own field", "label", "type", "values", "", box=None, pad_edge=False)
-        for field in known[name].fields:
-            about = "gone" if field.gone else "formula" if field.formula else ""
-            fields.add_row(shown(field.name), shown(field.label), field.type, shown(", ".join(field.values)), about)
-        out.print(f"Read it as views.{known[name].view}", highlight=False)
-        out.print(fields)
-        return
-    objects = Table("object", "label", "read it as", "own fields", box=None, pad_edge=False)
-    for each in known.values():
-        objects.add_row(shown(each.object), shown(each.label or ""), f"views.{each.view}", str(len(each.fields)))
-    out.print(objects if known else "No sync has read it yet.")
+
+def _read(found: FoundObject) -> str:
+    return (escape(found.problem) if found.problem else "✓") if found.wanted else "not chosen"
+
+
+def _table_of_fields(fields: Sequence[FoundField]) -> Table:
+    of_database = any(each.source_type for each in fields)
+    table = Table("column" if of_database else "field", box=None, pad_edge=False)
+    for heading in ("in the source" if of_database else "label", "type", "values", ""):
+        table.add_column(heading)
+    for each in fields:
+        flags = {"key": each.key, "formula": each.formula, "gone": each.gone, "own": not each.declared}
+        table.add_row(
+            shown(each.name), shown(each.source_type or "") if of_database else shown(each.label), each.type,
+            shown(", ".join(each.values)), ", ".join(flag for flag, holds in flags.items() if holds),
+        )  # fmt: skip
+    return table
 
 
 @app.command("reset")
@@ -240,7 +239,7 @@ def shown(text: str) -> str:
     return escape(on_one_line(text, 60))
 
 
-def _print_report(report: ConnectionReport) -> bool:
+def print_report(report: ConnectionReport) -> bool:
     """Say who the credentials belong to and, object by object, what they may not read; returns whether all is well."""
     readable = [item.object for item in report.objects if item.readable]
     account = escape(report.identity or "an account that the key may not name")

@@ -13,7 +13,7 @@ from churnguard_pipelines.cli.terminal import err, opened_store, out
 from churnguard_pipelines.records import DataSyncMode
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.store.ingest.ledger import SyncReport
+    from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport
 
 
 def sync(
@@ -36,6 +36,8 @@ def sync(
         refuse_unknown(store, get_integration(store, integration_id), chosen)
         report = run_with_progress(store, [SyncRequest(integration_id, mode, chosen)])[0]
     out.print(report_table(report))
+    if report.deviation is not None:
+        out.print(off_plan(report.deviation))
     for name, item in report.objects.items():
         if item.error:
             mark = "[yellow]![/yellow]" if item.status == "succeeded" else "[red]✗[/red]"
@@ -44,6 +46,19 @@ def sync(
         if report.error and not any(item.status == "failed" for item in report.objects.values()):
             err.print(f"[red]✗[/red] {escape(report.error)}")
         raise typer.Exit(1)
+
+
+def off_plan(found: Deviation) -> str:
+    """How far the plan was off, for people."""
+    told = [
+        f"{took:,} {what} instead of {planned:,}{f' ({took / planned - 1:+.0%})' if planned else ''}"
+        for what, planned, took in (
+            ("rows", found.planned_rows, found.rows),
+            ("calls", found.planned_calls, found.calls),
+        )
+        if planned is not None and took is not None
+    ]
+    return f"Against the plan: {', '.join(told)}."
 
 
 def report_table(report: SyncReport) -> Table:

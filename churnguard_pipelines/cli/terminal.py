@@ -21,6 +21,13 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDT
 err = Console(stderr=True, highlight=False)
 
 
+def as_json(value: object) -> str:
+    """A dataclass, or a list of them."""
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
 def fail(error: ChurnGuardError) -> None:
     where = f"[bold]{escape(error.integration_id)}[/bold]: " if error.integration_id else ""
     err.print(f"[red]✗[/red] {where}{escape(error.message)}")

@@ -123,7 +123,9 @@ class Judge:
             return
         retry_after = self.asked_pause(response)
         error = self._error_of(call, response, retry_after)
-        if self.pause(response) is not None or (isinstance(error, AuthenticationFailed) and status != 401):
+        if (pause := self.pause(response)) is not None:
+            raise Transient(error, pause)
+        if isinstance(error, AuthenticationFailed) and status != 401:
             raise error
         hint = self.should_retry(response) if self.should_retry else None
         if status in TRANSIENT_STATUSES if hint is None else hint:

@@ -37,7 +37,10 @@ LONGEST_LIFETIME = 10 * 365 * 24 * 3600.0
 LONGEST_TOKEN = 16_384
 """Characters; servers take heads of 8 to 64 kB."""
 
-RECONNECT = "Authorize the integration again and store it with `churnguard integrations add FILE.yaml --replace`."
+RECONNECT = (
+    "Authorize the integration again by `churnguard integrations authorize PROVIDER`, or put new tokens into its file "
+    "and store it with `churnguard integrations add FILE.yaml --replace`."
+)
 
 _NOT_NOW = ("server_error", "temporarily_unavailable", "unknown_error")
 """The first two are RFC 6749's, the third Salesforce's ("retry your request")."""
@@ -250,16 +253,29 @@ class OAuth2Refresh(OAuth2):
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(keeper, token_url, now=now)
-        self._client_id, self._client_secret = client_id, client_secret
+        self.client_id, self._client_secret = client_id, client_secret
 
     def secrets(self) -> tuple[str, ...]:
         return (*super().secrets(), self._client_secret or "")
 
+    def code_grant(self, code: str, redirect_uri: str, verifier: str) -> Mapping[str, str]:
+        """The form fields that buy the first tokens, with the code that a person came back with (RFC 6749 §4.1.3)."""
+        grant = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
+        return grant | {"code_verifier": verifier} | self._app
+
+    def received(self, status: int, content: bytes) -> Token:
+        """What the token endpoint answered to a :meth:`code_grant`. Raises what a renewal does."""
+        return self._parse(httpx.Response(status, content=content), None)
+
     def _grant(self, token: Token | None) -> Mapping[str, str]:
         if token is None or not token.refresh_token:
             raise AuthenticationFailed("the access token has ended and there is no refresh token.", remedy=RECONNECT)
-        grant = {"grant_type": "refresh_token", "refresh_token": token.refresh_token, "client_id": self._client_id}
-        return grant | ({"client_secret": self._client_secret} if self._client_secret else {})
+        return {"grant_type": "refresh_token", "refresh_token": token.refresh_token} | self._app
+
+    @property
+    def _app(self) -> dict[str, str]:
+        own = {"client_id": self.client_id}
+        return own | ({"client_secret": self._client_secret} if self._client_secret else {})
 
 
 class OAuth2ClientCredentials(OAuth2):

@@ -172,6 +172,10 @@ class HttpClient:
         self._breaker.success()
         return response
 
+    def wait(self, seconds: float) -> None:
+        """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""
+        self._clock.wait(seconds)
+
     def close(self) -> None:
         self._client.close()
 

@@ -51,13 +51,15 @@ def _of(connector: type[Connector], assets: dg.AssetsDefinition, job: Unresolved
 
 def _of_api(connector: type[ApiConnector]) -> dg.Definitions:
     health, parity = cheap_checks(connector), parity_checks(connector)
+    # The first of a provider's comparisons every day; where that are counts, keys once a week.
+    comparing = [
+        _checking(checks.node_def.name, "41 3 * * 0" if weekly else "41 4 * * *", checks)
+        for weekly, checks in enumerate(parity)
+    ]
     return dg.Definitions(
-        asset_checks=[health, parity],
+        asset_checks=[health, *parity],
         jobs=[history_job(connector)],
-        schedules=[
-            _checking(f"{connector.provider}_health", "7 * * * *", health),
-            _checking(f"{connector.provider}_parity", "41 4 * * *", parity),
-        ],
+        schedules=[_checking(f"{connector.provider}_health", "7 * * * *", health), *comparing],
     )
 
 

@@ -16,12 +16,15 @@ import dagster as dg
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import ApiConnector, Object
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.sessions import Materializer
 from churnguard_pipelines.orchestration.syncs import key_of
+from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store.control.integrations import survey_integrations
 from churnguard_pipelines.store.ingest.ledger import last_success
 from churnguard_pipelines.store.ingest.tables import schema_drift
@@ -37,14 +40,17 @@ _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. ``problem``: what is wrong with an integration's object, None if nothing is; ``numbers``: for
-    the metadata."""
+    """What a check found. ``problem``: what is wrong with an integration's object, None if nothing is; ``note``: what
+    is to be said of it all the same; ``numbers``: for the metadata; ``written``: what it did to the object's rows."""
 
     problem: str | None = None
+    note: str | None = None
+    written: Counts = field(default_factory=Counts)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 Look = Callable[[Store, type[ApiConnector], IntegrationConfiguration, Object], Finding]
+Compare = Callable[[Store, IntegrationConfiguration, Object], parity.Comparison]
 
 
 def cheap_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
@@ -59,14 +65,20 @@ def cheap_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
     return health
 
 
-def parity_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
-    """``rows_match_provider``: the keys created lately, as the provider lists them and as we have them."""
+def parity_checks(connector: type[ApiConnector]) -> list[dg.AssetChecksDefinition]:
+    """``counts_match_provider``: how many records there are, of a provider that counts; ``rows_match_provider``: the
+    keys created lately, of one that lists them. What differs is read again."""
+    offered = {
+        "counts": (connector.count is not ApiConnector.count, "counts_match_provider", parity.compare_counts),
+        "parity": (connector.keys is not ApiConnector.keys, "rows_match_provider", parity.compare_keys),
+    }
+    return [_parity_check(connector, name, check, compare) for name, (has, check, compare) in offered.items() if has]
 
-    @dg.multi_asset_check(
-        name=f"{connector.provider}_parity", specs=_specs(connector, "rows_match_provider"), can_subset=True
-    )
+
+def _parity_check(connector: type[ApiConnector], name: str, check: str, compare: Compare) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(name=f"{connector.provider}_{name}", specs=_specs(connector, check), can_subset=True)
     def rows(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        yield from _results(context, connector, {"rows_match_provider": _parity})
+        yield from _results(context, connector, {check: partial(_parity, compare)})
 
     return rows
 
@@ -81,8 +93,9 @@ def _results(
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
     threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
+    mended = Materializer(context.op_execution_context, "Mended by a check")
     for item in connector.objects:
-        chosen = [each for each in readable if item.name in (each.sync_config.objects or [item.name])]
+        chosen = [each for each in readable if is_chosen(each, item.name)]
         for name, look in looks.items():
             if dg.AssetCheckKey(key_of(connector, item.name), name) in context.selected_asset_check_keys:
                 asked = {
@@ -91,7 +104,12 @@ def _results(
                     )
                     for each in chosen
                 }
-                yield _result(key_of(connector, item.name), name, unreadable | _found(asked, deadline))
+                found = _found(asked, deadline)
+                mended.worked(
+                    {(key, item.name): each.written for key, each in found.items() if each.written != Counts()}
+                )
+                yield _result(key_of(connector, item.name), name, unreadable | found)
+    mended.tell()
 
 
 def _found(asked: Mapping[str, Future[Finding]], deadline: float) -> dict[str, Finding]:
@@ -125,6 +143,7 @@ def _careful(
 
 def _result(asset: dg.AssetKey, name: str, found: Mapping[str, Finding]) -> dg.AssetCheckResult:
     wrong = [f"{key}: {finding.problem}" for key, finding in found.items() if finding.problem]
+    notes = [f"{key}: {finding.note}" for key, finding in found.items() if finding.note]
     numbers: Counter[str] = Counter()
     for finding in found.values():
         numbers.update(finding.numbers)
@@ -133,7 +152,7 @@ def _result(asset: dg.AssetKey, name: str, found: Mapping[str, Finding]) -> dg.A
         check_name=name,
         passed=not wrong,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(wrong[:_MAX_NAMED]) or None,
+        description="; ".join([*wrong, *notes][:_MAX_NAMED]) or None,
         metadata={"integrations": len(found), "integrations_with_findings": len(wrong), **numbers},
     )
 
@@ -165,13 +184,23 @@ def _drift(store: Store, connector: type[ApiConnector], integration: Integration
     misfits = [row.column for row in rows if row.kind == "type_mismatch"]
     fields = sum(row.kind == "new_field" for row in rows)
     problem = f"values do not fit the columns {', '.join(misfits)}" if misfits else None
-    return Finding(problem, {"undeclared_fields": fields})
+    return Finding(problem, numbers={"undeclared_fields": fields})
 
 
 def _parity(
-    store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object
+    compare: Compare, store: Store, connector: type[ApiConnector], integration: IntegrationConfiguration, item: Object
 ) -> Finding:
-    found = parity.compare(store, connector, integration, item)
-    numbers = {"missing_here": found.missing, "gone_there": found.extra, "not_compared": int(found.skipped is not None)}
-    differs = f"{found.missing} missing here, {found.extra} gone there"
-    return Finding(differs if found.missing or found.extra else None, numbers)
+    """A hole that was mended is told, and is no problem any more."""
+    found = compare(store, integration, item)
+    numbers = {
+        "missing_here": found.missing,
+        "gone_there": found.extra,
+        "mended": found.mended,
+        "rejected": found.rejected,
+        "not_compared": int(found.skipped is not None),
+        "spans_left": found.uncompared,
+    }
+    if not (found.missing or found.extra):
+        return Finding(numbers=numbers)
+    told = f"{found.missing} missing here, {found.extra} gone there; {found.mended} mended"
+    return Finding(told if found.left else None, None if found.left else told, found.written, numbers)

@@ -59,6 +59,9 @@ def object_metadata(
         "checkpoint_before": _position(item.checkpoint_before),
         "checkpoint_after": _position(item.checkpoint_after),
     }
+    if item.planned is not None:
+        planned = {"planned_rows": item.planned.rows, "planned_calls": item.planned.calls}
+        metadata |= {key: dg.MetadataValue.int(value) for key, value in planned.items() if value is not None}
     if report.quota_left is not None:
         metadata["quota_left"] = dg.MetadataValue.float(report.quota_left)
     if (lag := _lag_seconds(store, report, name)) is not None:

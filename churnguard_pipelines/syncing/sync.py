@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, unknown_patterns
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
@@ -231,7 +232,7 @@ class _Run:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
             started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-        _same_source(integration, checkpoint, identity)
+        refuse_another_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
@@ -277,20 +278,21 @@ def chosen_objects(
     custom: Sequence[Object] = (),
     known: Mapping[str, KnownObject] = MappingProxyType({}),
 ) -> list[Object]:
-    """These objects, or those that the configuration chooses, of the declared ones and the account's own.
-
-    Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
+    """These objects, or those that the configuration chooses, by name or pattern, of the declared ones and the
+    account's own. Raises ``InvalidConfiguration`` for one that neither is there nor is ``known`` to have been.
     """
     declared = {item.name: item for item in api_connector(integration.provider_name).objects}
     there = declared | {item.name: item for item in custom if item.name not in declared}
     wanted = objects if objects is not None else integration.sync_config.objects
-    if unknown := sorted(set(wanted or ()) - there.keys() - known.keys()):
+    if unknown := unknown_patterns(wanted, there.keys() | known.keys()):
         raise InvalidConfiguration(
-            f"{integration.provider_name} has no object {', '.join(name[:60] for name in unknown[:10])}.",
+            f"{integration.provider_name} has no object {', '.join(sorted(name[:60] for name in unknown)[:10])}.",
             integration_id=integration.integration_id,
             remedy=f"It has: {', '.join(there)}.",
         )
-    return [item for name, item in there.items() if wanted is None or name in wanted]
+    if objects is not None:
+        return [item for name, item in there.items() if matches(name, objects)]
+    return [item for name, item in there.items() if is_chosen(integration, name)]
 
 
 def mapper_of(store: Store, integration: IntegrationConfiguration, table: Table) -> Mapper:
@@ -322,7 +324,10 @@ def quota_account(integration: IntegrationConfiguration) -> str:
     return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
-def _same_source(integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None) -> None:
+def refuse_another_source(
+    integration: IntegrationConfiguration, checkpoint: Checkpoint | None, identity: str | None
+) -> None:
+    """Raises ``SourceChanged`` if the checkpoint is another account's than the credentials, as far as they may know."""
     if checkpoint is not None and identity is not None and checkpoint.source not in (identity, UNKNOWN):
         both = quoted(integration, f"{checkpoint.source} then, {identity} now")
         raise SourceChanged(

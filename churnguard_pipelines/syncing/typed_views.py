@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
 from churnguard_pipelines.records import JSON, TEXT, Column, ColumnType, Drift, Field, Lane, Table
@@ -145,9 +146,8 @@ def tidy_up(
 ) -> None:
     """After a sync of all of the integration's objects, which are ``there``: one that it does not want any more loses
     its view, one that is wanted and gone keeps it."""
-    wanted = integration.sync_config.objects
     for name in known.keys() - there:
-        if wanted is not None and name not in wanted:
+        if not is_chosen(integration, name):
             try:
                 with store.operator() as connection:
                     views.drop_of(connection, integration.organization_id, integration.integration_id, [name])

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.sdk import Object
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import store_changes
@@ -168,8 +169,7 @@ class InboxLane:
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
 
     def _wanted(self, name: str) -> bool:
-        chosen = self.integration.sync_config.objects
-        return chosen is None or name in chosen
+        return is_chosen(self.integration, name)
 
     def _mapper(self, name: str) -> Mapper:
         if (mapper := self._mappers.get(name)) is None:

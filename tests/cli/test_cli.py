@@ -110,7 +110,17 @@ def registered(shell: Shell, sandbox: Sandbox) -> Shell:
 
 
 def test_help_is_there_for_every_command_without_any_heavy_import(shell: Shell) -> None:
-    for command in ((), ("integrations",), ("rejected",), ("keys",), ("db",), ("rates",), ("sync",), ("doctor",)):
+    for command in (
+        (),
+        ("integrations",),
+        ("rejected",),
+        ("keys",),
+        ("db",),
+        ("rates",),
+        ("sync",),
+        ("plan",),
+        ("doctor",),
+    ):
         assert "Usage: churnguard" in shell.succeeds(*command, "--help")
     heavy = subprocess.run(
         [sys.executable, "-c", "import sys, churnguard_pipelines.cli\n"
@@ -186,9 +196,13 @@ def test_a_sync_ends_with_a_summary(registered: Shell, sandbox: Sandbox, store: 
     assert report is not None
     assert set(report.objects) == {"customers", "coupons"}
     assert "acme: succeeded" in registered.succeeds("integrations", "show", "acme")
-    assert "customers views.acme_customers 0" in registered.succeeds("integrations", "discover", "acme")
-    assert "Read it as views.acme_coupons" in registered.succeeds("integrations", "discover", "acme", "coupons")
-    assert "no sync has found an object 'nothing'" in registered.fails("integrations", "discover", "acme", "nothing")
+    assert "customers ✓ views.acme_customers" in registered.succeeds("integrations", "discover", "acme")
+    fields = registered.succeeds("integrations", "discover", "acme", "coupons")
+    assert "Read it as views.acme_coupons" in fields
+    assert "percent_off numeric" in fields
+    assert "has no object 'nothing'" in registered.fails("integrations", "discover", "acme", "nothing")
+    listed = json.loads(registered.succeeds("integrations", "discover", "acme", "--json"))
+    assert {each["object"]: each["wanted"] for each in listed}["customers"] is True
 
 
 def test_a_sync_with_an_object_that_failed_exits_with_1(registered: Shell) -> None:

@@ -14,7 +14,7 @@ from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, 
 from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import JSON, TEXT, TIMESTAMP, Batch, Column, ColumnType, Field, Record, Window
+from churnguard_pipelines.records import JSON, TEXT, TIMESTAMP, Batch, Column, ColumnType, Field, Record
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
@@ -72,9 +72,6 @@ class Toy(ApiConnector):
         if records:
             yield Batch({"after": max(versions)}, [Record(*each) for each in zip(records, versions, strict=True)])
 
-    def keys(self, item: Object, window: Window, limit: int) -> None:
-        return None
-
     def _get(self, path: str) -> Any:
         return self.http.request("GET", f"{str(self.integration.base_url).rstrip('/')}{path}").json()
 
@@ -130,10 +127,10 @@ Open = Callable[..., Account]
 
 
 @contextmanager
-def accounts(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def accounts(store: Store, monkeypatch: pytest.MonkeyPatch, kind: type[Toy] = Toy) -> Iterator[Open]:
     """(integration, organization) -> an account of its own with an integration that is configured as it is."""
     registry = connectors._registry
-    monkeypatch.setitem(registry._found, "toy", Toy)
+    monkeypatch.setitem(registry._found, "toy", kind)
     monkeypatch.setitem(registry.__dict__, "providers", (*registry.providers, "toy"))
     with ExitStack() as stack:
 

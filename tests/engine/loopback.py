@@ -80,7 +80,9 @@ def serve() -> Iterator[Api]:
                     port,
                 )
             )
-            self.send_response(answer.status)
+            self.send_response_only(answer.status)
+            if "Date" not in answer.headers:
+                self.send_header("Date", self.date_time_string())
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             claimed = len(answer.body) if answer.length is None else answer.length
@@ -90,7 +92,7 @@ def serve() -> Iterator[Api]:
             if claimed != len(answer.body):
                 self.close_connection = True
 
-        do_GET = do_POST = handle_any  # noqa: N815 - the names http.server looks for
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the names http.server looks for
 
         def log_message(self, *_: object) -> None:
             pass

@@ -22,7 +22,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import parity
 from tests.conftest import as_administrator
 from tests.orchestration.conftest import Register
-from tests.orchestration.runs import ANCHOR, config, objects, run, sandbox_of_one_s_own
+from tests.orchestration.runs import ANCHOR, config, objects, pass_time, run, sandbox_of_one_s_own
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_values_that_do_not_fit_their_column_are_named(
 
 
 @pytest.mark.usefixtures("synced")
-def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted(
-    checks: Checks, store: Store, sandbox: Sandbox
+def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted_and_mended(
+    checks: Checks, instance: dg.DagsterInstance, store: Store
 ) -> None:
     same = checks.parity()
     assert all(each.passed for each in same.values())
@@ -134,22 +134,43 @@ def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted(
             "UPDATE raw.stripe_invoices SET id = 'in_nowhere' WHERE id = (SELECT id FROM raw.stripe_invoices "
             "WHERE created < '2026-09-17 10:00' ORDER BY created DESC LIMIT 1)"
         )
+    pass_time(store, timedelta(hours=2))
     found = checks.parity()
-    assert found["charges"].description == "acme: 2 missing here, 0 gone there"
-    assert found["invoices"].description == "acme: 1 missing here, 1 gone there"
+    assert found["charges"].description == "acme: 2 missing here, 0 gone there; 2 mended"
+    told = instance.get_latest_materialization_event(dg.AssetKey(["stripe", "charges"]))
+    assert told is not None
+    assert told.asset_materialization is not None
+    assert told.asset_materialization.description == "Mended by a check", "so that what follows from it is made anew"
+    assert told.asset_materialization.metadata["rows_written"].value == 2
+    assert found["charges"].passed, "nothing is left to be done"
+    assert found["invoices"].description == "acme: 1 missing here, 1 gone there; 2 mended"
     assert found["invoices"].metadata["missing_here"].value == found["invoices"].metadata["gone_there"].value == 1
+    assert [checks.parity()[name].description for name in ("charges", "invoices")] == [None, None]
 
 
 @pytest.mark.usefixtures("synced")
-def test_a_comparison_reads_a_bounded_number_of_keys(
+def test_rows_that_differ_and_cannot_be_mended_are_a_finding(checks: Checks, store: Store) -> None:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute(
+            "UPDATE raw.stripe_charges SET deleted_at = now(), delete_kind = 'hard', source_version = 10 ^ 15 WHERE id "
+            "= (SELECT id FROM raw.stripe_charges WHERE created < '2026-09-17 10:00' ORDER BY created DESC LIMIT 1)"
+        )
+    found = checks.parity()["charges"]
+    assert (found.passed, found.description) == (False, "acme: 1 missing here, 0 gone there; 0 mended")
+
+
+@pytest.mark.usefixtures("synced")
+def test_a_comparison_asks_a_bounded_number_of_questions(
     checks: Checks, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy account is compared over a shorter span, and not at all where even an hour is too much."""
+    """A busy account is compared by ever shorter spans, the newest first, and what is left is said."""
     monkeypatch.setattr(parity, "LIMIT", 0)
+    monkeypatch.setattr(parity, "MOST_QUESTIONS", 4)
     calls = sandbox.requests
     found = checks.parity()
     assert found["charges"].passed
-    assert sandbox.requests - calls <= len(found) * len(parity.SPANS)
+    assert int(str(found["charges"].metadata["spans_left"].value)) > 0
+    assert sandbox.requests - calls <= len(found) * (parity.MOST_QUESTIONS + 1), "and who the account is"
 
 
 @pytest.mark.usefixtures("synced")

@@ -7,7 +7,7 @@ from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, HttpUrl
 
 from churnguard_pipelines.api import duration
@@ -30,7 +30,9 @@ from churnguard_pipelines.store.control.integrations import (
     remove_integration,
     survey_integrations,
 )
-from churnguard_pipelines.store.ingest.ledger import usual_seconds
+from churnguard_pipelines.store.ingest.ledger import Deviation, usual_seconds
+from churnguard_pipelines.syncing.discovery import FoundField, FoundObject, found_fields, found_objects
+from churnguard_pipelines.syncing.plan import ObjectPlan, plan_sync
 from churnguard_pipelines.syncing.removal import has_left_something, leave_source, left_behind
 from webhook_gateway.api.access import (
     Reader,
@@ -120,8 +122,31 @@ class StartedSync(BaseModel):
     estimated_duration: str | None
 
 
+class SyncPlan(BaseModel):
+    """What a sync would take; null is what nobody knows. ``minutes``: at the pace that the quota allows, or at which
+    rows came before. ``unknown``: objects that are in none of the sums. ``quota_share``: of the provider's quota in its
+    current window of ``quota_window`` seconds."""
+
+    integration_id: str
+    mode: DataSyncMode
+    objects: list[ObjectPlan]
+    rows: int | None
+    calls: int | None
+    minutes: float | None
+    quota_share: float | None
+    quota_left: float | None
+    quota_window: float | None
+    unknown: list[str]
+
+
+class ObjectFields(BaseModel):
+    object: FoundObject
+    fields: list[FoundField]
+
+
 class SyncState(BaseModel):
-    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, null where nothing is known."""
+    """``progress`` (0 to 1) and ``estimated_remaining`` are measured, null where nothing is known. ``deviation``: how
+    far the plan was off, where there was one."""
 
     integration_id: str
     sync_id: str | None
@@ -130,6 +155,7 @@ class SyncState(BaseModel):
     records_processed: int
     estimated_remaining: str | None
     error: str | None
+    deviation: Deviation | None
 
 
 @router.post("", status_code=201)
@@ -215,6 +241,36 @@ async def start_sync(
         status="queued" if waits else "started",
         estimated_duration=None if seconds is None else duration(seconds),
     )
+
+
+@router.get("/{integration_id}/objects")
+async def objects(integration_id: IntegrationId, principal: Reader, engine: TheEngine) -> list[FoundObject]:
+    """What its source has now: an account's objects, or a database's tables."""
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    return await engine.ask_source(integration, partial(found_objects, engine.store, integration))
+
+
+@router.get("/{integration_id}/objects/{name}")
+async def fields(integration_id: IntegrationId, name: str, principal: Reader, engine: TheEngine) -> ObjectFields:
+    """One of them with its fields: types, labels, a picklist's values, and which are formulas."""
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    found, named = await engine.ask_source(integration, partial(found_fields, engine.store, integration, name))
+    return ObjectFields(object=found, fields=named)
+
+
+@router.get("/{integration_id}/plan")
+async def plan(
+    integration_id: IntegrationId,
+    principal: Reader,
+    engine: TheEngine,
+    sync_mode: DataSyncMode | None = None,
+    objects: Annotated[list[str] | None, Query()] = None,
+) -> SyncPlan:
+    """What a sync would take: the provider is asked for its counts, and nothing is read. The next sync in the same mode
+    says how far it was off."""
+    integration = await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
+    made = await engine.ask_source(integration, partial(plan_sync, engine.store, integration, sync_mode, objects))
+    return SyncPlan.model_validate(made, from_attributes=True)
 
 
 @router.get("/{integration_id}/sync/status")

@@ -1,4 +1,4 @@
-"""Selects the tables of a database that its integration wants."""
+"""Selects the objects of an account, or the tables of a database, that its integration wants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wanted_tables(
     chosen = chosen_tables(integration, tables)
     if objects is not None:
         _refuse_unknown(integration, objects, chosen)
-        chosen = [table for table in chosen if _matches(table.object, objects)]
+        chosen = [table for table in chosen if matches(table.object, objects)]
     return chosen
 
 
@@ -32,16 +32,16 @@ def chosen_tables(integration: IntegrationConfiguration, tables: Sequence[Source
 
 def is_chosen(integration: IntegrationConfiguration, object: str) -> bool:
     sync = integration.sync_config
-    return _matches(object, sync.objects) and not (sync.exclude and _matches(object, sync.exclude))
+    return matches(object, sync.objects) and not (sync.exclude and matches(object, sync.exclude))
 
 
 def unknown_patterns(patterns: Sequence[str] | None, objects: Iterable[str]) -> list[str]:
     """Those that match none of the objects."""
     there = list(objects)
-    return [each for each in patterns or () if not any(_matches(object, [each]) for object in there)]
+    return [each for each in patterns or () if not any(matches(object, [each]) for object in there)]
 
 
-def _matches(object: str, patterns: Sequence[str] | None) -> bool:
+def matches(object: str, patterns: Sequence[str] | None) -> bool:
     """A pattern that is somebody's very name means it, too, whatever else it matches: ``a[1]`` is one of ``a1``."""
     return patterns is None or any(object == pattern or fnmatchcase(object, pattern) for pattern in patterns)
 

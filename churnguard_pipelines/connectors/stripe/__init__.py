@@ -17,7 +17,7 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
-from churnguard_pipelines.connectors.stripe.api import HOST, StripeApi, secret_key, should_retry
+from churnguard_pipelines.connectors.stripe.api import HOST, PAGE, StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe.reading import StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
@@ -77,6 +77,7 @@ class Stripe(ApiConnector):
     own_hosts = frozenset({HOST})
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS
+    page_size = PAGE
     objects = (
         obj(
             "products", "/v1/products",
@@ -310,6 +311,9 @@ class Stripe(ApiConnector):
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         return self._reader.keys(item, window, limit)
+
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        return self._reader.fetch(item, keys)
 
     def _access(self, item: Object) -> ObjectAccess:
         try:

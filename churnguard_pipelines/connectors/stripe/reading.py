@@ -106,6 +106,22 @@ class StripeReader:
                 return None
         return keys
 
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[list[Record], list[Deletion]]:
+        """These objects as they are now. What faded is not there any more, and was not deleted."""
+        expand = _expanded(item.options.expand)
+        answers = map_in_threads(
+            "fetch", self._connections, lambda key: self._api.get(f"{item.path}/{key}", **expand), keys
+        )
+        records: list[Record] = []
+        deletions: list[Deletion] = []
+        for key, answer in zip(keys, answers, strict=True):
+            if not (answer.missing or answer.body.get("deleted")):
+                self._complete(item, answer.body)
+                records.append(Record(answer.body, answer.version))
+            elif not item.options.fades:
+                deletions.append(Deletion(key, DeleteKind.HARD, answer.version))
+        return records, deletions
+
     # --- back-fill
 
     def _from_the_start(self, item: Object, now: int, absent_since: datetime | None) -> Position:
@@ -292,14 +308,10 @@ class StripeReader:
             ]
             if not complete and stored.get(key, 0) // TICK <= event["created"]:
                 again.append(key)
-        for key, answer in zip(again, self._fetch(item, again), strict=True):
-            if answer.missing or answer.body.get("deleted"):
-                deletions.append(Deletion(key, DeleteKind.HARD, answer.version))
-            else:
-                records.append(Record(answer.body, answer.version))
         for record in records:
             self._complete(item, record.payload)
-        return records, deletions
+        now, gone = self.fetch(item, again)
+        return records + now, deletions + gone
 
     def _told_of(self, item: Object, event: Any) -> str:
         try:
@@ -314,12 +326,6 @@ class StripeReader:
 
     def _same_version(self, event: Mapping[str, Any]) -> bool:
         return bool(event.get("api_version") == self._api.version)
-
-    def _fetch(self, item: Object, keys: Sequence[str]) -> list[Answer]:
-        expand = _expanded(item.options.expand)
-        return map_in_threads(
-            "fetch", self._connections, lambda key: self._api.get(f"{item.path}/{key}", **expand), keys
-        )
 
     # --- both
 

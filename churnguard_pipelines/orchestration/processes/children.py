@@ -119,14 +119,24 @@ def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:
 
 
 def refuse_unknown(store: Store, integration: IntegrationConfiguration, objects: Sequence[str] | None) -> None:
-    """Raises ``InvalidConfiguration`` for an object that it does not have; to know them, a database has to be asked."""
+    """Raises ``InvalidConfiguration`` for an object that it does not have. The source is asked where we do not know;
+    what the configuration names is the sync's to look for."""
     from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.connectors.sdk.selection import wanted_tables
+    from churnguard_pipelines.errors import InvalidConfiguration
     from churnguard_pipelines.store.ingest.objects import known_objects
     from churnguard_pipelines.syncing.source import discover
-    from churnguard_pipelines.syncing.sync import chosen_objects
+    from churnguard_pipelines.syncing.sync import chosen_objects, opened
 
-    if integration.provider_name not in databases():
-        chosen_objects(integration, objects, known=known_objects(store, integration.integration_id))
-    elif objects:
+    if not objects:
+        return
+    if integration.provider_name in databases():
         wanted_tables(integration, [each.table for each in discover(store, integration)], objects)
+        return
+    known = known_objects(store, integration.integration_id)
+    try:
+        chosen_objects(integration, objects, known=known)
+    except InvalidConfiguration:
+        with opened(store, integration) as use:
+            custom = use.connector.discover_objects()
+        chosen_objects(integration, objects, custom, known)

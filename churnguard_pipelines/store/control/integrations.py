@@ -31,6 +31,7 @@ from churnguard_pipelines.store.ingest.tables import (
     change_logs,
     checkpoints,
     materializations,
+    plans,
     rejected_records,
     schema_drift,
 )
@@ -276,8 +277,8 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, integrations
-        for table in forgotten:
+        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
+        for table in (*forgotten, integrations):
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))
         views.drop_of(connection, row.organization_id, integration_id)

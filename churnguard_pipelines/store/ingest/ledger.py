@@ -18,7 +18,8 @@ from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Lane, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
-from churnguard_pipelines.store.ingest import due
+from churnguard_pipelines.store.ingest import due, plans
+from churnguard_pipelines.store.ingest.plans import Planned
 from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
@@ -38,7 +39,8 @@ _log = logging.getLogger(__name__)
 class ObjectReport:
     """The report of one object of a sync. ``expected``: the provider's own count of records where known; ``calls``:
     requests made to the provider; ``rows``: how many the integration had when this ended, None if that was not counted.
-    ``error``: why it failed; of one that did not, what is to be said of how it was read."""
+    ``error``: why it failed; of one that did not, what is to be said of how it was read. ``planned``: before it began.
+    """
 
     status: ObjectStatus
     counts: Counts
@@ -48,6 +50,18 @@ class ObjectReport:
     checkpoint_before: Position | None
     checkpoint_after: Position | None
     rows: int | None
+    planned: Planned | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far a plan was off: sums over the objects that were read to their end and of which the number was planned.
+    None where nothing was."""
+
+    planned_rows: int | None
+    rows: int | None
+    planned_calls: int | None
+    calls: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,18 @@ class SyncReport:
     error: str | None
     quota_left: float | None
     objects: dict[str, ObjectReport]
+
+    @property
+    def deviation(self) -> Deviation | None:
+        """None without a plan."""
+        ended = [(each, each.planned) for each in self.objects.values() if each.planned and each.status == "succeeded"]
+        rows = [(plan.rows, item.counts.read) for item, plan in ended if plan.rows is not None]
+        calls = [(plan.calls, item.calls) for item, plan in ended if plan.calls is not None]
+        return Deviation(*_sums(rows), *_sums(calls)) if rows or calls else None
+
+
+def _sums(pairs: Sequence[tuple[int, int]]) -> tuple[int | None, int | None]:
+    return (sum(planned for planned, _ in pairs), sum(took for _, took in pairs)) if pairs else (None, None)
 
 
 def queue_sync(store: Store, sync_id: str, integration: IntegrationConfiguration, mode: DataSyncMode | str) -> None:
@@ -109,8 +135,16 @@ def start_sync(
                 **owner, integration_id=integration.integration_id, mode=str(mode), trigger=trigger, status="running"
             )
         )
+        planned = plans.take(connection, integration, str(mode)) if trigger != HISTORY else {}
         if objects:
-            connection.execute(sa.insert(sync_objects), [{**owner, "object": name} for name in objects])
+            rows = [(name, planned.get(name, plans.Planned(None, None))) for name in objects]
+            connection.execute(
+                sa.insert(sync_objects),
+                [
+                    {**owner, "object": name, "planned_rows": plan.rows, "planned_calls": plan.calls}
+                    for name, plan in rows
+                ],
+            )
         due.note_begin(connection, sync_id)
 
 
@@ -288,6 +322,9 @@ def _object_report(row: sa.Row[Any], dead: bool) -> ObjectReport:
         row.checkpoint_before,
         row.checkpoint_after,
         row.rows,
+        None
+        if row.planned_rows is None and row.planned_calls is None
+        else Planned(row.planned_rows, row.planned_calls),
     )
 
 

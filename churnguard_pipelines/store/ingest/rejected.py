@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,13 @@ def list_rejected(
         statement = statement.where(table.c.id.in_(list(ids)))
     with store.operator() as connection:
         return [StoredRejected(**row._asdict()) for row in connection.execute(statement)]
+
+
+def waiting_keys(store: Store, integration_id: str, object: str, keys: Collection[str]) -> frozenset[str]:
+    """Those among the keys whose records are still waiting."""
+    own = of_integration(table, integration_id), table.c.object == object, table.c.resolved_at.is_(None)
+    with store.operator() as connection:
+        return frozenset(connection.scalars(sa.select(table.c.key).where(*own, table.c.key.in_(list(keys)))))
 
 
 def mark_resolved(connection: Connection, ids: Iterable[int]) -> None:

@@ -70,6 +70,19 @@ sync_objects = Table(
     Column("checkpoint_before", JSONB),
     Column("checkpoint_after", JSONB),
     Column("rows", BigInteger),
+    Column("planned_rows", BigInteger),
+    Column("planned_calls", BigInteger),
+    schema="ingest",
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    text("mode"),
+    Column("objects", JSONB, nullable=False),
+    moment("made_at"),
     schema="ingest",
 )
 

@@ -51,8 +51,13 @@ def test_a_sync_is_started_and_followed(call: Call, tmp_path_factory: pytest.Tem
         assert state == {
             "integration_id": name, "sync_id": begun.json()["sync_id"], "status": "active", "progress": 1.0,
             "records_processed": sandbox.account("acme").counts()["products"], "estimated_remaining": "0 seconds",
-            "error": None,
+            "error": None, "deviation": None,
         }  # fmt: skip
+        plan = call("GET", f"/integrations/{name}/plan?sync_mode=full&objects=products&objects=coupons").json()
+        assert {each["object"]: (each["rows"], each["basis"]) for each in plan["objects"]} == {
+            "products": (state["records_processed"], "latest sync"), "coupons": (None, "unknown"),
+        }  # fmt: skip
+        assert (plan["rows"], plan["unknown"]) == (state["records_processed"], ["coupons"])
         again = call("POST", f"/integrations/{name}/sync", json={"objects": ["products"]})
         assert str(again.json()["estimated_duration"]).endswith("seconds")
 
@@ -131,6 +136,7 @@ def test_a_key_of_one_organization_reaches_nothing_of_another(store: Store, call
         ("PATCH", f"/integrations/{name}", {"status": "paused"}),
         ("DELETE", f"/integrations/{name}", None),
         ("POST", f"/integrations/{name}/sync", {}),
+        ("GET", f"/integrations/{name}/plan", None),
         ("GET", f"/integrations/{name}/sync/status", None),
         ("POST", "/integrations", integration("theirs")),
         ("GET", f"/webhooks/endpoints/{hook}", None),

@@ -1,0 +1,177 @@
+"""Salesforce: any of its objects, standard or an account's own. ``reading`` knows how they are read, ``api`` how
+Salesforce is called, ``signing`` how one signs in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
+from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
+from churnguard_pipelines.connectors.salesforce.describe import Description
+from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
+from churnguard_pipelines.connectors.salesforce.reading import SalesforceReader
+from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
+from churnguard_pipelines.connectors.sdk import (
+    ApiConnector,
+    ConnectionReport,
+    Estimate,
+    Object,
+    ObjectAccess,
+    Reading,
+    SignIn,
+    StoredVersions,
+)
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
+from churnguard_pipelines.engine.auth import Credential, TokenKeeper
+from churnguard_pipelines.engine.fair_threads import map_in_threads
+from churnguard_pipelines.engine.http import HttpClient
+from churnguard_pipelines.engine.quota import Quota
+from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.records import Batch, Deletion, Field, Record, Table, Window
+
+PER_SECOND = 25
+"""Salesforce limits a rolling day and what is under way at once, not a second: this is courtesy."""
+RESERVE = 0.2
+"""Share of the day's calls that is left to the customer's other tools."""
+REST_PAGE = 2_000
+MOST_FIELDS_NAMED = 10
+
+
+class Salesforce(ApiConnector):
+    provider, kind, title = "salesforce", IntegrationType.CRM, "Salesforce"
+    custom_fields: ClassVar = CUSTOM_FIELDS
+    own_hosts = frozenset({LOGIN, TEST})
+    should_retry = staticmethod(should_retry)
+    read_limits = staticmethod(read_limits)
+    quota_used_up = staticmethod(quota_used_up)
+    objects = OBJECTS
+
+    def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
+        super().__init__(integration, http)
+        self._api = SalesforceApi(integration, http)
+        self._described: dict[str, Description] = {}
+        self._reader = SalesforceReader(integration, self._api, self._describe)
+
+    @classmethod
+    def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
+        return credential(integration, tokens)
+
+    @classmethod
+    def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn:
+        return sign_in(integration, tokens)
+
+    @classmethod
+    def quota(cls, integration: IntegrationConfiguration) -> Quota:
+        return Quota(per_second=PER_SECOND, reserve=RESERVE)
+
+    @classmethod
+    def table_of(cls, item: Object) -> Table:
+        table = super().table_of(item)
+        if item.custom:
+            return table
+        return Table(cls.provider, item.name, item.key, item.columns, raw_name=f"{cls.provider}_{snake(item.name)}")
+
+    def identity(self) -> str | None:
+        """The organization's id: that of a sandbox is another than production's."""
+        found = self._api.query("SELECT Id FROM Organization", tolerated=("INVALID_TYPE",))
+        records = found.body.get("records") if isinstance(found.body, dict) else None
+        return str(records[0]["Id"]) if records else None
+
+    def check(self) -> ConnectionReport:
+        identity, there = self.identity(), {each["name"]: each for each in self._api.objects()}
+        wanted = [item for item in (*self.objects, *self._others(there.values())) if self._wanted(item.name)]
+        connections = self.integration.sync_config.concurrent_requests
+        lines = map_in_threads("check", connections, lambda item: self._access(item, item.name in there), wanted)
+        return ConnectionReport(self.integration.integration_id, identity, tuple(lines))
+
+    def discover_objects(self) -> Sequence[Object]:
+        """Every object that the account made, and of Salesforce's own those that the configuration names."""
+        return self._others(self._api.objects())
+
+    def discover_fields(self, item: Object) -> Sequence[Field]:
+        self._described.pop(item.name, None)
+        return self._describe(item.name).catalogued
+
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        return self._reader.read(item, reading)
+
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        return self._reader.fetch(item, keys)
+
+    def count(self, item: Object, window: Window) -> int | None:
+        return self._reader.count(item, window)
+
+    def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
+        return self._reader.keys(item, window, limit)
+
+    def estimate(self, item: Object, reading: Reading) -> Estimate:
+        rows = self._reader.estimate(item, reading)
+        return super().estimate(item, reading) if rows is None else Estimate(rows, self.pages(rows))
+
+    @classmethod
+    def pages(cls, rows: int | None) -> int | None:
+        """A job of Bulk is asked for, made, waited for and its results fetched."""
+        if rows is None:
+            return None
+        return 1 if rows <= THRESHOLD else 10 + -(-rows // PAGE)
+
+    @classmethod
+    def object_of(cls, event: Mapping[str, Any]) -> str | None:
+        """Of an outbound message."""
+        told = event.get("sObject")
+        named = told.get("type") if isinstance(told, dict) else None
+        return named if any(item.name == named for item in cls.objects) else None
+
+    def changes(
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
+    ) -> tuple[Sequence[Record], Sequence[Deletion]]:
+        """An outbound message has the fields that somebody chose for it, and comes in any order: what it names is asked
+        for."""
+        ids = dict.fromkeys(self._id_of(event) for event in events)
+        return self.fetch(item, list(ids))
+
+    def _id_of(self, event: Mapping[str, Any]) -> str:
+        told = event["sObject"].get("Id")
+        if not isinstance(told, str) or not told:
+            raise ProviderMisbehaved("Salesforce sent an outbound message without the record's Id.")
+        return told
+
+    def _describe(self, name: str) -> Description:
+        if name not in self._described:
+            self._described[name] = self._api.describe(name)
+        return self._described[name]
+
+    def _wanted(self, name: str) -> bool:
+        return is_chosen(self.integration, name)
+
+    def _others(self, listed: Any) -> list[Object]:
+        declared = {item.name for item in self.objects}
+        named = self.integration.sync_config.objects or ()
+        return [
+            custom(each["name"], each.get("label"))
+            for each in listed
+            if isinstance(each, dict) and each.get("queryable") and each.get("name") not in declared
+            and (each.get("custom") or any(fnmatchcase(each["name"], pattern) for pattern in named))
+        ]  # fmt: skip
+
+    def _access(self, item: Object, there: bool) -> ObjectAccess:
+        remedy = "Give the integration's user (its permission set) read access to it, or leave it out of `objects`."
+        if not there:
+            return ObjectAccess(item.name, False, "the user may not see it, or the account has no such object", remedy)
+        try:
+            about = self._describe(item.name)
+        except PermissionMissing as error:
+            return ObjectAccess(item.name, False, error.message, error.remedy)
+        hidden = [column.source_path for column in item.columns if not about.has(column.source_path)]
+        if not hidden or item.custom:
+            return ObjectAccess(item.name, readable=True)
+        more = f" and {len(hidden) - MOST_FIELDS_NAMED} more" if len(hidden) > MOST_FIELDS_NAMED else ""
+        return ObjectAccess(
+            item.name, True,
+            f"the user may not see {', '.join(hidden[:MOST_FIELDS_NAMED])}{more}, or the account does not have them",
+            "Make them visible to the integration's user (its permission set's field-level security) if you want them.",
+        )  # fmt: skip

@@ -1,0 +1,219 @@
+"""Reads many records by a query job of the Bulk API 2.0: a job is made, waited for, and its results fetched as CSV.
+
+https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/queries.htm
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from churnguard_pipelines.connectors.salesforce.api import SalesforceApi
+from churnguard_pipelines.connectors.salesforce.describe import Description
+from churnguard_pipelines.engine.http import Response
+from churnguard_pipelines.errors import ProviderMisbehaved, ProviderUnavailable, RequestRefused
+
+THRESHOLD = 2_000
+"""Records beyond which Salesforce advises Bulk."""
+PAGE, LEAST_PAGE = 25_000, 1_000
+"""Records fetched at once; fewer where a page is larger than an answer may be."""
+PART = 2_500
+"""Records handed on at once."""
+LONGEST_WAIT = 2 * 3600.0
+"""Seconds for a job; a later sync takes it up where it is."""
+FIRST_LOOK, SLOWEST_LOOK = 0.2, 30.0
+TRIES = 3
+RESERVE = 0.2
+"""Share of the day's jobs and result bytes that is left to the customer's other tools."""
+REFUSED = (
+    "API_ERROR", "INVALIDENTITY", "INVALID_ENTITY", "INVALIDBATCH", "INVALIDJOB", "FEATURENOTENABLED",
+    "FEATURE_NOT_ENABLED", "FUNCTIONALITY_NOT_ENABLED", "INVALIDQUERY", "LIMIT_EXCEEDED", "EXCEEDED_QUOTA",
+    "MALFORMED_QUERY",
+)  # fmt: skip
+"""Codes with which a job is not taken. REST reads the object then, and says what is wrong if something is."""
+_DAILY = ("DailyBulkV2QueryJobs", "DailyBulkV2QueryFileStorageMB")
+_ID = re.compile(r"[A-Za-z0-9]{15,18}", re.ASCII)
+_WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
+
+csv.field_size_limit(2**24)  # characters; a long text of Salesforce's has up to 131,072, what is in it may grow
+
+Row = dict[str, Any]
+
+
+class NotInBulk(Exception):
+    """Bulk does not take this query now."""
+
+
+class JobGone(Exception):
+    """A job that was made before is not there any more, or was ended by somebody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``rows``; ``locator``: where the results go on once this is stored, None at their end. ``whole``: a page of
+    results ends with it; until then the job's locator stays what it was."""
+
+    rows: list[Row]
+    whole: bool
+    locator: str | None = None
+
+
+class BulkReader:
+    def __init__(self, api: SalesforceApi) -> None:
+        self._api = api
+
+    def begin(self, text: str, *, deleted: bool) -> str:
+        """Makes a job and returns its id. Raises :class:`NotInBulk`."""
+        if self._day_is_used_up():
+            raise NotInBulk
+        job = {"operation": "queryAll" if deleted else "query", "query": text}
+        answer = self._api.ask("/jobs/query", method="POST", body=job, tolerated=REFUSED)
+        if answer.refused:
+            raise NotInBulk
+        made = answer.body.get("id") if isinstance(answer.body, dict) else None
+        if not isinstance(made, str) or not _ID.fullmatch(made):
+            raise self._api.misbehaved("made a bulk job without an id")
+        return made
+
+    def parts(self, about: Description, job: str, locator: str | None) -> Iterator[Part]:
+        """The job's results from the locator on, once it has ended. Raises :class:`JobGone`, :class:`NotInBulk`, and
+        ``ProviderUnavailable`` for one that takes too long; it goes on, and is waited for by the next sync."""
+        self._wait(job)
+        size, tries = PAGE, 0
+        while True:
+            try:
+                response = self._fetch(job, locator, size)
+                following = response.headers.get("sforce-locator", "null")
+                count = 0
+                for rows in _parsed(about, response):
+                    count += len(rows)
+                    yield Part(rows, whole=False)
+                _complete(count, response)
+            except ProviderMisbehaved:
+                if size <= LEAST_PAGE:
+                    raise
+                size = max(size // 4, LEAST_PAGE)
+                continue
+            except _Cut as cut:
+                tries += 1
+                if tries == TRIES:
+                    raise ProviderUnavailable(
+                        f"Salesforce sent damaged results of a bulk job: {cut}.",
+                        integration_id=self._api.integration_id,
+                        remedy="What was stored stays; the next sync fetches them again.",
+                    ) from None
+                continue
+            tries = 0
+            if following == locator:
+                raise self._api.misbehaved("sends the same results of a bulk job again and again")
+            locator = None if following == "null" else following
+            yield Part([], whole=True, locator=locator)
+            if locator is None:
+                return
+
+    def end(self, job: str) -> None:
+        """Lets Salesforce forget the results. It does by itself after a week."""
+        try:
+            self._api.ask(f"/jobs/query/{job}", method="DELETE")
+        except (RequestRefused, ProviderUnavailable):
+            return
+
+    def _wait(self, job: str) -> None:
+        pause, until = FIRST_LOOK, time.monotonic() + LONGEST_WAIT
+        while True:
+            answer = self._api.ask(f"/jobs/query/{job}", tolerated=("NOT_FOUND", "INVALIDJOB", "INVALID_ID_FIELD"))
+            if answer.refused:
+                raise JobGone
+            state = answer.body.get("state") if isinstance(answer.body, dict) else None
+            if state == "JobComplete":
+                return
+            if state == "Failed":
+                raise NotInBulk
+            if state == "Aborted":
+                raise JobGone
+            if time.monotonic() > until:
+                raise ProviderUnavailable(
+                    f"Salesforce has not ended its bulk job {job} in {LONGEST_WAIT / 3600:.0f} h.",
+                    integration_id=self._api.integration_id,
+                    remedy="The next sync takes it up again.",
+                )
+            self._api.http.wait(pause)
+            pause = min(pause * 2, SLOWEST_LOOK)
+
+    def _fetch(self, job: str, locator: str | None, size: int) -> Response:
+        params = {"maxRecords": str(size)} | ({"locator": locator} if locator else {})
+        return self._api.fetch(f"/jobs/query/{job}/results", params)
+
+    def _day_is_used_up(self) -> bool:
+        limits = self._api.limits()
+        for name in _DAILY:
+            each = limits.get(name)
+            if isinstance(each, dict) and each.get("Remaining", 1) <= each.get("Max", 0) * RESERVE:
+                return True
+        return False
+
+
+class _Cut(Exception):
+    pass
+
+
+def _complete(count: int, response: Response) -> None:
+    told = response.headers.get("sforce-numberofrecords", "")
+    if _WHOLE.fullmatch(told) and int(told) != count:
+        raise _Cut(f"{count:,} of {int(told):,} records came")
+
+
+def _parsed(about: Description, response: Response) -> Iterator[list[Row]]:
+    """Records as REST gives them: what is empty is null, numbers and truths are not text. Raises ``_Cut``."""
+    text = io.TextIOWrapper(io.BytesIO(response.content), "utf-8", newline="")
+    reader = csv.reader(text, strict=True)
+    try:
+        header = next(reader, [])
+        typed = [
+            (place, read)
+            for place, name in enumerate(header)
+            if name in about.by_name and (read := _READ.get(about.by_name[name].kind)) is not None
+        ]
+        width = len(header)
+        while lines := list(islice(reader, PART)):
+            rows: list[Row] = []
+            for line in lines:
+                if len(line) != width:
+                    raise _Cut("a line with too few fields")
+                for place, read in typed:
+                    if line[place]:
+                        line[place] = read(line[place])
+                rows.append(dict(zip(header, (value if value != "" else None for value in line), strict=True)))
+            yield rows
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _Cut(str(error)) from None
+
+
+def _number(text: str) -> Any:
+    """As JSON's: large ones come as ``9.0E7``. What is none stays text, and the mapping says so."""
+    try:
+        return int(text) if _WHOLE.fullmatch(text) else float(text)
+    except ValueError:
+        return text
+
+
+def _truth(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _moment(text: str) -> str:
+    """REST writes the offset in digits; a value must not differ by the way it came."""
+    return f"{text[:-1]}+0000" if text.endswith("Z") else text
+
+
+_READ: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("int", "long", "double", "currency", "percent"), _number),
+    "boolean": _truth,
+    "datetime": _moment,
+}

@@ -1,0 +1,29 @@
+"""A sync of a database is planned by the source's own estimate of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.plan import ObjectPlan, plan_sync
+from tests.connectors.mirrors import sync
+from tests.connectors.postgresql.conftest import Register
+
+
+def test_tables_are_planned_by_the_source_s_estimate(
+    store: Store, register: Register, source: psycopg.Connection[Any]
+) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 500); ANALYZE")
+    register()
+    plan = plan_sync(store, get_integration(store, "acme-db"))
+    assert plan.objects == (ObjectPlan("users", True, 500, None, "provider"),)
+    assert (plan.rows, plan.calls, plan.minutes) == (500, None, None), "how fast rows come is not known yet"
+    found = sync(store).deviation
+    assert found is not None
+    assert (found.planned_rows, found.rows, found.planned_calls) == (500, 500, None)
+    minutes = plan_sync(store, get_integration(store, "acme-db")).minutes
+    assert minutes is not None
+    assert minutes > 0
