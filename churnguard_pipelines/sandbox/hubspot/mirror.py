@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from churnguard_pipelines.sandbox.business.crm import Change, Crm
 from churnguard_pipelines.sandbox.business.crm import Record as Source
 from churnguard_pipelines.sandbox.business.crm_schema import ASSOCIATED, LABELS, Field
@@ -107,13 +109,7 @@ class Mirror:
     def _take_new(self, told: bool) -> None:
         merged: list[tuple[str, Source]] = []
         for kind in KINDS:
-            last = self._last[kind]
-            new = []
-            for id in reversed(self._crm.tables[kind]):
-                if id <= last:
-                    break
-                new.append(self._crm.tables[kind][id])
-            for source in reversed(new):
+            for source in self._new(kind):
                 self._last[kind] = source.id
                 if source.merged_into is None:
                     self._add(kind, source, told)
@@ -128,6 +124,13 @@ class Mirror:
                 absorb(survivor, record_id(source.id), "")
                 table.index.put(survivor, 0)
         self._take_links(told)
+
+    def _new(self, kind: str) -> list[Source]:
+        """The records of the kind that are not known yet, in the order of their ids."""
+        table, last = self._crm.tables[kind], self._last[kind]
+        if last == 0:
+            return [table[id] for id in table]
+        return [table[id] for id in takewhile(lambda id: id > last, reversed(table))][::-1]
 
     def _add(self, kind: str, source: Source, told: bool) -> None:
         table = self._portal.tables[self._names[kind]]
