@@ -1,4 +1,4 @@
-"""The demo: two organizations on a simulated Stripe, synced, turned into MRR, held against the simulation's books."""
+"""The demo: two organizations on simulated providers, synced, turned into MRR, held against the businesses' books."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import httpx
 from rich.markup import escape
 from rich.table import Table
 
+from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
 from churnguard_pipelines.errors import ChurnGuardError
@@ -81,7 +82,7 @@ class Demo:
         """
         from churnguard_pipelines.orchestration.processes.children import SyncRequest, compute_mrr_now
 
-        names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT]
+        names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT, *CRMS]
         reports = run_with_progress(self._store, [SyncRequest(name) for name in names])
         for report in reports:
             for name, item in report.objects.items():
@@ -89,7 +90,12 @@ class Demo:
                     err.print(f"[red]✗[/red] {report.integration_id} {name}: {escape(item.error)}")
         with out.status("Computing MRR movements …"):
             compute_mrr_now(self._store, [item.organization_id for item in ORGANIZATIONS])
-        agrees = [self._print_rows(), self._print_product(), *(self._print_mrr(item) for item in ORGANIZATIONS)]
+        agrees = [
+            self._print_rows(),
+            self._print_product(),
+            print_crms(self._store, living=self._living),
+            *(self._print_mrr(item) for item in ORGANIZATIONS),
+        ]
         return all(agrees) and all(report.status == "succeeded" for report in reports)
 
     def api_key(self) -> str:
@@ -155,6 +161,7 @@ class Demo:
         )
         from churnguard_pipelines.store.control.organizations import add_organization
 
+        stripes: list[IntegrationConfiguration] = []
         for organization in ORGANIZATIONS:
             add_organization(self._store, organization, actor=ACTOR)
             name = organization.organization_id
@@ -174,7 +181,9 @@ class Demo:
                     ),
                 }
             )
-            known = find_integration(self._store, name)
+            stripes.append(wanted)
+        for wanted in (*stripes, *crm_integrations(self._url)):
+            known = find_integration(self._store, wanted.integration_id)
             if known is None:
                 add_integration(self._store, wanted, actor=ACTOR)
             elif known.base_url != wanted.base_url:

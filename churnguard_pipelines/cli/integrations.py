@@ -139,16 +139,20 @@ def discover(
 
 
 def _table_of_objects(objects: Sequence[FoundObject]) -> Table:
-    of_database = any(each.rows is not None for each in objects)
-    table = Table("table" if of_database else "object", box=None, pad_edge=False)
-    table.add_column("rows (about)" if of_database else "label")
-    table.add_column("read")
-    table.add_column("as")
+    if any(each.rows is not None for each in objects):
+        table = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
+        for each in objects:
+            key = shown(", ".join(each.key)) or "none"
+            table.add_row(shown(each.object), f"{each.rows:,}", key, str(each.fields), _read(each))
+        return table
+    table = Table("object", "label", "read", "as", box=None, pad_edge=False)
     for each in objects:
-        about = f"{each.rows:,}" if each.rows is not None else shown(each.label or "")
-        read = (escape(each.problem) if each.problem else "✓") if each.wanted else "not chosen"
-        table.add_row(shown(each.object), about, read, each.view or "")
+        table.add_row(shown(each.object), shown(each.label or ""), _read(each), each.view or "")
     return table
+
+
+def _read(found: FoundObject) -> str:
+    return (escape(found.problem) if found.problem else "✓") if found.wanted else "not chosen"
 
 
 def _table_of_fields(fields: Sequence[FoundField]) -> Table:

@@ -22,7 +22,9 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.vitals import DRIFT_DAYS, late_after
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.sessions import Materializer
 from churnguard_pipelines.orchestration.syncs import key_of
+from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store.control.integrations import survey_integrations
 from churnguard_pipelines.store.ingest.ledger import last_success
 from churnguard_pipelines.store.ingest.tables import schema_drift
@@ -39,10 +41,11 @@ _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a check found. ``problem``: what is wrong with an integration's object, None if nothing is; ``note``: what
-    is to be said of it all the same; ``numbers``: for the metadata."""
+    is to be said of it all the same; ``numbers``: for the metadata; ``written``: what it did to the object's rows."""
 
     problem: str | None = None
     note: str | None = None
+    written: Counts = field(default_factory=Counts)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -90,6 +93,7 @@ def _results(
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
     threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
+    mended = Materializer(context.op_execution_context, "Mended by a check")
     for item in connector.objects:
         chosen = [each for each in readable if is_chosen(each, item.name)]
         for name, look in looks.items():
@@ -100,7 +104,12 @@ def _results(
                     )
                     for each in chosen
                 }
-                yield _result(key_of(connector, item.name), name, unreadable | _found(asked, deadline))
+                found = _found(asked, deadline)
+                mended.worked(
+                    {(key, item.name): each.written for key, each in found.items() if each.written != Counts()}
+                )
+                yield _result(key_of(connector, item.name), name, unreadable | found)
+    mended.tell()
 
 
 def _found(asked: Mapping[str, Future[Finding]], deadline: float) -> dict[str, Finding]:
@@ -194,4 +203,4 @@ def _parity(
     if not (found.missing or found.extra):
         return Finding(numbers=numbers)
     told = f"{found.missing} missing here, {found.extra} gone there; {found.mended} mended"
-    return Finding(told if found.left else None, None if found.left else told, numbers)
+    return Finding(told if found.left else None, None if found.left else told, found.written, numbers)

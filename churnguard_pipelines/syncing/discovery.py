@@ -19,14 +19,17 @@ from churnguard_pipelines.syncing.typed_views import merged
 @dataclass(frozen=True, slots=True)
 class FoundObject:
     """What a source has. ``custom``: the account added it. ``wanted``: the configuration chooses it. ``view``: where
-    its rows are read, once a sync has read it. ``rows``: a database's own estimate. ``problem``: why it cannot be read
-    or followed as wanted."""
+    its rows are read, once a sync has read it. ``key``: what identifies a record; empty if nothing does. ``fields``:
+    how many there are; None before a sync has asked. ``rows``: a database's own estimate. ``problem``: why it cannot be
+    read or followed as wanted."""
 
     object: str
     label: str | None = None
     custom: bool = False
     wanted: bool = True
     view: str | None = None
+    key: tuple[str, ...] = ()
+    fields: int | None = None
     rows: int | None = None
     problem: str | None = None
 
@@ -107,9 +110,13 @@ def found_fields(
 
 
 def _of_object(integration: IntegrationConfiguration, item: Object, known: KnownObject | None) -> FoundObject:
-    view = f"views.{known.view}" if known else None
-    return FoundObject(item.name, item.label, item.custom, is_chosen(integration, item.name), view)
+    view, fields = (f"views.{known.view}", 1 + len(item.columns) + len(known.fields)) if known else (None, None)
+    return FoundObject(item.name, item.label, item.custom, is_chosen(integration, item.name), view, (item.key,), fields)
 
 
 def _of_table(found: Discovered) -> FoundObject:
-    return FoundObject(found.table.object, wanted=found.wanted, rows=found.table.rows, problem=found.unfollowable)
+    table = found.table
+    return FoundObject(
+        table.object, wanted=found.wanted, key=() if table.keyless else table.key, fields=len(table.columns),
+        rows=table.rows, problem=found.unfollowable,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from churnguard_pipelines.connectors.sdk import EARLIEST, ApiConnector, Object
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.records import Window
+from churnguard_pipelines.records import Counts, Window
 from churnguard_pipelines.store.ingest.ledger import last_success
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.repair import Ours
@@ -34,7 +34,7 @@ class Comparison:
     """The result of a comparison. ``skipped``: why nothing was compared; else how many records the provider has and we
     do not (``missing``), and the other way around (``extra``). ``mended``: of both, those that are alike now.
     ``rejected``: records that are missing because they could not be stored, which is known. ``uncompared``: spans of
-    time that differ, or may, and were left alone."""
+    time that differ, or may, and were left alone. ``written``: what mending did to the rows."""
 
     missing: int = 0
     extra: int = 0
@@ -42,6 +42,7 @@ class Comparison:
     rejected: int = 0
     uncompared: int = 0
     skipped: str | None = None
+    written: Counts = field(default_factory=Counts)
 
     @property
     def left(self) -> int:
@@ -105,7 +106,7 @@ def _compare(
             found.missing += len(missing)
             found.extra += len(hole.extra)
             if missing or hole.extra:
-                ours.read_again(missing | hole.extra, hole.window)
+                found.written.add(ours.read_again(missing | hole.extra, hole.window))
                 here = ours.keys(hole.window)
                 found.mended += len(missing & here) + len(hole.extra - here)
     return found

@@ -11,7 +11,7 @@ from psycopg.sql import Identifier
 
 from churnguard_pipelines.connectors.sdk import FETCHED_AT_ONCE, Object, Reading
 from churnguard_pipelines.engine.pump import store_changes
-from churnguard_pipelines.records import DataSyncMode, Deletion, Lane, Record, Window
+from churnguard_pipelines.records import Counts, DataSyncMode, Deletion, Lane, Record, Window
 from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.ingest.rejected import waiting_keys
@@ -48,29 +48,31 @@ class Ours:
         """Those that came, but could not be stored as they were."""
         return waiting_keys(self._store, self._lane.integration_id, self._item.name, keys) if keys else frozenset()
 
-    def read_again(self, keys: Collection[str], window: Window) -> None:
+    def read_again(self, keys: Collection[str], window: Window) -> Counts:
         """The records of these keys as they are at the provider now; all of the window, which they were created in,
         from one that cannot be asked by key. Newer versions that we have stay. No checkpoint moves."""
-        wanted = sorted(keys)
+        wanted, counts = sorted(keys), Counts()
         for start in range(0, len(wanted), FETCHED_AT_ONCE):
             fetched = self._connector.fetch(self._item, wanted[start : start + FETCHED_AT_ONCE])
             if fetched is None:
-                self._read(window)
-                return
-            self._keep(*fetched)
+                return self._read(window)
+            counts.add(self._keep(*fetched))
+        return counts
 
-    def _read(self, window: Window) -> None:
+    def _read(self, window: Window) -> Counts:
         known = known_objects(self._store, self._lane.integration_id).get(self._item.name)
         fields = known.fields if known else ()
         reading = Reading(DataSyncMode.FULL, None, self._store.now(), window, fields)
+        counts = Counts()
         with closing(self._connector.read(self._item, reading)) as batches:
             for batch in batches:
-                self._keep(batch.records, batch.deletions)
+                counts.add(self._keep(batch.records, batch.deletions))
+        return counts
 
-    def _keep(self, records: Sequence[Record], deletions: Sequence[Deletion]) -> None:
+    def _keep(self, records: Sequence[Record], deletions: Sequence[Deletion]) -> Counts:
         mapped = self._mapper.rows(records)
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
-            store_changes(transaction, self._lane, self._table, mapped, deletions, None)
+            return store_changes(transaction, self._lane, self._table, mapped, deletions, None)
 
     def _select(self, what: str, window: Window) -> Sequence[Any]:
         created = _quoted(self._item.created_column)

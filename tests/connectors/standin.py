@@ -45,6 +45,7 @@ class StandIn:
 def stand_in() -> Iterator[StandIn]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             posted = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"null")

@@ -22,7 +22,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import parity
 from tests.conftest import as_administrator
 from tests.orchestration.conftest import Register
-from tests.orchestration.runs import ANCHOR, config, objects, run, sandbox_of_one_s_own
+from tests.orchestration.runs import ANCHOR, config, objects, pass_time, run, sandbox_of_one_s_own
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_values_that_do_not_fit_their_column_are_named(
 
 @pytest.mark.usefixtures("synced")
 def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted_and_mended(
-    checks: Checks, store: Store
+    checks: Checks, instance: dg.DagsterInstance, store: Store
 ) -> None:
     same = checks.parity()
     assert all(each.passed for each in same.values())
@@ -134,8 +134,14 @@ def test_rows_that_are_missing_here_and_rows_that_are_gone_there_are_counted_and
             "UPDATE raw.stripe_invoices SET id = 'in_nowhere' WHERE id = (SELECT id FROM raw.stripe_invoices "
             "WHERE created < '2026-09-17 10:00' ORDER BY created DESC LIMIT 1)"
         )
+    pass_time(store, timedelta(hours=2))
     found = checks.parity()
     assert found["charges"].description == "acme: 2 missing here, 0 gone there; 2 mended"
+    told = instance.get_latest_materialization_event(dg.AssetKey(["stripe", "charges"]))
+    assert told is not None
+    assert told.asset_materialization is not None
+    assert told.asset_materialization.description == "Mended by a check", "so that what follows from it is made anew"
+    assert told.asset_materialization.metadata["rows_written"].value == 2
     assert found["charges"].passed, "nothing is left to be done"
     assert found["invoices"].description == "acme: 1 missing here, 1 gone there; 2 mended"
     assert found["invoices"].metadata["missing_here"].value == found["invoices"].metadata["gone_there"].value == 1

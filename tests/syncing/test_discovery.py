@@ -33,7 +33,7 @@ def test_an_account_s_own_objects_are_listed_beside_the_declared_ones(crm: Accou
     crm.adds_objects("Invoice__c", "Asset__c", label="Ours")
     found = objects(crm)
     assert list(found) == ["contacts", "deals", "Asset__c", "Invoice__c"]
-    assert found["Asset__c"] == FoundObject("Asset__c", "Ours", custom=True)
+    assert found["Asset__c"] == FoundObject("Asset__c", "Ours", custom=True, key=("id",))
     assert found["contacts"].view is None, "no sync has read it yet"
     crm.sync()
     assert objects(crm)["contacts"].view == "views.acme_crm_contacts"

@@ -42,7 +42,10 @@ from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Deletion, Field, Record, Window
 
-SCOPES = ("oauth", "crm.objects.contacts.read", "crm.objects.companies.read", "crm.objects.deals.read")
+SCOPES = (
+    "oauth",
+    *(f"crm.{what}.{name}.read" for name in ("contacts", "companies", "deals") for what in ("objects", "schemas")),
+)
 OPTIONAL_SCOPES = (
     "tickets", "crm.objects.line_items.read", "crm.objects.products.read", "crm.objects.owners.read",
     "crm.lists.read", "crm.objects.custom.read", "crm.schemas.custom.read", "sales-email-read", "forms", "content",
@@ -162,10 +165,11 @@ class HubSpot(ApiConnector):
         return int((time.time() + self._api.ahead) * 1000)
 
     def _access(self, item: Object) -> ObjectAccess:
-        listed = isinstance(item.options, ListingOptions)
-        path = self._listings.path(item.options.listing) if listed else self._api.path("crm", "objects", item.path)
         try:
-            self._api.get(path, limit=1)
+            if isinstance(item.options, ListingOptions):
+                self._listings.probe(item.options.listing)
+            else:
+                self._api.get(self._api.path("crm", "objects", item.path), limit=1)
         except PermissionMissing as error:
             return ObjectAccess(item.name, readable=False, problem=error.message, remedy=error.remedy)
         return ObjectAccess(item.name, readable=True)

@@ -48,22 +48,10 @@ class ListingReader:
             Listing.FORMS: lambda: self._paged("marketing", "forms"),
         }
 
-    def path(self, kind: Listing) -> str:
-        """Where one call shows whether the object may be read."""
-        family, api = {
-            Listing.OWNERS: ("crm", "owners"),
-            Listing.PIPELINES: ("crm", "pipelines/deals"),
-            Listing.STAGES: ("crm", "pipelines/deals"),
-            Listing.LISTS: ("crm", "lists"),
-            Listing.MEMBERSHIPS: ("crm", "lists"),
-            Listing.EMAILS: ("marketing", "emails"),
-            Listing.EVENTS: ("marketing", "marketing-events"),
-            Listing.CAMPAIGNS: ("marketing", "campaigns"),
-            Listing.FORMS: ("marketing", "forms"),
-            Listing.SUBMISSIONS: ("marketing", "forms"),
-        }[kind]
-        api, _, rest = api.partition("/")
-        return self._api.path(family, api, *([rest] if rest else []))
+    def probe(self, kind: Listing) -> None:
+        """Ask for as little as shows whether it may be read. Raises ``PermissionMissing``."""
+        kind = {Listing.MEMBERSHIPS: Listing.LISTS, Listing.SUBMISSIONS: Listing.FORMS}.get(kind, kind)
+        next(self._rows[kind]())
 
     def read(self, item: Object, reading: Reading, now: int) -> Generator[Batch]:
         options: ListingOptions = item.options

@@ -6,7 +6,7 @@ meanwhile again; so they are no states, and what is stored is read by id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from churnguard_pipelines.connectors.hubspot.associations import AssociationReader
@@ -55,14 +55,9 @@ def record_changes(
         item.path, [key for key, at in told.items() if ours.get(key, 0) <= at or key in private]
     )
     records = [Record(each.payload, max(each.version, told.get(str(each.payload.get("id")), 0))) for each in records]
-    deletions = [
-        Deletion(
-            each.key, DeleteKind.PRIVACY if each.key in private else each.kind, max(each.version, told.get(each.key, 0))
-        )
-        for each in deletions
-    ]
+    deletions = [_deletion(each, told.get(each.key, 0), private) for each in deletions]
     # What we have of a person who is to be forgotten goes with the deletion: an empty row takes its place.
-    forgotten = [Record({"id": each.key}, each.version) for each in deletions if each.key in private]
+    forgotten = [Record({"id": each.key}, each.version) for each in deletions if each.kind is DeleteKind.PRIVACY]
     return records + forgotten, deletions
 
 
@@ -81,6 +76,13 @@ def association_changes(
     return reader.changes(item, told)
 
 
+def _deletion(found: Deletion, at: int, private: Collection[str]) -> Deletion:
+    version = max(found.version, at)
+    if found.key not in private:
+        return Deletion(found.key, found.kind, version)
+    return Deletion(found.key, DeleteKind.PRIVACY, version + 1)  # the plain deletion is told of the same moment
+
+
 def _ends(event: Mapping[str, Any]) -> tuple[str, str] | None:
     """The types of both ends: ``CONTACT_TO_COMPANY``, of which some have more behind, or by their ids."""
     ids = TYPE_IDS.get(str(event.get("fromObjectTypeId"))), TYPE_IDS.get(str(event.get("toObjectTypeId")))
@@ -97,7 +99,7 @@ def _ids(event: Mapping[str, Any]) -> list[str]:
     for name in _OF_OTHERS:
         value = event.get(name)
         found += value if isinstance(value, list) else [value]
-    ids = [str(each) for each in found if isinstance(each, int | str) and each not in ("", 0, True, False)]
+    ids = [str(each) for each in found if type(each) in (int, str) and each not in ("", 0)]
     if not ids:
         raise _not_understood("does not say which record")
     return list(dict.fromkeys(ids))

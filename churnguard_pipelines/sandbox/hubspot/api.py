@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -64,27 +65,35 @@ class Api:
             return None
 
     def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Its Date is the portal's present, or the wall clock's where no portal answers."""
+        now = _wall()
         try:
             if path.startswith("/oauth/"):
-                return self._sign_in(method, path, query, body)
-            app = self.access.app(headers, _wall())
-            account = self._accounts[app.portal]
-            portal = account.portal
-            if len(path) + len(query) > portal.limits.longest_url:
-                raise errors.url_too_long()
-            left = account.quota.spend(app.name, app.oauth, path)
-        except errors.Refusal as refusal:
-            return Answer(refusal.status, refusal.body, dict(refusal.headers))
-        try:
-            segments = self._canonical(path)
-            request = Request(method, segments, path, Request.query_of(query), body, portal, app)
-            status, made = _route(request, account)
-            answer = Answer(status, orjson.dumps(made))
+                answer = self._sign_in(method, path, query, body)
+            else:
+                app = self.access.app(headers, now)
+                account = self._accounts[app.portal]
+                now = account.portal.clock()
+                request = Request(method, (), path, Request.query_of(query), body, account.portal, app)
+                answer = self._answer(request, account, len(path) + len(query))
         except errors.Refusal as refusal:
             answer = Answer(refusal.status, refusal.body, dict(refusal.headers))
-        answer.headers.setdefault("content-type", "application/json;charset=utf-8")
-        answer.headers.update(left)
+        answer.headers["date"] = formatdate(now // 1000, usegmt=True)
         answer.headers["x-hubspot-correlation-id"] = errors.correlation_id()
+        return answer
+
+    def _answer(self, request: Request, account: _Account, length: int) -> Answer:
+        """What was asked for, or why not, with what is left of the budgets. Refusal where it came to nothing."""
+        if length > account.portal.limits.longest_url:
+            raise errors.url_too_long()
+        left = account.quota.spend(request.app.name, request.app.oauth, request.asked)
+        try:
+            request.path = self._canonical(request.asked)
+            status, made = _route(request, account)
+            answer = Answer(status, orjson.dumps(made), {"content-type": "application/json;charset=utf-8"})
+        except errors.Refusal as refusal:
+            answer = Answer(refusal.status, refusal.body, dict(refusal.headers))
+        answer.headers.update(left)
         return answer
 
     def _canonical(self, path: str) -> tuple[str, ...]:

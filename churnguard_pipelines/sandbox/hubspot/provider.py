@@ -28,7 +28,7 @@ from churnguard_pipelines.sandbox.provider import Request
 from churnguard_pipelines.sandbox.world import World
 
 OWN = "/_hubspot/"
-PORTALS = {"acme": 62515, "globex": 148_237_001}
+PORTALS = {"acme": 62515, "globex": 148_237_001, "bulk": 9_000_001}
 CLIENT = Client("6c1b7e0e-5a3d-4c8f-9d55-0c0ffee00001", "0b5e55ed-1dea-4c0d-8bad-5ec2e7000001", APP_ID)
 _NAMES = UUID(int=62515)
 

@@ -67,6 +67,8 @@ class Searches:
 
     def _sorted(self, table: Table, found: Found, sorts: list[Any]) -> Found:
         """By one property at most; by id where none is given, or where two are equal."""
+        if sorts in ([table.type.modified], [{"propertyName": table.type.modified, "direction": "ASCENDING"}]):
+            return found  # as the index has them
         found.sort(key=lambda entry: entry.record.id)
         if not sorts:
             return found

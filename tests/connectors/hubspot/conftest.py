@@ -49,10 +49,15 @@ def connect(store: Store, organization: Organization) -> Register:
 
 
 @pytest.fixture
-def hubspot(connect: Register, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """Every list of it is empty until a test says otherwise, and it allows more than HubSpot does."""
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We may ask more often than HubSpot allows."""
     monkeypatch.setattr(limits, "GENERAL", replace(limits.GENERAL, per_second=1000, burst=None))
     monkeypatch.setattr(limits, "SEARCHES", replace(limits.SEARCHES, per_second=1000, burst=None))
+
+
+@pytest.fixture
+def hubspot(connect: Register, unhurried: None) -> Iterator[StandIn]:
+    """Every list of it is empty until a test says otherwise."""
     with stand_in() as provider:
         provider.now = NOW
         provider.anything = {"results": []}

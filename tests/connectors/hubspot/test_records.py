@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.hubspot import HubSpot, records
+from churnguard_pipelines.connectors.hubspot import HubSpot, finding, records
 from churnguard_pipelines.connectors.hubspot.finding import milliseconds
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
@@ -18,6 +18,7 @@ from churnguard_pipelines.store.ingest.drift import list_drift
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import opened
+from tests.connectors.hubspot import portal
 from tests.connectors.hubspot.conftest import INTEGRATION, NOW, OBJECTS, gone, live, position, rows, sync
 from tests.connectors.hubspot.portal import LONG_AGO, Portal, property_of
 from tests.connectors.standin import StandIn
@@ -37,20 +38,27 @@ def deals(hubspot: StandIn) -> Portal:
     return made
 
 
+@pytest.fixture
+def small_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query answers 1,000 rows, 20 on a page."""
+    monkeypatch.setattr(portal, "CAP", 1_000)
+    monkeypatch.setattr(finding, "PAGE", 20)
+
+
 def view_of(store: Store, object: str) -> list[dict[str, Any]]:
     view = known_objects(store, INTEGRATION)[object].view
     with store.organization("acme") as connection:
-        found = connection.execute(sa.text(f"SELECT * FROM raw.{view} WHERE deleted_at IS NULL ORDER BY id"))
+        found = connection.execute(sa.text(f"SELECT * FROM views.{view} WHERE deleted_at IS NULL ORDER BY id"))
         return [dict(row) for row in found.mappings()]
 
 
 # --- back-fill
 
 
-def test_the_list_brings_more_than_ten_thousand(store: Store, deals: Portal) -> None:
-    for number in range(1, 10_202):
+def test_the_list_has_no_cap_and_is_what_a_back_fill_reads(store: Store, deals: Portal, small_cap: None) -> None:
+    for number in range(1, 1_202):
         deals.put(number, at=LONG_AGO)
-    assert sync(store, "deals").objects["deals"].rows == 10_201
+    assert sync(store, "deals").objects["deals"].rows == 1_201
     assert deals.searches == []
 
 
@@ -125,28 +133,28 @@ def test_what_search_shows_late_is_read_by_the_trailing_reader(store: Store, dea
     assert live(store, "deals")["1"]["dealname"] == "After"
 
 
-def test_more_than_ten_thousand_changes_are_all_found(store: Store, deals: Portal) -> None:
-    """A query answers 10,000 rows and refuses the next with a 400."""
+def test_more_changes_than_a_query_answers_are_all_found(store: Store, deals: Portal, small_cap: None) -> None:
+    """A query answers 10,000 rows, and refuses the next with a 400; here a tenth of that, page by page."""
     sync(store, "deals")
     deals.passes(seconds=300)
-    for number in range(1, 10_501):
-        deals.put(number, at=deals.now - 120_000 + number * 10)
+    for number in range(1, 1_051):
+        deals.put(number, at=deals.now - 120_000 + number * 100)
     deals.passes(seconds=10)
     assert sync(store, "deals").status == "succeeded"
-    assert len(live(store, "deals")) == 10_500
+    assert len(live(store, "deals")) == 1_050
 
 
-def test_a_burst_in_one_millisecond_is_drained_by_id(store: Store, deals: Portal) -> None:
+def test_a_burst_in_one_millisecond_is_drained_by_id(store: Store, deals: Portal, small_cap: None) -> None:
     """An import stamps them all alike: no time tells them apart, and there are more than a query answers."""
     sync(store, "deals")
     deals.passes(seconds=300)
     at = deals.now - 10_000
     deals.put(1, at=at - 1)
-    for number in range(2, 10_600):
+    for number in range(2, 1_060):
         deals.put(number, at=at)
-    deals.put(20_000, at=at + 1)
+    deals.put(2_000, at=at + 1)
     assert sync(store, "deals").status == "succeeded"
-    assert len(live(store, "deals")) == 10_600
+    assert len(live(store, "deals")) == 1_060
 
 
 def test_rows_that_change_while_pages_are_read_leave_out_no_others(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
 import httpx
 import pytest
 
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.types import STANDARD
-from churnguard_pipelines.sandbox.serve import Sandbox
-from tests.sandbox.hubspot.conftest import read_all
+from churnguard_pipelines.sandbox.serve import Sandbox, serve
+from tests.sandbox.hubspot.conftest import hubspot, read_all
 
 TYPES = [kind.name for kind in STANDARD]
 
@@ -138,7 +141,7 @@ def test_history_of_a_property(sandbox: Sandbox, api: httpx.Client) -> None:
 
 
 def test_the_calculated_move_without_the_date(sandbox: Sandbox, api: httpx.Client) -> None:
-    names = {"properties": "health,num_associated_contacts", "limit": 1}
+    names: dict[str, str | int] = {"properties": "health,num_associated_contacts", "limit": 1}
     before = api.get("/crm/v3/objects/companies", params=names).json()["results"][0]
     account = sandbox.account("acme")
     account.advance(60)
@@ -150,3 +153,14 @@ def test_the_calculated_move_without_the_date(sandbox: Sandbox, api: httpx.Clien
     assert after["updatedAt"] == before["updatedAt"]
     counts = [int(each["properties"]["num_associated_contacts"]) for each in (before, after)]
     assert counts[1] == counts[0] + 1
+
+
+def test_the_date_of_an_answer_is_the_portals_present(sandbox: Sandbox, api: httpx.Client) -> None:
+    sandbox.account("acme").advance(3600)
+    told = parsedate_to_datetime(api.get("/crm/v3/objects/contacts").headers["date"])
+    assert told.timestamp() == sandbox.account("acme").now
+
+
+def test_an_account_of_any_size(tmp_path: Path) -> None:
+    with serve(tmp_path, scale=0, bulk=1500) as sandbox, hubspot(sandbox, sandbox.hubspot("bulk").token) as api:
+        assert len(read_all(api, "/crm/v3/objects/contacts", limit=100)) == 1500

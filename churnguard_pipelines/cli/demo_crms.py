@@ -1,0 +1,76 @@
+"""The CRMs of the demo: Acme's Salesforce and Globex' HubSpot, of the same simulated businesses as their Stripe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from rich.table import Table
+
+from churnguard_pipelines.cli.terminal import out
+from churnguard_pipelines.model import IntegrationConfiguration
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.store.postgres.database import Store
+
+SALESFORCE, HUBSPOT = "acme-salesforce", "globex-hubspot"
+CRMS = (SALESFORCE, HUBSPOT)
+
+
+def crm_integrations(url: str) -> list[IntegrationConfiguration]:
+    """With the simulated providers at this address: an app that somebody at Acme let in, and Globex' private app."""
+    app = {"client_id": "3MVGsandbox_acme", "client_secret": "secret_acme"}
+    token = httpx.get(f"{url}/_hubspot/globex", timeout=60).raise_for_status().json()["private_app_token"]
+    return [
+        _integration(
+            SALESFORCE, "Salesforce", url,
+            {"credential_type": "oauth2", "refresh_token": "5Aepsandbox_acme", "custom_fields": app},
+        ),
+        _integration(HUBSPOT, "HubSpot", url, {"credential_type": "bearer", "access_token": token}),
+    ]  # fmt: skip
+
+
+def _integration(name: str, title: str, url: str, credentials: dict[str, Any]) -> IntegrationConfiguration:
+    organization_id, _, provider = name.partition("-")
+    return IntegrationConfiguration.model_validate(
+        {
+            "integration_id": name,
+            "organization_id": organization_id,
+            "integration_name": f"{title} (simulated)",
+            "integration_type": "crm",
+            "provider_name": provider,
+            "base_url": url,
+            "credentials": credentials,
+            "sync_config": {"sync_frequency": 60, "requests_per_minute": 60_000, "concurrent_requests": 4},
+        }
+    )
+
+
+def print_crms(store: Store, *, living: bool) -> bool:
+    """What came of each object, beside the provider's own count where it counts; while people work in the CRM, the two
+    may differ by a moment."""
+    from churnguard_pipelines.connectors.sdk import EARLIEST
+    from churnguard_pipelines.records import Window
+    from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.raw.warehouse import Warehouse
+    from churnguard_pipelines.syncing.sync import opened
+
+    agrees, warehouse, everything = True, Warehouse(store), Window(EARLIEST, store.now())
+    for name in CRMS:
+        integration = get_integration(store, name)
+        title = f"\n{integration.integration_name} of {integration.organization_id}"
+        table = Table("object", box=None, pad_edge=False, title=title, title_justify="left")
+        for heading in ("in the warehouse", "at the provider"):
+            table.add_column(heading, justify="right")
+        with opened(store, integration) as use:
+            for item in use.connector.objects:
+                raw = use.connector.table_of(item).name
+                ours = warehouse.count(raw, integration.organization_id, name)
+                theirs = use.connector.count(item, everything)
+                agrees &= living or theirs in (None, ours)
+                if not ours and not theirs:
+                    continue
+                sign = "" if living else " [green]=[/green]" if theirs == ours else " [red]≠[/red]"
+                table.add_row(item.name, f"{ours:,}", "" if theirs is None else f"{theirs:,}{sign}")
+        out.print(table)
+    return agrees

@@ -1,0 +1,166 @@
+"""What syncs make of the simulated business's portal, against what it holds itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from threading import Event, Timer
+from typing import Any
+
+import pytest
+
+from churnguard_pipelines.connectors.hubspot import HubSpot
+from churnguard_pipelines.connectors.hubspot.objects import CrmOptions, PairOptions
+from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
+from churnguard_pipelines.sandbox.hubspot.portal import Portal
+from churnguard_pipelines.sandbox.serve import Sandbox
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import check_connection, sync_integration
+from tests.connectors.hubspot.conftest import INTEGRATION, Register, gone, live, sync
+
+RECORDS = [item.name for item in HubSpot.objects if isinstance(item.options, CrmOptions)]
+PAIRS = [item for item in HubSpot.objects if isinstance(item.options, PairOptions)]
+
+
+@pytest.fixture
+def portal(sandbox: Sandbox, connect: Register, unhurried: None) -> PortalHandle:
+    handle = sandbox.hubspot("acme")
+    connect(sandbox.url, credentials={"credential_type": "bearer", "access_token": handle.token})
+    return handle
+
+
+def unequal(store: Store, portal: PortalHandle, names: list[str]) -> dict[str, Any]:
+    """Objects whose live keys, or properties, differ from the portal's own."""
+    wrong: dict[str, Any] = {}
+    for name in names:
+        theirs = {each["id"]: each["properties"] for each in portal.objects(name)}
+        ours = {key: row["properties"] for key, row in live(store, name).items()}
+        if theirs.keys() != ours.keys():
+            kinds = gone(store, name)
+            wrong[name] = {key: kinds.get(key, "extra") for key in sorted(theirs.keys() ^ ours.keys())}
+        elif differing := {key: _difference(theirs[key], ours[key]) for key in theirs}:
+            wrong |= {f"{name} {key}": found for key, found in differing.items() if found}
+    return wrong
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: (value, ours.get(name)) for name, value in theirs.items() if (value or None) != (ours.get(name) or None)
+    }
+
+
+def unequal_pairs(store: Store, portal: PortalHandle) -> dict[str, Any]:
+    wrong: dict[str, Any] = {}
+    for item in PAIRS:
+        theirs = {
+            (str(one), str(two), kind)
+            for one, two, kind in portal.associations(item.options.source, item.options.target)
+        }
+        ours = {
+            (row["from_id"], row["to_id"], each["typeId"])
+            for row in live(store, item.name).values()
+            for each in row["types"]
+        }
+        if theirs != ours:
+            wrong[item.name] = sorted(theirs ^ ours)[:5]
+    return wrong
+
+
+def test_the_first_sync_brings_every_record_and_every_association(store: Store, portal: PortalHandle) -> None:
+    """With the real limits; a check before it finds nothing missing."""
+    portal.unlimited()
+    report = check_connection(store, INTEGRATION)
+    assert [item.object for item in report.objects if not item.readable] == []
+    synced = sync(store)
+    assert {name: item.error for name, item in synced.objects.items() if item.error} == {}
+    assert unequal(store, portal, RECORDS) == {}
+    assert unequal_pairs(store, portal) == {}
+    for name in ("owners", "pipelines", "pipeline_stages", "lists", "list_memberships", "marketing_emails",
+                 "campaigns", "forms", "form_submissions", "marketing_events"):  # fmt: skip
+        assert live(store, name), name
+    theirs = portal.act(lambda it: {f"{each.id}:{member}" for each in it.lists.values() for member in each.members})
+    assert live(store, "list_memberships").keys() == theirs
+    submitted = portal.act(lambda it: sum(map(len, it.marketing.submissions.values())))
+    assert len(live(store, "form_submissions")) == submitted
+    counters = portal.act(lambda it: {id: each["counters"]["sent"] for id, each in it.marketing.statistics.items()})
+    assert {key: row["sent"] for key, row in live(store, "marketing_emails").items()} == counters
+
+
+class Life:
+    """Lets things happen in a portal that no date, or only a late index, tells of."""
+
+    def __init__(self, portal: PortalHandle, seed: int) -> None:
+        self._portal, self._random = portal, Random(seed)
+        self._names = ["contacts", "companies", "deals", "tickets"]
+
+    def goes_on(self, times: int) -> None:
+        for _ in range(times):
+            self._portal.act(self._one)
+
+    def _one(self, portal: Portal) -> None:
+        kind = self._random.choice(self._names)
+        table = portal.table(kind)
+        there = [each for each in table.records.values() if each.archived_at is None]
+        archived = [each for each in table.records.values() if each.archived_at is not None]
+        label = {"contacts": "firstname", "companies": "name", "deals": "dealname", "tickets": "subject"}[kind]
+        match self._random.randrange(8):
+            case 0 | 1:
+                portal.create(kind, {label: f"New {self._random.randrange(10**6)}"})
+            case 2 | 3 if there:
+                portal.update(self._random.choice(there), {label: f"Changed {self._random.randrange(10**6)}"})
+            case 4 if there:
+                portal.archive(self._random.choice(there))
+            case 5 if archived:
+                portal.restore(self._random.choice(archived))
+            case 6 if len(there) > 1:
+                portal.merge(*self._random.sample(there, 2))
+            case 7:
+                deals, people = portal.table("deals").records, portal.table("contacts").records
+                one, other = self._random.choice(list(deals.values())), self._random.choice(list(people.values()))
+                change: Callable[..., None] = self._random.choice([portal.associate, portal.dissociate])
+                change(one, other)
+
+
+def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
+    store: Store, sandbox: Sandbox, portal: PortalHandle
+) -> None:
+    portal.unlimited()
+    portal.limit(index_delay=40)
+    life, account, random = Life(portal, 11), sandbox.account("acme"), Random(3)
+    names = ["contacts", "companies", "deals", "tickets", "deals_contacts"]
+    sync(store, *names)
+    for number in range(30):
+        life.goes_on(6)
+        account.advance(random.choice([5, 60, 600]))
+        _stopped_sync(store, names, number, random.uniform(0.0, 0.5))
+    account.advance(3700)
+    sync(store, *names)
+    account.advance(25 * 3600)
+    last = sync(store, *names)
+    assert {name: item.error for name, item in last.objects.items() if item.error} == {}
+    assert unequal(store, portal, names[:4]) == {}
+    item = next(each for each in PAIRS if each.name == "deals_contacts")
+    theirs = {(str(one), str(two)) for one, two, _ in portal.associations("deals", "contacts")}
+    assert {(row["from_id"], row["to_id"]) for row in live(store, item.name).values()} == theirs
+    assert "merged" in gone(store, "contacts").values() or "merged" in gone(store, "deals").values()
+
+
+def _stopped_sync(store: Store, names: list[str], number: int, after: float) -> None:
+    stop = Event()
+    timer = Timer(after, stop.set)
+    timer.start()
+    try:
+        sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", objects=names, cancelled=stop)
+    finally:
+        timer.cancel()
+
+
+@pytest.fixture
+def limited(portal: PortalHandle) -> Iterator[PortalHandle]:
+    portal.limit(per_interval=190, searches=5, daily=650_000)
+    return portal
+
+
+def test_real_limits_are_used_without_a_storm_of_refusals(store: Store, limited: PortalHandle) -> None:
+    sync(store, "contacts", "companies", "deals")
+    assert limited.refused <= 2
