@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from churnguard_pipelines.connectors.salesforce import soql
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
 from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
@@ -161,6 +162,7 @@ class Salesforce(ApiConnector):
             return ObjectAccess(item.name, False, "the user may not see it, or the account has no such object", remedy)
         try:
             about = self._describe(item.name)
+            self._api.query(f"{soql.select(['Id'], item.name, [])} LIMIT 1")  # described is not yet readable
         except PermissionMissing as error:
             return ObjectAccess(item.name, False, error.message, error.remedy)
         hidden = [column.source_path for column in item.columns if not about.has(column.source_path)]

@@ -19,7 +19,7 @@ from tests.engine.loopback import Answer, Api, Asked, as_json
 ROOT = "/services/data/v65.0"
 ID, STRING, MOMENT = "id", "string", "datetime"
 STAMPS = {"CreatedDate": MOMENT, "LastModifiedDate": MOMENT, "SystemModstamp": MOMENT, "IsDeleted": "boolean"}
-_SELECT = re.compile(r"SELECT (.+?) FROM (\w+)(?: WHERE (.+?))?(?: ORDER BY Id)?", re.DOTALL)
+_SELECT = re.compile(r"SELECT (.+?) FROM (\w+)(?: WHERE (.+?))?(?: ORDER BY Id)?(?: LIMIT 1)?", re.DOTALL)
 _CONDITION = re.compile(r"(\w+) (IN|>=|<=|!=|=|>|<) (.+)", re.DOTALL)
 
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Syncs that are killed at any moment: nothing is lost, nothing is doubled, whatever happens at Salesforce meanwhile."""
+"""Syncs that are killed at any moment: nothing is lost, nothing is doubled, whatever happens meanwhile."""
 
 from __future__ import annotations
 

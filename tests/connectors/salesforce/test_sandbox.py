@@ -22,7 +22,7 @@ from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import sync_integration
+from churnguard_pipelines.syncing.sync import check_connection, sync_integration
 from tests.conftest import configuration
 
 DATA = "/services/data/v65.0"
@@ -191,6 +191,28 @@ def test_a_field_made_today_is_in_the_view_of_its_account_alone(crm: Crm) -> Non
         assert [float(value) for value in read] == [0.75]
         columns = connection.execute(sa.text("SELECT * FROM raw.salesforce_account LIMIT 0")).keys()
     assert name not in columns
+
+
+def test_a_record_that_is_seen_later_than_it_is_stamped_is_not_missed(crm: Crm) -> None:
+    crm.sandbox.salesforce.limits("acme").lag = 120
+    crm.sync("Account")
+    for _ in range(4):
+        crm.account.advance(90)
+        crm.account.crm("create", kind="company", name="Late")
+        crm.sync("Account")
+    crm.account.advance(600)
+    crm.sync("Account")
+    assert_equal(crm, "Account")
+
+
+def test_an_object_that_is_described_and_not_readable_is_named(crm: Crm) -> None:
+    crm.configure("acme_deny_Task", "Task", "Case")
+    lines = {line.object: line for line in check_connection(crm.store, "acme-crm").objects}
+    assert not lines["Task"].readable
+    assert "permission set" in str(lines["Task"].remedy)
+    assert lines["Case"].readable
+    report = sync_integration(crm.store, "acme-crm", sync_id="denied")
+    assert {name: each.status for name, each in report.objects.items()} == {"Task": "failed", "Case": "succeeded"}
 
 
 def test_each_way_to_sign_in_reads(crm: Crm) -> None:
