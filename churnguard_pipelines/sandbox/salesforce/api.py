@@ -22,6 +22,7 @@ from churnguard_pipelines.sandbox.salesforce.deleted import deleted
 from churnguard_pipelines.sandbox.salesforce.fields import Source
 from churnguard_pipelines.sandbox.salesforce.oauth import SESSION, Grants
 from churnguard_pipelines.sandbox.salesforce.org import Limits, Org, User
+from churnguard_pipelines.sandbox.salesforce.outbound import OutboundMessages
 from churnguard_pipelines.sandbox.salesforce.pubsub.server import PubSub
 from churnguard_pipelines.sandbox.salesforce.query import Prepared, View
 from churnguard_pipelines.sandbox.world import World
@@ -50,6 +51,7 @@ class Salesforce:
         self.orgs = {name: Org(name) for name in world.businesses}
         self._jobs = Jobs(world)
         self._pubsub: PubSub | None = None
+        self.outbound = OutboundMessages(world)
         self._cursors: dict[str, Cursor] = {}
         self._numbers = count(1)
 
@@ -71,6 +73,7 @@ class Salesforce:
 
     def close(self) -> None:
         self._jobs.close()
+        self.outbound.close()
         if self._pubsub is not None:
             self._pubsub.close()
 
