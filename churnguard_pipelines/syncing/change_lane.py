@@ -31,7 +31,8 @@ from churnguard_pipelines.syncing.mirroring import mirror_of
 from churnguard_pipelines.syncing.read_ahead import ReadAhead
 
 LANE = "changes"
-QUIET = 1.0  # seconds without a change after which a log counts as read to its end
+QUIET = 1.0  # seconds without a change after which a log is asked for its end; one that cannot tell has been read to it
+SILENCE = 60.0  # seconds without a change after which its end is not waited for any longer
 KEEP_IDLE_EVERY = 5.0  # seconds between checkpoints of a source that moves on without changes for us
 REST_OF_TRANSACTION = 60.0
 FETCHED_AT_ONCE = 1000  # keys that a source is asked for in one statement
@@ -94,10 +95,15 @@ class ChangeLane:
         self._close()
 
     def catch_up(self) -> Iterator[tuple[str, Counts]]:
-        """Until what was committed before now is stored, or no change has come for a moment; tells what was stored of
-        each object. A source that never rests does not keep us for ever."""
-        begun, quiet_since = datetime.now(UTC), time.monotonic()
-        while time.monotonic() - quiet_since < QUIET:
+        """Until what was committed before now is stored; tells what was stored of each object. A source that never
+        rests does not keep us for ever, nor does one that falls silent."""
+        begun, quiet_since, end = datetime.now(UTC), time.monotonic(), None
+        while (silent := time.monotonic() - quiet_since) < SILENCE:
+            if silent >= QUIET:
+                log = self._opened()
+                end = end or log.end()
+                if end is None or log.progress() >= end:
+                    return
             stored = self.step(QUIET)
             if stored is not None and (stored.counts or stored.committed_at is not None):
                 yield from stored.counts.items()

@@ -21,6 +21,7 @@ class ReadAhead(ChangeLog):
     def __init__(self, log: ChangeLog) -> None:
         self._log = log
         self._ahead: Future[ChangeBatch | None] | None = None
+        self._progress = 0
         CHANGE_MEMORY.enter()
 
     def read(self, timeout: float) -> ChangeBatch | None:
@@ -28,13 +29,20 @@ class ReadAhead(ChangeLog):
         batch = ahead.result() if ahead is not None else None
         if batch is None:
             batch = self._log.read(timeout)
+        self._progress = self._log.progress()
         if batch is not None and len(batch.changes) >= BEHIND:
             self._ahead = in_thread("read-ahead", lambda: self._log.read(PATIENCE))
         return batch
 
+    def end(self) -> int | None:
+        self._settle()
+        return self._log.end()
+
+    def progress(self) -> int:
+        return self._progress
+
     def confirm(self, position: Position) -> None:
-        if self._ahead is not None:
-            wait([self._ahead])
+        self._settle()
         self._log.confirm(position)
 
     def close(self) -> None:
@@ -42,3 +50,8 @@ class ReadAhead(ChangeLog):
         if self._ahead is not None:
             wait([self._ahead], LEAVES_WITHIN)
         self._log.close()
+
+    def _settle(self) -> None:
+        """The log is for one thread at a time."""
+        if self._ahead is not None:
+            wait([self._ahead])

@@ -14,7 +14,7 @@ from churnguard_pipelines.connectors.postgresql.connection import connect, trans
 from churnguard_pipelines.connectors.postgresql.fingerprint import Fingerprint
 from churnguard_pipelines.connectors.postgresql.messages import Relation
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
-from churnguard_pipelines.connectors.postgresql.slot import free_slot, lsn, number, slot_name
+from churnguard_pipelines.connectors.postgresql.slot import free_slot, log_end, lsn, number, slot_name
 from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.connectors.sdk.gathering import LULL, Gathering
@@ -25,9 +25,6 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
 MOST_RELATIONS = 100_000
-FIRST_WORD_SECONDS = 20.0
-"""A server hands a transaction over when it has read all of it, and says before how far it is only where it has nothing
-left to read: that it has not said anything yet does not mean that there is nothing."""
 
 
 class PostgreSQLChanges(ChangeLog):
@@ -53,7 +50,6 @@ class PostgreSQLChanges(ChangeLog):
             self._objects = self._known_by_number()
             self._check_slot()
             self._stream = self._start()
-            self._first_word_until = time.monotonic() + FIRST_WORD_SECONDS
         except BaseException:
             self._side.close()
             raise
@@ -97,9 +93,7 @@ class PostgreSQLChanges(ChangeLog):
                     self._at = self._stream.sent  # everything up to here was read, and nothing of it is ours
                 if not gathering.changes and self._at > before:
                     return ChangeBatch({"lsn": lsn(self._at)})
-                heard = gathering.changes or self._stream.sent
-                until = deadline if heard else max(deadline, self._first_word_until)
-                if (left := until - time.monotonic()) <= 0:
+                if (left := deadline - time.monotonic()) <= 0:
                     return self._batch() if gathering.changes else None
                 self._stream.wait(left)
                 continue
@@ -118,6 +112,15 @@ class PostgreSQLChanges(ChangeLog):
                 integration_id=name,
                 remedy=f"If it lasts: `churnguard integrations reset {name}`, and the next sync reads all tables anew.",
             ) from error
+
+    def end(self) -> int:
+        """A server hands a transaction over when it has read all of it: that it says nothing for a while does not mean
+        that there is nothing."""
+        with translated(self._integration):
+            return log_end(self._side)
+
+    def progress(self) -> int:
+        return max(self._at, self._stream.sent)
 
     def confirm(self, position: Position) -> None:
         with translated(self._integration):

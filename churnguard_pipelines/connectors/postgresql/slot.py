@@ -35,6 +35,16 @@ def number(lsn: str) -> int:
     return (int(high, 16) << 32) | int(low, 16)
 
 
+def log_end(connection: Connection) -> int:
+    """Up to where the server, or the one that it is a standby of, has safely written its log."""
+    row = connection.execute(
+        "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "
+        "ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text"
+    ).fetchone()
+    assert row is not None
+    return number(row[0])
+
+
 def drop_slot(connection: Connection, integration: IntegrationConfiguration) -> None:
     """Raises ``ProviderUnavailable`` if something reads from it and does not stop."""
     if free_slot(connection, integration) is not None:

@@ -71,6 +71,14 @@ class ChangeLog(ABC):
         Raises ``SourceChanged`` if the position is lost, ``ProviderUnavailable`` if the connection is.
         """
 
+    def end(self) -> int | None:
+        """Where the log ends now; None if it cannot tell."""
+        return None
+
+    def progress(self) -> int:
+        """Up to where of that ``read`` has handed everything over."""
+        return 0
+
     @abstractmethod
     def confirm(self, position: Position) -> None:
         """All up to here is stored: the source need not keep it for us."""

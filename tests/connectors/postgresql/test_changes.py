@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from typing import Any
 
 import psycopg
@@ -10,7 +13,7 @@ from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.change_lane import ChangeLane
+from churnguard_pipelines.syncing.change_lane import QUIET, ChangeLane
 from churnguard_pipelines.syncing.source import opened_database
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
@@ -123,3 +126,21 @@ def test_transactions_that_have_ended_are_stored_while_the_next_one_comes(
             assert len(mirrored(store, "users", "id")) == sum(steps), "what was stored can be read"
     assert len(steps) > 2
     assert [read % 700 for read in steps] == [0] * len(steps)
+
+
+def test_a_server_that_thinks_for_long_is_waited_for(store: Store, register: Register, source: Source) -> None:
+    """As one does that reads a transaction of gigabytes: only where its log ends tells whether there is more."""
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    follow(store, register)
+    made = get_integration(store, "acme-db")
+    with opened_database(store, made) as connector, ChangeLane(store, Warehouse(store), made, connector) as lane:
+        assert dict(lane.catch_up()) == {}
+        sender = source.execute("SELECT active_pid FROM pg_replication_slots WHERE active").fetchone()
+        assert sender is not None
+        os.kill(sender[0], signal.SIGSTOP)
+        goes_on = threading.Timer(2 * QUIET, os.kill, (sender[0], signal.SIGCONT))
+        goes_on.start()
+        source.execute("INSERT INTO users VALUES (1, 'late')")
+        stored = dict(lane.catch_up())
+        goes_on.join()
+    assert stored["users"].read == 1
