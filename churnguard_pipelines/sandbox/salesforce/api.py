@@ -92,7 +92,7 @@ class Salesforce:
                 raise errors.header_too_large()
             with self.world.lock:
                 if request.path.startswith("/services/oauth2/"):
-                    return self._oauth(request, ill)
+                    return self._oauth(request)
                 user = self._sign_in(request, ill)
                 org = self.orgs[user.account]
                 crm = self.world.crm(user.account)
@@ -107,7 +107,7 @@ class Salesforce:
         made.headers["date"] = formatdate(at, usegmt=True)
         return made
 
-    def _oauth(self, request: Request, ill: Mapping[str, Fault]) -> Answer:
+    def _oauth(self, request: Request) -> Answer:
         match request.method, request.path.removeprefix("/services/oauth2/"):
             case "POST", "token":
                 return self.grants.token(request)
@@ -147,7 +147,7 @@ class Salesforce:
         if parts[:2] != ["services", "data"]:
             raise errors.not_found()
         if len(parts) == 2:
-            numbers = range(int(max(OLDEST, view.org.retired + 1)), NEWEST + 1)
+            numbers = range(max(OLDEST, view.org.retired + 1), NEWEST + 1)
             return _json(
                 [{"label": f"Release {n}", "url": f"/services/data/v{n}.0", "version": f"{n}.0"} for n in numbers]
             )
