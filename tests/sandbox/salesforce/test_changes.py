@@ -1,4 +1,4 @@
-"""Whatever happens, the simulated Salesforce shows it where the real one does: by stamps, or in the log of deletions."""
+"""Whatever happens, the simulated Salesforce shows it as the real one does: by stamps, or in the log of deletions."""
 
 from __future__ import annotations
 
