@@ -18,6 +18,8 @@ from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.faults import Fault
+from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
+from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
@@ -112,6 +114,12 @@ class Sandbox:
     def requests_to(self, provider: str) -> int:
         """How many requests to a provider beside Stripe came in so far."""
         return self._application.provider_requests[provider]
+
+    def hubspot(self, account: str) -> PortalHandle:
+        """The account's portal of HubSpot."""
+        provider = self._application.providers["hubspot"]
+        assert isinstance(provider, HubSpot)
+        return PortalHandle(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)

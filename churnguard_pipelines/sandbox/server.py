@@ -19,6 +19,7 @@ import orjson
 from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.faults import Fault, Faults
+from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.provider import Provider, Request
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
@@ -31,7 +32,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce,)
+PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot)
 EVERY = 1.5  # seconds between two moments at which something happens
 GZIP_FROM = 1024  # bytes
 

@@ -1,0 +1,1 @@
+"""HubSpot as its CRM API shows it: one portal per simulated business."""
