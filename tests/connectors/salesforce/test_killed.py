@@ -10,9 +10,8 @@ import pytest
 
 from churnguard_pipelines.connectors.salesforce import stretch
 from churnguard_pipelines.sandbox.serve import Sandbox
-from churnguard_pipelines.store.ingest.checkpoints import advance
+from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.raw import warehouse
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.salesforce.test_sandbox import Crm, assert_equal, happens
 from tests.soak import SOAK
@@ -35,7 +34,7 @@ def crm(store: Store, organization: object, sandbox: Sandbox) -> Iterator[Crm]:
 def test_syncs_that_are_killed_leave_what_salesforce_has(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stretch, "THRESHOLD", 40)  # so that jobs are killed, too
     chance = random.Random(11)
-    left, lock, kills = [0], Lock(), 0
+    left, lock, kills, advance = [0], Lock(), 0, checkpoints.advance
 
     def advance_or_die(*arguments: object) -> object:
         """The transaction of the batch is undone with it."""
@@ -45,7 +44,7 @@ def test_syncs_that_are_killed_leave_what_salesforce_has(crm: Crm, monkeypatch: 
                 raise Killed
         return advance(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(warehouse.checkpoints, "advance", advance_or_die)
+    monkeypatch.setattr(checkpoints, "advance", advance_or_die)
     while kills < KILLS:
         left[0] = chance.randint(1, 9)
         try:
