@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import (
     FLOOR,
     LEASE_SECONDS,
@@ -329,36 +329,6 @@ class TestTheProvidersOwnFigures:
         one.observe(200, {"x-limit": "1000", "x-remaining": "200"})
         assert waited(one) == pytest.approx(100, abs=15)
         assert waited(other) == pytest.approx(100, abs=15)
-
-    def test_a_refusal_in_the_provider_s_own_words_closes_the_account_s_quota(
-        self, gate: MakeGate, api: Api, clock: FakeClock
-    ) -> None:
-        """Salesforce says it with 403, which else means a permission that is missing."""
-        api.answers = [Answer(403, b'[{"errorCode": "REQUEST_LIMIT_EXCEEDED"}]')]
-        one, other = gate(), gate()
-
-        def used_up(response: Response) -> float | None:
-            return 3600.0 if b"REQUEST_LIMIT_EXCEEDED" in response.content else None
-
-        guard = AddressGuard("acme-crm", restricted=False)
-        with (
-            HttpClient(guard, quota=one, quota_used_up=used_up, clock=clock) as http,
-            pytest.raises(RateLimited, match="quota is used up"),
-        ):
-            http.request("GET", api.url)
-        assert len(api.asked) == 1
-        with pytest.raises(RateLimited, match="until"):
-            waited(other)
-
-    def test_calls_of_a_budget_of_its_own_wait_for_that_alone(self, gate: MakeGate, api: Api, clock: FakeClock) -> None:
-        general, search = gate(requests_per_minute=60_000), gate(requests_per_minute=60_000)
-        search._key = ("acme", "stripe", f"{ACCOUNT}/search")  # as `opened` names it
-        api.answers = [Answer(429, headers={"Retry-After": "60"}), Answer()]
-        guard = AddressGuard("acme-stripe", restricted=False)
-        with HttpClient(guard, quota=general, budgets={"search": search}, clock=clock) as http:
-            http.request("GET", api.url, budget="search")
-        assert sum(search._clock.waits) == pytest.approx(60, abs=5)
-        assert waited(general) < 1
 
     def test_they_show_in_the_client_s_metrics(self, gate: MakeGate, api: Api, clock: FakeClock) -> None:
         api.answers = [Answer(headers={"X-Limit": "1000", "X-Remaining": "700"})]

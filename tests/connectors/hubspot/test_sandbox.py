@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from threading import Event, Timer
 from typing import Any
@@ -67,7 +67,7 @@ def unequal_pairs(store: Store, portal: PortalHandle) -> dict[str, Any]:
 
 
 def test_the_first_sync_brings_every_record_and_every_association(store: Store, portal: PortalHandle) -> None:
-    """With the real limits; a check before it finds nothing missing."""
+    """A check before it finds nothing missing."""
     portal.unlimited()
     report = check_connection(store, INTEGRATION)
     assert [item.object for item in report.objects if not item.readable] == []
@@ -156,9 +156,12 @@ def _stopped_sync(store: Store, names: list[str], number: int, after: float) -> 
 
 
 @pytest.fixture
-def limited(portal: PortalHandle) -> Iterator[PortalHandle]:
-    portal.limit(per_interval=190, searches=5, daily=650_000)
-    return portal
+def limited(sandbox: Sandbox, connect: Register) -> PortalHandle:
+    """A portal with the real limits, of which we know what we do at first."""
+    handle = sandbox.hubspot("acme")
+    handle.limit(per_interval=190, searches=5, daily=650_000)
+    connect(sandbox.url, credentials={"credential_type": "bearer", "access_token": handle.token})
+    return handle
 
 
 def test_real_limits_are_used_without_a_storm_of_refusals(store: Store, limited: PortalHandle) -> None:
