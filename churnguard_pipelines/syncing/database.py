@@ -16,6 +16,7 @@ from churnguard_pipelines.connectors.sdk.database import DatabaseConnector, Snap
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables, wanted_tables
 from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.engine.breaker import Breaker
+from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     InvalidConfiguration,
@@ -56,8 +57,10 @@ def sync_database(
     objects: Sequence[str] | None,
     trigger: str,
     on_object: Callable[[str], None],
+    clock: Clock,
 ) -> SyncReport:
-    """As :func:`~churnguard_pipelines.syncing.sync.sync_integration`, whose errors these are too."""
+    """As :func:`~churnguard_pipelines.syncing.sync.sync_integration`, whose errors these are too. ``clock``: knows
+    whether it is cancelled, which is asked between pieces of tables."""
     if integration.sync_config.data_filters:
         raise InvalidConfiguration(
             "data_filters do not apply to databases.",
@@ -67,7 +70,7 @@ def sync_database(
     breaker = Breaker(store, integration.organization_id, integration.integration_id)
     breaker.before_call()
     with opened_database(store, integration) as connector:
-        run = _Run(store, integration, connector, sync_id, mode)
+        run = _Run(store, integration, connector, sync_id, mode, clock)
         failure: ChurnGuardError | None = None
         try:
             run.look(objects)
@@ -91,8 +94,10 @@ class _Run:
         connector: DatabaseConnector,
         sync_id: str,
         mode: DataSyncMode,
+        clock: Clock,
     ) -> None:
         self._store = store
+        self._clock = clock
         self._integration = integration
         self._connector = connector
         self._sync_id = sync_id
@@ -165,6 +170,7 @@ class _Run:
                 catalogue.set_problem(self._store, self._integration.integration_id, table.object, error.explanation)
 
     def _one(self, name: str) -> ObjectEnd:
+        self._clock.wait(0.0)  # notices a cancelled run
         if name in self._problems:
             raise self._problems[name]
         try:
@@ -180,7 +186,9 @@ class _Run:
         checkpoint = load_checkpoint(self._store, lane)
         self._same_source(checkpoint)
         before = checkpoint.position if checkpoint else None
-        copy = TableCopy(self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers)
+        copy = TableCopy(
+            self._warehouse, lane, mirror, table, self._identity, checkpoint, self._sync_id, self._workers, self._clock
+        )
         reread = self._reread_reasons.get(name)
         if self._mode == DataSyncMode.FULL or before is None or not before["complete"] or reread is not None:
             ledger.set_object(self._store, self._sync_id, name, expected_records=table.rows)
@@ -294,6 +302,7 @@ class _Run:
         try:
             with ChangeLane(self._store, self._warehouse, self._integration, self._connector) as lane:
                 for name, counts in lane.catch_up():
+                    self._clock.wait(0.0)
                     counted.setdefault(name, Counts()).add(counts)
         except LaneTakenOver:
             pass  # a session has begun meanwhile

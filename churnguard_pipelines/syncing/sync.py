@@ -137,7 +137,7 @@ def sync_integration(
     integration = get_integration(store, integration_id)
     mode = mode or integration.sync_config.sync_mode
     if issubclass(connector(integration.provider_name), DatabaseConnector):
-        return sync_database(store, integration, sync_id, mode, objects, trigger, on_object)
+        return sync_database(store, integration, sync_id, mode, objects, trigger, on_object, Clock(cancelled))
     known = known_objects(store, integration_id)
     with opened(store, integration, cancelled=cancelled) as use:
         identity, custom, failure = _looked_at(use, known)

@@ -17,6 +17,7 @@ from datetime import datetime
 import psycopg
 
 from churnguard_pipelines.connectors.sdk.database import Snapshot
+from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.mirrors import Mirror, Piece, SourceTable
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
@@ -27,7 +28,8 @@ AT_ONCE = 2
 
 class TableCopy:
     """Copies one table on its lane. ``checkpoint``: where the lane stands now. ``workers``: ``AT_ONCE`` threads, the
-    same for all tables: a snapshot may keep a connection to the source for each that it meets."""
+    same for all tables: a snapshot may keep a connection to the source for each that it meets. ``clock``: a cancelled
+    one ends a copy between two pieces, from where the next one goes on."""
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class TableCopy:
         checkpoint: Checkpoint | None,
         sync_id: str,
         workers: Executor,
+        clock: Clock,
     ) -> None:
         self._warehouse = warehouse
         self._lane = lane
@@ -48,6 +51,7 @@ class TableCopy:
         self.checkpoint = checkpoint
         self._sync_id = sync_id
         self._workers = workers
+        self._clock = clock
         self._commits = threading.Lock()
 
     def read_whole(self, snapshot: Snapshot, *, binary: bool) -> None:
@@ -67,6 +71,7 @@ class TableCopy:
         def work() -> None:
             while (piece := pieces.take()) is not None:
                 try:
+                    self._clock.wait(0.0)  # notices a cancelled run
                     self._store_piece(snapshot, piece, pieces, binary=binary)
                 except psycopg.errors.DeadlockDetected:  # with a reader of the change log
                     self._store_piece(snapshot, piece, pieces, binary=binary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -15,7 +15,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from tests.bench import databases, gateway, scale, stripe, warehouse
 from tests.bench.harness import Row, report
 
-AREAS: dict[str, Callable[[Store], list[Row]]] = {
+AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
     "warehouse": warehouse.run,
     "stripe": stripe.run,
     "databases": databases.run,
@@ -37,10 +37,10 @@ def main() -> None:
         store = Store.open(load_settings())
         try:
             for area in [only] if only else sorted(AREAS):
-                rows += AREAS[area](store)
-        finally:
+                rows.extend(AREAS[area](store))
+        finally:  # what was measured before something failed is worth knowing
             store.close()
-    report(rows, target)
+            report(rows, target)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
@@ -14,7 +16,7 @@ from tests.sources.mongodb import MongoDBServer
 from tests.sources.postgresql import PostgreSQLServer
 
 
-def run(store: Store) -> list[Row]:
+def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench", name="Bench"), actor="bench")
     with temporary_home() as home, temporary_home() as other, temporary_home() as third:
         source = PostgreSQLServer(home)
@@ -22,13 +24,13 @@ def run(store: Store) -> list[Row]:
         shop = MariaDBServer(other)
         app = MongoDBServer(third)
         try:
-            rows = postgresql.run(store, source)
+            yield from postgresql.run(store, source)
             remove_integration(store, "bench", actor="bench", purge=True)
             shop.start()
-            rows += mysql.run(store, shop, source)
+            yield from mysql.run(store, shop, source)
             remove_integration(store, "bench", actor="bench", purge=True)
             app.start()
-            return rows + mongodb.run(store, app, source)
+            yield from mongodb.run(store, app, source)
         finally:
             app.stop()
             shop.stop()

@@ -20,6 +20,7 @@ from tests.bench.mirroring import AREA, DLT_IS, ROWS, delays, dlt_rate, full_row
 from tests.sources.postgresql import PASSWORD, PostgreSQLServer
 
 CHANGES = 200_000
+ROWS_BEFORE = 140_000  # of which each change has one of its own
 FLOOR = "hand-written binary COPY to a temporary table + upsert"
 READER = "psycopg2 reading the same slot, storing nothing"
 COLUMNS = (
@@ -75,7 +76,7 @@ def _changes(store: Store, source: PostgreSQLServer) -> Row:
     rates: tuple[list[float], list[float]] = ([], [])
     for number in range(ROUNDS):
         with source.connect() as connection:
-            connection.execute("TRUNCATE users; INSERT INTO users " + FILL.format(begin=1, end=100_000))
+            connection.execute("TRUNCATE users; INSERT INTO users " + FILL.format(begin=1, end=ROWS_BEFORE))
             sync_integration(store, "bench", sync_id=f"snapshot-{number}")  # who truncates is read anew
             connection.execute("SELECT pg_create_logical_replication_slot('bare', 'pgoutput')")
             _change(connection)
@@ -95,9 +96,9 @@ def _changes(store: Store, source: PostgreSQLServer) -> Row:
 
 def _change(connection: psycopg.Connection[Any]) -> None:
     """In transactions of a hundred: six in ten are updates, three inserts, one a deletion, all of different rows."""
-    last = 100_000
+    last = ROWS_BEFORE
     for number in range(CHANGES // 100):
-        first = number * 70 % 90_000 + 1
+        first = number * 70 + 1
         connection.execute(
             f"BEGIN; UPDATE users SET balance = balance + 1 WHERE id BETWEEN {first} AND {first + 59};"
             f"DELETE FROM users WHERE id BETWEEN {first + 60} AND {first + 69};"

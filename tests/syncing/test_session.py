@@ -172,6 +172,15 @@ def test_the_lanes_of_a_dead_session_are_free(store: Store) -> None:
         assert leases.take(store, "third", [lane]) == set()
 
 
+def test_a_session_that_was_killed_and_begins_once_more_takes_its_lanes_again(store: Store) -> None:
+    lane = Lane("acme", "acme-1", "turns")
+    sessions.begin(store, "one", "turns")
+    leases.take(store, "one", [lane])
+    kind = Long(lane)
+    with running(store, kind, "one"):
+        wait_for(lambda: lane in kind.at_work)
+
+
 def test_a_lane_that_fails_pauses_and_is_tried_again_and_the_others_go_on(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

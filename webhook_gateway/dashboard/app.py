@@ -17,7 +17,7 @@ from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessCont
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
 from webhook_gateway.dashboard.metrics import Metrics
-from webhook_gateway.dashboard.oidc import Oidc, People
+from webhook_gateway.dashboard.oidc import Allowlist, Oidc
 from webhook_gateway.dashboard.principal import Principal
 
 
@@ -32,9 +32,9 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
         with store.operator() as connection:
             audit.record(connection, principal.id, "dagster.change", ", ".join(fields), {"operation": operation})
 
-    people = People(store.settings)
-    login = Login(store, secure=secure, provider=people.provider)
-    provider = Oidc(store.settings, store.vault, people, login, secure=secure).routes if people.configured else []
+    allowlist = Allowlist(store.settings)
+    login = Login(store, secure=secure, provider=allowlist.provider)
+    provider = Oidc(store.settings, store.vault, allowlist, login, secure=secure).routes if allowlist.configured else []
     api = create_api(engine)
     pages = Starlette(
         routes=[
@@ -50,7 +50,7 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
             Mount("/", DagsterUi(context, note).create_asgi_app()),
         ]
     )
-    door = Authentication(BoundedBodies(pages), store, secure=secure, person=people.principal)
+    door = Authentication(BoundedBodies(pages), store, secure=secure, person=allowlist.principal)
     return Edge(door, secure=secure)
 
 

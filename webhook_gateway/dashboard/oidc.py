@@ -32,7 +32,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 _log = logging.getLogger(__name__)
 
 
-class People:
+class Allowlist:
     """Whom we let in by their address, and as what. Empty unless the identity provider is configured."""
 
     def __init__(self, settings: Settings) -> None:
@@ -67,7 +67,7 @@ class People:
 class Oidc:
     """The two routes. The state of a sign-in travels in a sealed cookie: nothing is kept here."""
 
-    def __init__(self, settings: Settings, vault: Vault, people: People, login: Login, *, secure: bool) -> None:
+    def __init__(self, settings: Settings, vault: Vault, allowlist: Allowlist, login: Login, *, secure: bool) -> None:
         from authlib.integrations.starlette_client import OAuth  # late: most installations have no provider
 
         assert settings.oidc_issuer is not None
@@ -82,7 +82,7 @@ class Oidc:
             client_kwargs={"scope": "openid email", "code_challenge_method": "S256", "timeout": 10},
         )
         self._vault = vault.for_purpose("sign-in")
-        self._people = people
+        self._allowlist = allowlist
         self._login = login
         self._secure = secure
 
@@ -144,7 +144,7 @@ class Oidc:
         return address
 
     def _let_in(self, wanted: str, address: str) -> Response:
-        if self._people.principal(address) is None:
+        if self._allowlist.principal(address) is None:
             self._login.note_refusal(address)
             return self._login.form(wanted, f"{address} may not sign in here.", 403)
         return self._login.let_in(wanted, person=address)

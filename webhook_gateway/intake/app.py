@@ -18,7 +18,7 @@ from webhook_gateway.intake.answers import Receive, Scope, Send
 from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
-from webhook_gateway.intake.workshop import Workshop
+from webhook_gateway.intake.large_bodies import LargeBodies
 
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0
@@ -35,11 +35,11 @@ class Gateway:
         self._store = store
         self._committer = Committer(store.database_url)
         self._directory = Directory(store)
-        self._workshop = Workshop(settings.webhook_max_payload_size)
+        self._large_bodies = LargeBodies(settings.webhook_max_payload_size)
         self._intake = Intake(
             self._directory,
             self._committer,
-            self._workshop,
+            self._large_bodies,
             Limits(settings.webhook_max_payload_size, settings.webhook_rate_limit_per_minute),
             public_url=settings.webhook_public_url,
             check_signatures=settings.webhook_signature_validation,
@@ -73,7 +73,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             loops: tuple[Coroutine[Any, Any, None], ...] = (
                 self._committer.work(),
-                self._workshop.work(),
+                self._large_bodies.work(),
                 self._directory.keep_fresh(),
                 self._keep_counts(),
                 self._keep_partitions(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -194,23 +194,21 @@ class Committer:
         return parts
 
     async def _commit(self, parts: Sequence[_Part]) -> None:
-        brought: dict[tuple[str, str, str], _Request] = {}  # of one event in several requests by the first one
-        unique: list[Row] = []
-        for request, rows in parts:
+        brought: dict[tuple[str, str, str], tuple[int, Row]] = {}  # each event once, by the first part that has it
+        fresh: list[int] = []
+        for place, (_, rows) in enumerate(parts):
+            before = len(brought)
             for row in rows:
-                key = row[0], row[1], row[4]
-                if key not in brought:
-                    brought[key] = request
-                    unique.append(row)
+                brought.setdefault((row[0], row[1], row[4]), (place, row))
+            fresh.append(len(brought) - before)
         async with asyncio.timeout(COMMIT_SECONDS):
             connection = await self._connected()
-            columns = [list(column) for column in zip(*unique, strict=True)] or [[]] * 8
-            cursor = await connection.execute(TAKE, columns, prepare=True)
+            columns = [list(column) for column in zip(*[row for _, row in brought.values()], strict=True)]
+            cursor = await connection.execute(TAKE, columns or [[]] * 8, prepare=True)
             for known in await cursor.fetchall():
-                del brought[known]
-        fresh = Counter(brought.values())
-        for request, rows in parts:
-            request.fresh += fresh[request]
+                fresh[brought[known][0]] -= 1
+        for (request, rows), new in zip(parts, fresh, strict=True):
+            request.fresh += new
             request.stored += len(rows)
             if request.stored == len(request.rows):
                 self._end(request)

@@ -24,11 +24,11 @@ from webhook_gateway.intake.answers import (
     too_many,
     unavailable,
 )
-from webhook_gateway.intake.arrivals import Arrivals
+from webhook_gateway.intake.body_reader import BodyReader
 from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
-from webhook_gateway.intake.running import Running
-from webhook_gateway.intake.workshop import Busy, Workshop
+from webhook_gateway.intake.large_bodies import Busy, LargeBodies
+from webhook_gateway.intake.taskless import Taskless
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
 from webhook_gateway.schemes.sdk import (
@@ -78,7 +78,7 @@ class Intake:
         self,
         directory: Directory,
         committer: Committer,
-        workshop: Workshop,
+        large_bodies: LargeBodies,
         limits: Limits,
         *,
         public_url: str | None = None,
@@ -86,9 +86,9 @@ class Intake:
     ) -> None:
         self._directory = directory
         self._committer = committer
-        self._workshop = workshop
+        self._large_bodies = large_bodies
         self._limits = limits
-        self._arrivals = Arrivals(limits.body)
+        self._reader = BodyReader(limits.body)
         self._rate = RateLimit(limits.per_minute)
         self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
@@ -98,13 +98,13 @@ class Intake:
         """By (organization, endpoint, outcome), of known addresses only; whoever stores them takes them away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, await self._reply(_request(scope), partial(self._arrivals.read, receive)))
+        await answer(send, await self._reply(_request(scope), partial(self._reader.read, receive)))
 
     def at_once(self, request: Request, body: bytes, replied: Callable[[Reply], None]) -> bool:
         """What is small and here as a whole, without asking ASGI."""
         if len(body) > LARGE or not request.path.startswith(PREFIX) or request.path == HEALTH:
             return False
-        Running(self._reply(request, body), replied)
+        Taskless(self._reply(request, body), replied)
         return True
 
     async def _reply(self, request: Request, body: Body) -> Reply:
@@ -126,19 +126,31 @@ class Intake:
         # customers share, does not shut out the others.
         path = f" {asked.provider}/{asked.organization_id}" if asked.addresses is not None else ""
         suspect = asked.sender + path
-        if wait := self._failures.left(suspect, time.monotonic()):
+        now = time.monotonic()
+        if wait := self._failures.left(suspect, now):
             raise too_many("Too many deliveries that nobody signed.", wait, close=True)
         try:
             known = self._scheme(asked)
             if request.method in known.probes and request.method != "POST":
                 return reply(Answer(200, "text/plain", b""))
-            delivery, address = await self._verified(asked, request, known, body)
+            self._look_at(request, known)
+            if not isinstance(body, bytes):
+                body = await body(asked.sender)
+            delivery = Delivery("POST", self._url(request), request.headers, body, time.time())
+            judge = partial(self._signer, known, asked.addresses, delivery)
+            address = judge() if len(body) <= LARGE else await self._beside(asked.sender, body, judge)
         except Refused:
             self._failures.wait(suspect, time.monotonic())
             raise
-        if wait := self._rate.wait(address.endpoint_id, time.monotonic()):
+        if wait := self._rate.wait(address.endpoint_id, now):
             raise too_many("Too many deliveries.", wait, "rate_limited")
-        await self._take(delivery, address, known, asked.organization_id)
+        organization_id = asked.organization_id
+        read = partial(_rows, known, organization_id, address, delivery)
+        rows, filtered = read() if len(body) <= LARGE else await self._beside(organization_id, body, read)
+        if filtered:
+            self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
+        if rows:
+            await self._store(rows, address)
         return reply(known.accepted(delivery))
 
     def _scheme(self, asked: _Asked) -> Scheme:
@@ -147,34 +159,14 @@ class Intake:
             raise Refused(404, "There are no webhooks here.", "")
         return known
 
-    async def _verified(self, asked: _Asked, request: Request, known: Scheme, body: Body) -> tuple[Delivery, Address]:
-        if request.method != "POST":
-            raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
-        self._look_at(request.headers, known)
-        if not isinstance(body, bytes):
-            body = await body(asked.sender)
-        delivery = Delivery("POST", self._url(request), request.headers, body, time.time())
-        if len(body) <= LARGE:
-            return delivery, self._signer(known, asked.addresses, delivery)
-        judge = partial(self._signer, known, asked.addresses, delivery)
-        return delivery, await self._beside(asked.sender, body, judge)
-
-    async def _take(self, delivery: Delivery, address: Address, known: Scheme, organization_id: str) -> None:
-        if len(delivery.body) <= LARGE:
-            rows, filtered = _rows(known, organization_id, address, delivery)
-        else:
-            read = partial(_rows, known, organization_id, address, delivery)
-            rows, filtered = await self._beside(organization_id, delivery.body, read)
-        if filtered:
-            self.outcomes[organization_id, address.endpoint_id, "filtered"] += filtered
-        if not rows:
-            return
+    async def _store(self, rows: Sequence[Row], address: Address) -> None:
         try:
             fresh = await self._committer.store(rows)
         except CannotStore:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
+        organization_id = rows[0][0]
         if fresh:
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):
@@ -182,12 +174,15 @@ class Intake:
 
     async def _beside(self, owner: str, body: bytes, work: Callable[[], Made]) -> Made:
         try:
-            return await self._workshop.run(owner, len(body), work)
+            return await self._large_bodies.run(owner, len(body), work)
         except Busy:
             raise unavailable("Too many large deliveries wait.") from None
 
-    def _look_at(self, headers: Mapping[str, str], known: Scheme) -> None:
+    def _look_at(self, request: Request, known: Scheme) -> None:
         """What can be said without the body."""
+        if request.method != "POST":
+            raise Refused(405, "Webhooks are delivered by POST.", "", [(b"allow", b"POST")])
+        headers = request.headers
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "Content-Encoding is not taken.", "malformed", close=True)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -197,7 +192,7 @@ class Intake:
             )  # fmt: skip
         announced = headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 15 or int(announced) > self._limits.body:
-            raise self._arrivals.too_large()
+            raise self._reader.too_large()
 
     def _url(self, request: Request) -> str:
         base = self._public_url or f"{request.scheme}://{request.headers.get('host', '')}"

@@ -19,7 +19,7 @@ class MalformedBody(Exception):
     """The body is not what the provider sends; the message says why, without quoting it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs more than all else that is done with it
 class Delivery:
     """One HTTP request. ``url``: the public one, as the provider called it, with its query; ``headers``: names in lower
     case; ``received_at``: epoch seconds of our clock."""

@@ -15,6 +15,7 @@ DEAD_AFTER_SECONDS = 10
 BEAT_EVERY = 3.0
 
 _log = logging.getLogger(__name__)
+_NO_LANES = sa.text("DELETE FROM ingest.leases WHERE session_id = :session_id")
 
 
 @contextmanager
@@ -42,6 +43,7 @@ def alive(store: Store, session_id: str, kind: str) -> Iterator[None]:
 
 
 def begin(store: Store, session_id: str, kind: str) -> None:
+    """It may have been killed and begin once more: what it had then is free, too."""
     statement = sa.text(
         "INSERT INTO ingest.sessions (session_id, kind) VALUES (:session_id, :kind) "
         "ON CONFLICT (session_id) DO UPDATE SET started_at = clock_timestamp(), heartbeat_at = clock_timestamp(), "
@@ -49,6 +51,7 @@ def begin(store: Store, session_id: str, kind: str) -> None:
     )
     with store.operator() as connection:
         connection.execute(statement, {"session_id": session_id, "kind": kind})
+        connection.execute(_NO_LANES, {"session_id": session_id})
 
 
 def beat(store: Store, session_id: str) -> None:
@@ -61,10 +64,9 @@ def beat(store: Store, session_id: str) -> None:
 def end(store: Store, session_id: str) -> None:
     """Its lanes are free."""
     statement = sa.text("UPDATE ingest.sessions SET finished_at = clock_timestamp() WHERE session_id = :session_id")
-    leases = sa.text("DELETE FROM ingest.leases WHERE session_id = :session_id")
     with store.operator() as connection:
         connection.execute(statement, {"session_id": session_id})
-        connection.execute(leases, {"session_id": session_id})
+        connection.execute(_NO_LANES, {"session_id": session_id})
 
 
 def ages(store: Store, kind: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ from tests.webhook_gateway.dashboard.conftest import HTML, MakeKey, audit, beare
 from tests.webhook_gateway.dashboard.test_oidc import Provider
 from webhook_gateway.dashboard import oidc
 from webhook_gateway.dashboard.authentication import COOKIE
-from webhook_gateway.dashboard.oidc import People
+from webhook_gateway.dashboard.oidc import Allowlist
 
 
 def through_provider(browser: httpx.Client) -> httpx.Response:
@@ -63,7 +63,7 @@ def test_the_long_s_of_a_boss_is_no_s(tmp_path: Path) -> None:
             "oidc_admin_emails": "Boss@example.com",
         }
     )
-    people = People(settings)
+    people = Allowlist(settings)
     assert people.principal("boss@EXAMPLE.com") is not None
     for alike in (
         "boſſ@example.com",
@@ -75,7 +75,7 @@ def test_the_long_s_of_a_boss_is_no_s(tmp_path: Path) -> None:
         assert people.principal(alike) is None
     settings.oidc_viewer_emails = "boſſ@example.com"
     with pytest.raises(InvalidConfiguration, match="beyond ASCII"):
-        People(settings)
+        Allowlist(settings)
 
 
 @pytest.mark.parametrize("verified", ["false", "True", 1, [True], None, {}], ids=str)

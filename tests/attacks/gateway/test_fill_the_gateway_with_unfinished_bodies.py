@@ -8,7 +8,7 @@ import httpx
 
 from tests.attacks.gateway.strangers import CHUNKED, MIB, Server, answer, connect, head
 from tests.webhook_gateway.intake.conftest import Gateway, stripe_event, stripe_headers
-from webhook_gateway.intake.arrivals import MOST_BYTES
+from webhook_gateway.intake.body_reader import MOST_BYTES
 
 BODIES = 1_200
 NETWORKS = 4

@@ -24,7 +24,7 @@ from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, 
 from tests.webhook_gateway.schemes.senders import EC_SECRETS, by_sendgrid
 from webhook_gateway.intake.committer import CannotStore, Committer, Row
 from webhook_gateway.intake.intake import FAILURES_PER_MINUTE
-from webhook_gateway.intake.workshop import Busy, Workshop
+from webhook_gateway.intake.large_bodies import Busy, LargeBodies
 from webhook_gateway.limits import MOST_KEPT, RateLimit, Shares, network
 from webhook_gateway.schemes.sdk import Delivery
 
@@ -173,7 +173,7 @@ def test_one_customers_network_counts_as_one_sender() -> None:
 
 def test_large_bodies_of_one_do_not_queue_before_anothers() -> None:
     async def turns() -> tuple[list[str], list[type[Exception]]]:
-        shop = Workshop(1)
+        shop = LargeBodies(1)
         done: list[str] = []
         jobs = [shop.run("greedy", 1024 * 1024, partial(done.append, f"greedy {n}")) for n in range(12)]
         started = [asyncio.create_task(job) for job in jobs]

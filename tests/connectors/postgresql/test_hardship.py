@@ -11,7 +11,9 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.connectors.postgresql import snapshot as postgresql_snapshot
+from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
 from tests.connectors.postgresql.conftest import Register, in_source
@@ -93,6 +95,33 @@ def test_a_source_that_restarts_while_it_is_read(
             assert mirrored(store, "users", "id", "email") == in_source(connection, "users", "id", "email")
     finally:
         server.stop()
+
+
+def test_a_cancelled_sync_ends_between_two_pieces_and_the_next_one_goes_on(
+    store: Store, register: Register, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_snapshot, "PIECE_BYTES", 16 * 1024)
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text, padding text)")
+    source.execute(FILL.format(rows=40_000, padding=500))
+    source.execute("CHECKPOINT")
+    register()
+    cancelled = threading.Event()
+    reports: list[SyncReport] = []
+    copying = threading.Thread(
+        target=lambda: reports.append(sync_integration(store, "acme-db", sync_id="cancelled", cancelled=cancelled))
+    )
+    copying.start()
+    wait_for(lambda: _read_so_far(store) > 500)
+    cancelled.set()
+    copying.join()
+    [stopped] = reports
+    before = stopped.objects["users"]
+    assert (stopped.status, before.status) == ("failed", "failed")
+    assert "stopped" in (before.error or "")
+    following = sync(store).objects["users"]
+    assert 0 < before.counts.read < 40_000
+    assert following.counts.read <= 40_000 - before.counts.read + 1_000
+    assert mirrored(store, "users", "id") == in_source(source, "users", "id")
 
 
 @pytest.mark.parametrize(("rows", "padding"), [(200_000, 500), (60, 3_000_000)])

@@ -19,7 +19,7 @@ from tests.soak import SOAK
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
-KILLS = 100 if SOAK else 8
+KILLS = 100 if SOAK else 4
 BATCHES, SIZE = KILLS * 7, 50
 THINGS = Table("test", "things", "id", (Column("name", TEXT),), versioned=True)
 LANE = Lane("acme", "acme-things", "things")

@@ -28,7 +28,7 @@ from tests.webhook_gateway.dashboard.conftest import audit, engine_on, graphql, 
 from webhook_gateway.dashboard.app import create_app
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
-from webhook_gateway.dashboard.oidc import People
+from webhook_gateway.dashboard.oidc import Allowlist
 
 CLIENT, SECRET = "churnguard", "canary-of-the-client"
 
@@ -218,16 +218,16 @@ def test_people_taken_off_the_list_are_out(
 
 def test_half_a_configuration_stops_the_start(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    assert not People(settings).configured
+    assert not Allowlist(settings).configured
     settings.oidc_issuer = "https://id.example"
     with pytest.raises(InvalidConfiguration, match="OIDC_CLIENT_ID, OIDC_CLIENT_SECRET, OIDC_ADMIN_EMAILS or"):
-        People(settings)
+        Allowlist(settings)
     settings.oidc_client_id, settings.oidc_client_secret = CLIENT, SecretStr(SECRET)
     settings.oidc_viewer_emails = "vera@example.com"
-    assert People(settings).provider == "id.example"
+    assert Allowlist(settings).provider == "id.example"
     settings.oidc_issuer = "http://id.example"
     with pytest.raises(InvalidConfiguration, match="https://"):
-        People(settings)
+        Allowlist(settings)
 
 
 def test_without_a_provider_its_library_is_not_loaded_and_its_routes_are_not_there(url: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 Made = TypeVar("Made")
 
 
-class Running(Generic[Made]):
+class Taskless(Generic[Made]):
     """``work``, run at once up to the first future that it waits for, and on from there when that has ended; then
     ``done`` is told its result. It may wait for futures only, not for what needs a task around it, such as
     ``asyncio.timeout``, and raises nothing."""

@@ -25,7 +25,7 @@ class _Arrival:
         self.deadline.reschedule(0)
 
 
-class Arrivals:
+class BodyReader:
     """``most_of_one``: bytes of one body."""
 
     def __init__(self, most_of_one: int) -> None:

@@ -26,7 +26,7 @@ class _Job:
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
-class Workshop:
+class LargeBodies:
     """One thread: Python would not run a second one at the same time, and each keeps memory of its own."""
 
     def __init__(self, most_of_one: int) -> None:
@@ -47,7 +47,7 @@ class Workshop:
 
     async def work(self) -> None:
         """Returns never."""
-        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "workshop")
+        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "large-bodies")
         while True:
             job = self._next()
             if job is None:
