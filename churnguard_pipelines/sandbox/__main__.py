@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from churnguard_pipelines.sandbox.product import Product
+from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.serve import listen, run
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--bulk", type=int, default=0, help="customers of the account `bulk`")
     parser.add_argument("--rate", type=float, default=100, help="requests a second per key, 0 for any number")
     parser.add_argument("--gzip", action="store_true", help="compress answers for clients that accept it")
+    parser.add_argument("--pubsub", type=int, default=0, help="port of Salesforce's Pub/Sub API (default: none)")
     options = parser.parse_args()
     try:
         listener = listen(options.port)
@@ -47,6 +49,9 @@ def main() -> int:
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         application = Application(world, rate=options.rate or None, compress=options.gzip)
         stack.callback(application.close)
+        salesforce = application.providers["salesforce"]
+        if options.pubsub and isinstance(salesforce, Salesforce):
+            print(f"sandbox: Pub/Sub API at {salesforce.pubsub(options.pubsub).target}", flush=True)  # noqa: T201
         run(application, listener, live)
     world.close()
     return 0

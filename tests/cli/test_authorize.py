@@ -49,7 +49,7 @@ def test_a_new_integration_is_made_by_signing_in(shell: Shell, sandbox: Sandbox,
         printed = ""
         for line in running.stdout:
             printed += line
-            if line.startswith("http"):
+            if line.startswith(f"{sandbox.url}/"):
                 assert "go back to the terminal" in visit(line.strip()).text
         assert running.wait(PATIENCE_SECONDS) == 0, printed
     assert "Connected to" in printed

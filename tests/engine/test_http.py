@@ -209,6 +209,19 @@ class TestRetries:
         with pytest.raises(ProviderUnavailable):
             client(should_retry=hint).request("GET", api.url)
 
+    def test_a_refusal_says_in_the_provider_s_own_words_that_the_quota_is_used_up(
+        self, api: Api, client: MakeClient
+    ) -> None:
+        """Salesforce says it with 403, which else means a permission that is missing."""
+        api.answers = [Answer(403, b'[{"errorCode": "REQUEST_LIMIT_EXCEEDED"}]')]
+
+        def used_up(answer: Response) -> float | None:
+            return 3600.0 if b"REQUEST_LIMIT_EXCEEDED" in answer.content else None
+
+        with pytest.raises(RateLimited, match="quota is used up"):
+            client(quota_used_up=used_up).request("GET", api.url, allow=(403,))
+        assert len(api.asked) == 1
+
     def test_a_run_that_is_stopped_does_not_wait_on(self, api: Api, client: MakeClient) -> None:
         stopping = Event()
 

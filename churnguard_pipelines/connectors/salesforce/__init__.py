@@ -5,7 +5,6 @@ Salesforce is called, ``signing`` how one signs in.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
@@ -24,7 +23,7 @@ from churnguard_pipelines.connectors.sdk import (
     SignIn,
     StoredVersions,
 )
-from churnguard_pipelines.connectors.sdk.selection import is_chosen
+from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.engine.http import HttpClient
@@ -83,7 +82,8 @@ class Salesforce(ApiConnector):
 
     def check(self) -> ConnectionReport:
         identity, there = self.identity(), {each["name"]: each for each in self._api.objects()}
-        wanted = [item for item in (*self.objects, *self._others(there.values())) if self._wanted(item.name)]
+        listed = (*self.objects, *self._others(there.values()))
+        wanted = [item for item in listed if is_chosen(self.integration, item.name)]
         connections = self.integration.sync_config.concurrent_requests
         lines = map_in_threads("check", connections, lambda item: self._access(item, item.name in there), wanted)
         return ConnectionReport(self.integration.integration_id, identity, tuple(lines))
@@ -145,9 +145,6 @@ class Salesforce(ApiConnector):
             self._described[name] = self._api.describe(name)
         return self._described[name]
 
-    def _wanted(self, name: str) -> bool:
-        return is_chosen(self.integration, name)
-
     def _others(self, listed: Any) -> list[Object]:
         declared = {item.name for item in self.objects}
         named = self.integration.sync_config.objects or ()
@@ -155,7 +152,7 @@ class Salesforce(ApiConnector):
             custom(each["name"], each.get("label"))
             for each in listed
             if isinstance(each, dict) and each.get("queryable") and each.get("name") not in declared
-            and (each.get("custom") or any(fnmatchcase(each["name"], pattern) for pattern in named))
+            and (each.get("custom") or matches(each["name"], named))
         ]  # fmt: skip
 
     def _access(self, item: Object, there: bool) -> ObjectAccess:

@@ -36,6 +36,9 @@ API_VERSION = "65.0"
 NEXT_LOOK = 900.0
 """Seconds. The daily limit is of a rolling day: calls come back bit by bit, and nothing says when."""
 
+BREATHER = 10.0
+"""Seconds, where too many long requests are under way at once."""
+
 _VERSION = re.compile(r"v?(\d{2,3}\.\d)")
 _REFUSALS = (400, 403, 404, 405, 410)
 _PAUSING = (406, 420)  # an instance that is being set up
@@ -198,7 +201,7 @@ def quota_used_up(response: Response) -> float | None:
     code, words = _told(response)
     if code != "REQUEST_LIMIT_EXCEEDED":
         return None
-    return 10.0 if "concurrent" in words.lower() else NEXT_LOOK
+    return BREATHER if "concurrent" in words.lower() else NEXT_LOOK
 
 
 def read_limits(headers: Mapping[str, str]) -> Limits | None:

@@ -9,8 +9,11 @@ import csv
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -44,6 +47,7 @@ _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 csv.field_size_limit(2**24)  # characters; a long text of Salesforce's has up to 131,072, what is in it may grow
 
 Row = dict[str, Any]
+Column = tuple[str, ...]
 
 
 class NotInBulk(Exception):
@@ -85,37 +89,34 @@ class BulkReader:
         """The job's results from the locator on, once it has ended. Raises :class:`JobGone`, :class:`NotInBulk`, and
         ``ProviderUnavailable`` for one that takes too long; it goes on, and is waited for by the next sync."""
         self._wait(job)
-        size, tries = PAGE, 0
-        while True:
-            try:
-                response = self._fetch(job, locator, size)
+        with _thread() as pool:
+            pages = _Pages(pool, partial(self._fetch, job), locator)
+            while True:
+                response = pages.current()
                 following = response.headers.get("sforce-locator", "null")
-                count = 0
-                for rows in _parsed(about, response):
-                    count += len(rows)
-                    yield Part(rows, whole=False)
-                _complete(count, response)
-            except ProviderMisbehaved:
-                if size <= LEAST_PAGE:
-                    raise
-                size = max(size // 4, LEAST_PAGE)
-                continue
-            except _Cut as cut:
-                tries += 1
-                if tries == TRIES:
-                    raise ProviderUnavailable(
-                        f"Salesforce sent damaged results of a bulk job: {cut}.",
-                        integration_id=self._api.integration_id,
-                        remedy="What was stored stays; the next sync fetches them again.",
-                    ) from None
-                continue
-            tries = 0
-            if following == locator:
-                raise self._api.misbehaved("sends the same results of a bulk job again and again")
-            locator = None if following == "null" else following
-            yield Part([], whole=True, locator=locator)
-            if locator is None:
-                return
+                if following == pages.locator:
+                    raise self._api.misbehaved("sends the same results of a bulk job again and again")
+                if following != "null":
+                    pages.fetch_ahead(following)
+                try:
+                    count = 0
+                    for rows in _parsed(about, response):
+                        count += len(rows)
+                        yield Part(rows, whole=False)
+                    _complete(count, response)
+                except _Cut as cut:
+                    if pages.tries == TRIES:
+                        raise ProviderUnavailable(
+                            f"Salesforce sent damaged results of a bulk job: {cut}.",
+                            integration_id=self._api.integration_id,
+                            remedy="What was stored stays; the next sync fetches them again.",
+                        ) from None
+                    pages.again()
+                    continue
+                yield Part([], whole=True, locator=None if following == "null" else following)
+                if following == "null":
+                    return
+                pages.go_on()
 
     def end(self, job: str) -> None:
         """Lets Salesforce forget the results. It does by itself after a week."""
@@ -159,6 +160,49 @@ class BulkReader:
         return False
 
 
+@contextmanager
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    """Nobody waits for what it is still fetching when it is not wanted any more."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="results")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Pages:
+    """A job's pages of results, of which one is read while the next is on its way. ``tries``: of the current one."""
+
+    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[str | None, int], Response], locator: str | None):
+        self.locator, self.tries = locator, 1
+        self._pool, self._fetch, self._size = pool, fetch, PAGE
+        self._now = pool.submit(fetch, locator, PAGE)
+        self._next: tuple[str, Future[Response]] | None = None
+
+    def current(self) -> Response:
+        """In smaller pages, where one is larger than an answer may be."""
+        while True:
+            try:
+                return self._now.result()
+            except ProviderMisbehaved:
+                if self._size <= LEAST_PAGE:
+                    raise
+                self._size = max(self._size // 4, LEAST_PAGE)
+                self._now = self._pool.submit(self._fetch, self.locator, self._size)
+
+    def fetch_ahead(self, locator: str) -> None:
+        if self._next is None or self._next[0] != locator:
+            self._next = locator, self._pool.submit(self._fetch, locator, self._size)
+
+    def again(self) -> None:
+        self.tries += 1
+        self._now = self._pool.submit(self._fetch, self.locator, self._size)
+
+    def go_on(self) -> None:
+        assert self._next is not None
+        (self.locator, self._now), self._next, self.tries = self._next, None, 1
+
+
 class _Cut(Exception):
     pass
 
@@ -175,24 +219,27 @@ def _parsed(about: Description, response: Response) -> Iterator[list[Row]]:
     reader = csv.reader(text, strict=True)
     try:
         header = next(reader, [])
-        typed = [
-            (place, read)
-            for place, name in enumerate(header)
-            if name in about.by_name and (read := _READ.get(about.by_name[name].kind)) is not None
-        ]
-        width = len(header)
+        kinds = [about.by_name[name].kind if name in about.by_name else "" for name in header]
         while lines := list(islice(reader, PART)):
-            rows: list[Row] = []
-            for line in lines:
-                if len(line) != width:
-                    raise _Cut("a line with too few fields")
-                for place, read in typed:
-                    if line[place]:
-                        line[place] = read(line[place])
-                rows.append(dict(zip(header, (value if value != "" else None for value in line), strict=True)))
-            yield rows
+            if set(map(len, lines)) != {len(header)}:
+                raise _Cut("a line has too few fields")
+            columns = [
+                _READ.get(kind, _text)(column) for kind, column in zip(kinds, zip(*lines, strict=True), strict=True)
+            ]
+            yield [dict(zip(header, values, strict=True)) for values in zip(*columns, strict=True)]
     except (csv.Error, UnicodeDecodeError) as error:
         raise _Cut(str(error)) from None
+
+
+# A column at a time: a million records have many fields.
+
+
+def _text(column: Column) -> Sequence[Any]:
+    return [value or None for value in column] if "" in column else column
+
+
+def _numbers(column: Column) -> Sequence[Any]:
+    return [_number(value) if value else None for value in column]
 
 
 def _number(text: str) -> Any:
@@ -203,17 +250,18 @@ def _number(text: str) -> Any:
         return text
 
 
-def _truth(text: str) -> Any:
-    return {"true": True, "false": False}.get(text, text)
+def _truths(column: Column) -> Sequence[Any]:
+    return [_TRUTHS.get(value, value) for value in column]
 
 
-def _moment(text: str) -> str:
+def _moments(column: Column) -> Sequence[Any]:
     """REST writes the offset in digits; a value must not differ by the way it came."""
-    return f"{text[:-1]}+0000" if text.endswith("Z") else text
+    return [(f"{value[:-1]}+0000" if value[-1] == "Z" else value) if value else None for value in column]
 
 
-_READ: Mapping[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("int", "long", "double", "currency", "percent"), _number),
-    "boolean": _truth,
-    "datetime": _moment,
+_TRUTHS: Mapping[str, Any] = {"true": True, "false": False, "": None}
+_READ: Mapping[str, Callable[[Column], Sequence[Any]]] = {
+    **dict.fromkeys(("int", "long", "double", "currency", "percent"), _numbers),
+    "boolean": _truths,
+    "datetime": _moments,
 }

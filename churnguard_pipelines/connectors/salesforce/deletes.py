@@ -20,6 +20,11 @@ SHORTEST = 2 * MINUTE
 """Seconds of a start and an end are ignored, and they must be more than a minute apart."""
 TOO_MANY = "EXCEEDED_ID_LIMIT"  # 600,000
 TOO_OLD = "INVALID_REPLICATION_DATE"
+NO_LOG = "INVALID_TYPE_FOR_OPERATION"
+
+
+class NotLogged(Exception):
+    """This object's deletions are not logged, whatever its description says."""
 
 
 class LogIncomplete(Exception):
@@ -35,11 +40,14 @@ class Deleted:
 
 
 def deletions(api: SalesforceApi, about: Description, since: datetime, until: datetime) -> Iterator[Deleted]:
-    """What the log holds between the moments, oldest first. Raises :class:`LogIncomplete`."""
+    """What the log holds between the moments, oldest first. Raises :class:`LogIncomplete`,
+    :class:`NotLogged`."""
     start, last = whole_minute(since), whole_minute(until)
     end = last
     while end - start >= SHORTEST:
-        answer = api.deleted(about.name, start, end, tolerated=(TOO_MANY, TOO_OLD))
+        answer = api.deleted(about.name, start, end, tolerated=(TOO_MANY, TOO_OLD, NO_LOG))
+        if answer.refused == NO_LOG:
+            raise NotLogged
         if answer.refused == TOO_MANY and end - start >= 2 * SHORTEST:
             end = start + max(SHORTEST, whole_minute(start + (end - start) / 2) - start)
             continue

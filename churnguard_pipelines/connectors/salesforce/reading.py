@@ -1,10 +1,11 @@
 """Reads an object: once in whole, then what changed and what was deleted, and in whole again where that is the only way
 to learn something.
 
-A position is ``{"changed_until", "changes", "deleted_until", "pass", "passed_at", "fields"}``. ``changes`` and ``pass``
-are the stretches under way, or null: of a window of changes, and of the whole object. All times are Salesforce's clock,
-but a pass' ``absent_since``, which is ours. ``fields``: a digest of what is read; where it is another, all records are
-read once more, since giving a field to an object changes none of them.
+A position is ``{"changed_until", "changes", "deleted_until", "logged", "pass", "passed_at", "fields"}``. ``changes``
+and ``pass`` are the stretches under way, or null: of a window of changes, and of the whole object. ``logged``: whether
+Salesforce logs the object's deletions. ``fields``: a digest of what is read; where it is another now, all records are
+read once more, since giving a field to an object changes none of them. All times are Salesforce's clock, but a pass'
+``absent_since``, which is ours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from churnguard_pipelines.connectors.salesforce.deletes import (
     KEPT,
     Deleted,
     LogIncomplete,
+    NotLogged,
     deletions,
     milliseconds,
     moment,
@@ -138,7 +140,7 @@ class SalesforceReader:
     # --- what was deleted
 
     def _deleted(self, about: Description, position: Position, now: datetime, told: set[str]) -> Iterator[Batch]:
-        if not about.replicateable or position["deleted_until"] is None:
+        if not _logged(about, position) or position["deleted_until"] is None:
             return
         since = moment(position["deleted_until"])
         if now - since > KEPT:
@@ -149,6 +151,8 @@ class SalesforceReader:
                 yield Batch({**position, "deleted_until": soql.moment(found.until)}, records, gone)
         except LogIncomplete:
             yield Batch({**position, "deleted_until": None})
+        except NotLogged:
+            yield Batch({**position, "logged": False})
 
     def _looked_at(self, about: Description, found: Deleted, told: set[str]) -> tuple[list[Record], list[Deletion]]:
         """How they were deleted, of those that are still in the recycle bin; or that they are back."""
@@ -204,7 +208,7 @@ def _begun(
     # What changes meanwhile is read as ever, from where the reading of changes stands.
     changes = {"changed_until": begun, "changes": None} if position is None else {}
     told = {"deleted_until": begun, "pass": stretch.to_json(), "passed_at": begun, "fields": about.digest}
-    return {**(position or {}), **changes, **told}
+    return {"logged": True, **(position or {}), **changes, **told}
 
 
 def _due(about: Description, position: Position, reading: Reading, now: datetime) -> bool:
@@ -212,10 +216,16 @@ def _due(about: Description, position: Position, reading: Reading, now: datetime
     if reading.mode == DataSyncMode.FULL or about.cursor is None or position["fields"] != about.digest:
         return True
     deleted_until = position["deleted_until"]
-    if about.replicateable and (deleted_until is None or now - moment(deleted_until) > KEPT):
+    logged = _logged(about, position)
+    if logged and (deleted_until is None or now - moment(deleted_until) > KEPT):
         return True
     since = now - moment(position["passed_at"])
-    return since >= FORMULAS_EVERY if about.calculates else not about.replicateable and since >= SWEEP_EVERY
+    return since >= FORMULAS_EVERY if about.calculates else not logged and since >= SWEEP_EVERY
+
+
+def _logged(about: Description, position: Position) -> bool:
+    """Whether Salesforce logs the object's deletions."""
+    return about.replicateable and position["logged"]
 
 
 def _told(

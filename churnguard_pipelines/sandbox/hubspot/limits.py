@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 from churnguard_pipelines.sandbox.hubspot import errors
 
@@ -53,6 +54,10 @@ class Rolling:
             self._taken.popleft()
         return len(self._taken)
 
+    def used_in(self, now: float, seconds: float) -> int:
+        """Of those, the latest."""
+        return sum(1 for _ in takewhile(lambda at: at > now - seconds, reversed(self._taken)))
+
     def take(self, now: float) -> None:
         self._taken.append(now)
 
@@ -93,17 +98,18 @@ class Quota:
             raise self._refusal("TEN_SECONDLY_ROLLING", window.free_in(now))
         window.take(now)
         self.today += 1
-        return {} if "/owners" in path else self._headers(most, window.used(now), oauth)
+        return {} if "/owners" in path else self._headers(most, window, now, oauth)
 
-    def _headers(self, most: int | None, used: int, oauth: bool) -> dict[str, str]:
+    def _headers(self, most: int | None, window: Rolling, now: float, oauth: bool) -> dict[str, str]:
         headers = {}
+        used = window.used(now)
         if most is not None:
             headers = {
                 "x-hubspot-ratelimit-max": str(most),
                 "x-hubspot-ratelimit-remaining": str(most - used),
                 "x-hubspot-ratelimit-interval-milliseconds": str(INTERVAL * 1000),
                 "x-hubspot-ratelimit-secondly": str(most // INTERVAL),
-                "x-hubspot-ratelimit-secondly-remaining": str(max(0, most // INTERVAL - 1)),
+                "x-hubspot-ratelimit-secondly-remaining": str(max(0, most // INTERVAL - window.used_in(now, 1))),
             }
         if self.limits.daily is not None and not oauth:
             headers["x-hubspot-ratelimit-daily"] = str(self.limits.daily)

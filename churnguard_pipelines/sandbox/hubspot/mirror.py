@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from churnguard_pipelines.sandbox.business.crm import Change, Crm
 from churnguard_pipelines.sandbox.business.crm import Record as Source
-from churnguard_pipelines.sandbox.business.crm_schema import ASSOCIATED, LABELS, Field
+from churnguard_pipelines.sandbox.business.crm_schema import LABELS, Field
 from churnguard_pipelines.sandbox.hubspot import promotion
 from churnguard_pipelines.sandbox.hubspot.associations import PRIMARY
 from churnguard_pipelines.sandbox.hubspot.instants import iso
@@ -71,9 +71,7 @@ class Mirror:
             portal.pipelines.setdefault(KINDS[pipeline.values["of"]], []).append(_pipeline(crm, pipeline))
         for (source, target), labels in LABELS.items():
             for label in labels:
-                ends = self._names[source], self._names[target]
-                known = PRIMARY.get(ends) if label == "Primary" else None
-                self._labels[source, target, label] = known or portal.associations.define(*ends, label)
+                self._kinds(source, target, label)
 
     # Definitions
 
@@ -170,7 +168,14 @@ class Mirror:
         self._linked = len(self._crm.associations)
 
     def _kinds(self, source: str, target: str, label: str | None) -> tuple[int, ...]:
-        return () if label is None else (self._labels[source, target, label],)
+        """The type ids of a label, which is defined when it is met first."""
+        if label is None:
+            return ()
+        if (source, target, label) not in self._labels:
+            ends = self._names[source], self._names[target]
+            known = PRIMARY.get(ends) if label == "Primary" else None
+            self._labels[source, target, label] = known or self._portal.associations.define(*ends, label)
+        return (self._labels[source, target, label],)
 
     def _find(self, kind: str, id: int) -> Record | None:
         return self._portal.tables[self._names[kind]].find(record_id(id)) if kind in KINDS else None
@@ -222,9 +227,6 @@ class Mirror:
         self._portal.associate(one, other, *wanted, at=change.at)
         if gone := ours - set(wanted):
             self._portal.dissociate(one, other, *gone, at=change.at)
-
-
-assert all(source in KINDS and target in KINDS for source, target in ASSOCIATED)
 
 
 def _owner(user: Source) -> dict[str, object]:

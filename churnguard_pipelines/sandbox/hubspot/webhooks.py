@@ -102,7 +102,7 @@ class Webhooks:
         with self._lock:
             self._follow(portal)
             room = MOST - len(subscriber.twice)
-            fresh = list(enumerate(portal.events))[subscriber.place : subscriber.place + room]
+            fresh = list(enumerate(portal.events[subscriber.place : subscriber.place + room], subscriber.place))
         events = [
             {**event, "eventId": 3_000_000_000 + place, "subscriptionId": _subscription(event), "portalId": portal.id,
              "appId": APP_ID}

@@ -22,6 +22,7 @@ from churnguard_pipelines.sandbox.salesforce.deleted import deleted
 from churnguard_pipelines.sandbox.salesforce.fields import Source
 from churnguard_pipelines.sandbox.salesforce.oauth import SESSION, Grants
 from churnguard_pipelines.sandbox.salesforce.org import Limits, Org, User
+from churnguard_pipelines.sandbox.salesforce.pubsub.server import PubSub
 from churnguard_pipelines.sandbox.salesforce.query import Prepared, View
 from churnguard_pipelines.sandbox.world import World
 
@@ -48,8 +49,15 @@ class Salesforce:
         self.grants = Grants(world)
         self.orgs = {name: Org(name) for name in world.businesses}
         self._jobs = Jobs(world)
+        self._pubsub: PubSub | None = None
         self._cursors: dict[str, Cursor] = {}
         self._numbers = count(1)
+
+    def pubsub(self, port: int = 0) -> PubSub:
+        """The Pub/Sub API, started when somebody asks for it the first time."""
+        if self._pubsub is None:
+            self._pubsub = PubSub(self.world, self.grants, port)
+        return self._pubsub
 
     def limits(self, account: str) -> Limits:
         """To be lowered by tests."""
@@ -63,6 +71,8 @@ class Salesforce:
 
     def close(self) -> None:
         self._jobs.close()
+        if self._pubsub is not None:
+            self._pubsub.close()
 
     def answer(self, request: Request, ill: Mapping[str, Fault]) -> Answer:
         at = int(time.time())

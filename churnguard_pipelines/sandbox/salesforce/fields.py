@@ -40,6 +40,7 @@ class SField:
     updateable: bool = True
     nillable: bool = True
     filterable: bool | None = None
+    source: str = ""  # the CRM's name of what it shows; change events say that it changed when that did
 
     def describe(self) -> dict[str, Any]:
         filterable = self.type not in NOT_FILTERABLE if self.filterable is None else self.filterable
@@ -107,9 +108,18 @@ def custom(field: Field, prefixes: dict[str, str], names: dict[str, str]) -> SFi
     name = custom_name(field.name)
     if field.type == "reference":
         return SField(name, "reference", reference(field.name, prefixes[field.to]), field.title, to=(names[field.to],),
-                      custom=True)  # fmt: skip
+                      custom=True, source=field.name)  # fmt: skip
     type = OF_NEUTRAL.get(field.type, field.type)
-    return SField(name, type, of(field.name), field.title, field.values, custom=True, calculated=field.calculated)
+    return SField(
+        name,
+        type,
+        of(field.name),
+        field.title,
+        field.values,
+        custom=True,
+        calculated=field.calculated,
+        source=field.name,
+    )
 
 
 def java_double(value: float) -> str:
@@ -135,19 +145,25 @@ def whole_second(at: int) -> int:
     return at // 1000 * 1000
 
 
+@lru_cache(4096)
 def moment(at: int) -> str:
     """`2026-01-31T12:00:00.000+0000`, as REST writes an instant in milliseconds."""
     return datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
 
 
+def _json_double(value: float) -> orjson.Fragment:
+    return orjson.Fragment(java_double(value))
+
+
+JSON: dict[str, Callable[[Any], Any]] = {
+    "datetime": moment,
+    **dict.fromkeys(("double", "currency", "percent"), _json_double),
+}
+
+
 def as_json(field: SField, value: Any) -> Any:
-    if value is None:
-        return None
-    if field.type == "datetime":
-        return moment(value)
-    if field.type in ("double", "currency", "percent"):
-        return orjson.Fragment(java_double(value))
-    return value
+    convert = JSON.get(field.type)
+    return value if convert is None or value is None else convert(value)
 
 
 @lru_cache(1024)

@@ -17,7 +17,7 @@ PREFIXES = {
     "user": "005", "company": "001", "contact": "003", "lead": "00Q", "pipeline": "012", "stage": "0Jv", "deal": "006",
     "deal_change": "017", "product": "01t", "line_item": "00k", "ticket": "500", "task": "00T", "call": "00T",
     "email": "00T", "meeting": "00U", "note": "00P", "campaign": "701", "campaign_member": "00v", "contract": "800",
-    "workspace": "a00",
+    "workspace": "a00", "OpportunityContactRole": "00K", "ContentDocumentLink": "06A",
 }  # fmt: skip
 NAMES = {"user": "User", "company": "Account", "contact": "Contact", "deal": "Opportunity", "campaign": "Campaign",
          "lead": "Lead", "product": "Product2", "pipeline": "RecordType", "contract": "Contract"}  # fmt: skip
@@ -41,7 +41,7 @@ class SObject:
 
     @property
     def prefix(self) -> str:
-        return PREFIXES[self.kinds[0]] if self.kinds else "00K" if self.name == "OpportunityContactRole" else "06A"
+        return PREFIXES[self.kinds[0]] if self.kinds else PREFIXES[self.name]
 
     def id_of(self, record: Source) -> str:
         number = record.id
@@ -107,12 +107,14 @@ def _plain(kind: str, pairs: str) -> tuple[SField, ...]:
         name, _, source = pair.partition(":")
         field = _kinds_field(kind, source)
         if field.type == "reference":
-            made.append(SField(name, "reference", reference(source, PREFIXES[field.to]), to=(NAMES[field.to],)))
+            made.append(SField(name, "reference", reference(source, PREFIXES[field.to]), to=(NAMES[field.to],),
+                               source=source))  # fmt: skip
         else:
             type = {"text": "string", "integer": "int", "number": "double", "money": "currency"}.get(
                 field.type, field.type
             )
-            made.append(SField(name, type, of(source), values=field.values, nillable=not field.required))
+            made.append(SField(name, type, of(source), values=field.values, nillable=not field.required,
+                               source=source))  # fmt: skip
     return tuple(made)
 
 
@@ -128,7 +130,7 @@ def _address(begins: str, name: str) -> tuple[SField, ...]:
 
     single = _plain("company", f"{begins}Street:street {begins}City:city {begins}PostalCode:postal_code "
                                f"{begins}Country:country")  # fmt: skip
-    street = SField(f"{begins}Street", "textarea", of("street"))
+    street = SField(f"{begins}Street", "textarea", of("street"), source="street")
     return (street, *single[1:], SField(name, "address", whole, updateable=False))
 
 
@@ -187,20 +189,15 @@ def _task_status(crm: Crm, record: Record) -> str:
     return str(record.values.get("status", "Completed"))
 
 
-def _date(crm: Crm, record: Record) -> str | None:
-    due = record.values.get("due")
-    return None if due is None else str(due)
-
-
 def _body(crm: Crm, record: Record) -> str:
     return base64.b64encode(str(record.values.get("body", "")).encode()).decode()
 
 
 HISTORY = {"stage": "StageName", "amount": "Amount", "close_date": "CloseDate"}
-ACTIVITY = (SField("WhoId", "reference", reference("contact", "003"), to=("Contact", "Lead")),
-            SField("WhatId", "reference", _what, to=("Account", "Opportunity")),
+ACTIVITY = (SField("WhoId", "reference", reference("contact", "003"), to=("Contact", "Lead"), source="contact"),
+            SField("WhatId", "reference", _what, to=("Account", "Opportunity"), source="company"),
             SField("AccountId", "reference", reference("company", "001"), to=("Account",),
-                   updateable=False))  # fmt: skip
+                   updateable=False, source="company"))  # fmt: skip
 
 SOBJECTS: tuple[SObject, ...] = (
     SObject("Account", ("company",), "Account", (
@@ -220,16 +217,16 @@ SOBJECTS: tuple[SObject, ...] = (
         *_plain("lead", "LastName:last_name FirstName:first_name Title:title Company:company_name Email:email "
                 "Phone:phone LeadSource:source IsConverted:converted ConvertedAccountId:converted_company "
                 "ConvertedContactId:converted_contact OwnerId:owner"),
-        SField("Status", "picklist", of("status"), values=LEAD_STATUSES),
+        SField("Status", "picklist", of("status"), values=LEAD_STATUSES, source="status"),
     ), extensible=True),
     SObject("Opportunity", ("deal",), "Opportunity", (
         *_plain("deal", "Name:name AccountId:company Amount:amount CloseDate:close_date CampaignId:campaign "
                 "OwnerId:owner Description:description RecordTypeId:pipeline"),
-        SField("StageName", "picklist", _stage("label"), values=("Prospecting", "Proposal", "Negotiation", "Closed won",
-               "Closed lost", "Upcoming", "Renewed", "Churned")),
-        SField("Probability", "percent", _stage("probability")),
-        SField("IsClosed", "boolean", _stage("closed"), updateable=False),
-        SField("IsWon", "boolean", _stage("won"), updateable=False),
+        SField("StageName", "picklist", _stage("label"), source="stage", values=("Prospecting", "Proposal",
+               "Negotiation", "Closed won", "Closed lost", "Upcoming", "Renewed", "Churned")),
+        SField("Probability", "percent", _stage("probability"), source="stage"),
+        SField("IsClosed", "boolean", _stage("closed"), updateable=False, source="stage"),
+        SField("IsWon", "boolean", _stage("won"), updateable=False, source="stage"),
     ), extensible=True),
     SObject("OpportunityLineItem", ("line_item",), "Opportunity Product", (
         SField("OpportunityId", "reference", reference("deal", "006"), to=("Opportunity",)),
@@ -255,11 +252,12 @@ SOBJECTS: tuple[SObject, ...] = (
         *_plain("ticket", "CaseNumber:number Subject:subject Description:description Status:status Priority:priority "
                 "Origin:source ClosedDate:closed_at AccountId:company ContactId:contact OwnerId:owner"),
         SField("IsClosed", "boolean", lambda crm, r: r.values.get("status") == "Closed",
-               updateable=False),
+               updateable=False, source="status"),
     ), extensible=True),
     SObject("Task", TASKS, "Task", (
         *_plain("task", "Subject:subject Description:body Priority:priority OwnerId:owner"),
-        SField("Status", "picklist", _task_status), SField("ActivityDate", "date", _date),
+        SField("Status", "picklist", _task_status, source="status"),
+        SField("ActivityDate", "date", of("due"), source="due"),
         SField("TaskSubtype", "picklist", _subtype, updateable=False), *ACTIVITY,
     ), extensible=True),
     SObject("Event", ("meeting",), "Event", (
@@ -272,7 +270,7 @@ SOBJECTS: tuple[SObject, ...] = (
     SObject("CampaignMember", ("campaign_member",), "Campaign Member", (
         *_plain("campaign_member", "CampaignId:campaign ContactId:contact LeadId:lead Status:status"),
         SField("HasResponded", "boolean", lambda crm, r: r.values.get("status") == "Responded",
-               updateable=False),
+               updateable=False, source="status"),
     )),
     SObject("Product2", ("product",), "Product", _plain(
         "product", "Name:name ProductCode:sku Family:family Description:description IsActive:active")),

@@ -1,7 +1,8 @@
 """One Salesforce organization: whose CRM it shows, what it allows in a day, and what its users may not see.
 
 A user is named after the account: `acme`; `acme_no_Case` has no permission for an object (`acme_no_Case_no_Task` for
-two), and from `acme_hide_Account.Phone` field-level security hides a field. Every proof of identity names the user:
+two), `acme_deny_Task` sees an object described but may not read it, and from `acme_hide_Account.Phone` field-level
+security hides a field. Every proof of identity names the user:
 
     session (access token)   00Dsandbox_{user}, valid for ever; those given by /services/oauth2/token expire
     refresh token            5Aepsandbox_{user}; 5Aeprotating_{user} for one that is good for one use
@@ -25,6 +26,7 @@ class User:
     name: str
     account: str
     without: frozenset[str] = frozenset()  # objects
+    denied: frozenset[str] = frozenset()
     hidden: frozenset[tuple[str, str]] = frozenset()  # (object, field)
 
 
@@ -36,6 +38,7 @@ class Limits:
     bulk_jobs: int = 10_000
     bulk_storage_mb: int = 1_000_000
     bulk_polls: int = 1  # how often a job is shown in progress, at least
+    lag: int = 0  # seconds until a new record is seen by queries
     deleted_ids: int = 600_000
     deleted_log_days: float = 15  # what getDeleted still knows
 
@@ -62,7 +65,7 @@ class Org:
         return len(spent)
 
 
-PART = re.compile(r"_(no|hide)_(?=[A-Z])")
+PART = re.compile(r"_(no|deny|hide)_(?=[A-Z])")
 
 
 def user(world: World, name: str) -> User | None:
@@ -75,5 +78,6 @@ def user(world: World, name: str) -> User | None:
         name,
         account,
         frozenset(what for how, what in pairs if how == "no"),
+        frozenset(what for how, what in pairs if how == "deny"),
         frozenset((entity, column) for entity, column in hidden),
     )

@@ -53,6 +53,8 @@ class Prepared:
         self.view, self.deleted = view, deleted
         self.query: Query = parse(text)
         self.object = view.object(self.query.entity, text)
+        if self.object.name in view.user.denied:
+            raise errors.insufficient_access()
         self._fields = view.fields(self.object)
         self._by_lower = {name.lower(): field for name, field in self._fields.items()}
         self.columns = [column for name in self.query.fields for column in self._columns(name)]
@@ -83,7 +85,7 @@ class Prepared:
     def records(self) -> list[Source]:
         """All that match, as the query orders and limits them."""
         crm, query = self.view.crm, self.query
-        found = list(self.object.records(crm, self.deleted))
+        found = list(self._visible())
         if self._test is not None:
             found = [record for record in found if self._test(record)]
         if query.order:
@@ -98,9 +100,17 @@ class Prepared:
         end = None if query.limit is None else query.offset + query.limit
         return found[query.offset : end]
 
+    def _visible(self) -> Iterator[Source]:
+        """What a read shows: new records come into view some time after the instant that they are stamped with."""
+        found = self.object.records(self.view.crm, self.deleted)
+        if not self.view.org.limits.lag:
+            return found
+        shown = self.view.crm.now - self.view.org.limits.lag * 1000
+        return (record for record in found if record.created <= shown)
+
     def stream(self) -> Iterator[Source]:
         """The same one by one, where they lie in that order anyway: for more of them than memory should hold."""
-        query, found = self.query, self.object.records(self.view.crm, self.deleted)
+        query, found = self.query, self._visible()
         as_they_lie = query.order in ([], [("Id", False, False)]) and len(self.object.kinds) == 1
         if query.offset or not as_they_lie:
             return iter(self.records())
@@ -129,9 +139,12 @@ class Prepared:
         """The record as REST shows it."""
         url = f"/services/data/{version}/sobjects/{self.object.name}/{self.object.id_of(record)}"
         row: dict[str, Any] = {"attributes": {"type": self.object.name, "url": url}}
+        crm = self.view.crm
         for field in self.columns:
-            value = url + "/" + field.name if field.type == "base64" else field.read(self.view.crm, record)
-            row[field.name] = as_json(field, value)
+            if field.type == "base64":
+                row[field.name] = f"{url}/{field.name}"
+            else:
+                row[field.name] = as_json(field, field.read(crm, record))
         return row
 
     # Conditions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -123,7 +124,9 @@ def test_a_job_whose_results_are_gone_is_made_anew(org: Org, reader: Reader) -> 
 def test_truncated_results_are_fetched_again(org: Org, reader: Reader) -> None:
     """Fewer lines than ``Sforce-NumberOfRecords`` says, or one that is cut, would be a silent gap."""
     keys = {org.add("Account", **values(number)) for number in range(5)}
-    cuts = iter([lambda body: body.rsplit(b"\n", 2)[0] + b"\n", lambda body: body[:-20]])
+    cuts: Iterator[Callable[[bytes], bytes]] = iter(
+        [lambda body: body.rsplit(b"\n", 2)[0] + b"\n", lambda body: body[:-20]]
+    )
 
     def cut(asked: Asked) -> Answer | None:
         if not asked.path.endswith("/results") or (shorten := next(cuts, None)) is None:

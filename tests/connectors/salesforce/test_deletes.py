@@ -166,6 +166,19 @@ def test_where_the_log_stops_early_the_next_sync_goes_on_there(org: Org, reader:
     assert reader.kinds() == {key: "hard"}
 
 
+def test_an_object_that_says_it_is_logged_and_is_not_is_compared_every_week(org: Org, reader: Reader) -> None:
+    gone = org.add("Account", Name="Gone")
+    refused = refusal("INVALID_TYPE_FOR_OPERATION", 400, "entity type Account is not replicatable")
+    org.overrides = [lambda asked: refused if asked.path.endswith("/deleted/") else None]
+    reader.sync()
+    del org.records["Account"][gone]
+    reader.later()
+    assert reader.later(hours=1).objects["Account"].counts.read == 0
+    assert len(org.asked("/deleted/")) == 1
+    reader.later(days=7)
+    assert reader.kinds() == {gone: "inferred"}
+
+
 def test_an_object_whose_deletions_nothing_tells_is_compared_every_week(org: Org, reader: Reader) -> None:
     org.not_replicateable.add("Account")
     gone = org.add("Account", Name="Gone")

@@ -9,7 +9,7 @@ import pytest
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
 from tests.connectors.salesforce.conftest import Reader
-from tests.connectors.salesforce.org import MOMENT, STAMPS, STRING, Org, refusal, written
+from tests.connectors.salesforce.org import MOMENT, STAMPS, STRING, Org, Override, refusal, written
 from tests.engine.loopback import Answer, Asked
 
 JUST_NOW = timedelta()
@@ -37,7 +37,7 @@ def test_the_first_read_goes_on_by_id_where_a_sync_was_cut_off(org: Org, reader:
     """And not by windows of time: how records are spread over it makes no difference."""
     org.page = 2
     keys = {org.add("Account", Name=str(number)) for number in range(7)}
-    org.overrides = [failing_after(org, pages=2)]
+    org.overrides = [failing_after(pages=2)]
     assert reader.sync().status == "failed"
     stored = reader.alive().keys()
     assert 0 < len(stored) < len(keys)
@@ -48,7 +48,7 @@ def test_the_first_read_goes_on_by_id_where_a_sync_was_cut_off(org: Org, reader:
     assert any(f"Id > '{max(stored)}'" in text for text in org.queries()[before:])
 
 
-def failing_after(org: Org, pages: int) -> object:
+def failing_after(pages: int) -> Override:
     seen: list[str] = []
 
     def fails(asked: Asked) -> Answer | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlencode
+
 import pytest
 
 from tests.connectors.salesforce.conftest import Reader
@@ -18,7 +21,7 @@ def wide(org: Org, reader: Reader) -> Org:
     return org
 
 
-def values(number: int, generation: int = 0) -> dict[str, str]:
+def values(number: int, generation: int = 0) -> dict[str, Any]:
     return {name: f"{number} {place} {generation}" for place, name in enumerate(FIELDS)}
 
 
@@ -36,8 +39,6 @@ def test_no_request_is_longer_than_salesforce_takes(wide: Org, reader: Reader) -
 
 
 def request_size(asked: Asked) -> int:
-    from urllib.parse import urlencode
-
     return (
         len(asked.path)
         + len(urlencode(asked.query, doseq=True))

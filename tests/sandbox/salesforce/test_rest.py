@@ -14,6 +14,7 @@ from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.conftest import ANCHOR
 from tests.sandbox.salesforce.conftest import DATA, names, query, refusal, salesforce
 
+MOMENT = "%Y-%m-%dT%H:%M:%S.000+0000"
 QUERYABLE = [each for each in SOBJECTS if not each.restricted]
 
 
@@ -135,6 +136,28 @@ def test_permissions_and_field_level_security_hide_as_if_there_were_nothing(worl
         assert "Case" not in {each["name"] for each in api.get(f"{DATA}/sobjects").json()["sobjects"]}
         assert "Phone" not in names(api, "Account")
         assert refusal(api.get(f"{DATA}/query", params={"q": "SELECT Phone FROM Account"}))[1] == "INVALID_FIELD"
+
+
+def test_an_object_that_is_described_but_may_not_be_read(world: Sandbox) -> None:
+    with salesforce(world, "acme_deny_Task") as api:
+        assert "Subject" in names(api, "Task")
+        assert refusal(api.get(f"{DATA}/query", params={"q": "SELECT Id FROM Task"}))[:2] == (
+            403,
+            "INSUFFICIENT_ACCESS",
+        )
+        assert query(api, "SELECT Id FROM Case LIMIT 1")
+
+
+def test_a_new_record_is_seen_later_than_it_is_stamped(sandbox: Sandbox) -> None:
+    sandbox.salesforce.limits("acme").lag = 120
+    account = sandbox.account("acme")
+    account.crm("create", kind="company", name="Late")
+    with salesforce(sandbox) as api:
+        account.advance(119)
+        assert query(api, "SELECT Id FROM Account WHERE Name = 'Late'") == []
+        account.advance(1)
+        (record,) = query(api, "SELECT CreatedDate FROM Account WHERE Name = 'Late'")
+        assert record["CreatedDate"] == datetime.fromtimestamp(account.now - 120, UTC).strftime(MOMENT)
 
 
 def test_a_uri_has_16384_bytes(world: Sandbox) -> None:

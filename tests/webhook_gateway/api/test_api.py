@@ -58,6 +58,11 @@ def test_a_sync_is_started_and_followed(call: Call, tmp_path_factory: pytest.Tem
             "products": (state["records_processed"], "latest sync"), "coupons": (None, "unknown"),
         }  # fmt: skip
         assert (plan["rows"], plan["unknown"]) == (state["records_processed"], ["coupons"])
+        listed = {each["object"]: each for each in call("GET", f"/integrations/{name}/objects").json()}
+        assert listed["products"]["view"] == f"views.{name}_products"
+        fields = call("GET", f"/integrations/{name}/objects/coupons").json()["fields"]
+        assert {each["name"]: each["type"] for each in fields}["percent_off"] == "numeric"
+        assert call("GET", f"/integrations/{name}/objects/nothing").status_code == 404
         again = call("POST", f"/integrations/{name}/sync", json={"objects": ["products"]})
         assert str(again.json()["estimated_duration"]).endswith("seconds")
 
@@ -137,6 +142,8 @@ def test_a_key_of_one_organization_reaches_nothing_of_another(store: Store, call
         ("DELETE", f"/integrations/{name}", None),
         ("POST", f"/integrations/{name}/sync", {}),
         ("GET", f"/integrations/{name}/plan", None),
+        ("GET", f"/integrations/{name}/objects", None),
+        ("GET", f"/integrations/{name}/objects/customers", None),
         ("GET", f"/integrations/{name}/sync/status", None),
         ("POST", "/integrations", integration("theirs")),
         ("GET", f"/webhooks/endpoints/{hook}", None),
