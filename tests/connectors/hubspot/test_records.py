@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.hubspot import finding, records
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.parity import compare_counts
 from churnguard_pipelines.syncing.sync import opened
 from tests.connectors.hubspot import portal
 from tests.connectors.hubspot.conftest import INTEGRATION, NOW, OBJECTS, gone, live, position, sync
@@ -275,3 +277,16 @@ def test_what_search_still_shows_and_nobody_has_is_a_hard_deletion(store: Store,
         told = use.connector.fetch(OBJECTS["deals"], ["1"])
     assert told is not None
     assert [(each.key, each.kind.value) for each in told[1]] == [("1", "hard")]
+
+
+def test_a_hole_is_found_by_hubspots_own_count_and_mended_alone(store: Store, deals: Portal) -> None:
+    for number in range(1, 31):
+        deals.put(number, at=LONG_AGO + number * 60_000)
+    sync(store, "deals")
+    deals.passes(hours=1)
+    sync(store, "deals")
+    with store.organization("acme") as connection:
+        connection.execute(sa.text("DELETE FROM raw.hubspot_deals WHERE id IN ('7', '8')"))
+    found = compare_counts(store, get_integration(store, INTEGRATION), OBJECTS["deals"])
+    assert (found.missing, found.extra, found.mended) == (2, 0, 2)
+    assert len(live(store, "deals")) == 30
