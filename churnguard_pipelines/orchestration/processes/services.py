@@ -3,6 +3,7 @@ stopped together; one that ends by itself is started again. Imports no Dagster i
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
 from churnguard_pipelines.orchestration.processes.account import Account
 from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
@@ -23,7 +24,10 @@ from churnguard_pipelines.store.postgres.database import Store
 START_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 10
 WATCH_SECONDS = 0.5
+DATABASE_PAUSE_SECONDS = 5.0  # before a private PostgreSQL that does not start is tried again
 PATH = "/dashboard"
+
+_log = logging.getLogger(__name__)
 
 
 class Services:
@@ -95,7 +99,14 @@ class Services:
 
     def watch(self) -> None:
         """Start again what ends by itself, while the others go on. Returns when :meth:`stop` is called."""
-        while not self._stopping.wait(WATCH_SECONDS):
+        pause = WATCH_SECONDS
+        while not self._stopping.wait(pause):
+            pause = WATCH_SECONDS
+            try:
+                self._store.keep_server()
+            except DatabaseUnavailable as error:
+                _log.error("%s", error)
+                pause = DATABASE_PAUSE_SECONDS
             with self._lock:
                 for process in self._processes.values():
                     process.keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +21,7 @@ from churnguard_pipelines.store.secrets import Vault, load_vault
 
 _AS_ORGANIZATION = sa.text("SELECT set_config('role', :role, true), set_config(:context, :organization_id, true)")
 _AS_ROLE = sa.text("SELECT set_config('role', :role, true)")
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -118,6 +120,11 @@ class Store:
         with self._transaction() as connection:
             moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment
+
+    def keep_server(self) -> None:
+        """Start a private PostgreSQL again if it ended by itself. Raises ``DatabaseUnavailable``."""
+        if self._embedded is not None and self._embedded.keep():
+            _log.error("the private PostgreSQL had ended; it was started again.")
 
     def close(self) -> None:
         """Let go of all connections; the last user of a private PostgreSQL stops it."""

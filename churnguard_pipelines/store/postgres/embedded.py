@@ -95,6 +95,14 @@ class EmbeddedPostgres:
             ) from None
         return self.url()
 
+    def keep(self) -> bool:
+        """Start the server again if it ended by itself; whether it had. Raises ``DatabaseUnavailable``."""
+        if self._running_pid() is not None:
+            return False
+        with self._one_at_a_time():
+            self._ensure_running()
+        return True
+
     def url(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
         """libpq's form, with the password. ``role``: the superuser or the services' login."""
         return f"postgresql://{role}:{self._passwords[role]}@/{database}?{self._where}"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,11 +17,14 @@ from urllib.parse import unquote
 import psutil
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from tests.conftest import as_administrator, settings_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -165,6 +169,31 @@ def test_a_killed_server_comes_back_with_what_was_committed(home: Path) -> None:
     second.stop()
     first.stop()
     assert pid_of(home) is None
+
+
+def test_a_server_that_is_killed_under_a_running_installation_is_started_again(home: Path) -> None:
+    """One bad night: whoever watches over the services watches over their database, too."""
+    store = Store.open(settings_for(home))
+    services = Services(store)
+    watching = threading.Thread(target=services.watch)
+    watching.start()
+    try:
+        pid = pid_of(home)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: pid_of(home) not in (pid, None))
+        wait_for(lambda: _answers(store))
+    finally:
+        services.stop()
+        watching.join()
+        store.close()
+
+
+def _answers(store: Store) -> bool:
+    try:
+        return bool(store.now())
+    except (DatabaseUnavailable, sa.exc.OperationalError):  # it is starting
+        return False
 
 
 def test_a_pid_that_another_process_has_by_now_is_no_server(home: Path) -> None:
