@@ -99,7 +99,6 @@ class Access:
         self._clients: dict[str, Client] = {}
         self._codes: dict[str, _Code] = {}
         self._numbers = count(1)
-        self.refreshes = 0
 
     # Set-up
 
@@ -187,7 +186,6 @@ class Access:
             if found is None or found.client != client.id:
                 raise errors.bad_grant("BAD_REFRESH_TOKEN", "missing or invalid refresh token")
             grant = found
-            self.refreshes += 1
         else:
             raise errors.bad_grant("BAD_GRANT_TYPE", "missing or unknown grant type")
         access = "C" + self._opaque("access")

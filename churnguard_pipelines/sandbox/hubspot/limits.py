@@ -36,11 +36,6 @@ class Limits:
     index_delay: float = 0
     longest_url: int = 16_000
 
-    @classmethod
-    def none(cls) -> Limits:
-        """For tests of something else: as many requests as one likes."""
-        return cls(per_interval=None, per_interval_oauth=None, searches=None, daily=None)
-
 
 class Rolling:
     """Requests in the last `seconds`."""

@@ -49,7 +49,7 @@ def statistics(request: Request) -> dict[str, Any]:
     found = [
         id
         for id, each in marketing.emails.items()
-        if id in named or (not named and each["publishDate"] and start <= each["publishDate"] <= end)
+        if id in named or (not named and each["isPublished"] and start <= each["publishDate"] <= end)
     ]
     total: dict[str, int] = {}
     for id in found:

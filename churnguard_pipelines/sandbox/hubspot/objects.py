@@ -81,9 +81,8 @@ def searched(request: Request, table: Table, searches: Searches) -> dict[str, An
     """Associations, history and archived records are not to be had by search."""
     query = request.json()
     total, found, following = searches.search(table, query)
-    names = dict.fromkeys([*(query.get("properties") or []), table.type.created, table.type.modified, "hs_object_id"])
-    if not query.get("properties"):
-        names = dict.fromkeys(table.type.by_default)
+    asked = query.get("properties") or table.type.by_default
+    names = sorted({*asked, table.type.created, table.type.modified, "hs_object_id"})
     results = [
         {
             "id": str(entry.record.id),
@@ -91,6 +90,7 @@ def searched(request: Request, table: Table, searches: Searches) -> dict[str, An
             "createdAt": iso(entry.record.created),
             "updatedAt": iso(entry.updated),
             "archived": False,
+            "url": _url(request.portal, entry.record),
         }
         for entry in found
     ]
@@ -104,14 +104,15 @@ def rendered(portal: Portal, record: Record, names: list[str], past: list[str]) 
     """A record with the properties asked for and those always shown: null where it has none, absent where unknown."""
     properties = portal.tables[record.type.name].properties
     asked = names or list(record.type.by_default)
-    wanted = dict.fromkeys([*asked, record.type.created, record.type.modified, "hs_object_id"])
-    known = [name for name in wanted if name in properties and properties[name].archived_at is None]
+    wanted = {*asked, record.type.created, record.type.modified, "hs_object_id"}
+    known = [name for name in sorted(wanted) if name in properties and properties[name].archived_at is None]
     body: dict[str, Any] = {
         "id": str(record.id),
         "properties": {name: portal.value(record, name) for name in known},
         "createdAt": iso(record.created),
         "updatedAt": iso(record.updated),
         "archived": record.archived_at is not None,
+        "url": _url(portal, record),
     }
     if record.archived_at is not None:
         body["archivedAt"] = iso(record.archived_at)
@@ -134,6 +135,10 @@ def _shown(request: Request, table: Table, record: Record, past: list[str]) -> d
         if results:
             body.setdefault("associations", {})[other.name] = {"results": results}
     return body
+
+
+def _url(portal: Portal, record: Record) -> str:
+    return f"https://app.hubspot.com/contacts/{portal.id}/record/{record.type.id}/{record.id}"
 
 
 def _history(portal: Portal, record: Record, name: str) -> list[dict[str, Any]]:

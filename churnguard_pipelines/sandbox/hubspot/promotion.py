@@ -6,7 +6,7 @@ from random import Random
 from uuid import UUID
 
 from churnguard_pipelines.sandbox.business.crm import Crm, Record
-from churnguard_pipelines.sandbox.hubspot.instants import iso, iso_micros
+from churnguard_pipelines.sandbox.hubspot.instants import iso
 from churnguard_pipelines.sandbox.hubspot.mapping import owner_id, record_id
 from churnguard_pipelines.sandbox.hubspot.marketing import counted
 from churnguard_pipelines.sandbox.hubspot.portal import Portal
@@ -73,9 +73,9 @@ def _campaign(crm: Crm, portal: Portal, campaign: Record, rng: Random) -> None:
             "isPublished": part < 2,
             "isTransactional": False,
             "archived": False,
-            "createdAt": iso_micros(at),
-            "updatedAt": iso_micros(at),
-            "publishDate": iso_micros(at) if part < 2 else None,
+            "createdAt": iso(at),
+            "updatedAt": iso(at),
+            "publishDate": iso(at // 1000 * 1000),  # drafts have one too
         }
     if values["type"] in ("Webinar", "Conference"):
         event = str(300_000_000 + campaign.id)

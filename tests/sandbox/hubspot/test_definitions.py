@@ -82,11 +82,15 @@ def test_a_custom_object_is_found_in_the_schemas(quiet: httpx.Client) -> None:
 
 
 def test_a_custom_object_comes_and_goes(api: httpx.Client, portal: PortalHandle) -> None:
-    properties = [Property("name"), Property("weight", "number")]
-    portal.act(lambda it: it.define_object("crates", ("Crate", "Crates"), properties, "name"))
+    of_crates = [Property("name"), Property("weight", "number")]
+    portal.act(lambda it: it.define_object("crates", ("Crate", "Crates"), of_crates, "name"))
     portal.act(lambda it: it.create("crates", {"name": "first", "weight": "2.5"}))
     (made,) = api.get("/crm/v3/objects/p62515_crates?properties=name,weight").json()["results"]
     assert (made["properties"]["name"], made["properties"]["weight"]) == ("first", "2.5")
+    portal.act(lambda it: it.define_property("crates", Property("weight", "string")))
+    assert properties(api, "p62515_crates")["weight"]["type"] == "string"
+    portal.act(lambda it: it.remove_property("crates", "weight"))
+    assert "weight" not in api.get("/crm/v3/objects/p62515_crates?properties=weight").json()["results"][0]["properties"]
     portal.act(lambda it: it.remove_object("crates"))
     assert api.get("/crm/v3/objects/p62515_crates").status_code == 400
     assert len(api.get("/crm/v3/schemas").json()["results"]) == 1

@@ -117,3 +117,8 @@ def test_a_slower_pace_on_request(sandbox: Sandbox, api: httpx.Client) -> None:
     sandbox.fault("rate_limit", "/crm/*", rate=1, retry_after=2)
     refused = [api.get(LIST) for _ in range(2)][1]
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+
+
+def test_every_answer_may_take_its_time(sandbox: Sandbox, api: httpx.Client) -> None:
+    sandbox.fault("latency", "/crm/*", seconds=0.15)
+    assert api.get(LIST).elapsed.total_seconds() >= 0.15
