@@ -10,7 +10,10 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -86,37 +89,34 @@ class BulkReader:
         """The job's results from the locator on, once it has ended. Raises :class:`JobGone`, :class:`NotInBulk`, and
         ``ProviderUnavailable`` for one that takes too long; it goes on, and is waited for by the next sync."""
         self._wait(job)
-        size, tries = PAGE, 0
-        while True:
-            try:
-                response = self._fetch(job, locator, size)
+        with _thread() as pool:
+            pages = _Pages(pool, partial(self._fetch, job), locator)
+            while True:
+                response = pages.current()
                 following = response.headers.get("sforce-locator", "null")
-                count = 0
-                for rows in _parsed(about, response):
-                    count += len(rows)
-                    yield Part(rows, whole=False)
-                _complete(count, response)
-            except ProviderMisbehaved:
-                if size <= LEAST_PAGE:
-                    raise
-                size = max(size // 4, LEAST_PAGE)
-                continue
-            except _Cut as cut:
-                tries += 1
-                if tries == TRIES:
-                    raise ProviderUnavailable(
-                        f"Salesforce sent damaged results of a bulk job: {cut}.",
-                        integration_id=self._api.integration_id,
-                        remedy="What was stored stays; the next sync fetches them again.",
-                    ) from None
-                continue
-            tries = 0
-            if following == locator:
-                raise self._api.misbehaved("sends the same results of a bulk job again and again")
-            locator = None if following == "null" else following
-            yield Part([], whole=True, locator=locator)
-            if locator is None:
-                return
+                if following == pages.locator:
+                    raise self._api.misbehaved("sends the same results of a bulk job again and again")
+                if following != "null":
+                    pages.fetch_ahead(following)
+                try:
+                    count = 0
+                    for rows in _parsed(about, response):
+                        count += len(rows)
+                        yield Part(rows, whole=False)
+                    _complete(count, response)
+                except _Cut as cut:
+                    if pages.tries == TRIES:
+                        raise ProviderUnavailable(
+                            f"Salesforce sent damaged results of a bulk job: {cut}.",
+                            integration_id=self._api.integration_id,
+                            remedy="What was stored stays; the next sync fetches them again.",
+                        ) from None
+                    pages.again()
+                    continue
+                yield Part([], whole=True, locator=None if following == "null" else following)
+                if following == "null":
+                    return
+                pages.go_on()
 
     def end(self, job: str) -> None:
         """Lets Salesforce forget the results. It does by itself after a week."""
@@ -158,6 +158,49 @@ class BulkReader:
             if isinstance(each, dict) and each.get("Remaining", 1) <= each.get("Max", 0) * RESERVE:
                 return True
         return False
+
+
+@contextmanager
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    """Nobody waits for what it is still fetching when it is not wanted any more."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="results")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Pages:
+    """A job's pages of results, of which one is read while the next is on its way. ``tries``: of the current one."""
+
+    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[str | None, int], Response], locator: str | None):
+        self.locator, self.tries = locator, 1
+        self._pool, self._fetch, self._size = pool, fetch, PAGE
+        self._now = pool.submit(fetch, locator, PAGE)
+        self._next: tuple[str, Future[Response]] | None = None
+
+    def current(self) -> Response:
+        """In smaller pages, where one is larger than an answer may be."""
+        while True:
+            try:
+                return self._now.result()
+            except ProviderMisbehaved:
+                if self._size <= LEAST_PAGE:
+                    raise
+                self._size = max(self._size // 4, LEAST_PAGE)
+                self._now = self._pool.submit(self._fetch, self.locator, self._size)
+
+    def fetch_ahead(self, locator: str) -> None:
+        if self._next is None or self._next[0] != locator:
+            self._next = locator, self._pool.submit(self._fetch, locator, self._size)
+
+    def again(self) -> None:
+        self.tries += 1
+        self._now = self._pool.submit(self._fetch, self.locator, self._size)
+
+    def go_on(self) -> None:
+        assert self._next is not None
+        (self.locator, self._now), self._next, self.tries = self._next, None, 1
 
 
 class _Cut(Exception):
