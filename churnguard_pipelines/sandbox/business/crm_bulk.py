@@ -39,7 +39,11 @@ class MadeUp(dict[int, Record]):
         return self[id] if 1 <= id <= self._size else default
 
     def values(self) -> Any:
-        return map(self.__getitem__, self)
+        return self.since(1)
+
+    def since(self, id: int) -> Iterator[Record]:
+        """From this id on, without a look at those before."""
+        return map(self.__getitem__, range(max(id, 1), self._size + 1))
 
 
 def bulk_crm(business: Business) -> Crm:

@@ -170,11 +170,10 @@ def _crm(request: Request, account: _Account, name: str, rest: list[str]) -> Mad
             return 200, definitions.properties(request, _described(request, kind))
         case "GET", "properties", [kind, wanted]:
             return 200, definitions.one_property(_described(request, kind), wanted)
-        case "GET", "pipelines", [kind, *more]:
-            table = _readable(request, kind)
-            return 200, definitions.pipeline(portal, table, more[0], len(more) > 1) if more else definitions.pipelines(
-                portal, table
-            )
+        case "GET", "pipelines", [kind]:
+            return 200, definitions.pipelines(portal, _readable(request, kind))
+        case "GET", "pipelines", [kind, id, *stages]:
+            return 200, definitions.pipeline(portal, _readable(request, kind), id, bool(stages))
         case "GET", "owners", []:
             app.need("crm.objects.owners.read")
             return 200, definitions.owners(request)

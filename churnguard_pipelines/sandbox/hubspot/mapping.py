@@ -111,7 +111,7 @@ class Mapped:
             options=options,
             defined_by_hubspot=not self.field.custom,
             calculated=self.field.calculated,
-            formula=f"round(random({self.name}))" if self.field.calculated else None,
+            formula=f"[properties.{self.name}_inputs]" if self.field.calculated else None,
             created=at,
             updated=at,
         )

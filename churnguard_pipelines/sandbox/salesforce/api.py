@@ -22,6 +22,7 @@ from churnguard_pipelines.sandbox.salesforce.deleted import deleted
 from churnguard_pipelines.sandbox.salesforce.fields import Source
 from churnguard_pipelines.sandbox.salesforce.oauth import SESSION, Grants
 from churnguard_pipelines.sandbox.salesforce.org import Limits, Org, User
+from churnguard_pipelines.sandbox.salesforce.outbound import OutboundMessages
 from churnguard_pipelines.sandbox.salesforce.pubsub.server import PubSub
 from churnguard_pipelines.sandbox.salesforce.query import Prepared, View
 from churnguard_pipelines.sandbox.world import World
@@ -50,6 +51,7 @@ class Salesforce:
         self.orgs = {name: Org(name) for name in world.businesses}
         self._jobs = Jobs(world)
         self._pubsub: PubSub | None = None
+        self.outbound = OutboundMessages(world)
         self._cursors: dict[str, Cursor] = {}
         self._numbers = count(1)
 
@@ -71,6 +73,7 @@ class Salesforce:
 
     def close(self) -> None:
         self._jobs.close()
+        self.outbound.close()
         if self._pubsub is not None:
             self._pubsub.close()
 
@@ -89,7 +92,7 @@ class Salesforce:
                 raise errors.header_too_large()
             with self.world.lock:
                 if request.path.startswith("/services/oauth2/"):
-                    return self._oauth(request, ill)
+                    return self._oauth(request)
                 user = self._sign_in(request, ill)
                 org = self.orgs[user.account]
                 crm = self.world.crm(user.account)
@@ -104,7 +107,7 @@ class Salesforce:
         made.headers["date"] = formatdate(at, usegmt=True)
         return made
 
-    def _oauth(self, request: Request, ill: Mapping[str, Fault]) -> Answer:
+    def _oauth(self, request: Request) -> Answer:
         match request.method, request.path.removeprefix("/services/oauth2/"):
             case "POST", "token":
                 return self.grants.token(request)
@@ -144,7 +147,7 @@ class Salesforce:
         if parts[:2] != ["services", "data"]:
             raise errors.not_found()
         if len(parts) == 2:
-            numbers = range(int(max(OLDEST, view.org.retired + 1)), NEWEST + 1)
+            numbers = range(max(OLDEST, view.org.retired + 1), NEWEST + 1)
             return _json(
                 [{"label": f"Release {n}", "url": f"/services/data/v{n}.0", "version": f"{n}.0"} for n in numbers]
             )

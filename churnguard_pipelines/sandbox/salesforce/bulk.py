@@ -91,11 +91,12 @@ class Jobs:
         self._numbers = count(1)
         self._workers = ThreadPoolExecutor(2, "salesforce-bulk")
         self._closed = False
+        self._known: dict[tuple[str, str], Job] = {}  # finished queries of the account that never changes
 
     def close(self) -> None:
         self._closed = True
         self._workers.shutdown(cancel_futures=True)
-        for job in self._jobs.values():
+        for job in (*self._jobs.values(), *self._known.values()):
             job.rows.close()
 
     def answer(self, request: Request, view: View, version: str, rest: list[str], ill: Mapping[str, Fault]) -> Answer:
@@ -156,6 +157,11 @@ class Jobs:
         if job.state != "UploadComplete":
             return
         job.state = "InProgress"
+        key = (job.prepared.query.text, job.operation)
+        same = self._known.get(key) if job.prepared.view.user.name == "bulk" else None
+        if same is not None and failure is None:
+            job.rows, job.ends, job.state = same.rows, same.ends, "JobComplete"
+            return
         with self._world.lock:
             records = job.prepared.stream()
         crm, write = job.prepared.view.crm, csv_writer(job.prepared.columns)
@@ -173,6 +179,8 @@ class Jobs:
         if job.state == "InProgress":
             job.error = failure
             job.state = "Failed" if failure else "JobComplete"
+            if job.prepared.view.user.name == "bulk" and not failure:
+                self._known[key] = job
 
     def _abort(self, job: Job, request: Request) -> Job:
         if orjson.loads(request.body or b"{}") != {"state": "Aborted"}:
@@ -185,7 +193,6 @@ class Jobs:
     def _delete(self, job: Job) -> Answer:
         if job.shown in ("UploadComplete", "InProgress"):
             raise errors.Refusal(400, "INVALIDJOBSTATE", f"Only finished jobs can be deleted. {job.id}")
-        job.rows.close()
         del self._jobs[job.id]
         return Answer(204, b"")
 

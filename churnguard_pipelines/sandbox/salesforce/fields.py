@@ -43,7 +43,7 @@ class SField:
     source: str = ""  # the CRM's name of what it shows; change events say that it changed when that did
 
     def describe(self) -> dict[str, Any]:
-        filterable = self.type not in NOT_FILTERABLE if self.filterable is None else self.filterable
+        filterable = self.can_filter
         writable = self.updateable and not self.calculated
         double = self.type in ("double", "currency", "percent")
         return {
@@ -51,7 +51,7 @@ class SField:
             "autoNumber": False,
             "byteLength": 3 * LENGTHS.get(self.type, 0),
             "calculated": self.calculated,
-            "calculatedFormula": "…" if self.calculated else None,
+            "calculatedFormula": "Score__c / 100" if self.calculated else None,
             "compoundFieldName": None,
             "createable": writable,
             "custom": self.custom,
@@ -83,6 +83,7 @@ class SField:
 
     @property
     def can_filter(self) -> bool:
+        """Whether a query may ask for it in WHERE and ORDER BY."""
         return self.type not in NOT_FILTERABLE if self.filterable is None else self.filterable
 
 

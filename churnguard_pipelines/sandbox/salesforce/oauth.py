@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any
 from urllib.parse import urlencode
@@ -41,15 +42,16 @@ class Grants:
     _used: set[str] = field(default_factory=set)  # rotating refresh tokens
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=lambda: count(1))
-    _key: rsa.RSAPrivateKey | None = None
 
     @property
     def private_key(self) -> str:
         """The PEM whose certificate every connected app of the sandbox has."""
-        if self._key is None:
-            self._key = rsa.generate_private_key(65537, 2048)
         kinds = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return self._key.private_bytes(*kinds).decode()
+
+    @cached_property
+    def _key(self) -> rsa.RSAPrivateKey:
+        return rsa.generate_private_key(65537, 2048)
 
     def clear(self) -> None:
         self.revoked.clear()
@@ -187,8 +189,6 @@ class Grants:
         if header.get("alg") != "RS256":
             raise OAuthRefusal("invalid_grant", "algorithm not supported")
         try:
-            _ = self.private_key
-            assert self._key is not None
             self._key.public_key().verify(signed, head.encode(), padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
             raise OAuthRefusal("invalid_grant", "invalid assertion") from None
@@ -196,9 +196,8 @@ class Grants:
         here = "http://" + request.headers.get("host", "")
         if audience not in ("https://login.salesforce.com", "https://test.salesforce.com", here):
             raise OAuthRefusal("invalid_grant", "audience is invalid")
-        now = self._now(client)
-        if not isinstance(claims.get("exp"), int) or not now - LASTS < claims["exp"]:
-            raise OAuthRefusal("invalid_grant", "expired authorization code" if "exp" not in claims else "expired")
+        if not isinstance(claims.get("exp"), int) or claims["exp"] <= self._now(client):
+            raise OAuthRefusal("invalid_grant", "expired access/refresh token")
         subject = user(self.world, str(claims.get("sub", "")).removesuffix(AT))
         if subject is None or subject.account != client.account or subject.name in self.revoked:
             raise OAuthRefusal("invalid_grant", "user hasn't approved this consumer")

@@ -53,7 +53,7 @@ class Org:
     jobs: deque[float] = field(default_factory=deque)
     bulk_bytes: int = 0
     removed: set[str] = field(default_factory=set)  # custom objects that are gone
-    retired: float = 30  # versions of the API up to this one
+    retired: int = 30  # versions of the API up to this one
 
     @property
     def id(self) -> str:

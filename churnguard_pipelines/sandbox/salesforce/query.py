@@ -102,6 +102,9 @@ class Prepared:
 
     def _visible(self) -> Iterator[Source]:
         """What a read shows: new records come into view some time after the instant that they are stamped with."""
+        table = self.view.crm.tables[self.object.kinds[0]] if len(self.object.kinds) == 1 else None
+        if isinstance(table, MadeUp):
+            return table.since(_lowest(self.query.where))
         found = self.object.records(self.view.crm, self.deleted)
         if not self.view.org.limits.lag:
             return found
@@ -220,6 +223,15 @@ def _names(condition: Condition | None) -> set[str]:
     if isinstance(condition, Compare):
         return {condition.field.lower()}
     return set().union(*(_names(part) for part in condition.parts))
+
+
+def _lowest(condition: Condition | None) -> int:
+    """A number below which no record's id lies that meets the condition, as far as `Id > …` says."""
+    if isinstance(condition, Compare) and condition.field.lower() == "id" and condition.operator in (">", ">="):
+        return ids.number(str(condition.values[0].value))
+    if isinstance(condition, Both) and condition.how == "and":
+        return max(_lowest(part) for part in condition.parts)
+    return 0
 
 
 def _like(literal: Literally) -> re.Pattern[str]:

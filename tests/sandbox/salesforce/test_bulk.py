@@ -146,3 +146,7 @@ def test_an_account_of_any_size(tmp_path: Path) -> None:
         after = first[-1]["Id"]
         last = query(api, f"SELECT Id FROM Contact WHERE Id > '{after}' ORDER BY Id")
         assert len({row["Id"] for row in first} | {record["Id"] for record in last}) == 30_000
+        again = start(api, "SELECT Id, Email FROM Contact ORDER BY Id LIMIT 20000")["id"]
+        finished(api, again)
+        assert api.delete(f"{JOBS}/{id}").status_code == 204
+        assert rows(api.get(f"{JOBS}/{again}/results", params={"maxRecords": "15000"}).text) == first

@@ -295,6 +295,13 @@ def test_a_subscription_that_breaks_off(sandbox: Sandbox, pubsub: PubSub, client
     assert refused(lambda: [subscribed.fetch() for _ in range(3)])[0] is grpc.StatusCode.UNAVAILABLE
 
 
+def test_a_session_that_ends_takes_its_subscriptions_along(sandbox: Sandbox, client: Client) -> None:
+    subscribed = client.subscribe(ACCOUNTS, LATEST)
+    subscribed.fetch()
+    sandbox.salesforce.grants.end("00Dsandbox_acme")
+    assert refused(lambda: [subscribed.fetch() for _ in range(3)])[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_new_field_makes_a_new_schema(sandbox: Sandbox, client: Client) -> None:
     account = sandbox.account("acme")
     subscribed = client.subscribe(ACCOUNTS, LATEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from churnguard_pipelines.sandbox.business.crm_schema import Field
@@ -272,6 +273,22 @@ def test_a_bad_day(sandbox: Sandbox) -> None:
         page = api.get(f"{DATA}/query", params={"q": "SELECT Name FROM Account LIMIT 2"}).json()
         assert page["records"][0]["Name"] == 7
         assert api.get("/services/data", headers={"authorization": "Basic eA=="}).status_code == 401
+
+
+def test_connections_that_break_and_sessions_that_end(sandbox: Sandbox) -> None:
+    with salesforce(sandbox) as api:
+        sandbox.fault("cut", "/services/data/*", times=1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            api.get(f"{DATA}/sobjects")
+        sandbox.fault("hang", "/services/data/*", key="acme", times=1)
+        with pytest.raises(httpx.ReadTimeout):
+            api.get(f"{DATA}/limits", timeout=0.05)
+        sandbox.fault("expire", "/services/data/*", times=1)
+        assert refusal(api.get(f"{DATA}/limits"))[:2] == (401, "INVALID_SESSION_ID")
+        assert refusal(api.get(f"{DATA}/limits"))[:2] == (401, "INVALID_SESSION_ID")
+        sandbox.clear_faults()
+        assert api.get(f"{DATA}/limits").status_code == 200
+    assert sandbox.requests_to("salesforce") == 5
 
 
 def test_doubles_are_printed_as_java_does() -> None:

@@ -278,6 +278,7 @@ class Subscription:
         try:
             while self._context.is_active() and not self._service._closing.is_set():
                 self.waker.clear()
+                self._service._who(self._context)  # a session that ends takes its subscriptions along
                 if self._problem is not None:
                     raise self._problem
                 if self.broken:
