@@ -218,21 +218,26 @@ class Demo:
         )
 
     def _subscribe(self) -> None:
-        """Have the simulated Stripe deliver its events to the webhook gateway, signed."""
+        """Have the simulated Stripe and HubSpot deliver their events to the webhook gateway, signed."""
+        for organization in ORGANIZATIONS:
+            name = organization.organization_id
+            self._deliver(name, "stripe", f"{self._url}/_webhooks", {"account": name})
+        self._deliver("globex", "hubspot", f"{self._url}/_hubspot/globex/webhooks", {})
+
+    def _deliver(self, organization_id: str, provider: str, subscribe_at: str, subscription: dict[str, str]) -> None:
         from secrets import token_hex
 
         from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, list_endpoints
 
         settings = self._store.settings
-        for organization in ORGANIZATIONS:
-            name = organization.organization_id
-            known = list_endpoints(self._store, name)
-            endpoint = known[0] if known else add_endpoint(
-                self._store, organization_id=name, provider="stripe", secret=f"whsec_{token_hex(32)}", actor=ACTOR
-            )  # fmt: skip
-            url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/stripe/{name}"
-            subscription = {"account": name, "url": url, "secret": endpoint.secrets[0][0]}
-            httpx.post(f"{self._url}/_webhooks", json=subscription, timeout=10).raise_for_status()
+        known = [each for each in list_endpoints(self._store, organization_id) if each.provider == provider]
+        endpoint = known[0] if known else add_endpoint(
+            self._store, organization_id=organization_id, provider=provider, secret=f"whsec_{token_hex(32)}",
+            actor=ACTOR,
+        )  # fmt: skip
+        url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/{provider}/{organization_id}"
+        subscription |= {"url": url, "secret": endpoint.secrets[0][0]}
+        httpx.post(subscribe_at, json=subscription, timeout=60).raise_for_status()
 
     def _print_rows(self) -> bool:
         from churnguard_pipelines.connectors import api_connector

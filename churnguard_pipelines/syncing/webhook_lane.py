@@ -77,6 +77,7 @@ class InboxLane:
         self.lane: Lane = inbox.lane_of(self.integration.organization_id, integration_id)
         self._connector = self._resources.enter_context(opened(store, self.integration)).connector
         self._objects = {item.name: item for item in self._connector.objects}
+        self._account_asked = False
         self._mappers: dict[str, Mapper] = {}
         self._checkpoint: Checkpoint | None = None
 
@@ -130,11 +131,11 @@ class InboxLane:
         for event in events:
             payload = exact_json.loads(event.payload.encode())
             name = self._connector.object_of(payload)
-            if name is not None and self._wanted(name):
+            if name is not None and is_chosen(self.integration, name) and self._is_known(name):
                 by_object.setdefault(name, []).append(payload)
                 outcomes[event.endpoint_id, "stored"] += 1
             else:
-                known = name is not None or event.event_type in self._connector.ignored_events
+                known = name in self._objects or event.event_type in self._connector.ignored_events
                 outcomes[event.endpoint_id, "ignored" if known else "unknown"] += 1
         # Read before the transaction: providers are asked here, and no lock is held meanwhile.
         changes = {name: self._changes(self._objects[name], told) for name, told in by_object.items()}
@@ -168,12 +169,16 @@ class InboxLane:
         self._checkpoint = moved
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
 
-    def _wanted(self, name: str) -> bool:
-        return is_chosen(self.integration, name)
+    def _is_known(self, name: str) -> bool:
+        """The account is asked for its own objects once, when one is first told of."""
+        if name not in self._objects and not self._account_asked:
+            self._objects = {item.name: item for item in self._connector.discover_objects()} | self._objects
+            self._account_asked = True
+        return name in self._objects
 
     def _mapper(self, name: str) -> Mapper:
         if (mapper := self._mappers.get(name)) is None:
-            mapper = mapper_of(self._store, self.integration, self._connector.table(name))
+            mapper = mapper_of(self._store, self.integration, self._connector.table_of(self._objects[name]))
             self._warehouse.ensure(mapper.table)
             self._mappers[name] = mapper
         return mapper

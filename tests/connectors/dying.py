@@ -20,9 +20,9 @@ _processes.set_forkserver_preload([__name__])
 _numbers = itertools.count(1)
 
 
-def sync_that_dies(store: Store, statement: int, *objects: str) -> bool:
-    """Of ``acme-db``. Returns whether it did: one that has done its work with fewer statements lives."""
-    arguments = (store.settings, f"dying-{next(_numbers)}", statement, objects)
+def sync_that_dies(store: Store, statement: int, *objects: str, integration_id: str = "acme-db") -> bool:
+    """Returns whether it did: one that has done its work with fewer statements lives."""
+    arguments = (store.settings, integration_id, f"dying-{next(_numbers)}", statement, objects)
     process = _processes.Process(target=_sync, args=arguments)
     process.start()
     process.join()
@@ -30,7 +30,7 @@ def sync_that_dies(store: Store, statement: int, *objects: str) -> bool:
     return process.exitcode != 0
 
 
-def _sync(settings: Settings, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:
+def _sync(settings: Settings, integration_id: str, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:
     store = Store.open(settings, migrate=False)
     left = itertools.count(statement - 1, -1)
 
@@ -47,7 +47,7 @@ def _sync(settings: Settings, sync_id: str, statement: int, objects: tuple[str, 
         driver.cursor_factory = Cursor
 
     sa.event.listen(sa.pool.Pool, "connect", equip)
-    sync_integration(store, "acme-db", sync_id=sync_id, objects=objects or None)
+    sync_integration(store, integration_id, sync_id=sync_id, objects=objects or None)
     store.close()
 
 

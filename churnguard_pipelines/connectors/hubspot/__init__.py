@@ -29,6 +29,7 @@ from churnguard_pipelines.connectors.hubspot.records import CrmReader
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
     ConnectionReport,
+    Estimate,
     Object,
     ObjectAccess,
     Reading,
@@ -159,6 +160,11 @@ class HubSpot(ApiConnector):
 
     def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]] | None:
         return self._by_id.now(item.path, keys) if isinstance(item.options, CrmOptions) else None
+
+    def estimate(self, item: Object, reading: Reading) -> Estimate:
+        if not isinstance(item.options, CrmOptions):
+            return Estimate()
+        return self._records.estimate(item, reading, self._now())
 
     def _now(self) -> int:
         """HubSpot's clock in milliseconds, never ahead of it by more than ours is."""

@@ -51,7 +51,7 @@ class ListingReader:
     def probe(self, kind: Listing) -> None:
         """Ask for as little as shows whether it may be read. Raises ``PermissionMissing``."""
         kind = {Listing.MEMBERSHIPS: Listing.LISTS, Listing.SUBMISSIONS: Listing.FORMS}.get(kind, kind)
-        next(self._rows[kind]())
+        next(self._rows[kind](), None)
 
     def read(self, item: Object, reading: Reading, now: int) -> Generator[Batch]:
         options: ListingOptions = item.options
@@ -60,8 +60,8 @@ class ListingReader:
             return
         position = reading.position
         under_way = position is not None and position.get("under_way")
-        full = reading.mode == DataSyncMode.FULL
-        if position is not None and not under_way and not full and now - position["read_at"] < options.every:
+        wanted = position is None or under_way or reading.mode == DataSyncMode.FULL or not options.every
+        if position is not None and not wanted and now - position["read_at"] < options.every:
             return
         absent_since = reading.started if position is not None else None
         if options.listing is Listing.MEMBERSHIPS:

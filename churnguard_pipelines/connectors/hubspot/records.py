@@ -16,10 +16,11 @@ from typing import Any
 
 from churnguard_pipelines.connectors.hubspot.api import PAGE, Answer, HubSpotApi, misbehaved, record_id
 from churnguard_pipelines.connectors.hubspot.by_id import Changes, RecordsById
+from churnguard_pipelines.connectors.hubspot.finding import PAGE as SEARCHED
 from churnguard_pipelines.connectors.hubspot.finding import Finder
 from churnguard_pipelines.connectors.hubspot.objects import DAY, HOUR, CrmOptions
 from churnguard_pipelines.connectors.hubspot.properties import Properties, names
-from churnguard_pipelines.connectors.sdk import Object, Reading
+from churnguard_pipelines.connectors.sdk import Estimate, Object, Reading
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Position, Window
 
@@ -70,6 +71,18 @@ class CrmReader:
     def count(self, item: Object, window: Window) -> int | None:
         options: CrmOptions = item.options
         return self._finder.total(item.path, options.created, *_span(window))
+
+    def estimate(self, item: Object, reading: Reading, now: int) -> Estimate:
+        """Of a back-fill its pages, of what changed its searches and the reads by id."""
+        options: CrmOptions = item.options
+        position = reading.position
+        if position is None or reading.mode == DataSyncMode.FULL or position["phase"] == "backfill":
+            rows = self._finder.total(item.path, options.created, 0, now)
+            pages = None if rows is None else -(-rows // PAGE) or 1
+            whole = len(",".join(names(self._properties.of(item.path)))) <= LONGEST_LIST
+            return Estimate(rows, pages if pages is None or whole else 2 * pages)
+        rows = self._finder.total(item.path, options.modified, position["trailing"], now)
+        return Estimate(rows, None if rows is None else 2 + -(-rows // SEARCHED) + -(-rows // PAGE))
 
     # --- back-fill
 

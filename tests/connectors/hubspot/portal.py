@@ -179,3 +179,14 @@ def property_of(name: str, type: str = "string", **told: Any) -> Row:
 
 
 LONG_AGO = (NOW - 30 * 86_400) * 1000
+
+
+def deals_of(provider: StandIn) -> Portal:
+    """A portal of deals with one property of most kinds."""
+    made = Portal(provider, "deals")
+    made.has_properties(
+        property_of("dealname"), property_of("amount", "number"), property_of("closedate", "datetime"),
+        property_of("hs_merged_object_ids", "enumeration"), property_of("days_to_close", "number", calculated=True),
+        property_of("hs_lastmodifieddate", "datetime"), property_of("tier", "enumeration", options=[{"value": "gold"}]),
+    )  # fmt: skip
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_of_the_day_a_share_is_left_to_the_customers_other_apps() -> None:
 
 @pytest.mark.parametrize("most", [100, 110, 190, 250])
 def test_no_ten_seconds_see_more_than_the_limit(most: int) -> None:
-    told = pace(limits.Quota(most / 10, limits.BURST, limits.RESERVE), 60_000)
+    told = pace(replace(limits.GENERAL, per_second=most / 10), 60_000)
     assert told.capacity + told.rate * (10 + LEASE_SECONDS) <= most
     assert told.rate >= 0.9 * most / 10 * 0.99, "of what is left to us, all is used"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from threading import Event, Timer
 from typing import Any
@@ -16,7 +16,9 @@ from churnguard_pipelines.sandbox.hubspot.portal import Portal
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection, sync_integration
+from tests.connectors.dying import sync_that_dies
 from tests.connectors.hubspot.conftest import INTEGRATION, Register, gone, live, sync
+from tests.soak import SECONDS, SOAK
 
 RECORDS = [item.name for item in HubSpot.objects if isinstance(item.options, CrmOptions)]
 PAIRS = [item for item in HubSpot.objects if isinstance(item.options, PairOptions)]
@@ -67,7 +69,7 @@ def unequal_pairs(store: Store, portal: PortalHandle) -> dict[str, Any]:
 
 
 def test_the_first_sync_brings_every_record_and_every_association(store: Store, portal: PortalHandle) -> None:
-    """With the real limits; a check before it finds nothing missing."""
+    """A check before it finds nothing missing."""
     portal.unlimited()
     report = check_connection(store, INTEGRATION)
     assert [item.object for item in report.objects if not item.readable] == []
@@ -121,18 +123,54 @@ class Life:
                 change(one, other)
 
 
+NAMES = ["contacts", "companies", "deals", "tickets", "deals_contacts"]
+
+
 def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
     store: Store, sandbox: Sandbox, portal: PortalHandle
 ) -> None:
+    random = Random(3)
+
+    def stopped(number: int) -> None:
+        stop = Event()
+        timer = Timer(random.uniform(0.0, 0.3), stop.set)
+        timer.start()
+        try:
+            sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", objects=NAMES, cancelled=stop)
+        finally:
+            timer.cancel()
+
+    _lives_and_is_equal(store, sandbox, portal, 8, stopped)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SECONDS if SOAK else 300)
+def test_after_random_changes_and_syncs_that_were_killed_all_is_equal(
+    store: Store, sandbox: Sandbox, portal: PortalHandle
+) -> None:
+    """SIGKILL before one of the warehouse's statements."""
+    random, died = Random(5), []
+
+    def killed(_: int) -> None:
+        died.append(sync_that_dies(store, random.randrange(1, 150), *NAMES, integration_id=INTEGRATION))
+
+    _lives_and_is_equal(store, sandbox, portal, 45 if SOAK else 4, killed)
+    assert died.count(True) >= (30 if SOAK else 2)
+
+
+def _lives_and_is_equal(
+    store: Store, sandbox: Sandbox, portal: PortalHandle, times: int, disturbed: Callable[[int], None]
+) -> None:
+    """Records and associations change between syncs that do not end well; then two that do are enough."""
+    names = NAMES
     portal.unlimited()
     portal.limit(index_delay=40)
     life, account, random = Life(portal, 11), sandbox.account("acme"), Random(3)
-    names = ["contacts", "companies", "deals", "tickets", "deals_contacts"]
     sync(store, *names)
-    for number in range(30):
-        life.goes_on(6)
+    for number in range(times):
+        life.goes_on(20)
         account.advance(random.choice([5, 60, 600]))
-        _stopped_sync(store, names, number, random.uniform(0.0, 0.5))
+        disturbed(number)
     account.advance(3700)
     sync(store, *names)
     account.advance(25 * 3600)
@@ -145,20 +183,13 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
     assert "merged" in gone(store, "contacts").values() or "merged" in gone(store, "deals").values()
 
 
-def _stopped_sync(store: Store, names: list[str], number: int, after: float) -> None:
-    stop = Event()
-    timer = Timer(after, stop.set)
-    timer.start()
-    try:
-        sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", objects=names, cancelled=stop)
-    finally:
-        timer.cancel()
-
-
 @pytest.fixture
-def limited(portal: PortalHandle) -> Iterator[PortalHandle]:
-    portal.limit(per_interval=190, searches=5, daily=650_000)
-    return portal
+def limited(sandbox: Sandbox, connect: Register) -> PortalHandle:
+    """A portal with the real limits, of which we know what we do at first."""
+    handle = sandbox.hubspot("acme")
+    handle.limit(per_interval=190, searches=5, daily=650_000)
+    connect(sandbox.url, credentials={"credential_type": "bearer", "access_token": handle.token})
+    return handle
 
 
 def test_real_limits_are_used_without_a_storm_of_refusals(store: Store, limited: PortalHandle) -> None:
