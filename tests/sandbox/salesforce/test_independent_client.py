@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
-from simple_salesforce import Salesforce
+from simple_salesforce.api import Salesforce, SFType
 from simple_salesforce.exceptions import SalesforceMalformedRequest, SalesforceResourceNotFound
 
 from churnguard_pipelines.sandbox.serve import Sandbox
@@ -32,6 +32,12 @@ def client(sandbox: Sandbox) -> Salesforce:
     )  # fmt: skip
 
 
+def account(client: Salesforce) -> SFType:
+    found = client.Account
+    assert isinstance(found, SFType)
+    return found
+
+
 def test_it_reads_every_page_of_a_query(client: Salesforce, sandbox: Sandbox) -> None:
     theirs = {record["Id"] for record in client.query_all("SELECT Id FROM Contact")["records"]}
     assert theirs
@@ -39,14 +45,14 @@ def test_it_reads_every_page_of_a_query(client: Salesforce, sandbox: Sandbox) ->
 
 
 def test_it_describes_objects_and_gets_records(client: Salesforce) -> None:
-    names = {field["name"] for field in client.Account.describe()["fields"]}
+    names = {field["name"] for field in account(client).describe()["fields"]}
     assert {"Id", "Name", "SystemModstamp"} <= names
     first = client.query("SELECT Id, Name FROM Account LIMIT 1")["records"][0]
-    assert client.Account.get(first["Id"])["Name"] == first["Name"]
+    assert account(client).get(first["Id"])["Name"] == first["Name"]
 
 
 def test_it_understands_refusals(client: Salesforce) -> None:
     with pytest.raises(SalesforceMalformedRequest, match="INVALID_FIELD"):
         client.query("SELECT NoSuchField FROM Account")
     with pytest.raises(SalesforceResourceNotFound):
-        client.Account.get("001000000000000AAA")
+        account(client).get("001000000000000AAA")
