@@ -12,13 +12,14 @@ from cryptography.fernet import Fernet
 
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
-from tests.bench import databases, gateway, scale, stripe, warehouse
+from tests.bench import crm, databases, gateway, scale, stripe, warehouse
 from tests.bench.harness import Row, report
 
 AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
     "warehouse": warehouse.run,
     "stripe": stripe.run,
     "databases": databases.run,
+    "crm": crm.run,
     "gateway": gateway.run,
     "scale": scale.run,
 }

@@ -1,4 +1,4 @@
-"""The simulated Stripe in a process of its own, so that it does not share our interpreter's lock."""
+"""The simulated providers in a process of their own, so that they do not share our interpreter's lock."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from churnguard_pipelines.ports import free_port
 
 
 @contextmanager
-def sandbox(*, bulk: int, latency_ms: int) -> Iterator[str]:
-    """Its URL; every answer takes ``latency_ms`` longer."""
+def sandbox(*, bulk: int, latency_ms: int, paths: str = "/v1/*") -> Iterator[str]:
+    """Its URL; every answer at these paths takes ``latency_ms`` longer."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as state:
@@ -37,7 +37,7 @@ def sandbox(*, bulk: int, latency_ms: int) -> Iterator[str]:
         try:
             _wait_for(url)
             if latency_ms:
-                fault = {"path": "/v1/*", "kind": "latency", "seconds": latency_ms / 1000}
+                fault = {"path": paths, "kind": "latency", "seconds": latency_ms / 1000}
                 httpx.post(f"{url}/_faults", json=fault).raise_for_status()
             yield url
         finally:

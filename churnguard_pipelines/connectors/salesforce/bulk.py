@@ -153,9 +153,9 @@ class BulkReader:
 
     def _day_is_used_up(self) -> bool:
         limits = self._api.limits()
-        for name in _DAILY:
-            each = limits.get(name)
-            if isinstance(each, dict) and each.get("Remaining", 1) <= each.get("Max", 0) * RESERVE:
+        for each in map(limits.get, _DAILY):
+            told = (each.get("Remaining"), each.get("Max")) if isinstance(each, dict) else (None, None)
+            if isinstance(told[0], int) and isinstance(told[1], int) and told[0] <= told[1] * RESERVE:
                 return True
         return False
 

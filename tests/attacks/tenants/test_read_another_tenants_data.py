@@ -34,6 +34,7 @@ def victim(store: Store, call: Call) -> dict[str, str]:
     endpoint = {"organization_id": "victim", "provider": "custom", "allowed_events": [CANARY]}
     return {
         "integration_id": ID,
+        "name": "customers",
         "endpoint_id": call("POST", "/webhooks/endpoints", json=endpoint).json()["endpoint_id"],
         "stream_id": call("POST", "/streaming/streams", json=STREAM | {"organization_id": "victim"}).json()[
             "stream_id"
