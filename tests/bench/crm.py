@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -34,9 +35,10 @@ LOOP = "one page after the other, nothing written"
 AT_CEILING = f"{CEILING:g} calls a second, HubSpot's limit"
 
 
-def run(store: Store) -> list[Row]:
+def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench-crm", name="Bench"), actor="bench")
-    return [_bulk(store), *_hubspot(store)]
+    yield from _hubspot(store)
+    yield _bulk(store)
 
 
 def _bulk(store: Store) -> Row:
@@ -60,11 +62,11 @@ def _bulk(store: Store) -> Row:
 
 def _forget(store: Store) -> int:
     """Rows that there were; the next sync reads all again."""
-    with store.owner() as connection:
-        rows = connection.exec_driver_sql("SELECT count(*) FROM raw.salesforce_contact").scalar_one()
-        connection.exec_driver_sql("TRUNCATE raw.salesforce_contact")
     with store.operator() as connection:
+        rows = connection.exec_driver_sql("SELECT count(*) FROM raw.salesforce_contact").scalar_one()
         connection.exec_driver_sql("DELETE FROM ingest.checkpoints WHERE integration_id = 'bench-salesforce'")
+    with store.owner() as connection:
+        connection.exec_driver_sql("TRUNCATE raw.salesforce_contact")
     return int(rows)
 
 
