@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from churnguard_pipelines.connectors.sdk import Object
-from churnguard_pipelines.records import BOOLEAN, JSON, TEXT, TIMESTAMP, Column, ColumnType
+from churnguard_pipelines.connectors.sdk.columns import columns
+from churnguard_pipelines.records import BOOLEAN, JSON, TEXT, TIMESTAMP, Column
 
 HOUR = 3600 * 1000
 DAY = 24 * HOUR
@@ -75,15 +76,6 @@ CUSTOM_COLUMNS = (
 """Of every record: what else it has are properties, which the account's view shows in their own types."""
 
 
-def columns(within: str = "", **kinds: str) -> tuple[Column, ...]:
-    """``text="a b=c"`` -> column ``a``, and ``b`` which is found as ``c``; all inside of ``within``."""
-    return tuple(
-        Column(name, ColumnType[kind.upper()], f"{within}{path or name}")
-        for kind, names in kinds.items()
-        for name, _, path in (item.partition("=") for item in names.split())
-    )
-
-
 def crm(name: str, *, options: CrmOptions = CrmOptions(), **kinds: str) -> Object:
     made = (*CUSTOM_COLUMNS, *columns("properties.", **kinds))
     return Object(name, name, made, options=options, created_column="created_at")
@@ -113,29 +105,29 @@ _AT = "at=hs_timestamp"
 OBJECTS: tuple[Object, ...] = (
     crm(
         "contacts", options=_CONTACT,
-        text=f"email firstname lastname phone company lifecyclestage lead_status=hs_lead_status {_OWNED}",
+        TEXT=f"email firstname lastname phone company lifecyclestage lead_status=hs_lead_status {_OWNED}",
     ),
-    crm("companies", options=_STANDARD, text=f"name domain industry country lifecyclestage {_OWNED}"),
+    crm("companies", options=_STANDARD, TEXT=f"name domain industry country lifecyclestage {_OWNED}"),
     crm(
-        "deals", options=_STANDARD, text=f"dealname dealstage pipeline {_OWNED}", numeric="amount",
-        timestamp="closedate",
+        "deals", options=_STANDARD, TEXT=f"dealname dealstage pipeline {_OWNED}", NUMERIC="amount",
+        TIMESTAMP="closedate",
     ),
     crm(
         "tickets", options=_STANDARD,
-        text=f"subject pipeline=hs_pipeline stage=hs_pipeline_stage priority=hs_ticket_priority {_OWNED}",
+        TEXT=f"subject pipeline=hs_pipeline stage=hs_pipeline_stage priority=hs_ticket_priority {_OWNED}",
     ),
     crm(
-        "line_items", options=_STANDARD, text="name product_id=hs_product_id sku=hs_sku",
-        numeric="quantity price amount",
+        "line_items", options=_STANDARD, TEXT="name product_id=hs_product_id sku=hs_sku",
+        NUMERIC="quantity price amount",
     ),
-    crm("products", options=_STANDARD, text="name sku=hs_sku", numeric="price"),
-    crm("calls", text=f"title=hs_call_title status=hs_call_status {_OWNED}", timestamp=_AT),
-    crm("emails", text=f"subject=hs_email_subject direction=hs_email_direction {_OWNED}", timestamp=_AT),
-    crm("meetings", text=f"title=hs_meeting_title outcome=hs_meeting_outcome {_OWNED}", timestamp=_AT),
-    crm("notes", text=f"body=hs_note_body {_OWNED}", timestamp=_AT),
+    crm("products", options=_STANDARD, TEXT="name sku=hs_sku", NUMERIC="price"),
+    crm("calls", TEXT=f"title=hs_call_title status=hs_call_status {_OWNED}", TIMESTAMP=_AT),
+    crm("emails", TEXT=f"subject=hs_email_subject direction=hs_email_direction {_OWNED}", TIMESTAMP=_AT),
+    crm("meetings", TEXT=f"title=hs_meeting_title outcome=hs_meeting_outcome {_OWNED}", TIMESTAMP=_AT),
+    crm("notes", TEXT=f"body=hs_note_body {_OWNED}", TIMESTAMP=_AT),
     crm(
-        "tasks", text=f"subject=hs_task_subject status=hs_task_status priority=hs_task_priority {_OWNED}",
-        timestamp=_AT,
+        "tasks", TEXT=f"subject=hs_task_subject status=hs_task_status priority=hs_task_priority {_OWNED}",
+        TIMESTAMP=_AT,
     ),
     pair("contacts", "companies"),
     pair("companies", "companies"),
@@ -147,53 +139,53 @@ OBJECTS: tuple[Object, ...] = (
         for target in _ENGAGED_WITH
     ),
     listing(
-        Listing.OWNERS, text="email first_name=firstName last_name=lastName type user_id=userId", boolean="archived",
-        timestamp="created_at=createdAt updated_at=updatedAt", json="teams",
+        Listing.OWNERS, TEXT="email first_name=firstName last_name=lastName type user_id=userId", BOOLEAN="archived",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt", JSON="teams",
     ),
     listing(
-        Listing.PIPELINES, key="key", text="pipeline_id=id object_type label", bigint="display_order=displayOrder",
-        boolean="archived", timestamp="created_at=createdAt updated_at=updatedAt",
+        Listing.PIPELINES, key="key", TEXT="pipeline_id=id object_type label", BIGINT="display_order=displayOrder",
+        BOOLEAN="archived", TIMESTAMP="created_at=createdAt updated_at=updatedAt",
     ),
     listing(
-        Listing.STAGES, key="key", text="stage_id=id pipeline_id object_type label",
-        bigint="display_order=displayOrder", boolean="archived",
-        timestamp="created_at=createdAt updated_at=updatedAt", json="metadata",
+        Listing.STAGES, key="key", TEXT="stage_id=id pipeline_id object_type label",
+        BIGINT="display_order=displayOrder", BOOLEAN="archived",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt", JSON="metadata",
     ),
     listing(
         Listing.LISTS, key="listId",
-        text="name object_type_id=objectTypeId processing_type=processingType processing_status=processingStatus",
-        timestamp="created_at=createdAt updated_at=updatedAt", json="additional_properties=additionalProperties",
+        TEXT="name object_type_id=objectTypeId processing_type=processingType processing_status=processingStatus",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt", JSON="additional_properties=additionalProperties",
     ),
     listing(
-        Listing.MEMBERSHIPS, key="key", every=HOUR, created="", text="list_id record_id=recordId",
-        timestamp="member_since=membershipTimestamp",
+        Listing.MEMBERSHIPS, key="key", every=HOUR, created="", TEXT="list_id record_id=recordId",
+        TIMESTAMP="member_since=membershipTimestamp",
     ),
     listing(
         Listing.EMAILS,
-        text="name subject state type campaign=campaign campaign_name=campaignName",
-        bigint="sent=stats.counters.sent delivered=stats.counters.delivered opened=stats.counters.open "
+        TEXT="name subject state type campaign=campaign campaign_name=campaignName",
+        BIGINT="sent=stats.counters.sent delivered=stats.counters.delivered opened=stats.counters.open "
         "clicked=stats.counters.click bounced=stats.counters.bounce unsubscribed=stats.counters.unsubscribed "
         "reported_as_spam=stats.counters.spamreport",
-        timestamp="created_at=createdAt updated_at=updatedAt published_at=publishDate", json="stats",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt published_at=publishDate", JSON="stats",
     ),
     listing(
-        Listing.EVENTS, key="objectId", text="event_name=eventName event_type=eventType "
+        Listing.EVENTS, key="objectId", TEXT="event_name=eventName event_type=eventType "
         "event_organizer=eventOrganizer event_status=eventStatus external_id=externalEventId",
-        bigint="registrants attendees cancellations no_shows=noShows",
-        timestamp="created_at=createdAt updated_at=updatedAt start_at=startDateTime end_at=endDateTime",
+        BIGINT="registrants attendees cancellations no_shows=noShows",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt start_at=startDateTime end_at=endDateTime",
     ),
     listing(
         Listing.CAMPAIGNS,
-        text="name=properties.hs_name status=properties.hs_campaign_status",
-        timestamp="created_at=createdAt updated_at=updatedAt", json="properties",
+        TEXT="name=properties.hs_name status=properties.hs_campaign_status",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt", JSON="properties",
     ),
     listing(
-        Listing.FORMS, text="name form_type=formType", boolean="archived",
-        timestamp="created_at=createdAt updated_at=updatedAt",
+        Listing.FORMS, TEXT="name form_type=formType", BOOLEAN="archived",
+        TIMESTAMP="created_at=createdAt updated_at=updatedAt",
     ),
     listing(
-        Listing.SUBMISSIONS, key="key", created="submitted_at", text="form_id page_url=pageUrl",
-        timestamp="submitted_at=submitted_at", json="values",
+        Listing.SUBMISSIONS, key="key", created="submitted_at", TEXT="form_id page_url=pageUrl",
+        TIMESTAMP="submitted_at=submitted_at", JSON="values",
     ),
 )  # fmt: skip
 """Every object that any account may have. Statistics of marketing e-mails are columns of the e-mails."""

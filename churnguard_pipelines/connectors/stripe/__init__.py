@@ -17,6 +17,7 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.columns import columns
 from churnguard_pipelines.connectors.stripe.api import HOST, PAGE, StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe.reading import StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
@@ -24,7 +25,7 @@ from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Column, ColumnType, Deletion, Record, Window
+from churnguard_pipelines.records import Batch, Deletion, Record, Window
 
 LIVE_PER_SECOND, TEST_PER_SECOND = 100, 25
 """Read requests a second that Stripe allows an account: docs.stripe.com/rate-limits."""
@@ -52,15 +53,6 @@ IGNORED_EVENTS = frozenset(
         "invoice.upcoming",
     }
 )
-
-
-def columns(**kinds: str) -> tuple[Column, ...]:
-    """``TEXT="a b"`` -> two text columns, in the order given. ``name=path`` takes the value from another place."""
-    return tuple(
-        Column(name, ColumnType[kind], path or None)
-        for kind, names in kinds.items()
-        for name, _, path in (item.partition("=") for item in names.split())
-    )
 
 
 def obj(name: str, path: str, options: StripeOptions, *, versioned: bool = False, **kinds: str) -> Object:
