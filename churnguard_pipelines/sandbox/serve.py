@@ -21,6 +21,8 @@ from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
+from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
+from churnguard_pipelines.sandbox.sendgrid.provider import SendGrid
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -120,6 +122,12 @@ class Sandbox:
         provider = self._application.providers["hubspot"]
         assert isinstance(provider, HubSpot)
         return PortalHandle(provider, account)
+
+    def sendgrid(self, account: str) -> AccountHandle:
+        """The account's SendGrid."""
+        provider = self._application.providers["sendgrid"]
+        assert isinstance(provider, SendGrid)
+        return AccountHandle(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)

@@ -22,6 +22,7 @@ from churnguard_pipelines.sandbox.faults import Fault, Faults
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.provider import Provider, Request
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
+from churnguard_pipelines.sandbox.sendgrid.provider import SendGrid
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import answer, key_in
 from churnguard_pipelines.sandbox.stripe.events import API_VERSION
@@ -32,7 +33,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot)
+PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot, SendGrid)
 EVERY = 1.5  # seconds between two moments at which something happens
 GZIP_FROM = 1024  # bytes
 
