@@ -102,7 +102,7 @@ class Account:
         return self.uuid("step", mailing.step)
 
     def message_id(self, message: Message) -> str:
-        """As events have it, with where it was filtered behind the first part, which is /v3/messages' `msg_id`'s, too."""
+        """As /v3/messages has it; in events something more follows."""
         text = f"{self.name}/{message.mailing.number}/{message.email}/{message.at}"
         digest = hashlib.sha256(text.encode()).digest()
         return f"{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}.filterdrecv-{digest[16] % 8}-0"

@@ -81,12 +81,11 @@ class AccountHandle:
 
     def contacts(self) -> set[str]:
         """Ids."""
-        return self.act(
-            lambda it: {it.uuid("contact", email) for email in it.contacts if email not in it.deleted}
-        )
+        return self.act(lambda it: {it.uuid("contact", email) for email in it.contacts if email not in it.deleted})
 
     def sums(self, dimension: str) -> dict[tuple[str, str], dict[str, int]]:
         """(day, name) -> metrics, of all days with mail; dimension: global, category or provider."""
+
         def read(account: Account) -> dict[tuple[str, str], dict[str, int]]:
             days = self._sendgrid.api.books(account).days
             metrics = stats.OF_PROVIDERS if dimension == "provider" else stats.METRICS

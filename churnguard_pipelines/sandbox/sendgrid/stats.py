@@ -197,9 +197,7 @@ def of_steps(request: Request, account: Account, books: Books) -> list[dict[str,
             ]
         else:
             sums_of_all = books.mailings.get(mailing.number)
-            rows.append(
-                {"id": id, "aggregation": "total", "step_id": step, "stats": shown(sums_of_all, OF_MARKETING)}
-            )
+            rows.append({"id": id, "aggregation": "total", "step_id": step, "stats": shown(sums_of_all, OF_MARKETING)})
     return rows
 
 

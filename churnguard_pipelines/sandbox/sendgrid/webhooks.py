@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
