@@ -23,7 +23,8 @@ RESERVED = (
 )  # fmt: skip
 HEADER = (*RESERVED, "CREATED_AT", "UPDATED_AT", "CONTACT_ID", *FIELDS)
 LIFE = 3 * DAY  # of an export
-BYTES = 2**20
+BYTES = 2**20  # of a megabyte
+ROWS = 5000  # after which a file may end
 
 
 def lists(account: Account) -> list[dict[str, Any]]:
@@ -172,7 +173,7 @@ def file(account: Account, id: str, place: int, signed: bool, authorization: boo
 def _files(account: Account, contacts: Iterable[Contact], most: int) -> Iterator[bytes]:
     rows = iter(contacts)
     first = True
-    while (part := list(islice(rows, 5000))) or first:
+    while (part := list(islice(rows, ROWS))) or first:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(HEADER)
@@ -180,7 +181,7 @@ def _files(account: Account, contacts: Iterable[Contact], most: int) -> Iterator
             writer.writerows(_row(account, each) for each in part)
             if text.tell() >= most:
                 break
-            part = list(islice(rows, 5000))
+            part = list(islice(rows, ROWS))
         first = False
         yield text.getvalue().encode()
 
