@@ -72,13 +72,15 @@ class Suppressed:
 @dataclass
 class Sending:
     """What one account of the service did. `share`: of the customers that a mailing goes to; `every`: seconds between
-    two mailings; `series`: whether new customers get theirs."""
+    two mailings; `series`: whether new customers get theirs. `changes`: of what is suppressed, counted.
+    """
 
     business: Business
     name: str
     share: float = 0.5
     every: int = WEEK
     series: bool = True
+    changes: int = 0
     mailings: list[Mailing] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     happened: list[Happening] = field(default_factory=list)
@@ -105,10 +107,12 @@ class Sending:
 
     def suppress(self, kind: str, email: str, at: int) -> None:
         self.suppressed[kind][email] = Suppressed(email, at)
+        self.changes += 1
 
     def release(self, kind: str, email: str) -> None:
         """Somebody takes the address off the list; nothing tells of it."""
         del self.suppressed[kind][email]
+        self.changes += 1
 
     def leave(self, topic: str, email: str, at: int) -> None:
         self.left_topics[topic][email] = Suppressed(email, at)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.entities import Customer
-from churnguard_pipelines.sandbox.business.sending import BOUNCED, TOPICS, WEEK, Mailing, Message, Sending
+from churnguard_pipelines.sandbox.business.sending import BOUNCED, TOPICS, WEEK, Mailing, Message, Sending, Suppressed
 
 _NAMES = UUID(int=0x5E4D)
 GROUPS = {topic: 14_000 + number for number, topic in enumerate(TOPICS, 1)}
@@ -56,6 +56,7 @@ class Account:
         self.jobs: dict[str, Job] = {}
         self.drafts: dict[str, dict[str, Any]] = {}
         self.deleted: set[str] = set()
+        self.sorted_lists: dict[str, tuple[int, list[Suppressed]]] = {}
         self._contacts: dict[str, Contact] = {}
         self._known = 0
         self._bulk_suppressed = False

@@ -44,7 +44,7 @@ def segments(account: Account) -> list[dict[str, Any]]:
 
 
 def old_segments(account: Account) -> list[dict[str, Any]]:
-    return [_segment(account, "From before") | {"parent_list_id": ""}]
+    return [_segment(account, "From before")]
 
 
 def _segment(account: Account, name: str) -> dict[str, Any]:

@@ -137,7 +137,8 @@ class SendGrid:
                     number = int(place.removesuffix(".csv"))
                     return marketing.file(account, id, number, signed, "authorization" in request.headers)
                 case "POST", ["webhooks"]:
-                    self.webhooks.subscribe(account, **orjson.loads(request.body))
+                    asked = orjson.loads(request.body)
+                    self.webhooks.subscribe(account, asked["url"], since=asked.get("since"))
                 case "PATCH", ["limits"]:
                     change_limits(self.quotas[name].limits, orjson.loads(request.body))
                 case "GET", [""]:

@@ -4,6 +4,7 @@ groups that people leave one by one. What is taken off a list leaves no trace.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 from churnguard_pipelines.sandbox.business.sending import BLOCKED, BOUNCED, INVALID, KINDS, LEFT, SPAM, Suppressed
@@ -27,11 +28,22 @@ def listed(request: Request, kind: str) -> list[dict[str, Any]]:
         raise errors.not_found()
     begin, end = request.number("start_time", 0, 0, 10**11), request.number("end_time", 10**11, 0, 10**11)
     rows = ordered(request.account, kind)
-    return [shown(kind, each) for each in request.by_offset([e for e in rows if begin <= e.at <= end], MOST, MOST)]
+    low, high = bisect_left(rows, -end, key=_negative), bisect_right(rows, -begin, key=_negative)
+    limit, offset = request.number("limit", MOST, 1, MOST), request.number("offset", 0, 0, 10**12)
+    return [shown(kind, each) for each in rows[min(low + offset, high) : min(low + offset + limit, high)]]
 
 
 def ordered(account: Account, kind: str) -> list[Suppressed]:
-    return sorted(account.sending.suppressed[kind].values(), key=lambda each: (-each.at, each.email))
+    """Sorted anew only where something changed."""
+    changes, rows = account.sorted_lists.get(kind, (-1, []))
+    if changes != account.sending.changes:
+        rows = sorted(account.sending.suppressed[kind].values(), key=lambda each: (-each.at, each.email))
+        account.sorted_lists[kind] = account.sending.changes, rows
+    return rows
+
+
+def _negative(each: Suppressed) -> int:
+    return -each.at
 
 
 def shown(kind: str, each: Suppressed) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from churnguard_pipelines.sandbox.business.sending import Happening
 from churnguard_pipelines.sandbox.sendgrid.account import GROUPS, Account
 from churnguard_pipelines.sandbox.sendgrid.stats import classification_of
 
-MOST = 500
+MOST = 100  # of one delivery; the real one goes by bytes
 LOOK_EVERY = 0.1  # seconds
 TIMEOUT = 5.0
 LONGEST_PAUSE = 30.0
