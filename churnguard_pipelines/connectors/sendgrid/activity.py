@@ -7,7 +7,8 @@ what is left of it. A second with more messages is read by how their ids begin.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from string import ascii_letters, digits
 from typing import Any
@@ -52,7 +53,7 @@ class ActivityReader:
         if len(rows) < MOST:
             return Rows(rows, True, asked)
         if span.seconds > 1:
-            return Rows(rows, False, asked)
+            return Rows(rows, False, asked, _apart(rows))
         return Rows(self._by_prefix(item, span, ""), True, asked)
 
     def _by_prefix(self, item: Object, span: Span, before: str) -> list[Any]:
@@ -83,6 +84,14 @@ def _begun(position: Position | None, mode: DataSyncMode, end: int) -> dict[str,
     if position is not None and mode != DataSyncMode.FULL:
         begin = max(begin, position["through"] - OVERLAP)
     return {"open": [[begin, end]], "through": end}
+
+
+def _apart(rows: Sequence[Any]) -> int:
+    times = []
+    for row in rows:
+        with suppress(ValueError, TypeError, AttributeError, OverflowError):
+            times.append(datetime.fromisoformat(row.get("last_event_time")).timestamp())
+    return int(max(times) - min(times)) + 1 if times else 1
 
 
 def _record(row: Any, asked: int) -> Record:

@@ -24,11 +24,14 @@ class Span(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """``whole``: there are no others in the span. ``asked``: when, as :class:`Answer` has it."""
+    """``whole``: there are no others in the span. ``asked``: when, as :class:`Answer` has it. ``apart``: seconds that
+    the rows of a full answer lie apart; if they are the newest ones, as they mostly are, it tells how dense these are.
+    """
 
     rows: Sequence[Any]
     whole: bool
     asked: int
+    apart: int = 2**40
 
 
 FULL_SHARE = 0.75
@@ -55,7 +58,7 @@ def read_spans(
                     span = under_way.pop(future)
                     found = future.result()
                     if not found.whole:
-                        width = max(1, min(width, span.seconds) // 2)
+                        width = max(1, min(min(width, span.seconds) // 2, int(FULL_SHARE * found.apart)))
                         waiting.insert(0, span)
                         continue
                     growth = MOST_GROWTH if not found.rows else min(MOST_GROWTH, FULL_SHARE * most / len(found.rows))

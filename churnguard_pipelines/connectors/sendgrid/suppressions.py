@@ -82,7 +82,7 @@ class SuppressionReader:
         if len(rows) < PAGE:
             return Rows(rows, True, answer.asked)
         if span.seconds > 1:
-            return Rows(rows, False, answer.asked)
+            return Rows(rows, False, answer.asked, _apart(rows))
         return Rows(self._one_second(item, span, rows), True, answer.asked)
 
     def _one_second(self, item: Object, span: Span, first: list[Any]) -> list[Any]:
@@ -108,3 +108,10 @@ class SuppressionReader:
     def _page(self, item: Object, span: Span, offset: int) -> list[Any]:
         asked = {"start_time": span.start, "end_time": span.end, "limit": PAGE, "offset": offset}
         return self._api.get(item.path, asked).rows(item.path, self._api.integration_id)
+
+
+def _apart(rows: Sequence[Any]) -> int:
+    times = [
+        int(row["created"]) for row in rows if isinstance(row, dict) and isinstance(row.get("created"), int | float)
+    ]
+    return max(times) - min(times) + 1 if times else 1

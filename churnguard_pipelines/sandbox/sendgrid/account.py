@@ -58,6 +58,7 @@ class Account:
         self.deleted: set[str] = set()
         self.sorted_lists: dict[str, tuple[int, list[Suppressed]]] = {}
         self._contacts: dict[str, Contact] = {}
+        self._message_ids: dict[int, str] = {}
         self._known = 0
         self._bulk_suppressed = False
 
@@ -104,9 +105,12 @@ class Account:
 
     def message_id(self, message: Message) -> str:
         """As /v3/messages has it; in events something more follows."""
-        text = f"{self.name}/{message.mailing.number}/{message.email}/{message.at}"
-        digest = hashlib.sha256(text.encode()).digest()
-        return f"{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}.filterdrecv-{digest[16] % 8}-0"
+        if (known := self._message_ids.get(message.number)) is None:
+            text = f"{self.name}/{message.mailing.number}/{message.email}/{message.at}"
+            digest = hashlib.sha256(text.encode()).digest()
+            known = f"{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}.filterdrecv-{digest[16] % 8}-0"
+            self._message_ids[message.number] = known
+        return known
 
 
 def _contact(customer: Customer) -> Contact:

@@ -88,7 +88,7 @@ def test_a_record_without_a_key_is_rejected_alone(store: Store, sendgrid: StandI
     rows = [{"email": "ada@example.com", "group_id": 1}, {"group_id": 2}]
     sendgrid.says["/v3/asm/suppressions"] = [rows]
     report = sync(store, "group_unsubscribes")
-    assert report.objects["group_unsubscribes"].rejected == 1
+    assert report.objects["group_unsubscribes"].counts.rejected == 1
     assert live(store, "group_unsubscribes").keys() == {"1:ada@example.com"}
 
 
