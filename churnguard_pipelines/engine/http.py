@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from threading import Lock
 from types import MappingProxyType
@@ -176,14 +177,16 @@ class HttpClient:
         self._breaker.success()
         return response
 
-    def download(self, url: str, into: BinaryIO) -> None:
-        """A file that lies at an address of its own, e.g. of a store of objects, to whomever has the address.
+    def download(self, url: str, into: BinaryIO, *, own: str) -> None:
+        """A file of which an answer told the address, e.g. in a store of objects, for whoever has the address.
 
-        None of our credentials go there, nor does it count for the account's quota. The file is as it is stored: what
+        None of our credentials go there, nor does it count for the account's quota. As it is an answer that says where
+        we go, that is a public address or the origin of ``own``, the API's address. The file is as it is stored: what
         is compressed stays so. Each attempt begins ``into`` anew. Raises as :meth:`request` does.
         """
         call = _Call("GET", url, None, {"accept-encoding": "identity"}, None, (), False, None)
-        self._with_retries(lambda: self._fetch(call, into))
+        client = self._client if _origin(url) == _origin(own) else self._stranger
+        self._with_retries(lambda: self._fetch(client, call, into))
 
     def wait(self, seconds: float) -> None:
         """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""
@@ -191,12 +194,26 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
+        if "_stranger" in self.__dict__:
+            self._stranger.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @cached_property
+    def _stranger(self) -> httpx.Client:
+        """Goes to public addresses only, whoever configured the integration."""
+        guarded, mounts = transports(replace(self._guard, restricted=True))
+        return httpx.Client(
+            headers={"user-agent": "churnguard-pipelines"},
+            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
+            transport=guarded,
+            mounts=mounts,
+            trust_env=False,
+        )
 
     def _with_retries(self, attempt: Callable[[], T]) -> T:
         for retry in count(1):
@@ -227,12 +244,12 @@ class HttpClient:
     def _quota_of(self, call: _Call) -> QuotaGate | None:
         return self._quota if call.budget is None else self._budgets.get(call.budget)
 
-    def _fetch(self, call: _Call, into: BinaryIO) -> None:
+    def _fetch(self, client: httpx.Client, call: _Call, into: BinaryIO) -> None:
         shown = self._may_be_shown(call.url)
         self.metrics.add(calls=1)
         with self._one_attempt(call, shown, FILE_SECONDS, FILE_BYTES):
-            request = self._client.build_request(call.method, call.url, headers=call.headers)
-            with closing(self._client.send(request, stream=True, auth=None)) as answer:
+            request = client.build_request(call.method, call.url, headers=call.headers)
+            with closing(client.send(request, stream=True, auth=None)) as answer:
                 if answer.next_request is not None:
                     self._same_origin(call, request.url, answer.next_request.url, answer.status_code, shown)
                 if answer.status_code != 200:
@@ -353,3 +370,11 @@ class HttpClient:
                 "Set `base_url` to the address the provider really answers at.",
                 status,
             )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        return "", None, None  # no address

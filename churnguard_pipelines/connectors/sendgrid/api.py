@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
@@ -62,6 +62,9 @@ class SendGridApi:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Answer:
         return self._ask("POST", path, None, orjson.dumps(body))
+
+    def download(self, url: str, into: BinaryIO) -> None:
+        self.http.download(url, into, own=self._base)
 
     def paged(
         self, path: str, name: str, size: int, parameters: Parameters | None = None

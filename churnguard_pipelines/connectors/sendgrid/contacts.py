@@ -160,7 +160,7 @@ class ContactReader:
     def _fetch(self, url: str, file: IO[bytes]) -> None:
         """Addresses are signed for a while only."""
         try:
-            self._api.http.download(url, file)  # type: ignore[arg-type]
+            self._api.download(url, file)  # type: ignore[arg-type]
         except (AuthenticationFailed, PermissionMissing, RequestRefused) as error:
             raise _Gone(f"a file is refused ({error.status})") from None
 
