@@ -1,7 +1,7 @@
 """SendGrid: who must not be written to, what was sent and what became of it, and what marketing has.
 
-``objects`` declares; ``suppressions``, ``statistics``, ``listings``, ``contacts``, ``activity`` read; ``events`` takes
-what the event webhook tells.
+``objects`` declares; ``suppressions``, ``statistics``, ``listings``, ``contacts``, ``activity`` read; ``webhooks``
+takes what the event webhook tells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
-from churnguard_pipelines.connectors.sendgrid import api, events, limits
+from churnguard_pipelines.connectors.sendgrid import api, limits, webhooks
 from churnguard_pipelines.connectors.sendgrid.activity import ActivityReader
 from churnguard_pipelines.connectors.sendgrid.api import SendGridApi
 from churnguard_pipelines.connectors.sendgrid.contacts import ContactReader
@@ -45,7 +45,7 @@ class SendGrid(ApiConnector):
     custom_fields: ClassVar = {api.SUBUSER: "a subuser, whose data is read instead of the account's"}
     own_hosts = frozenset({api.HOST, api.EU_HOST})
     objects = OBJECTS
-    ignored_events = events.OF_THE_ACCOUNT
+    ignored_events = webhooks.OF_THE_ACCOUNT
     describe = staticmethod(api.describe)
     read_limits = staticmethod(limits.read_limits)
     retry_after = staticmethod(limits.retry_after)
@@ -103,6 +103,8 @@ class SendGrid(ApiConnector):
         return self._contacts.fields() if _way(item) is Way.CONTACTS else ()
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        if reading.window is not None and _way(item) is not Way.SUPPRESSED:
+            return  # nothing else can be asked for by when it came to be
         with _saying_what_is_missing(item):
             match _way(item):
                 case Way.SUPPRESSED:
@@ -120,12 +122,12 @@ class SendGrid(ApiConnector):
 
     @classmethod
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
-        return events.object_of(event)
+        return webhooks.object_of(event)
 
     def changes(
-        self, item: Object, events_: Sequence[Mapping[str, Any]], stored: StoredVersions
+        self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
     ) -> tuple[Sequence[Record], Sequence[Deletion]]:
-        return events.records(events_), ()
+        return webhooks.records(events), ()
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         return self._suppressions.keys(item, window, limit) if _way(item) is Way.SUPPRESSED else None
