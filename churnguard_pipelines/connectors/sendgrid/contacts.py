@@ -80,6 +80,7 @@ class ContactReader:
         due = self._api.now - base["read_at"] >= EVERY
         if job is None and position is not None and not due and reading.mode != DataSyncMode.FULL:
             return
+        problem = _Gone()
         for _ in range(TRIES):
             if job is None:
                 job = self._made(item, reading)
