@@ -213,6 +213,8 @@ class Application:
                     self.world.do(name, "tick", self.world.now(business))
                     if name in self.world.crms:
                         self.world.do(name, "crm_tick", self.world.now(business))
+                    if name in self.world.mailings:
+                        self.world.do(name, "mail_tick", self.world.now(business))
 
 
 def _key_or_none(headers: dict[str, str]) -> str | None:
