@@ -21,6 +21,8 @@ from churnguard_pipelines.sandbox.business.mailing import Mailing
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
@@ -135,6 +137,12 @@ class Sandbox:
         provider = self._application.providers["hubspot"]
         assert isinstance(provider, HubSpot)
         return PortalHandle(provider, account)
+
+    def mailchimp(self, account: str) -> AccountHandle:
+        """The account at Mailchimp."""
+        provider = self._application.providers["mailchimp"]
+        assert isinstance(provider, Mailchimp)
+        return AccountHandle(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)

@@ -70,7 +70,7 @@ class Audience:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A tag or a segment. Its `changed` moves when its definition does, or (a tag's) when its members do."""
+    """A tag or a segment. Its `changed` moves when its definition does, not when its members do."""
 
     id: int
     name: str
@@ -242,18 +242,14 @@ class Mailing:
         self._tell("purge", found)
 
     def tag(self, audience: int, member: int, name: str) -> None:
-        """Makes the tag where there is none."""
+        """Makes the tag where there is none. Who has which tags is no change of a member."""
         home, found = self.audiences[audience], self._member(audience, member)
         if name not in home.tags:
             home.tags[name] = Group(self.new_id(), name, self.now, self.now)
-        found.tags[name] = home.tags[name].changed = self.now
-        self._touch("update", found)
+        found.tags[name] = self.now
 
     def untag(self, audience: int, member: int, name: str) -> None:
-        found = self._member(audience, member)
-        if found.tags.pop(name, None) is not None:
-            self.audiences[audience].tags[name].changed = self.now
-            self._touch("update", found)
+        self._member(audience, member).tags.pop(name, None)
 
     def drop_tag(self, audience: int, name: str) -> None:
         """No member is changed."""
@@ -261,6 +257,13 @@ class Mailing:
         del home.tags[name]
         for member in home.members.values():
             member.tags.pop(name, None)
+
+    def rename_field(self, audience: int, old: str, new: str) -> None:
+        """No member is changed, though all show their values by the new name."""
+        home = self.audiences[audience]
+        home.fields = {new if name == old else name: kind for name, kind in home.fields.items()}
+        for member in home.members.values():
+            member.values = {new if name == old else name: value for name, value in member.values.items()}
 
     def choose(self, audience: int, member: int, interest: int, wanted: bool) -> None:
         found = self._member(audience, member)
