@@ -178,6 +178,9 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
+        for gate in (self._quota, *self._budgets.values()):
+            if gate is not None:
+                gate.close()
 
     def __enter__(self) -> Self:
         return self

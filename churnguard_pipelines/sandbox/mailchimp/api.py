@@ -36,7 +36,11 @@ class Api:
             case ["ping"]:
                 return {"health_status": "Everything's Chimpy!"}
             case ["lists"]:
-                homes = list(self._mailing.audiences.values())
+                homes = [
+                    each
+                    for each in self._mailing.audiences.values()
+                    if _within(each.created, "date_created", parameters)
+                ]
                 return self._page("lists", homes, self.render.audience, parameters)
             case ["lists", id, *rest]:
                 return self._list(self._audience(id), rest, parameters)
@@ -47,6 +51,8 @@ class Api:
                     if _within(each.created, "create_time", parameters)
                 ]
                 return self._page("campaigns", found, self.render.campaign, parameters)
+            case ["campaigns", id]:
+                return self._shaped(self.render.campaign(self._campaign(id)), parameters)
             case ["reports"]:
                 sent = [each for each in self._mailing.campaigns.values() if each.sent_at is not None]
                 return self._page("reports", sent, self.render.report, parameters)
@@ -124,6 +130,7 @@ class Api:
         found = [
             each for each in self._by_change(home, archived=status == "archived")
             if _within(each.changed, "last_changed", parameters)
+            and _within(None if each.status == "pending" else each.joined, "timestamp_opt", parameters)
             and (status in (None, "archived") or each.status == status)
         ]  # fmt: skip
         if parameters.get("sort_field") == "last_changed":
@@ -253,8 +260,11 @@ def _shown(member: Member, parameters: Parameters) -> bool:
     return member.status == "subscribed" or parameters.get(_FLAGS[member.status]) == "true"
 
 
-def _within(at: int, name: str, parameters: Parameters) -> bool:
+def _within(at: int | None, name: str, parameters: Parameters) -> bool:
+    """What has no time is in no span of it."""
     since, before = parameters.get(f"since_{name}"), parameters.get(f"before_{name}")
+    if at is None:
+        return since is None and before is None
     return (since is None or at > _instant(f"since_{name}", since)) and (
         before is None or at <= _instant(f"before_{name}", before)
     )

@@ -45,3 +45,55 @@ class AccountHandle:
                     return found
 
         return self.act(read)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """All that an object of the API has now, wherever it is listed, with the ids that its path has."""
+        match name:
+            case "lists" | "campaigns" | "reports" | "automations":
+                return self.all(name, name)
+            case "members":
+                lists = [each["id"] for each in self.rows("lists")]
+                return [
+                    row
+                    for each in lists
+                    for more in ({}, {"status": "archived"})
+                    for row in self.all(f"lists/{each}/members", "members", **more)
+                ]
+            case "segment_members":
+                flags = {f"include_{each}": "true" for each in ("cleaned", "unsubscribed", "transactional")}
+                return [
+                    {**row, "segment_id": str(each["id"])}
+                    for each in self.rows("segments")
+                    for row in self.all(f"lists/{each['list_id']}/segments/{each['id']}/members", "members", **flags)
+                ]
+            case "interests":
+                return [
+                    row
+                    for each in self.rows("interest_categories")
+                    for row in self.all(f"lists/{each['list_id']}/interest-categories/{each['id']}/interests", name)
+                ]
+            case "automation_emails":
+                return [
+                    row
+                    for each in self.rows("automations")
+                    for row in self.all(f"automations/{each['id']}/emails", "emails")
+                ]
+            case "email_activity" | "sent_to" | "unsubscribes":
+                path, of = _OF_REPORTS[name]
+                return [row for each in self.rows("reports") for row in self.all(f"reports/{each['id']}/{path}", of)]
+        path, of = _OF_LISTS[name]
+        return [
+            {**row, "list_id": each["id"]}
+            for each in self.rows("lists")
+            for row in self.all(f"lists/{each['id']}/{path}", of)
+        ]
+
+
+_OF_REPORTS = {
+    "email_activity": ("email-activity", "emails"), "sent_to": ("sent-to", "sent_to"),
+    "unsubscribes": ("unsubscribed", "unsubscribes"),
+}  # fmt: skip
+_OF_LISTS = {
+    "merge_fields": ("merge-fields", "merge_fields"), "interest_categories": ("interest-categories", "categories"),
+    "segments": ("segments", "segments"), "tags": ("tag-search", "tags"),
+}  # fmt: skip
