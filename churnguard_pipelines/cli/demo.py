@@ -218,11 +218,12 @@ class Demo:
         )
 
     def _subscribe(self) -> None:
-        """Have the simulated Stripe and HubSpot deliver their events to the webhook gateway, signed."""
+        """Have the simulated Stripe, HubSpot and Mailchimp deliver their events to the webhook gateway."""
         for organization in ORGANIZATIONS:
             name = organization.organization_id
             self._deliver(name, "stripe", f"{self._url}/_webhooks", {"account": name})
         self._deliver("globex", "hubspot", f"{self._url}/_hubspot/globex/webhooks", {})
+        self._deliver("acme", "mailchimp", f"{self._url}/_mailchimp/acme/webhooks", {})
 
     def _deliver(self, organization_id: str, provider: str, subscribe_at: str, subscription: dict[str, str]) -> None:
         from secrets import token_hex

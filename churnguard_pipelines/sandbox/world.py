@@ -28,6 +28,7 @@ from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.business.entities import Event
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
 from churnguard_pipelines.sandbox.business.mailing import Mailing
+from churnguard_pipelines.sandbox.business.mailing_bulk import bulk_mailing
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import Key
 from churnguard_pipelines.sandbox.stripe.events import KEPT, StripeEvents
@@ -141,8 +142,10 @@ class World:
         with self.lock:
             mailing = self._mailings.get(account)
             if mailing is None:
-                mailing = self._mailings[account] = Mailing(self.businesses[account])
-            mailing_history.catch_up(mailing)
+                make = bulk_mailing if account == "bulk" else Mailing
+                mailing = self._mailings[account] = make(self.businesses[account])
+            if account != "bulk":
+                mailing_history.catch_up(mailing)
             return mailing
 
     @property

@@ -28,7 +28,7 @@ SETTLING = 5 * 24 * 3600
 """Seconds after a campaign was sent in which bounces come."""
 LOOK_BACK = 600
 """Seconds: events show up as late as four minutes after they happened."""
-AT_ONCE = 20
+AT_ONCE = 100
 """Campaigns that are read together; then the position moves."""
 
 

@@ -105,9 +105,7 @@ def _member(
         member.status = "unsubscribed" if luck < 0.09 else "cleaned"
         member.left_at = member.changed = rng.randint(joined, anchor)
         member.reason = rng.choice(REASONS) if luck < 0.09 else None
-    elif luck < 0.14:
-        member.status = "pending"
-    elif luck < 0.18:
+    elif luck < 0.16:
         member.archived = True
 
 
@@ -129,7 +127,7 @@ def _sent(mailing: Mailing, campaign: Campaign, at: int, rng: Random) -> None:
     mailing.campaigns[campaign.id] = campaign
     campaign.sent_at = at
     for member in mailing.audiences[campaign.audience].members.values():
-        if member.joined <= at and member.status != "pending" and not member.archived and _had_not_left(member, at):
+        if member.joined <= at and not member.archived and _had_not_left(member, at):
             campaign.sent[member.id] = member.email
             _react(mailing, campaign, member, at, rng)
 

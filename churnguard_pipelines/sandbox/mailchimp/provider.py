@@ -1,7 +1,7 @@
 """Mailchimp in the sandbox's server: an account per business, its keys and tokens, and the page where people sign in.
 
 Beside Mailchimp's own paths: GET /_mailchimp/{account} gives its API key and an OAuth token, POST
-/_mailchimp/{account}/webhooks {url} has its events delivered there (the secret is part of the URL).
+/_mailchimp/{account}/webhooks {url, secret} has its events delivered there; the secret becomes a part of the URL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from churnguard_pipelines.sandbox.provider import Request
 from churnguard_pipelines.sandbox.world import World
 
 OWN = "/_mailchimp/"
-CENTERS = {"acme": "us21", "globex": "us6"}
+CENTERS = {"acme": "us21", "globex": "us6", "bulk": "us1"}
 CONNECTIONS = 10
 
 
@@ -43,7 +43,7 @@ class Mailchimp:
         self._revoked: set[str] = set()
         self.disabled: set[str] = set()
         self.webhooks = Webhooks()
-        for account in CENTERS:
+        for account in CENTERS.keys() & world.businesses.keys():
             self.api_key(account)
             self.token(account)
 
@@ -150,17 +150,20 @@ class Mailchimp:
 
     def _own(self, request: Request) -> Answer:
         account, _, what = unquote(request.path.removeprefix(OWN)).partition("/")
-        if account not in CENTERS:
+        if account not in CENTERS or account not in self.world.businesses:
             return _json({"error": f"no account {account}"}, 404)
         if request.method == "POST" and what == "webhooks":
-            self.subscribe(account, str(orjson.loads(request.body)["url"]))
+            given = orjson.loads(request.body)
+            self.subscribe(account, f"{given['url']}?secret={given['secret']}", tried=False)
         elif request.method != "GET" or what:
             return _json({"error": f"no {request.method} {request.path} here"}, 404)
         return _json({"api_key": self.api_key(account), "token": self.token(account), "dc": CENTERS[account]})
 
-    def subscribe(self, account: str, url: str) -> None:
-        """Under the world's lock."""
-        self.webhooks.subscribe(account, self.api(account), self.world.mailing(account), url)
+    def subscribe(self, account: str, url: str, *, tried: bool = True) -> None:
+        """Under the world's lock. Unless `tried` is false, the URL has to answer."""
+        if tried:
+            self.webhooks.probe(url)
+        self.webhooks.subscribe(self.api(account), self.world.mailing(account), url)
 
     def clear_faults(self) -> None:
         self._revoked.clear()

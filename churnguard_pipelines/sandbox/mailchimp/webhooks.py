@@ -44,11 +44,14 @@ class Webhooks:
         self._stop = Event()
         self._thread: Thread | None = None
 
-    def subscribe(self, account: str, api: Api, mailing: Mailing, url: str) -> None:
-        """What happens from now on. Mailchimp tries the URL with GET first; ValueError where it does not answer 200."""
-        with httpx.Client(timeout=TIMEOUT) as client:
-            if client.get(url).status_code != 200:
-                raise ValueError("The URL has to answer a GET with 200.")
+    @staticmethod
+    def probe(url: str) -> None:
+        """Mailchimp tries a URL with GET before it takes it. ValueError where that is not answered with 200."""
+        if httpx.get(url, timeout=TIMEOUT).status_code != 200:
+            raise ValueError("The URL has to answer a GET with 200.")
+
+    def subscribe(self, api: Api, mailing: Mailing, url: str) -> None:
+        """What happens from now on."""
 
         def hear(change: Change) -> None:
             for form in _forms(api, mailing, change):
