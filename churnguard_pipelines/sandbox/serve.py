@@ -21,7 +21,7 @@ from churnguard_pipelines.sandbox.business.mailing import Mailing
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.server import Application
@@ -138,11 +138,11 @@ class Sandbox:
         assert isinstance(provider, HubSpot)
         return PortalHandle(provider, account)
 
-    def mailchimp(self, account: str) -> AccountHandle:
+    def mailchimp(self, account: str) -> MailchimpAccount:
         """The account at Mailchimp."""
         provider = self._application.providers["mailchimp"]
         assert isinstance(provider, Mailchimp)
-        return AccountHandle(provider, account)
+        return MailchimpAccount(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)

@@ -5,6 +5,7 @@ https://mailchimp.com/developer/marketing/docs/fundamentals/
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 import httpx
+import orjson
 
 from churnguard_pipelines.engine.auth import Basic, Credential, OAuth2Refresh, Token, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
@@ -45,7 +47,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A page of a list. ``rows``: the name under which its answer has the rows; ``own``: what is added to each of them;
-    ``total``: what the page before counted."""
+    ``total``: what the page before counted; ``first``: a digest of its first row."""
 
     path: str
     rows: str
@@ -53,7 +55,7 @@ class Cursor:
     own: Mapping[str, str] = field(default_factory=dict)
     offset: int = 0
     total: int | None = None
-    first: Any = None
+    first: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,13 @@ class MailchimpApi:
         cursor = page.cursor
         if len(page.rows) < count:
             return None
-        if cursor.offset and page.rows[0] == cursor.first:
+        first = hashlib.sha256(orjson.dumps(page.rows[0])).hexdigest()[:16]
+        if first == cursor.first:
             raise self.misbehaved(cursor.path, "sends the same page again and again")
         gone = max(0, (cursor.total or 0) - page.total)
-        offset = max(0, cursor.offset - gone) if gone else cursor.offset + len(page.rows)
-        return replace(cursor, offset=offset, total=page.total, first=None if gone else page.rows[0])
+        if gone:
+            return replace(cursor, offset=max(0, cursor.offset - gone), total=page.total, first=None)
+        return replace(cursor, offset=cursor.offset + len(page.rows), total=page.total, first=first)
 
     def paged(self, cursor: Cursor) -> tuple[Page, Cursor | None]:
         page = self.page(cursor)

@@ -11,7 +11,7 @@ from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
 T = TypeVar("T")
 
 
-class AccountHandle:
+class MailchimpAccount:
     """`api_key`: of a user who may see everything; `token`: of OAuth."""
 
     def __init__(self, mailchimp: Mailchimp, account: str) -> None:

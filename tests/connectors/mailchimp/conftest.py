@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors.mailchimp import Mailchimp
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
 from churnguard_pipelines.records import Window
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.ingest.ledger import SyncReport
@@ -48,7 +48,7 @@ def connect(store: Store, organization: Organization) -> Register:
 
 
 @pytest.fixture
-def account(sandbox: Sandbox, connect: Register) -> AccountHandle:
+def account(sandbox: Sandbox, connect: Register) -> MailchimpAccount:
     """Acme's account, which the integration may read all of."""
     handle = sandbox.mailchimp("acme")
     connect(sandbox.url, handle.api_key)

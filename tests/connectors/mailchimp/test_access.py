@@ -9,7 +9,7 @@ import pytest
 from churnguard_pipelines.connectors.mailchimp import Mailchimp
 from churnguard_pipelines.engine.tokens import HeldTokens
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.postgres.database import Store
@@ -25,7 +25,7 @@ def oauth(token: str) -> dict[str, Any]:
 
 
 def test_a_key_of_another_data_center_is_refused_and_says_so(
-    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, connect: Register
 ) -> None:
     connect(sandbox.url, account.api_key.replace("us21", "us1"))
     with pytest.raises(AuthenticationFailed, match="wrong datacenter"):
@@ -42,14 +42,14 @@ def test_a_key_without_a_data_center_is_no_key(connect: Register, key: str) -> N
     assert key not in str(refused.value)
 
 
-def test_a_revoked_key_is_refused(store: Store, sandbox: Sandbox, account: AccountHandle) -> None:
+def test_a_revoked_key_is_refused(store: Store, sandbox: Sandbox, account: MailchimpAccount) -> None:
     sync(store, "lists")
     account.provider.revoke(account.api_key)
     with pytest.raises(AuthenticationFailed, match="may be invalid"):
         check_connection(store, INTEGRATION)
 
 
-def test_an_account_that_is_switched_off_is_refused(store: Store, account: AccountHandle) -> None:
+def test_an_account_that_is_switched_off_is_refused(store: Store, account: MailchimpAccount) -> None:
     """A 403 of its own, which is no missing permission."""
     account.provider.disabled.add("acme")
     with pytest.raises(AuthenticationFailed, match="has been disabled"):
@@ -57,7 +57,7 @@ def test_an_account_that_is_switched_off_is_refused(store: Store, account: Accou
 
 
 def test_a_token_finds_its_data_center_by_the_metadata(
-    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, connect: Register
 ) -> None:
     connect(sandbox.url, credentials=oauth(account.token))
     assert errors(sync(store, "lists", "campaigns")) == {}
@@ -65,7 +65,7 @@ def test_a_token_finds_its_data_center_by_the_metadata(
 
 
 def test_metadata_that_err_with_status_200_are_an_error(
-    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, connect: Register
 ) -> None:
     connect(sandbox.url, credentials=oauth("no-such-token"))
     with pytest.raises(AuthenticationFailed, match="Mailchimp refused the token") as refused:
@@ -93,7 +93,7 @@ def test_tokens_last_though_they_are_said_to_last_no_second(connect: Register, s
 
 
 def test_what_a_user_may_not_see_is_said_and_the_rest_is_read(
-    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, connect: Register
 ) -> None:
     """As of accounts that have no classic automations."""
     connect(sandbox.url, account.api_key_without("reports", "automations"))
@@ -117,7 +117,7 @@ def test_a_refusal_for_too_many_connections_is_tried_again(store: Store, mailchi
 
 
 def test_runs_of_one_key_share_ten_connections(
-    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, connect: Register
 ) -> None:
     """Two integrations with one key, each of which alone would take all of them."""
     from concurrent.futures import ThreadPoolExecutor

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.sandbox.business.mailing import Campaign, Did, Mailing
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.mailchimp.conftest import errors, gone, live, sync
@@ -19,7 +19,7 @@ QUIET = 2
 
 
 @pytest.fixture
-def business(sandbox: Sandbox, account: AccountHandle) -> Account:
+def business(sandbox: Sandbox, account: MailchimpAccount) -> Account:
     """Its last campaigns were sent more than five days ago."""
     business = sandbox.account("acme")
     business.advance(4 * DAY)

@@ -10,7 +10,7 @@ import pytest
 
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.business.mailing import Mailing, Member
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.mailchimp.conftest import NOW, Register, Row, errors, gone, live, sync
@@ -20,7 +20,7 @@ DAY = 24 * 3600
 
 
 @pytest.fixture
-def business(sandbox: Sandbox, account: AccountHandle) -> Account:
+def business(sandbox: Sandbox, account: MailchimpAccount) -> Account:
     return sandbox.account("acme")
 
 
@@ -178,6 +178,18 @@ def test_a_second_with_more_than_a_page_is_read_whole(store: Store, mailchimp: S
     crowd = Crowd(mailchimp, 3500, leave)
     assert errors(sync(store, "members")) == {}
     assert len(live(store, "members")) == len(crowd.changed)
+
+
+def test_a_list_that_does_not_heed_what_is_asked_is_an_error_and_no_endless_loop(
+    store: Store, mailchimp: StandIn
+) -> None:
+    """A full page of always the same: of many seconds, or of one."""
+    crowd = Crowd(mailchimp, 1000)
+    page = crowd._page({"offset": ["0"], "count": ["1000"], "before_last_changed": [datetime.now(UTC).isoformat()]})
+    mailchimp.says["/3.0/lists/abc/members"] = [page]
+    assert "again and again" in str(errors(sync(store, "members"))["members"])
+    page["members"][0]["last_changed"] = datetime.fromtimestamp(NOW - 5, UTC).isoformat()
+    assert "another time" in str(errors(sync(store, "members"))["members"])
 
 
 def test_members_of_a_list_that_is_gone_are_gone(store: Store, mailchimp: StandIn) -> None:

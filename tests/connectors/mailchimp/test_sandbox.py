@@ -13,7 +13,7 @@ import pytest
 from churnguard_pipelines.connectors.mailchimp.rows import Shape, found
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import ColumnType, Window
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
@@ -26,7 +26,7 @@ from tests.soak import SECONDS, SOAK
 DAY = 24 * 3600
 
 
-def theirs(account: AccountHandle, name: str) -> dict[str, dict[str, Any]]:
+def theirs(account: MailchimpAccount, name: str) -> dict[str, dict[str, Any]]:
     """Every record that the account holds, by the key that we give it; of e-mail activity every event."""
     rows = account.rows(name)
     if name == "email_activity":
@@ -35,7 +35,7 @@ def theirs(account: AccountHandle, name: str) -> dict[str, dict[str, Any]]:
     return {str(each.payload[item.key]): each.payload for each in Shape(item).records(rows, 0)}
 
 
-def unequal(store: Store, account: AccountHandle, *names: str) -> dict[str, Any]:
+def unequal(store: Store, account: MailchimpAccount, *names: str) -> dict[str, Any]:
     """Objects whose keys differ from the account's own, and records of which a column does."""
     wrong: dict[str, Any] = {}
     for name in names or OBJECTS:
@@ -59,7 +59,7 @@ def _same(type: ColumnType, one: Any, other: Any) -> bool:
     return str(one) == str(other) if type in (ColumnType.TEXT, ColumnType.BIGINT) else bool(one == other)
 
 
-def test_the_first_sync_brings_every_object(store: Store, account: AccountHandle) -> None:
+def test_the_first_sync_brings_every_object(store: Store, account: MailchimpAccount) -> None:
     """A check before it finds nothing missing; what the provider counts itself agrees."""
     report = check_connection(store, INTEGRATION)
     assert [item.object for item in report.objects if not item.readable] == []
@@ -73,7 +73,7 @@ def test_the_first_sync_brings_every_object(store: Store, account: AccountHandle
 
 
 def test_a_sync_without_changes_asks_little_and_reads_no_member(
-    store: Store, sandbox: Sandbox, account: AccountHandle
+    store: Store, sandbox: Sandbox, account: MailchimpAccount
 ) -> None:
     """One call per list and kind of members; only the campaigns that are settling are asked for their recipients."""
     sync(store)
@@ -86,7 +86,7 @@ def test_a_sync_without_changes_asks_little_and_reads_no_member(
 
 
 def test_history_of_a_month_reads_only_what_was_created_in_it(
-    store: Store, sandbox: Sandbox, account: AccountHandle
+    store: Store, sandbox: Sandbox, account: MailchimpAccount
 ) -> None:
     everything = theirs(account, "members")
     created = sorted(row["timestamp_opt"] for row in everything.values() if row["timestamp_opt"])
@@ -104,7 +104,7 @@ NAMES = tuple(name for name in OBJECTS if not name.startswith(("automation", "me
 
 
 def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
-    store: Store, sandbox: Sandbox, account: AccountHandle
+    store: Store, sandbox: Sandbox, account: MailchimpAccount
 ) -> None:
     random = Random(3)
 
@@ -123,7 +123,7 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
 @pytest.mark.soak
 @pytest.mark.timeout(SECONDS if SOAK else 300)
 def test_after_random_changes_and_syncs_that_were_killed_all_is_equal(
-    store: Store, sandbox: Sandbox, account: AccountHandle
+    store: Store, sandbox: Sandbox, account: MailchimpAccount
 ) -> None:
     """SIGKILL before one of the warehouse's statements."""
     random, died = Random(5), []
@@ -136,7 +136,7 @@ def test_after_random_changes_and_syncs_that_were_killed_all_is_equal(
 
 
 def _lives_and_is_equal(
-    store: Store, sandbox: Sandbox, account: AccountHandle, times: int, disturbed: Callable[[int], None]
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, times: int, disturbed: Callable[[int], None]
 ) -> None:
     """The mailings live between syncs that do not end well; then two that do are enough, a day apart."""
     business, random = sandbox.account("acme"), Random(3)
@@ -153,7 +153,7 @@ def _lives_and_is_equal(
     assert set(gone(store, "members").values()) == {"inferred"}
 
 
-def test_a_full_sync_equals_as_well(store: Store, sandbox: Sandbox, account: AccountHandle) -> None:
+def test_a_full_sync_equals_as_well(store: Store, sandbox: Sandbox, account: MailchimpAccount) -> None:
     """And finds what was deleted, without a day's wait."""
     sync(store)
     sandbox.account("acme").mail_tick(60)

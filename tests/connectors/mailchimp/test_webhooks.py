@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from churnguard_pipelines.sandbox.business.mailing import Member
-from churnguard_pipelines.sandbox.mailchimp.handle import AccountHandle
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.ingest.rejected import list_rejected
@@ -48,7 +48,7 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(store: Store, account: AccountHandle) -> Iterator[Gateway]:
+def gateway(store: Store, account: MailchimpAccount) -> Iterator[Gateway]:
     """Which the account's events go to, after a sync of all members."""
     received = Gateway(store)
 
@@ -80,7 +80,7 @@ def gateway(store: Store, account: AccountHandle) -> Iterator[Gateway]:
     thread.join()
 
 
-def happens(business: Account, gateway: Gateway, account: AccountHandle, call: str, **arguments: object) -> object:
+def happens(business: Account, gateway: Gateway, account: MailchimpAccount, call: str, **arguments: object) -> object:
     """And is delivered."""
     business.advance(5)
     made = business.mail(call, **arguments)
@@ -105,7 +105,7 @@ def test_the_url_is_tried_before_anything_is_sent(gateway: Gateway) -> None:
     ("change_address", {"email": "new@example.org"}, "email_address", "new@example.org"),
 ], ids=["profile", "unsubscribe", "cleaned", "archived", "upemail"])  # fmt: skip
 def test_a_change_of_a_member_is_stored(
-    store: Store, sandbox: Sandbox, account: AccountHandle, gateway: Gateway,
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway,
     call: str, more: dict[str, object], column: str, value: str,
 ) -> None:  # fmt: skip
     """Of one identity: a change of address is no new member."""
@@ -121,7 +121,7 @@ def test_a_change_of_a_member_is_stored(
 
 
 def test_somebody_new_and_a_campaign_that_was_sent_are_stored(
-    store: Store, sandbox: Sandbox, account: AccountHandle, gateway: Gateway
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway
 ) -> None:
     business = sandbox.account("acme")
     happens(business, gateway, account, "subscribe", audience=1, email="Grace@Example.org", first_name="Grace")
@@ -134,7 +134,7 @@ def test_somebody_new_and_a_campaign_that_was_sent_are_stored(
 
 
 def test_a_delivery_that_comes_again_changes_nothing(
-    store: Store, sandbox: Sandbox, account: AccountHandle, gateway: Gateway
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway
 ) -> None:
     business = sandbox.account("acme")
     happens(business, gateway, account, "update", audience=1, member=member_of(business).id, company="Once")
@@ -143,7 +143,7 @@ def test_a_delivery_that_comes_again_changes_nothing(
 
 
 def test_an_event_of_who_is_gone_meanwhile_is_worked_off(
-    store: Store, sandbox: Sandbox, account: AccountHandle, gateway: Gateway
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway
 ) -> None:
     business = sandbox.account("acme")
     happens(business, gateway, account, "purge", audience=1, member=member_of(business).id)
