@@ -218,11 +218,12 @@ class Demo:
         )
 
     def _subscribe(self) -> None:
-        """Have the simulated Stripe, HubSpot and SendGrid deliver their events to the webhook gateway, signed."""
+        """Have the simulated providers deliver their events to the webhook gateway."""
         for organization in ORGANIZATIONS:
             name = organization.organization_id
             self._deliver(name, "stripe", f"{self._url}/_webhooks", {"account": name})
         self._deliver("globex", "hubspot", f"{self._url}/_hubspot/globex/webhooks", {})
+        self._deliver("acme", "mailchimp", f"{self._url}/_mailchimp/acme/webhooks", {})
         key = sendgrid(self._url)["public_key"]
         self._deliver("acme", "sendgrid", f"{self._url}/_sendgrid/acme/webhooks", {}, secret=key)
 

@@ -1,5 +1,4 @@
-"""The CRMs of the demo, Acme's Salesforce and Globex' HubSpot, and Acme's SendGrid: of the same simulated businesses as
-their Stripe."""
+"""What the demo has beside Stripe, of the same businesses: Acme's Salesforce, Mailchimp, SendGrid, Globex' HubSpot."""
 
 from __future__ import annotations
 
@@ -14,20 +13,24 @@ from churnguard_pipelines.model import IntegrationConfiguration
 if TYPE_CHECKING:
     from churnguard_pipelines.store.postgres.database import Store
 
-SALESFORCE, HUBSPOT, SENDGRID = "acme-salesforce", "globex-hubspot", "acme-sendgrid"
-CRMS = (SALESFORCE, HUBSPOT, SENDGRID)
+SALESFORCE, HUBSPOT, MAILCHIMP, SENDGRID = "acme-salesforce", "globex-hubspot", "acme-mailchimp", "acme-sendgrid"
+CRMS = (SALESFORCE, HUBSPOT, MAILCHIMP, SENDGRID)
 
 
 def crm_integrations(url: str) -> list[IntegrationConfiguration]:
     """With the simulated providers at this address: an app that somebody at Acme let in, and Globex' private app."""
     app = {"client_id": "3MVGsandbox_acme", "client_secret": "secret_acme"}
     token = httpx.get(f"{url}/_hubspot/globex", timeout=60).raise_for_status().json()["private_app_token"]
+    key = httpx.get(f"{url}/_mailchimp/acme", timeout=60).raise_for_status().json()["api_key"]
     return [
         _integration(
             SALESFORCE, "Salesforce", url,
             {"credential_type": "oauth2", "refresh_token": "5Aepsandbox_acme", "custom_fields": app},
         ),
         _integration(HUBSPOT, "HubSpot", url, {"credential_type": "bearer", "access_token": token}),
+        _integration(
+            MAILCHIMP, "Mailchimp", url, {"credential_type": "api_key", "api_key": key}, kind="email_marketing"
+        ),
         _integration(
             SENDGRID, "SendGrid", url, {"credential_type": "api_key", "api_key": sendgrid(url)["api_key"]},
             kind="email_marketing", exclude=["messages"],  # six calls a minute: the demo would be waiting for them

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import count
 from threading import Lock
 from types import MappingProxyType
@@ -185,8 +184,11 @@ class HttpClient:
         is compressed stays so. Each attempt begins ``into`` anew. Raises as :meth:`request` does.
         """
         call = _Call("GET", url, None, {"accept-encoding": "identity"}, None, (), False, None)
-        client = self._client if _origin(url) == _origin(own) else self._stranger
-        self._with_retries(lambda: self._fetch(client, call, into))
+        if _origin(url) == _origin(own):
+            self._with_retries(lambda: self._fetch(self._client, call, into))
+            return
+        with self._stranger() as stranger:
+            self._with_retries(lambda: self._fetch(stranger, call, into))
 
     def wait(self, seconds: float) -> None:
         """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""
@@ -194,8 +196,9 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
-        if "_stranger" in self.__dict__:
-            self._stranger.close()
+        for gate in (self._quota, *self._budgets.values()):
+            if gate is not None:
+                gate.close()
 
     def __enter__(self) -> Self:
         return self
@@ -203,17 +206,11 @@ class HttpClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @cached_property
     def _stranger(self) -> httpx.Client:
-        """Goes to public addresses only, whoever configured the integration."""
+        """Knows no credentials, and goes to public addresses only, whoever configured the integration."""
         guarded, mounts = transports(replace(self._guard, restricted=True))
-        return httpx.Client(
-            headers={"user-agent": "churnguard-pipelines"},
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
-            transport=guarded,
-            mounts=mounts,
-            trust_env=False,
-        )
+        timeout = httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0))
+        return httpx.Client(timeout=timeout, transport=guarded, mounts=mounts, trust_env=False)
 
     def _with_retries(self, attempt: Callable[[], T]) -> T:
         for retry in count(1):
