@@ -176,20 +176,6 @@ class HttpClient:
         self._breaker.success()
         return response
 
-    def download(self, url: str, into: BinaryIO, *, own: str) -> None:
-        """A file of which an answer told the address, e.g. in a store of objects, for whoever has the address.
-
-        None of our credentials go there, nor does it count for the account's quota. As it is an answer that says where
-        we go, that is a public address or the origin of ``own``, the API's address. The file is as it is stored: what
-        is compressed stays so. Each attempt begins ``into`` anew. Raises as :meth:`request` does.
-        """
-        call = _Call("GET", url, None, {"accept-encoding": "identity"}, None, (), False, None)
-        if _origin(url) == _origin(own):
-            self._with_retries(lambda: self._fetch(self._client, call, into))
-            return
-        with self._stranger() as stranger:
-            self._with_retries(lambda: self._fetch(stranger, call, into))
-
     def wait(self, seconds: float) -> None:
         """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""
         self._clock.wait(seconds)
@@ -205,6 +191,20 @@ class HttpClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def download(self, url: str, into: BinaryIO, *, own: str) -> None:
+        """A file of which an answer told the address, e.g. in a store of objects, for whoever has the address.
+
+        None of our credentials go there, nor does it count for the account's quota. As it is an answer that says where
+        we go, that is a public address or the origin of ``own``, the API's address. The file is as it is stored: what
+        is compressed stays so. Each attempt begins ``into`` anew. Raises as :meth:`request` does.
+        """
+        call = _Call("GET", url, None, {"accept-encoding": "identity"}, None, (), False, None)
+        if _origin(url) == _origin(own):
+            self._with_retries(lambda: self._fetch(self._client, call, into))
+            return
+        with self._stranger() as stranger:
+            self._with_retries(lambda: self._fetch(stranger, call, into))
 
     def _stranger(self) -> httpx.Client:
         """Knows no credentials, and goes to public addresses only, whoever configured the integration."""
