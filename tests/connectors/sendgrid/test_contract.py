@@ -31,7 +31,9 @@ def judge(asked: Asked) -> None:
     declared = {each["name"]: each for each in operation["parameters"] if each["in"] == "query"}
     for name, values in query.items():
         assert name in declared, f"{path} takes no {name}"
-        jsonschema.validate(_value(values, declared[name]["schema"]), declared[name]["schema"])
+        schema = declared[name]["schema"]
+        for value in [values] if schema.get("type") == "array" else [_value(each, schema) for each in values]:
+            jsonschema.validate(value, schema)
     for each in operation["parameters"]:
         if each.get("required") and each["in"] != "path":
             assert each["name"].lower() in ({*query} if each["in"] == "query" else headers), each["name"]
@@ -40,10 +42,7 @@ def judge(asked: Asked) -> None:
         jsonschema.validate(json.loads(body), resolved(description, schema) | {"additionalProperties": False})
 
 
-def _value(values: list[str], schema: dict[str, Any]) -> Any:
-    if schema.get("type") == "array":
-        return values
-    (text,) = values
+def _value(text: str, schema: dict[str, Any]) -> Any:
     return int(text) if schema.get("type") in ("integer", "number") and re.fullmatch(r"-?\d+", text) else text
 
 
