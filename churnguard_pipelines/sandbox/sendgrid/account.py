@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.entities import Customer
-from churnguard_pipelines.sandbox.business.sending import BOUNCED, TOPICS, WEEK, Mailing, Message, Sending, Suppressed
+from churnguard_pipelines.sandbox.sendgrid.sending import BOUNCED, TOPICS, WEEK, Mailing, Message, Sending, Suppressed
 
 _NAMES = UUID(int=0x5E4D)
 GROUPS = {topic: 14_000 + number for number, topic in enumerate(TOPICS, 1)}

@@ -9,10 +9,10 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from churnguard_pipelines.sandbox.business.sending import DAY, Message
 from churnguard_pipelines.sandbox.sendgrid import errors
 from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.requests import Request, seconds
+from churnguard_pipelines.sandbox.sendgrid.sending import DAY, Message
 
 MOST = 1000
 KEPT = 30 * DAY

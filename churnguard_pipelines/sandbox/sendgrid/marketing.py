@@ -11,10 +11,10 @@ from itertools import islice
 from typing import Any
 
 from churnguard_pipelines.sandbox.answers import Answer
-from churnguard_pipelines.sandbox.business.sending import DAY, TOPICS, Mailing
 from churnguard_pipelines.sandbox.sendgrid import errors
 from churnguard_pipelines.sandbox.sendgrid.account import Account, Contact, Job
 from churnguard_pipelines.sandbox.sendgrid.requests import Request, nanoseconds, seconds
+from churnguard_pipelines.sandbox.sendgrid.sending import DAY, TOPICS, Mailing
 
 FIELDS = {"lifetime_value": "Number", "plan": "Text", "renewal_date": "Date"}
 RESERVED = (

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
 
-from churnguard_pipelines.sandbox.business.sending import Happening, Mailing, Message, Sending
 from churnguard_pipelines.sandbox.sendgrid import errors
 from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.requests import Request, day_of
+from churnguard_pipelines.sandbox.sendgrid.sending import Happening, Mailing, Message, Sending
 
 METRICS = (
     "blocks", "bounce_drops", "bounces", "clicks", "deferred", "delivered", "invalid_emails", "opens", "processed",

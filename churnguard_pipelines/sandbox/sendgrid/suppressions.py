@@ -7,10 +7,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import Any
 
-from churnguard_pipelines.sandbox.business.sending import BLOCKED, BOUNCED, INVALID, KINDS, LEFT, SPAM, Suppressed
 from churnguard_pipelines.sandbox.sendgrid import errors
 from churnguard_pipelines.sandbox.sendgrid.account import GROUPS, Account
 from churnguard_pipelines.sandbox.sendgrid.requests import Request
+from churnguard_pipelines.sandbox.sendgrid.sending import BLOCKED, BOUNCED, INVALID, KINDS, LEFT, SPAM, Suppressed
 
 MOST = 500
 _MORE: dict[str, dict[str, str]] = {

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from churnguard_pipelines.sandbox.business.sending import Happening
 from churnguard_pipelines.sandbox.sendgrid.account import GROUPS, Account
+from churnguard_pipelines.sandbox.sendgrid.sending import Happening
 from churnguard_pipelines.sandbox.sendgrid.stats import classification_of
 
 MOST = 100  # of one delivery; the real one goes by bytes

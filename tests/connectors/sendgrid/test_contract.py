@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from churnguard_pipelines.sandbox.business.sending import KINDS
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
+from churnguard_pipelines.sandbox.sendgrid.sending import KINDS
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection

@@ -12,10 +12,10 @@ import pytest
 
 from churnguard_pipelines.connectors.sendgrid import SendGrid
 from churnguard_pipelines.connectors.sendgrid.objects import Way
-from churnguard_pipelines.sandbox.business.sending import DAY, KINDS, TOPICS
 from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.activity import KEPT
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
+from churnguard_pipelines.sandbox.sendgrid.sending import DAY, KINDS, TOPICS
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection, sync_integration

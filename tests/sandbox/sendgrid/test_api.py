@@ -9,8 +9,8 @@ import httpx
 import jsonschema
 import pytest
 
-from churnguard_pipelines.sandbox.business.sending import KINDS
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
+from churnguard_pipelines.sandbox.sendgrid.sending import KINDS
 from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.sendgrid.conftest import sendgrid, told
 from tests.sandbox.sendgrid.contracts import schema_of
