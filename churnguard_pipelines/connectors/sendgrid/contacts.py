@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from churnguard_pipelines.connectors.sdk import Object, Reading
@@ -161,7 +161,7 @@ class ContactReader:
     def _fetch(self, url: str, file: IO[bytes]) -> None:
         """Addresses are signed for a while only."""
         try:
-            self._api.download(url, file)  # type: ignore[arg-type]
+            self._api.download(url, cast(BinaryIO, file))
         except (AuthenticationFailed, PermissionMissing, RequestRefused) as error:
             raise _Gone(f"a file is refused ({error.status})") from None
 
@@ -187,7 +187,7 @@ def _unpacked(file: IO[bytes]) -> BinaryIO:
     file.seek(0)
     packed = file.read(2) == _GZIP
     file.seek(0)
-    return gzip.GzipFile(fileobj=file, mode="rb") if packed else io.BufferedReader(file)  # type: ignore[arg-type,return-value]
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb") if packed else file)
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:

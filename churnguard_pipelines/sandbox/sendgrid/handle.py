@@ -29,6 +29,10 @@ class AccountHandle:
     def subuser(self, name: str) -> AccountHandle:
         return AccountHandle(self._sendgrid, self._name, name)
 
+    def suppress(self, kind: str, email: str, at: int) -> None:
+        """The address is put on a list, as of that second."""
+        self.act(lambda account: account.sending.suppress(kind, email, at))
+
     # Keys and limits
 
     def key_without(self, *scopes: str) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar
 
 import orjson
@@ -45,7 +46,7 @@ class SendGrid:
         self._slow: dict[float, tuple[float, int]] = {}
         for number, name in enumerate(world.businesses):
             business = world.businesses[name]
-            self._accounts[name] = made_account(name, business, lambda it=business: world.now(it), number)
+            self._accounts[name] = made_account(name, business, partial(world.now, business), number)
             self.quotas[name] = Quota(Limits())
             self.access.add(name)
 
