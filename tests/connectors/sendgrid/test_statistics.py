@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
@@ -113,18 +112,3 @@ def test_steps_of_an_automation_add_up_to_its_total(store: Store, sandbox: Sandb
 def test_of_a_day_that_makes_no_sense_nothing_is_stored(store: Store, sendgrid: StandIn) -> None:
     sendgrid.says["/v3/stats"] = [[{"date": "2026-01-01"}]]
     assert errors_of(sync(store, "global_stats")).keys() == {"global_stats"}
-
-
-def test_late_opens_of_the_simulated_business_arrive(store: Store, sandbox: Sandbox, account: AccountHandle) -> None:
-    sync(store, "global_stats")
-
-    def opens(it: Account) -> str:
-        message = max(it.sending.messages, key=lambda each: each.at)
-        it.sending.happens(it.clock(), "open", message)
-        return datetime.fromtimestamp(message.at, UTC).date().isoformat()
-
-    day = account.act(opens)
-    sandbox.account("acme").advance(5)
-    before = live(store, "global_stats")[day]["opens"]
-    sync(store, "global_stats")
-    assert live(store, "global_stats")[day]["opens"] > before

