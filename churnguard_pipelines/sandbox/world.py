@@ -15,8 +15,6 @@ from churnguard_pipelines.sandbox.business import (
     crm_history,
     crm_life,
     live,
-    mailing_history,
-    mailing_life,
     signups,
     subscriptions,
 )
@@ -28,7 +26,9 @@ from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.business.entities import Event
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
 from churnguard_pipelines.sandbox.business.mailing import Mailing
-from churnguard_pipelines.sandbox.business.mailing_bulk import bulk_mailing
+from churnguard_pipelines.sandbox.business.mailing import history as mailing_history
+from churnguard_pipelines.sandbox.business.mailing import life as mailing_life
+from churnguard_pipelines.sandbox.business.mailing.bulk import bulk_mailing
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import Key
 from churnguard_pipelines.sandbox.stripe.events import KEPT, StripeEvents

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import Identifier
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable, TableInUse
@@ -110,6 +110,10 @@ def take_for_set_up(connection: psycopg.Connection[Any]) -> None:
     connection.execute("RESET lock_timeout")
 
 
+_TRY_PLACE: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
+_LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s))"
+
+
 class PlaceLocks:
     """Some of ``most`` places of a ``name``, held by a connection of its own until it is closed or breaks. For one
     thread at a time. Raises ``DatabaseUnavailable`` where it cannot be opened, psycopg's error where it breaks."""
@@ -126,7 +130,7 @@ class PlaceLocks:
     def take(self) -> int | None:
         """The number of a place that nobody had; None if there is none."""
         for place in range(self._most):
-            if place not in self._held and self._ask("pg_try_advisory_lock", place):
+            if place not in self._held and self._ask(_TRY_PLACE, place):
                 self._held.add(place)
                 return place
         return None
@@ -134,12 +138,11 @@ class PlaceLocks:
     def leave(self, place: int) -> None:
         if place in self._held and not self.broken:
             self._held.discard(place)
-            self._ask("pg_advisory_unlock", place)
+            self._ask(_LEAVE_PLACE, place)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, function: LiteralString, place: int) -> bool:
-        query = SQL("SELECT {}(%s, hashtext(%s))").format(SQL(function))
+    def _ask(self, query: LiteralString, place: int) -> bool:
         row = self._connection.execute(query, [Own.PLACES.value, f"{self._name}/{place}"]).fetchone()
         return row is not None and bool(row[0])

@@ -11,6 +11,7 @@ import pytest
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.business.mailing import Mailing, Member
 from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
+from churnguard_pipelines.sandbox.mailchimp.ids import contact_id
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.mailchimp.conftest import NOW, Register, Row, errors, gone, live, sync
@@ -34,7 +35,8 @@ def some(business: Account, number: int = 0, audience: int = 1) -> Member:
 
 
 def of(store: Store, member: Member) -> Row:
-    [row] = [each for each in live(store, "members").values() if each["email_address"] == member.email]
+    contact = contact_id("acme", member.id)
+    [row] = [each for each in live(store, "members").values() if each["contact_id"] == contact]
     return row
 
 
@@ -163,7 +165,7 @@ class Crowd:
         offset = int(query["offset"][0])
         rows = [self._row(number) for number in found[offset : offset + min(int(query["count"][0]), 1000)]]
         for number in found[: self._leave]:
-            self.changed[number] = NOW - 1
+            self.changed[number] = NOW + 1
         return {"members": rows, "total_items": len(found)}
 
     def _row(self, number: int) -> Row:
@@ -177,13 +179,18 @@ def test_a_second_with_more_than_a_page_is_read_whole(store: Store, mailchimp: S
     """Members that change while it is read move the later ones forward; none is skipped."""
     crowd = Crowd(mailchimp, 3500, leave)
     assert errors(sync(store, "members")) == {}
+    stayed = {f"abc:{number:032x}" for number, at in crowd.changed.items() if at < NOW}
+    assert stayed <= live(store, "members").keys()
+    mailchimp.now = NOW + 10
+    assert errors(sync(store, "members")) == {}
     assert len(live(store, "members")) == len(crowd.changed)
 
 
 def test_a_list_that_does_not_heed_what_is_asked_is_an_error_and_no_endless_loop(
-    store: Store, mailchimp: StandIn
+    store: Store, mailchimp: StandIn, connect: Register
 ) -> None:
     """A full page of always the same: of many seconds, or of one."""
+    connect(mailchimp.url, concurrent_requests=1)
     crowd = Crowd(mailchimp, 1000)
     page = crowd._page({"offset": ["0"], "count": ["1000"], "before_last_changed": [datetime.now(UTC).isoformat()]})
     mailchimp.says["/3.0/lists/abc/members"] = [page]
@@ -202,9 +209,7 @@ def test_members_of_a_list_that_is_gone_are_gone(store: Store, mailchimp: StandI
     assert live(store, "members") == {}
 
 
-def test_a_member_without_an_id_is_rejected_and_the_others_are_stored(
-    store: Store, mailchimp: StandIn, connect: Register
-) -> None:
+def test_a_member_without_an_id_is_rejected_and_the_others_are_stored(store: Store, mailchimp: StandIn) -> None:
     rows = [{"id": f"{number:032x}", "contact_id": f"{number:032x}", "list_id": "abc", "status": "subscribed"}
             for number in range(3)]  # fmt: skip
     rows[1] |= {"id": "", "contact_id": ""}

@@ -137,9 +137,17 @@ def test_a_delivery_that_comes_again_changes_nothing(
     store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway
 ) -> None:
     business = sandbox.account("acme")
-    happens(business, gateway, account, "update", audience=1, member=member_of(business).id, company="Once")
+    member = member_of(business)
+    happens(business, gateway, account, "update", audience=1, member=member.id, company="Once")
     gateway.bodies *= 3
-    assert gateway.work_off() == {"stored": 1}
+    gateway.work_off()
+    before = live(store, "members")
+    gateway.work_off()
+    after = live(store, "members")
+    assert after.keys() == before.keys()
+    assert [row["email_address"] for row in after.values() if row["merge_fields"].get("COMPANY") == "Once"] == [
+        member.email
+    ]
 
 
 def test_an_event_of_who_is_gone_meanwhile_is_worked_off(

@@ -7,7 +7,7 @@ from random import Random
 
 from churnguard_pipelines.sandbox.business.crm_history import mail_of, person
 from churnguard_pipelines.sandbox.business.mailing import Audience, Campaign, Mailing, Member
-from churnguard_pipelines.sandbox.business.mailing_history import LANGUAGES, REASONS, TAGS, URLS
+from churnguard_pipelines.sandbox.business.mailing.history import LANGUAGES, REASONS, TAGS, URLS
 
 
 def happen(mailing: Mailing) -> None:

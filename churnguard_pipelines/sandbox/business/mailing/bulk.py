@@ -6,7 +6,7 @@ from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm_history import FIRST_NAMES, LAST_NAMES
 from churnguard_pipelines.sandbox.business.instants import DAY
 from churnguard_pipelines.sandbox.business.mailing import Audience, Campaign, Did, Mailing
-from churnguard_pipelines.sandbox.business.mailing_history import FIELDS, NEWS
+from churnguard_pipelines.sandbox.business.mailing.history import FIELDS, NEWS
 
 CAMPAIGNS, RECIPIENTS = 1000, 5
 SETTLED = 30 * DAY
