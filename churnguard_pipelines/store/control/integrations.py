@@ -316,12 +316,19 @@ def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dic
         "integration_id": integration.integration_id,
         "organization_id": integration.organization_id,
         "provider": integration.provider_name,
-        "config": integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"}),
+        "config": _config(integration),
         "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,
         "configured_by": integration.configured_by,
     }
+
+
+def _config(integration: IntegrationConfiguration) -> dict[str, Any]:
+    config = integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"})
+    if "requests_per_minute" not in integration.sync_config.model_fields_set:
+        del config["sync_config"]["requests_per_minute"]  # so that it is known that nobody set it
+    return config
 
 
 def _check_base_url(integration: IntegrationConfiguration) -> None:
