@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,6 +44,19 @@ class Ours:
 
     def keys(self, window: Window) -> frozenset[str]:
         return frozenset(self._select(_quoted(self._table.key), window))
+
+    def changed_since(self, keys: Collection[str], moment: datetime) -> frozenset[str]:
+        """Those of these keys that we have, and that the provider changed then or later, as far as it says so."""
+        if not keys or self._item.modified_column is None:
+            return frozenset()
+        statement = sa.text(
+            f"SELECT {_quoted(self._table.key)} FROM {Identifier('raw', self._table.name).as_string(None)} "
+            "WHERE organization_id = :organization_id AND integration_id = :id "
+            f"AND {_quoted(self._table.key)} = ANY(:keys) AND {_quoted(self._item.modified_column)} >= :moment"
+        )
+        own = {"organization_id": self._lane.organization_id, "id": self._lane.integration_id}
+        with self._store.organization(self._lane.organization_id) as connection:
+            return frozenset(connection.scalars(statement, own | {"keys": list(keys), "moment": moment}))
 
     def rejected(self, keys: Collection[str]) -> frozenset[str]:
         """Those that came, but could not be stored as they were."""

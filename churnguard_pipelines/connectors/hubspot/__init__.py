@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.hubspot import api, limits, webhooks
@@ -25,7 +26,7 @@ from churnguard_pipelines.connectors.hubspot.objects import (
     PairOptions,
 )
 from churnguard_pipelines.connectors.hubspot.properties import Properties
-from churnguard_pipelines.connectors.hubspot.records import CrmReader
+from churnguard_pipelines.connectors.hubspot.records import TRAIL, CrmReader
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
     ConnectionReport,
@@ -65,6 +66,7 @@ class HubSpot(ApiConnector):
     }
     own_hosts = frozenset({api.HOST})
     page_size = api.PAGE
+    trails_by = timedelta(milliseconds=TRAIL)
     objects = OBJECTS
     ignored_events = webhooks.IGNORED
     describe = staticmethod(api.describe)
@@ -168,7 +170,7 @@ class HubSpot(ApiConnector):
 
     def _now(self) -> int:
         """HubSpot's clock in milliseconds, never ahead of it by more than ours is."""
-        return int((time.time() + self._api.ahead) * 1000)
+        return int((time.time() + self.http.ahead) * 1000)
 
     def _access(self, item: Object) -> ObjectAccess:
         try:
@@ -202,5 +204,5 @@ def _custom_object(schema: Mapping[str, Any]) -> Object | None:
     label = labels.get("plural") if isinstance(labels, dict) else None
     return Object(
         name, type_id, CUSTOM_COLUMNS, options=CrmOptions(), created_column="created_at",
-        label=str(label) if label else None, custom=True,
+        modified_column="updated_at", label=str(label) if label else None, custom=True,
     )  # fmt: skip

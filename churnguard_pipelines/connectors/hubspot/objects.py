@@ -78,7 +78,7 @@ CUSTOM_COLUMNS = (
 
 def crm(name: str, *, options: CrmOptions = CrmOptions(), **kinds: str) -> Object:
     made = (*CUSTOM_COLUMNS, *columns("properties.", **kinds))
-    return Object(name, name, made, options=options, created_column="created_at")
+    return Object(name, name, made, options=options, created_column="created_at", modified_column="updated_at")
 
 
 def pair(source: str, target: str, *, sweep_every: int = DAY) -> Object:
