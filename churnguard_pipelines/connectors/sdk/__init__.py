@@ -249,7 +249,10 @@ class ApiConnector(Connector):
 
     @classmethod
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
-        """The object whose records a webhook event changes; None if there is none."""
+        """The object whose records a webhook event changes, by name; one that the account added also by its path.
+
+        None if there is none.
+        """
         return None
 
     def changes(
