@@ -323,14 +323,18 @@ def _tables_of(store: Store, integration: IntegrationConfiguration, names: Set[s
 
 
 def quota_account(integration: IntegrationConfiguration) -> str:
-    """Whose quota it is: everything that calls with the same credentials shares it."""
+    """Whose quota it is: everything that calls with the same credentials shares it. Of an app, which many accounts let
+    in, each integration is an account's own."""
     own = integration.credentials
+    lasting = without_token(own.custom_fields)
     if own.api_key is not None:
         known = own.api_key.get_secret_value()
+    elif own.access_token is not None and own.refresh_token is None and lasting == own.custom_fields:
+        known = own.access_token.get_secret_value()  # nobody renews it
     else:
-        lasting = own.model_copy(update={"custom_fields": without_token(own.custom_fields)})
-        known = repr(revealed(lasting.model_dump(exclude={"access_token", "refresh_token"})))
-        known += str(integration.base_url)
+        kept = own.model_copy(update={"custom_fields": lasting})
+        known = repr(revealed(kept.model_dump(exclude={"access_token", "refresh_token"})))
+        known += str(integration.base_url) + (integration.integration_id if own.refresh_token else "")
     return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
