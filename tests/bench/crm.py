@@ -4,8 +4,6 @@ nothing new."""
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import opened, sync_integration
-from tests.bench.harness import Row
+from tests.bench.harness import Row, peak_mib
 from tests.bench.provider import sandbox
 
 AREA = "crm"
@@ -136,8 +134,7 @@ def _sync_in_child(database_url: str, answers: multiprocessing.Queue[tuple[float
     _sync(store, SALESFORCE_BULK)
     seconds = time.perf_counter() - started
     store.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answers.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))
+    answers.put((seconds, peak_mib()))
 
 
 def _hubspot(store: Store) -> list[Row]:
