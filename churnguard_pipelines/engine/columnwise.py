@@ -67,7 +67,7 @@ def _whole(values: Values, types: Set[type]) -> bool:
     if types != {int}:
         return False
     numbers = [value for value in values if value is not None]
-    return min(numbers) >= -INT64 and max(numbers) < INT64
+    return bool(min(numbers) >= -INT64 and max(numbers) < INT64)
 
 
 def _numbers(values: Values, types: Set[type]) -> bool:

@@ -122,7 +122,7 @@ def each_object(
 
     for _ in range(min(helpers.most, len(waiting) - 1) if helpers is not None else 0):
         begin_to_help()
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         while next_one():
             pass

@@ -315,7 +315,12 @@ def test_generated_names_cannot_break_out_of_the_row_function() -> None:
 
 
 def test_a_misfit_among_many_is_found_and_the_others_are_as_they_are_alone() -> None:
-    odd = {7: {"balance": "1.5"}, 260: {"id": 3}, 300: {"email": 5, "score": "2"}, 511: {"created": "tomorrow"}}
+    odd: dict[int, dict[str, Any]] = {
+        7: {"balance": "1.5"},
+        260: {"id": 3},
+        300: {"email": 5, "score": "2"},
+        511: {"created": "tomorrow"},
+    }
     plain = {"email": "a@example.com", "balance": 5, "score": 0.5, "created": 1_709_200_800, "note": "x"}
     payloads = [{"id": f"cus_{number}", **plain, **odd.get(number, {})} for number in range(600)]
     together = mapped(*payloads)

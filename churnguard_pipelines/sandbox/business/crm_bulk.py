@@ -7,15 +7,8 @@ from typing import Any
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm, Record
-from churnguard_pipelines.sandbox.business.crm_history import (
-    CITIES,
-    FIRST_NAMES,
-    INDUSTRIES,
-    LAST_NAMES,
-    PRIORITIES,
-    TICKET_STATUSES,
-    TITLES,
-)
+from churnguard_pipelines.sandbox.business.crm_history import CITIES, FIRST_NAMES, LAST_NAMES, TITLES
+from churnguard_pipelines.sandbox.business.crm_schema import INDUSTRIES, PRIORITIES, TICKET_STATUSES
 
 
 def _contact(id: int) -> dict[str, Any]:

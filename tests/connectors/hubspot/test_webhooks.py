@@ -178,7 +178,7 @@ def test_conversations_are_ignored_and_not_unknown(store: Store, contacts: Porta
 
 
 def test_events_of_custom_objects_and_their_associations_become_rows(store: Store, hubspot: StandIn) -> None:
-    ends = {"fromObjectTypeId": "0-1", "toObjectTypeId": "2-77"}
+    ends: dict[str, Any] = {"fromObjectTypeId": "0-1", "toObjectTypeId": "2-77"}
     schema = {"name": "cars", "objectTypeId": "2-77", "associations": [ends, {**ends, "fromObjectTypeId": "0-8"}, None]}
     hubspot.says["/crm/v3/schemas"] = [{"results": [schema]}]
     cars = Portal(hubspot, "2-77")
