@@ -106,7 +106,7 @@ def _compare(
             if missing or hole.extra:
                 found.written.add(ours.read_again(missing | hole.extra, hole.window))
                 here = ours.keys(hole.window)
-                missing -= ours.changed_since(missing, end)  # it was the next sync's to read
+                missing -= ours.changed_since(end)  # it was the next sync's to read
                 found.mended += len(missing & here) + len(hole.extra - here)
             found.rejected += len(known)
             found.missing += len(missing)
