@@ -26,15 +26,10 @@ def convert(kind: ColumnType, values: Values) -> tuple[Values, Sequence[int]]:
     if fits(kind, values):
         return values, ()
     one = CONVERTERS[kind]
-    converted: list[Any] = []
-    misfits: list[int] = []
-    for place, value in enumerate(values):
-        try:
-            converted.append(None if value is None else one(value))
-        except TypeMismatch:
-            converted.append(None)
-            misfits.append(place)
-    return converted, misfits
+    try:
+        return [None if value is None else one(value) for value in values], ()
+    except TypeMismatch:
+        return _one_by_one(one, values)
 
 
 def fits(kind: ColumnType, values: Values) -> bool:
@@ -49,6 +44,18 @@ def shown(kind: ColumnType, values: Values) -> bool:
         kind in (ColumnType.NUMERIC, ColumnType.DOUBLE)
         and all(value is None or (type(value) is str and _PLAIN_NUMBER.fullmatch(value)) for value in values)
     )
+
+
+def _one_by_one(one: Callable[[Any], Any], values: Values) -> tuple[Values, Sequence[int]]:
+    converted: list[Any] = []
+    misfits: list[int] = []
+    for place, value in enumerate(values):
+        try:
+            converted.append(None if value is None else one(value))
+        except TypeMismatch:
+            converted.append(None)
+            misfits.append(place)
+    return converted, misfits
 
 
 def _text(values: Values, types: Set[type]) -> bool:

@@ -193,9 +193,11 @@ class _Fields:
 
     def rests(self, taken: _Taken) -> list[dict[str, Any]]:
         """What is left of each, as an object of its own: the records are not ours."""
-        left = [name for name in self._nodes[0] if name not in taken.names]
-        if not left or not self._alike or taken.within.keys() & self._names:
+        if not self._alike or taken.within.keys() & self._names:
             return [taken.rest_of(node) for node in self._nodes]
+        left = [name for name in self._nodes[0] if name not in taken.names]
+        if not left:
+            return [{}] * len(self._nodes)
         columns = [self.at((name,)) for name in left]
         return [dict(zip(left, found, strict=True)) for found in zip(*columns, strict=True)]
 
@@ -236,6 +238,8 @@ _NOTHING: Mapping[str, Any] = {}
 
 def _extras(rests: Sequence[Mapping[str, Any]], unfit: set[int]) -> list[str | None]:
     """As JSON. Those that cannot be written are ``unfit``."""
+    if not any(rests):
+        return [None] * len(rests)
     extras: list[str | None] = []
     for place, rest in enumerate(rests):
         try:
