@@ -26,10 +26,12 @@ from churnguard_pipelines.store.postgres.database import Store
 
 HEARTBEAT_SECONDS = 10.0
 
-SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
-ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
+SyncOutcome = Literal["succeeded", "failed", "partial", "cancelled"]
+"""``cancelled``: it was told to end; that is neither good nor bad news of its source."""
+SyncStatus = Literal["queued", "running"] | SyncOutcome
+ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
 
-_OUTCOMES = ("succeeded", "partial", "failed")
+_COUNTED = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
 _log = logging.getLogger(__name__)
@@ -171,9 +173,7 @@ def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -
         thread.join()
 
 
-def finish_sync(
-    store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
-) -> datetime | None:
+def finish_sync(store: Store, sync_id: str, status: SyncOutcome, error: str | None = None) -> datetime | None:
     """Close the report and add it to its hour; returns when. None: it is closed already, and keeps what it says."""
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
@@ -181,7 +181,7 @@ def finish_sync(
         closed_at: datetime | None = connection.scalar(finished.values(values).returning(syncs.c.finished_at))
         if closed_at is not None:
             _roll_up(connection, [sync_id])
-            due.note_end(connection, sync_id, succeeded=status == "succeeded")
+            due.note_end(connection, sync_id, status)
     return closed_at
 
 
@@ -351,7 +351,7 @@ SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
          FROM ingest.sync_objects WHERE sync_objects.sync_id = syncs.sync_id) AS page
  WHERE sync_id = ANY(:sync_ids) GROUP BY 1, 2, 3
     ON CONFLICT (organization_id, integration_id, hour) DO UPDATE SET
-       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_OUTCOMES, *_SUMS, "seconds"))}
+       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_COUNTED, *_SUMS, "seconds"))}
 """)
 
 
