@@ -4,6 +4,10 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+# Python compiles a module at its first import and keeps that; here before, because the services of an installation that
+# root starts run as somebody who may not write to .venv. Not to keep it doubles what the start of each process costs.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint bench soak lock snapshot clean servers
