@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from churnguard_pipelines.store.postgres import schema, server, setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import GROUPS, SERVICE
+from churnguard_pipelines.store.raw import views
+from churnguard_pipelines.store.raw.views import View, ViewColumn
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, on_database, settings_for
 
@@ -288,6 +291,33 @@ def test_a_database_that_belonged_to_its_user_is_taken_over(
         dagster.execute("INSERT INTO runs DEFAULT VALUES")
         dagster.execute("ALTER TABLE runs ADD COLUMN name text")
     store.close()
+
+
+def test_a_database_that_was_restored_without_its_owners_is_taken_over(
+    login: Callable[[str, str], str], fresh_server: str, tmp_path: Path
+) -> None:
+    """As `pg_restore --no-owner` leaves it: all of it belongs to whoever ran that, views and functions too."""
+    owner_url = login("SUPERUSER", "restored")
+    table = Table("stripe", "customers", "id", (Column("name", TEXT),))
+    view = View("acme_customers", table.name, "acme", "acme", (ViewColumn("name", "name"),))
+    with closing(set_up(owner_url, tmp_path)) as store:
+        Warehouse(store).ensure(table)
+        with store.operator() as connection:
+            views.put(connection, view)
+        url = store.database_url
+    with psycopg.connect(owner_url) as restorer:
+        restorer.execute("REASSIGN OWNED BY churnguard_owner, churnguard_raw TO user_of_restored")
+    setup.set_up(owner_url, url)
+    with closing(opened(url, tmp_path)) as store:
+        Warehouse(store).ensure(replace(table, columns=(*table.columns, Column("email", TEXT))))
+        with store.operator() as connection:
+            views.put(connection, replace(view, columns=(*view.columns, ViewColumn("email", "email"))))
+    with psycopg.connect(owner_url) as administrator:
+        owners = administrator.execute(
+            "SELECT DISTINCT pronamespace::regnamespace::text, proowner::regrole::text FROM pg_proc "
+            "WHERE pronamespace::regnamespace::text IN ('control', 'views')"
+        ).fetchall()
+    assert set(owners) == {("control", "churnguard_owner"), ("views", "churnguard_owner")}
 
 
 def test_a_database_with_another_encoding(fresh_server: str, tmp_path: Path) -> None:
