@@ -23,7 +23,7 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.ingest import inbox
-from churnguard_pipelines.store.postgres import schema, server, setup
+from churnguard_pipelines.store.postgres import database, schema, server, setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import GROUPS, SERVICE
@@ -341,6 +341,16 @@ def test_a_connection_that_breaks_is_said_and_the_next_one_works(store: Store) -
         connection.exec_driver_sql("SELECT 1")
     with store.organization("acme") as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_a_connection_that_was_ended_while_it_rested_is_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "TRUSTED_SECONDS", 0.0)
+    with store.organization("acme") as connection:
+        backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    with psycopg.connect(as_administrator(store.database_url)) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+    with store.organization("acme") as connection:
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != backend
 
 
 @pytest.mark.parametrize(
