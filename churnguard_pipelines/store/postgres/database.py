@@ -14,6 +14,7 @@ from typing import Any, cast
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from churnguard_pipelines.errors import DatabaseUnavailable
@@ -163,11 +164,11 @@ class Store:
 
 def _check_those_that_rested(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "checkin")
-    def note(connection: psycopg.Connection[Any] | None, record: ConnectionPoolEntry) -> None:
+    def note(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info["used_at"] = time.monotonic()
 
     @sa.event.listens_for(engine, "checkout")
-    def check(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, proxy: object) -> None:
+    def check(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
         if time.monotonic() - record.info.get("used_at", math.inf) < TRUSTED_SECONDS:
             return
         try:
