@@ -55,9 +55,9 @@ SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = re
            SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid
               AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')))
 """
-# Functions, of which one that acts as its owner must not act as a superuser.
+# Functions, no two of one name, of which one that acts as its owner must not act as a superuser.
 _FOREIGN_FUNCTIONS = """
-SELECT pg_proc.oid::regprocedure::text FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+SELECT nspname, proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
  WHERE nspname = ANY(%s) AND pg_get_userbyid(proowner) <> %s
 """
 _SCHEMAS = {"control": OWNER, "ingest": OWNER, "analytics": OWNER, "raw": RAW, "views": RAW}
@@ -251,8 +251,8 @@ def _migrate(owner_url: str) -> None:
         _give_to_their_owners(driver)
         connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER}")
         schema.migrate(connection)
-        if foreign := _foreign_functions(driver) + [".".join(names) for names in _foreign_tables(driver, OWNER)]:
-            raise AssertionError(f"a migration gave {', '.join(foreign)} to another owner than {OWNER}")
+        if foreign := _foreign_functions(driver) + _foreign_tables(driver, OWNER):
+            raise AssertionError(f"a migration gave {foreign} to another owner than {OWNER}")
 
 
 def _give_to_their_owners(driver: psycopg.Connection[Any]) -> None:
@@ -266,8 +266,8 @@ def _give_to_their_owners(driver: psycopg.Connection[Any]) -> None:
     for owner in (OWNER, RAW):
         for names in _foreign_tables(driver, owner):
             driver.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(*names), Identifier(owner)))
-    for function in _foreign_functions(driver):
-        driver.execute(SQL("ALTER FUNCTION {} OWNER TO {}").format(SQL(function), Identifier(OWNER)))
+    for names in _foreign_functions(driver):
+        driver.execute(SQL("ALTER FUNCTION {} OWNER TO {}").format(Identifier(*names), Identifier(OWNER)))
 
 
 def _foreign_tables(driver: psycopg.Connection[Any], owner: str) -> list[tuple[str, str]]:
@@ -275,6 +275,5 @@ def _foreign_tables(driver: psycopg.Connection[Any], owner: str) -> list[tuple[s
     return driver.execute(_FOREIGN, [schemas, owner]).fetchall()
 
 
-def _foreign_functions(driver: psycopg.Connection[Any]) -> list[str]:
-    """As the server names them in a statement, with the types of their arguments."""
-    return [name for (name,) in driver.execute(_FOREIGN_FUNCTIONS, [list(_SCHEMAS), OWNER])]
+def _foreign_functions(driver: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    return driver.execute(_FOREIGN_FUNCTIONS, [list(_SCHEMAS), OWNER]).fetchall()
