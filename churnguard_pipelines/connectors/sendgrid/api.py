@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
@@ -47,7 +46,6 @@ class SendGridApi:
         self.integration_id = integration.integration_id
         self.connections = integration.sync_config.concurrent_requests
         self.http = http
-        self._ahead = 0.0  # seconds that SendGrid's clock is ahead of ours, by the latest answer
         self._base = str(integration.base_url or f"https://{HOST}").rstrip("/")
         subuser = subuser_of(integration)
         self._headers = {"accept": "application/json"} | ({"on-behalf-of": subuser} if subuser else {})
@@ -55,7 +53,7 @@ class SendGridApi:
     @property
     def now(self) -> int:
         """SendGrid's clock in milliseconds, never ahead of it by more than ours is."""
-        return int((time.time() + self._ahead) * 1000)
+        return int((time.time() + self.http.ahead) * 1000)
 
     def get(self, path: str, parameters: Parameters | None = None) -> Answer:
         return self._ask("GET", path, parameters)
@@ -103,8 +101,7 @@ class SendGridApi:
             method, f"{self._base}/v3/{path}", params=parameters or None, content=content, headers=headers,
             expect_json=True, budget=_budget(path),
         )  # fmt: skip
-        self._ahead = _ahead(response)
-        return Answer(response.json(), int((asked + self._ahead) * 1000))
+        return Answer(response.json(), int((asked + self.http.ahead) * 1000))
 
 
 def subuser_of(integration: IntegrationConfiguration) -> str | None:
@@ -145,11 +142,3 @@ def misbehaved(integration_id: str, what: str, how: str) -> ProviderMisbehaved:
 def _budget(path: str) -> str | None:
     family = path.partition("/")[0]
     return {"marketing": limits.MARKETING, "messages": limits.ACTIVITY}.get(family)
-
-
-def _ahead(response: Response) -> float:
-    """Seconds that SendGrid's clock is ahead of ours, at the least: its ``Date`` has whole seconds."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp() - response.received_at
-    except (KeyError, ValueError, TypeError):
-        return 0.0
