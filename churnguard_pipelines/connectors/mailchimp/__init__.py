@@ -129,7 +129,9 @@ class Mailchimp(ApiConnector):
         return self._listings.count(item, window) if isinstance(item.options, ListOptions) else None
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
-        return self._members.keys(item, window, limit) if isinstance(item.options, MemberOptions) else None
+        if isinstance(item.options, MemberOptions):
+            return self._members.keys(item, window, limit)
+        return self._listings.keys(item, window, limit) if isinstance(item.options, ListOptions) else None
 
     def _access(self, item: Object) -> ObjectAccess:
         try:

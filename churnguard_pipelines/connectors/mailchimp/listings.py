@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
 
 from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, Page, iso, seconds_of
@@ -53,6 +54,19 @@ class ListingReader:
         if options.filtered is None:
             return None
         return sum(self._api.page(each, count=1).total for each in self._cursors(item, window))
+
+    def keys(self, item: Object, window: Window, limit: int) -> list[str] | None:
+        options: ListOptions = item.options
+        if options.filtered is None:
+            return None
+        found: list[str] = []
+        for cursor in self._cursors(item, window):
+            shown = {"fields": f"{options.rows}.id,total_items"}
+            for row in self._api.all(replace(cursor, parameters={**cursor.parameters, **shown})):
+                found.append(self._api.id(item.path, row.get("id")))
+                if len(found) > limit:
+                    return None
+        return found
 
     def changed(self, item: Object, ids: Iterator[str]) -> list[Record]:
         """These records as they are now; of those that are gone nothing is known."""
