@@ -63,7 +63,7 @@ def _loop(url: str, key: str) -> float:
     with httpx.Client(base_url=url, auth=("bench", key), timeout=60) as client:
         [audience] = client.get("/3.0/lists").raise_for_status().json()["lists"]
         while True:
-            parameters = {"count": 1000, "offset": read, "exclude_fields": "members._links,_links"}
+            parameters = {"count": "1000", "offset": str(read), "exclude_fields": "members._links,_links"}
             page = client.get(f"/3.0/lists/{audience['id']}/members", params=parameters).raise_for_status().json()
             read += len(page["members"])
             if len(page["members"]) < 1000:
