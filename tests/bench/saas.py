@@ -44,7 +44,7 @@ def _mailchimp(store: Store) -> list[Row]:
         integration = _integration(MAILCHIMP, url, credentials, ["members", "email_activity"])
         replace_integration(store, integration, actor="bench")
         seconds, members, peak = _timed_in_child(store, MAILCHIMP, "members")
-        loop = _loop(url, key)
+        loop, activity_loop = _loop(url, key), _activity_loop(url, key)
         activity_seconds, activity_calls, _ = _timed_in_child(store, MAILCHIMP, "email_activity")
         started = time.perf_counter()
         idle = _sync(store, MAILCHIMP)
@@ -54,6 +54,7 @@ def _mailchimp(store: Store) -> list[Row]:
     assert members
     return [
         Row(AREA, "mailchimp_members_50ms", "rows/s", rate, loop, LOOP, rate / loop, peak_mib=peak),
+        Row(AREA, "mailchimp_activity_50ms", "calls/s", calls, activity_loop, LOOP, calls / activity_loop),
         Row(AREA, "mailchimp_quota_used", "calls/s", calls, MAILCHIMP_CEILING, AT_CEILING, calls / MAILCHIMP_CEILING),
         Row(AREA, "mailchimp_idle_sync", "ms", (idle_seconds - waits) * 1000, None, None, None),
     ]
@@ -65,11 +66,22 @@ def _loop(url: str, key: str) -> float:
     with httpx.Client(base_url=url, auth=("bench", key), timeout=60) as client:
         [audience] = client.get("/3.0/lists").raise_for_status().json()["lists"]
         while True:
-            parameters = {"count": 1000, "offset": read, "exclude_fields": "members._links,_links"}
+            parameters = {"count": "1000", "offset": str(read), "exclude_fields": "members._links,_links"}
             page = client.get(f"/3.0/lists/{audience['id']}/members", params=parameters).raise_for_status().json()
             read += len(page["members"])
             if len(page["members"]) < 1000:
                 return read / (time.perf_counter() - started)
+
+
+def _activity_loop(url: str, key: str, campaigns: int = 60) -> float:
+    """Calls a second."""
+    with httpx.Client(base_url=url, auth=("bench", key), timeout=60) as client:
+        parameters = {"fields": "reports.id", "count": str(campaigns)}
+        reports = client.get("/3.0/reports", params=parameters).raise_for_status().json()["reports"]
+        started = time.perf_counter()
+        for each in reports:
+            client.get(f"/3.0/reports/{each['id']}/email-activity", params={"count": "1000"}).raise_for_status().json()
+    return len(reports) / (time.perf_counter() - started)
 
 
 def _timed_in_child(store: Store, integration_id: str, object: str) -> tuple[float, int, float]:

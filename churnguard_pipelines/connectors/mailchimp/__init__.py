@@ -121,7 +121,7 @@ class Mailchimp(ApiConnector):
     def changes(
         self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
     ) -> tuple[Sequence[Record], Sequence[Deletion]]:
-        return webhooks.changes(self._api, self._listings, item, events), ()
+        return webhooks.changes(self._api, self._listings, item, events)
 
     def count(self, item: Object, window: Window) -> int | None:
         if isinstance(item.options, MemberOptions):
@@ -129,7 +129,14 @@ class Mailchimp(ApiConnector):
         return self._listings.count(item, window) if isinstance(item.options, ListOptions) else None
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
-        return self._members.keys(item, window, limit) if isinstance(item.options, MemberOptions) else None
+        if isinstance(item.options, MemberOptions):
+            return self._members.keys(item, window, limit)
+        return self._listings.keys(item, window, limit) if isinstance(item.options, ListOptions) else None
+
+    def fetch(self, item: Object, keys: Sequence[str]) -> tuple[Sequence[Record], Sequence[Deletion]] | None:
+        options = item.options
+        by_id = isinstance(options, ListOptions) and options.filtered is not None
+        return self._listings.now(item, keys) if by_id else None
 
     def _access(self, item: Object) -> ObjectAccess:
         try:

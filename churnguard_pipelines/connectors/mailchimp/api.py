@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any
 
@@ -76,13 +75,12 @@ class MailchimpApi:
         self.integration_id = integration.integration_id
         self.connections = min(integration.sync_config.concurrent_requests, CONNECTIONS)
         self._integration, self._http = integration, http
-        self._ahead = 0.0
         self._base: str | None = None
         self._lock = Lock()
 
     def now(self) -> int:
         """Mailchimp's clock, in the seconds that it counts."""
-        return int(time.time() + self._ahead)
+        return int(time.time() + self._http.ahead)
 
     def account(self) -> Row:
         return self._get("/", {"exclude_fields": "_links"})[0]
@@ -166,9 +164,8 @@ class MailchimpApi:
         asked = time.time()
         allow = (404,) if missing else ()
         response = self._http.request("GET", url, params=parameters or None, allow=allow, expect_json=True)
-        self._ahead = _ahead(response)
         body = response.json() if response.status != 404 else {}
-        return (body if isinstance(body, dict) else {}), int((asked + self._ahead) * 1000), response.status
+        return (body if isinstance(body, dict) else {}), int((asked + self._http.ahead) * 1000), response.status
 
     # Where the account is
 
@@ -283,11 +280,3 @@ def seconds_of(told: Any) -> int | None:
         return int(datetime.fromisoformat(told).timestamp()) if told else None
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _ahead(response: Response) -> float:
-    """Seconds that Mailchimp's clock is ahead of ours, at the least: its ``Date`` has whole seconds."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp() - response.received_at
-    except (KeyError, ValueError, TypeError):
-        return 0.0

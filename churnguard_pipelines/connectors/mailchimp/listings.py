@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, Page, iso, seconds_of
@@ -12,7 +13,7 @@ from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.connectors.sdk.paging import read_lists
 from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.records import Batch, Record, Window
+from churnguard_pipelines.records import Batch, DeleteKind, Deletion, Record, Window
 
 INSIDE = {
     "list_id": ("/lists", "lists"),
@@ -54,10 +55,27 @@ class ListingReader:
             return None
         return sum(self._api.page(each, count=1).total for each in self._cursors(item, window))
 
-    def changed(self, item: Object, ids: Iterator[str]) -> list[Record]:
-        """These records as they are now; of those that are gone nothing is known."""
-        shape, there = Shape(item), [self._api.row(f"{item.path}/{self._api.id(item.path, each)}") for each in ids]
-        return [record for each in there if each is not None for record in shape.records([each[0]], each[1])]
+    def keys(self, item: Object, window: Window, limit: int) -> list[str] | None:
+        options: ListOptions = item.options
+        if options.filtered is None:
+            return None
+        found: list[str] = []
+        for cursor in self._cursors(item, window):
+            shown = {"fields": f"{options.rows}.id,total_items"}
+            for row in self._api.all(replace(cursor, parameters={**cursor.parameters, **shown})):
+                found.append(self._api.id(item.path, row.get("id")))
+                if len(found) > limit:
+                    return None
+        return found
+
+    def now(self, item: Object, ids: Iterable[str]) -> tuple[list[Record], list[Deletion]]:
+        """These records as they are, and deletions of those that are gone."""
+        wanted = [self._api.id(item.path, each) for each in dict.fromkeys(ids)]
+        there = map_in_threads("by id", self._api.connections, lambda id: self._api.row(f"{item.path}/{id}"), wanted)
+        shape = Shape(item)
+        records = [record for each in there if each is not None for record in shape.records([each[0]], each[1])]
+        gone = [id for id, each in zip(wanted, there, strict=True) if each is None]
+        return records, [Deletion(id, DeleteKind.HARD, self._api.now() * 1000) for id in gone]
 
     def _pages(self, item: Object, window: Window | None) -> Iterator[Page]:
         return read_lists(self._api.paged, self._cursors(item, window), self._api.connections)

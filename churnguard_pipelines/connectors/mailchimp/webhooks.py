@@ -16,7 +16,7 @@ from churnguard_pipelines.connectors.mailchimp.rows import Shape
 from churnguard_pipelines.connectors.sdk import Object
 from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.errors import ProviderMisbehaved
-from churnguard_pipelines.records import Record
+from churnguard_pipelines.records import Deletion, Record
 
 _OBJECTS = {
     **dict.fromkeys(("subscribe", "unsubscribe", "profile", "upemail", "cleaned"), "members"),
@@ -30,14 +30,14 @@ def object_of(event: Mapping[str, Any]) -> str | None:
 
 def changes(
     api: MailchimpApi, campaigns: ListingReader, item: Object, events: Sequence[Mapping[str, Any]]
-) -> list[Record]:
-    """The records that these events are of, as they are now. One that is gone for good is not told of here: the next
-    read of all members finds it."""
+) -> tuple[list[Record], list[Deletion]]:
+    """What these events make of an object's records. A member that is gone for good is not told of here, since nothing
+    says which contact it was: the next read of all members finds it."""
     if not isinstance(item.options, MemberOptions):
-        return campaigns.changed(item, iter(dict.fromkeys(_told(each, "id") for each in events)))
+        return campaigns.now(item, [_told(each, "id") for each in events])
     paths = dict.fromkeys(_path(api, each) for each in events)
     there = map_in_threads("members", api.connections, api.row, paths)
-    return _records(item, [each for each in there if each is not None])
+    return _records(item, [each for each in there if each is not None]), []
 
 
 def subscriber_hash(email: str) -> str:

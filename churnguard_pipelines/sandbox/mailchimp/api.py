@@ -36,20 +36,14 @@ class Api:
             case ["ping"]:
                 return {"health_status": "Everything's Chimpy!"}
             case ["lists"]:
-                homes = [
-                    each
-                    for each in self._mailing.audiences.values()
-                    if _within(each.created, "date_created", parameters)
-                ]
+                wanted = _within("date_created", parameters)
+                homes = [each for each in self._mailing.audiences.values() if wanted(each.created)]
                 return self._page("lists", homes, self.render.audience, parameters)
             case ["lists", id, *rest]:
                 return self._list(self._audience(id), rest, parameters)
             case ["campaigns"]:
-                found = [
-                    each
-                    for each in self._mailing.campaigns.values()
-                    if _within(each.created, "create_time", parameters)
-                ]
+                wanted = _within("create_time", parameters)
+                found = [each for each in self._mailing.campaigns.values() if wanted(each.created)]
                 return self._page("campaigns", found, self.render.campaign, parameters)
             case ["campaigns", id]:
                 return self._shaped(self.render.campaign(self._campaign(id)), parameters)
@@ -88,10 +82,8 @@ class Api:
                     raise errors.not_found()
                 return self._shaped(render.member(member), parameters)
             case ["segments"]:
-                groups = [
-                    each for each in (*home.tags.values(), *home.segments.values())
-                    if _within(each.changed, "updated_at", parameters)
-                ]  # fmt: skip
+                changed = _within("updated_at", parameters)
+                groups = [each for each in (*home.tags.values(), *home.segments.values()) if changed(each.changed)]
                 return self._page(
                     "segments", groups, lambda each: render.segment(home, each, self._of(home, each)), parameters,
                     list_id=list_id,
@@ -127,10 +119,10 @@ class Api:
 
     def _members(self, home: Audience, parameters: Parameters) -> list[Member]:
         status = parameters.get("status")
+        changed, opted_in = _within("last_changed", parameters), _within("timestamp_opt", parameters)
         found = [
             each for each in self._by_change(home, archived=status == "archived")
-            if _within(each.changed, "last_changed", parameters)
-            and _within(None if each.status == "pending" else each.joined, "timestamp_opt", parameters)
+            if changed(each.changed) and opted_in(None if each.status == "pending" else each.joined)
             and (status in (None, "archived") or each.status == status)
         ]  # fmt: skip
         if parameters.get("sort_field") == "last_changed":
@@ -260,14 +252,16 @@ def _shown(member: Member, parameters: Parameters) -> bool:
     return member.status == "subscribed" or parameters.get(_FLAGS[member.status]) == "true"
 
 
-def _within(at: int | None, name: str, parameters: Parameters) -> bool:
-    """What has no time is in no span of it."""
-    since, before = parameters.get(f"since_{name}"), parameters.get(f"before_{name}")
-    if at is None:
-        return since is None and before is None
-    return (since is None or at > _instant(f"since_{name}", since)) and (
-        before is None or at <= _instant(f"before_{name}", before)
-    )
+def _within(name: str, parameters: Parameters) -> Callable[[int | None], bool]:
+    """Whether a time is after `since_…` and not after `before_…`. What has no time is in no span of it."""
+    since, before = (_bound(f"{edge}_{name}", parameters) for edge in ("since", "before"))
+    if since is None and before is None:
+        return lambda at: True
+    return lambda at: at is not None and (since is None or at > since) and (before is None or at <= before)
+
+
+def _bound(name: str, parameters: Parameters) -> int | None:
+    return _instant(name, parameters[name]) if name in parameters else None
 
 
 def _instant(name: str, given: str) -> int:

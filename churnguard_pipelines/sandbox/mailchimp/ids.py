@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def subscriber_hash(email: str) -> str:
@@ -11,6 +12,7 @@ def subscriber_hash(email: str) -> str:
     return hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
 
 
+@lru_cache(100_000)
 def ten(*parts: object) -> str:
     """Ten hexadecimal digits, as lists, campaigns and interests have."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:10]
@@ -21,6 +23,7 @@ def contact_id(account: str, member: int) -> str:
     return hashlib.sha256(f"{account}/contact/{member}".encode()).hexdigest()[:32]
 
 
+@lru_cache(100_000)
 def iso(at: int | None) -> str:
     """To the second; nothing is an empty string."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")

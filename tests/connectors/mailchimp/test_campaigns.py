@@ -99,10 +99,12 @@ def test_a_bounce_has_a_type_and_neither_address_nor_link(store: Store, business
 def test_unsubscribes_are_a_report_of_their_own(store: Store, sandbox: Sandbox, business: Account) -> None:
     """Activity does not tell of them."""
     campaign = sent(business)
-    member = next(
-        id for id in campaign.sent
-        if (found := business.read_mailing(lambda m, id=id: m.member(campaign.audience, id))) and found.reachable
-    )  # fmt: skip
+
+    def reachable(mailing: Mailing) -> int:
+        members = mailing.audiences[campaign.audience].members
+        return next(id for id in campaign.sent if id in members and members[id].reachable)
+
+    member = business.read_mailing(reachable)
     sync(store, "unsubscribes", "email_activity")
     before = len(live(store, "unsubscribes"))
     business.advance(5)

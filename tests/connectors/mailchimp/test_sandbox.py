@@ -117,7 +117,7 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
         finally:
             timer.cancel()
 
-    _lives_and_is_equal(store, sandbox, account, 5, stopped)
+    _lives_and_is_equal(store, sandbox, account, 3, stopped)
 
 
 @pytest.mark.soak
@@ -131,7 +131,7 @@ def test_after_random_changes_and_syncs_that_were_killed_all_is_equal(
     def killed(_: int) -> None:
         died.append(sync_that_dies(store, random.randrange(1, 200), *NAMES, integration_id=INTEGRATION))
 
-    _lives_and_is_equal(store, sandbox, account, 45 if SOAK else 3, killed)
+    _lives_and_is_equal(store, sandbox, account, 45 if SOAK else 2, killed)
     assert died.count(True) >= (30 if SOAK else 1)
 
 
