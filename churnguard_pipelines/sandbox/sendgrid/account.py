@@ -30,12 +30,13 @@ class Contact:
 
 @dataclass
 class Job:
-    """An export of contacts. `ready_at`: on the clock of the machine; `rows`: what was there when it was made."""
+    """An export of contacts. `ready_at`: on the clock of the machine; `rows`: what was there when it was made; `files`:
+    None until they are written."""
 
     id: str
     made: int
     ready_at: float
-    files: list[bytes]
+    files: list[bytes] | None
     rows: int
     failed: str = ""
     truncated: bool = False
