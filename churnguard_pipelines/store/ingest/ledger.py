@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,11 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import ChurnGuardError, NotFound
+from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Lane, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
 from churnguard_pipelines.store.ingest import due, plans
+from churnguard_pipelines.store.ingest.heartbeats import beating
 from churnguard_pipelines.store.ingest.plans import Planned
 from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
@@ -34,7 +33,6 @@ ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped", "
 _COUNTED = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,25 +150,15 @@ def start_sync(
 
 @contextmanager
 def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Show signs of life in the background. They stop with the process, however it ends."""
-    ended = threading.Event()
+    """The sync shows signs of life meanwhile."""
 
     def beat() -> None:
-        while not ended.wait(interval):
-            try:
-                with store.operator() as connection:
-                    alive = {"heartbeat_at": sa.func.clock_timestamp()}
-                    connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(alive))
-            except (ChurnGuardError, sa.exc.SQLAlchemyError) as error:
-                _log.warning("sync %s: no sign of life could be given: %s", sync_id, error.__class__.__name__)
+        with store.operator() as connection:
+            alive = {"heartbeat_at": sa.func.clock_timestamp()}
+            connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(alive))
 
-    thread = threading.Thread(target=beat, name=f"heartbeat-{sync_id}", daemon=True)
-    thread.start()
-    try:
+    with beating(f"sync {sync_id}", beat, interval):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def finish_sync(store: Store, sync_id: str, status: SyncOutcome, error: str | None = None) -> datetime | None:
