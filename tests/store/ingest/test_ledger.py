@@ -208,7 +208,7 @@ def test_syncs_that_were_cancelled_put_nothing_off(store: Store, integration: In
     for status in ("cancelled", "failed"):
         for _ in range(4):
             ledger.start_sync(store, "run-1", integration, "incremental", [])
-            ledger.finish_sync(store, "run-1", status)  # type: ignore[arg-type]
+            ledger.finish_sync(store, "run-1", status)
         after[status] = [due(store, store.now() + minutes * HOUR / 60) != [] for minutes in (2, 5, 10)]
     assert after == {"cancelled": [True, True, True], "failed": [False, False, True]}
 
