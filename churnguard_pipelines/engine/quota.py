@@ -16,11 +16,11 @@ from math import inf
 from threading import BoundedSemaphore, Lock
 
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.places import Places
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import RateLimited
 from churnguard_pipelines.store.ingest.quotas import LockedQuota, QuotaRow, locked_quota
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.locks import PlaceLocks
 
 BURST_SECONDS = 1.0
 """A quiet account saves up at most this many seconds' worth of calls."""
@@ -36,6 +36,9 @@ RECOVERY = 0.02
 
 UNTOLD_PAUSE = 1.0
 """Seconds to stay away after a refusal that does not say for how long."""
+
+LOOK_EVERY = 0.02
+"""Seconds until somebody who found no place looks again."""
 
 LONGEST_PAUSE = 31 * 86_400.0
 """Seconds; no quota's window is longer, and a moment in the year 33,715 is one that nobody can read."""
@@ -245,3 +248,43 @@ class QuotaGate:
 
     def _locked(self) -> AbstractContextManager[LockedQuota]:
         return locked_quota(self._store, *self._key, capacity=self._pace.capacity)
+
+
+class Places:
+    """``most`` of a ``name`` for all processes together: a provider's connections, where it counts them by key.
+
+    A place is an advisory lock on a connection to our own database, opened when it is first used, so that a process
+    that is killed leaves none taken. Thread safe.
+    """
+
+    def __init__(self, store: Store, name: str, most: int) -> None:
+        self._store, self._name, self._most = store, name, most
+        self._locks: PlaceLocks | None = None
+        self._lock = Lock()
+
+    @contextmanager
+    def held(self, clock: Clock) -> Iterator[None]:
+        """Waits for a place and holds it. Raises ``Stopped`` when the run is cancelled."""
+        while (place := self._take()) is None:
+            clock.wait(LOOK_EVERY)
+        try:
+            yield
+        finally:
+            self._leave(place)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._locks is not None:
+                self._locks.close()
+                self._locks = None
+
+    def _take(self) -> int | None:
+        with self._lock:
+            if self._locks is None or self._locks.broken:  # a lost connection has lost its places
+                self._locks = PlaceLocks(self._store.database_url, self._name, self._most)
+            return self._locks.take()
+
+    def _leave(self, place: int) -> None:
+        with self._lock:
+            if self._locks is not None:
+                self._locks.leave(place)

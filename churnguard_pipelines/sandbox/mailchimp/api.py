@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -119,10 +120,15 @@ class Api:
 
     def _members(self, home: Audience, parameters: Parameters) -> list[Member]:
         status = parameters.get("status")
-        changed, opted_in = _within("last_changed", parameters), _within("timestamp_opt", parameters)
+        ordered, opted_in = self._by_change(home, archived=status == "archived"), _within("timestamp_opt", parameters)
+        since, before = (_bound(f"{edge}_last_changed", parameters) for edge in ("since", "before"))
+        first, end = (
+            otherwise if edge is None else bisect_right(ordered, edge, key=lambda each: each.changed)
+            for edge, otherwise in ((since, 0), (before, len(ordered)))
+        )
         found = [
-            each for each in self._by_change(home, archived=status == "archived")
-            if changed(each.changed) and opted_in(None if each.status == "pending" else each.joined)
+            each for each in ordered[first:end]
+            if opted_in(None if each.status == "pending" else each.joined)
             and (status in (None, "archived") or each.status == status)
         ]  # fmt: skip
         if parameters.get("sort_field") == "last_changed":
