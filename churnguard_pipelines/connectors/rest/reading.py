@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
@@ -41,17 +42,15 @@ class Pass:
         self._path = record_paths.parse(rule.data_path)
         self._changes = Changes(integration, rule.incremental) if rule.incremental else None
         signature = _signature(rule)
-        known = dict(reading.position or {})
+        known: dict[str, Any] = deepcopy(dict(reading.position or {}))  # the checkpoint's own is compared when it moves
         known = known if known.get("signature") == signature else {}
         whole = reading.mode == DataSyncMode.FULL or self._changes is None or known.get("since") is None
         whole = whole and self._window is None
         self._since = None if whole else known.get("since")
-        going = known.get("pass")
-        self._resumed = going is not None and going["whole"] == whole and reading.mode != DataSyncMode.FULL
-        self._pass: dict[str, Any] = going if self._resumed else {}
-        if not self._resumed:
-            latest = known.get("since")
-            self._pass = {"whole": whole, "started": reading.started.isoformat(), "latest": latest, "records": 0}
+        begun = {"whole": whole, "started": reading.started.isoformat(), "latest": known.get("since"), "records": 0}
+        going: dict[str, Any] = known.get("pass") or begun
+        self._resumed = going is not begun and going["whole"] == whole and reading.mode != DataSyncMode.FULL
+        self._pass = going if self._resumed else begun
         self._key = rule.key if rule.key is not None else known.get("key")
         self._kept = {"signature": signature, "since": known.get("since"), "empty": bool(known.get("empty"))}
 
@@ -131,7 +130,7 @@ class Pass:
 
     def _batch(self, records: list[Record], *, last: bool) -> Batch:
         if not last:
-            return Batch({**self._known(), "pass": exact_json.loads(exact_json.dumps(self._pass))}, records)
+            return Batch({**self._known(), "pass": deepcopy(self._pass)}, records)
         whole, any_came = self._pass["whole"], self._pass["records"] > 0
         tells = whole and not self._resumed and (any_came or self._kept["empty"])
         gone = datetime.fromisoformat(self._pass["started"]) if tells else None

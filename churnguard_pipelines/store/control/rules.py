@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
+from pydantic import HttpUrl
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
@@ -58,7 +59,7 @@ def integration_of(rule: APIIngestionRule) -> RuleIntegration:
             requests_per_minute=rule.requests_per_minute,
             retry_attempts=rule.retry_attempts,
         ),
-        base_url=f"{scheme}://{host.rpartition('@')[2]}/",  # type: ignore[arg-type]  # pydantic's to parse
+        base_url=HttpUrl(f"{scheme}://{host.rpartition('@')[2]}/"),
         configured_by=rule.configured_by,
         rule=rule,
     )

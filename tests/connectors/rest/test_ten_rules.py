@@ -11,7 +11,7 @@ import pytest
 
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.rest.conftest import MakeRule
-from tests.connectors.rest.quirky import Quirky, Reply, Request
+from tests.connectors.rest.quirky import Quirky, Reply, Request, Route
 
 MOST_LINES = 25
 PEOPLE: list[dict[str, Any]] = [
@@ -222,7 +222,7 @@ children:
     field_mappings: {sku: sku, price: "price:numeric"}
 """
 
-RULES = {
+RULES: dict[str, tuple[str, dict[str, Route]]] = {
     "customer_api_sync": (CUSTOMER_API_SYNC, {"/customers": customer_api}),
     "numbered_pages": (NUMBERED_PAGES, {"/pages": numbered_pages}),
     "offsets": (OFFSETS, {"/offsets": offsets}),

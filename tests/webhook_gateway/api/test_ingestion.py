@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationCredentials
 from churnguard_pipelines.store.control.api_keys import Role
-from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.store.postgres.database import Store
 from tests.webhook_gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
