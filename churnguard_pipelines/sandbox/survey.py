@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, ClassVar
 
 import orjson
@@ -36,9 +37,9 @@ class Survey:
             return _answer(401, {"message": "who are you?"})
         with self._world.lock:
             customers = self._world.businesses[account].customers
-            total = len(customers)
-            rows = [_shown(each) for each in customers[(int(page[:9]) - 1) * PAGE :][:PAGE]] if int(page[:9]) else []
-        pages = {"page": int(page[:9]), "total_pages": -(-total // PAGE), "total": total}
+            total, at = len(customers), max(0, int(page[:9]) - 1) * PAGE
+            rows = [_shown(each) for each in islice(customers, at, at + PAGE)]
+        pages = {"page": at // PAGE + 1, "total_pages": -(-total // PAGE), "total": total}
         return _answer(200, {"customers": rows, **pages})
 
     def account(self, request: Request) -> str | None:
@@ -52,7 +53,7 @@ class Survey:
 
 
 def _shown(customer: Customer) -> dict[str, Any]:
-    """An answer a quarter, since the first; shaky payers are not happy either."""
+    """Shaky payers are not happy either."""
     score = (customer.place * 7 + 3) % 11 // (2 if customer.shaky else 1)
     asked = datetime.fromtimestamp(customer.created, UTC).isoformat().replace("+00:00", "Z")
     return {

@@ -257,13 +257,15 @@ def _fraction(written: str) -> float | str:
 
 def _unique(names: list[str]) -> list[str]:
     """A column whose name another has before it is ``name_2``, …"""
-    seen: dict[str, int] = {}
+    taken, latest = set(names), dict.fromkeys(names, 0)
     unique: list[str] = []
     for name in names:
-        seen[name] = number = seen.get(name, 0) + 1
-        while number > 1 and f"{name}_{number}" in (*names, *unique):
+        number, wanted = latest[name] + 1, name
+        while number > 1 and (wanted := f"{name}_{number}") in taken:
             number += 1
-        unique.append(name if number == 1 else f"{name}_{number}")
+        latest[name] = number
+        taken.add(wanted)
+        unique.append(wanted)
     return unique
 
 

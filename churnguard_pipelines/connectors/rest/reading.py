@@ -47,10 +47,10 @@ class Pass:
         whole = reading.mode == DataSyncMode.FULL or self._changes is None or known.get("since") is None
         whole = whole and self._window is None
         self._since = None if whole else known.get("since")
+        going = known.get("pass")
+        self._resumed = going is not None and going["whole"] == whole and reading.mode != DataSyncMode.FULL
         begun = {"whole": whole, "started": reading.started.isoformat(), "latest": known.get("since"), "records": 0}
-        going: dict[str, Any] = known.get("pass") or begun
-        self._resumed = going is not begun and going["whole"] == whole and reading.mode != DataSyncMode.FULL
-        self._pass = going if self._resumed else begun
+        self._pass: dict[str, Any] = going if going is not None and self._resumed else begun
         self._key = rule.key if rule.key is not None else known.get("key")
         self._kept = {"signature": signature, "since": known.get("since"), "empty": bool(known.get("empty"))}
 

@@ -15,6 +15,7 @@ from churnguard_pipelines import record_paths
 from churnguard_pipelines.connectors.rest import formats
 from churnguard_pipelines.connectors.rest.lists import RecordList
 from churnguard_pipelines.connectors.rest.requests import Requests
+from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.model import APIIngestionRule, RuleIntegration
@@ -61,7 +62,7 @@ class Server(Requests):
                     body["url" if self._way == "next URL" else "next"] = f"/list?at={following}"
                 case "found in a header":
                     headers["link"] = f"<https://api.example.com/list?at={following}>; rel=next"
-        return "https://api.example.com/list", answer(formats.exact_json.dumps(body), **headers)
+        return "https://api.example.com/list", answer(exact_json.dumps(body), **headers)
 
 
 def answer(body: bytes, **headers: str) -> Response:
