@@ -48,8 +48,7 @@ def register_survey(store: Store, url: str, actor: str) -> None:
         RULES.add(store, wanted, actor=actor)
         return
     if known.endpoint_url != wanted.endpoint_url:
-        changes = {"endpoint_url": str(wanted.endpoint_url), "authentication": wanted.authentication}
-        RULES.change(store, SURVEY, changes, actor=actor)
+        RULES.change(store, SURVEY, wanted.model_dump(include={"endpoint_url", "authentication"}), actor=actor)
 
 
 def print_survey(store: Store, url: str, *, living: bool) -> bool:

@@ -13,8 +13,8 @@ from tests.connectors.conftest import world  # noqa: F401
 
 def test_the_demo_s_rule_brings_every_answer(store: Store, world: Sandbox) -> None:  # noqa: F811
     add_organization(store, Organization(organization_id="acme", name="Acme"), actor="test")
-    for _ in range(2):
-        register_survey(store, world.url, "test")
+    for url in ("http://127.0.0.1:9", world.url, world.url):
+        register_survey(store, url, "test")
     report = sync_integration(store, SURVEY, sync_id="s1")
     assert report.status == "succeeded", report.objects
     assert print_survey(store, world.url, living=False)

@@ -11,7 +11,7 @@ down_revision = "0017"
 RULES = """
 UPDATE control.ingestion_rules AS rule
    SET rule_id = left(rule_id, 50) || '_' || left(md5(organization_id || ' ' || rule_id), 12)
- WHERE EXISTS (SELECT FROM control.integrations WHERE integration_id = rule.rule_id)
+ WHERE rule_id IN (SELECT integration_id FROM control.integrations)
     OR EXISTS (SELECT FROM control.used_ids AS used
                 WHERE kind = 'integration' AND used_id = rule.rule_id
                   AND used.organization_id <> rule.organization_id);
