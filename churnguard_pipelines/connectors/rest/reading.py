@@ -20,7 +20,7 @@ from churnguard_pipelines.connectors.rest.lists import Part, RecordList
 from churnguard_pipelines.connectors.rest.requests import Requests
 from churnguard_pipelines.connectors.sdk import Reading
 from churnguard_pipelines.engine import exact_json
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import InvalidConfiguration, RequestRefused
 from churnguard_pipelines.model import APIIngestionRule, DataSyncMode, RuleIntegration
 from churnguard_pipelines.records import Batch, Position, Record
 from churnguard_pipelines.rule_options import Pagination
@@ -49,8 +49,10 @@ class Pass:
         self._since = None if whole else known.get("since")
         going = known.get("pass")
         self._resumed = going is not None and going["whole"] == whole and reading.mode != DataSyncMode.FULL
-        begun = {"whole": whole, "started": reading.started.isoformat(), "latest": known.get("since"), "records": 0}
-        self._pass: dict[str, Any] = going if going is not None and self._resumed else begun
+        self._begun = {
+            "whole": whole, "started": reading.started.isoformat(), "latest": known.get("since"), "records": 0,
+        }  # fmt: skip
+        self._pass: dict[str, Any] = going if going is not None and self._resumed else self._begun
         self._key = rule.key if rule.key is not None else known.get("key")
         self._kept = {"signature": signature, "since": known.get("since"), "empty": bool(known.get("empty"))}
 
@@ -62,9 +64,21 @@ class Pass:
                 integration_id=self._integration.integration_id,
                 remedy="Say in `incremental` how its endpoint is asked for what changed.",
             )
-        parts = self._of_all_parents() if self._rule.parent is not None else self._of_list(None)
-        for records, last in parts:
-            yield self._batch(records, last=last)
+        came = False
+        try:
+            for records, last in self._parts():
+                came = True
+                yield self._batch(records, last=last)
+        except RequestRefused:
+            if came or not self._resumed:
+                raise
+            # Cursors are not good for ever: what was interrupted long ago begins anew.
+            self._pass, self._resumed = self._begun, False
+            for records, last in self._parts():
+                yield self._batch(records, last=last)
+
+    def _parts(self) -> Iterator[tuple[list[Record], bool]]:
+        return self._of_all_parents() if self._rule.parent is not None else self._of_list(None)
 
     def _of_list(self, parent: str | None) -> Iterator[tuple[list[Record], bool]]:
         """The records of a list, and whether they are its last; the pass's place moves with them."""

@@ -62,6 +62,24 @@ def test_an_interrupted_pass_goes_on_where_it_was_and_deletes_nothing(rule: Make
     assert made.keys() == ["2", "3"], "an uninterrupted pass tells what is gone"
 
 
+def test_a_pass_whose_cursor_is_not_good_any_more_begins_anew(rule: MakeRule, api: Quirky) -> None:
+    broken: list[Any] = [Reply(b"{}", 500)]
+
+    def listed(request: Request) -> Any:
+        cursor = request.query.get("cursor")
+        if cursor is None:
+            return {"rows": records(1), "next_cursor": "new" if not broken else "old"}
+        if cursor == "old":
+            return broken.pop() if broken else Reply(b'{"message": "expired"}', 410)
+        return {"rows": records(2)}
+
+    api.routes["/list"] = listed
+    made = rule(data_path="rows")
+    made.fails()
+    made.runs()
+    assert made.keys() == ["1", "2"]
+
+
 def test_an_endpoint_that_was_changed_is_read_anew(rule: MakeRule, api: Quirky) -> None:
     api.says("/list", records(1))
     api.says("/other", records(2))
