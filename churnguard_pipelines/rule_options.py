@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from churnguard_pipelines import record_paths
 
@@ -27,7 +27,8 @@ def _path(text: str) -> str:
 
 FieldPath = Annotated[str, AfterValidator(_path)]
 """See :mod:`record_paths`."""
-Keys = Annotated[list[FieldPath] | Literal["*"], BeforeValidator(lambda given: _listed(given))]
+Keys = Annotated[FieldPath | list[FieldPath], AfterValidator(lambda given: _listed(given))]
+"""One path, or several; ``*`` is the whole record."""
 ObjectName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Status = Annotated[int, Field(ge=200, le=499)]
 
@@ -103,7 +104,7 @@ class ChildTable(_Options):
     field_mappings: dict[str, str] = Field(default_factory=dict)
 
 
-def _listed(given: object) -> object:
+def _listed(given: str | list[str]) -> str | list[str]:
     return [given] if isinstance(given, str) and given != "*" else given
 
 
