@@ -77,6 +77,7 @@ class InboxLane:
         self.lane: Lane = inbox.lane_of(self.integration.organization_id, integration_id)
         self._connector = self._resources.enter_context(opened(store, self.integration)).connector
         self._objects = {item.name: item for item in self._connector.objects}
+        self._by_path: dict[str, Object] = {}
         self._account_asked = False
         self._mappers: dict[str, Mapper] = {}
         self._checkpoint: Checkpoint | None = None
@@ -130,12 +131,13 @@ class InboxLane:
         outcomes: Counter[tuple[str, str]] = Counter()
         for event in events:
             payload = exact_json.loads(event.payload.encode())
-            name = self._connector.object_of(payload)
-            if name is not None and is_chosen(self.integration, name) and self._is_known(name):
-                by_object.setdefault(name, []).append(payload)
+            told = self._connector.object_of(payload)
+            item = self._object(told) if told is not None else None
+            if item is not None and is_chosen(self.integration, item.name):
+                by_object.setdefault(item.name, []).append(payload)
                 outcomes[event.endpoint_id, "stored"] += 1
             else:
-                known = name in self._objects or event.event_type in self._connector.ignored_events
+                known = item is not None or event.event_type in self._connector.ignored_events
                 outcomes[event.endpoint_id, "ignored" if known else "unknown"] += 1
         # Read before the transaction: providers are asked here, and no lock is held meanwhile.
         changes = {name: self._changes(self._objects[name], told) for name, told in by_object.items()}
@@ -169,12 +171,14 @@ class InboxLane:
         self._checkpoint = moved
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
 
-    def _is_known(self, name: str) -> bool:
+    def _object(self, told: str) -> Object | None:
         """The account is asked for its own objects once, when one is first told of."""
-        if name not in self._objects and not self._account_asked:
-            self._objects = {item.name: item for item in self._connector.discover_objects()} | self._objects
+        if told not in self._objects and not self._account_asked:
+            own = self._connector.discover_objects()
+            self._objects = {item.name: item for item in own} | self._objects
+            self._by_path = {item.path: item for item in own}
             self._account_asked = True
-        return name in self._objects
+        return self._objects.get(told) or self._by_path.get(told)
 
     def _mapper(self, name: str) -> Mapper:
         if (mapper := self._mappers.get(name)) is None:

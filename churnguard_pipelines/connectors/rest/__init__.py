@@ -37,7 +37,7 @@ class Rest(ApiConnector):
     @classmethod
     def quota(cls, integration: IntegrationConfiguration) -> Quota:
         """What the rule says: nobody else knows."""
-        return Quota(per_second=integration.sync_config.requests_per_minute / 60, reserve=0)
+        return Quota(per_second=rule_of(integration).rule.requests_per_minute / 60, reserve=0)
 
     @classmethod
     def child_views(cls, integration: IntegrationConfiguration, item: Object) -> tuple[ChildView, ...]:

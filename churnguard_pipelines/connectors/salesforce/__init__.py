@@ -12,7 +12,7 @@ from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_
 from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
-from churnguard_pipelines.connectors.salesforce.reading import SalesforceReader
+from churnguard_pipelines.connectors.salesforce.reading import TRAIL, SalesforceReader
 from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
@@ -33,8 +33,9 @@ from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Deletion, Field, Record, Table, Window
 
-PER_SECOND = 25
-"""Salesforce limits a rolling day and what is under way at once, not a second: this is courtesy."""
+PER_SECOND = 100
+"""Salesforce limits a rolling day and what is under way at once, not a second: this is courtesy, and what
+`concurrent_requests` connections can make of answers in 50 ms."""
 RESERVE = 0.2
 """Share of the day's calls that is left to the customer's other tools."""
 REST_PAGE = 2_000
@@ -49,6 +50,7 @@ class Salesforce(ApiConnector):
     read_limits = staticmethod(read_limits)
     quota_used_up = staticmethod(quota_used_up)
     objects = OBJECTS
+    trails_by = TRAIL
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         super().__init__(integration, http)
