@@ -34,6 +34,8 @@ from churnguard_pipelines.store.postgres.database import Store
 PROVIDER, RECORDS = "rest", "records"
 """Of the integrations that rules are, and the object that each reads."""
 
+_LONGEST_HOST = 1000
+"""With user and port; a URL that is hardly anything else would become too long by the slash at its end."""
 _AFTER_CORRECTION = (
     IntegrationStatus.ERROR,
     IntegrationStatus.AUTHENTICATION_FAILED,
@@ -59,7 +61,7 @@ def integration_of(rule: APIIngestionRule) -> RuleIntegration:
             requests_per_minute=rule.requests_per_minute,
             retry_attempts=rule.retry_attempts,
         ),
-        base_url=HttpUrl(f"{scheme}://{host.rpartition('@')[2]}/"),
+        base_url=HttpUrl(f"{scheme}://{host.rpartition('@')[2]}/") if len(host) <= _LONGEST_HOST else None,
         configured_by=rule.configured_by,
         rule=rule,
     )

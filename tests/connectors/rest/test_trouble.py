@@ -56,6 +56,10 @@ def test_a_host_that_cannot_be_reached_is_named(rule: MakeRule) -> None:
     assert "cannot be reached" in rule(endpoint_url="http://127.0.0.1:1/list").fails()
 
 
+def test_a_host_longer_than_any_is_named(rule: MakeRule) -> None:
+    assert "there is no host" in rule(endpoint_url=f"http://{'a' * 2075}").fails()
+
+
 def test_a_user_in_the_url_is_refused(rule: MakeRule, api: Quirky) -> None:
     told = rule(endpoint_url=api.url.replace("://", "://me:s3cret@") + "/list").fails()
     assert "its endpoint_url holds a user or password" in told
