@@ -25,7 +25,20 @@ from pydantic import (
     field_validator,
 )
 
+from churnguard_pipelines.records import ColumnType
 from churnguard_pipelines.records import DataSyncMode as DataSyncMode
+from churnguard_pipelines.rule_options import (
+    ESCAPED_PARENT,
+    Action,
+    ChildTable,
+    FieldPath,
+    Incremental,
+    Keys,
+    ObjectName,
+    Pagination,
+    Parent,
+    Status,
+)
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Organization, integration and stream ids. They become Dagster partition keys, so the alphabet is narrow."""
@@ -50,16 +63,19 @@ def is_column_name(name: str) -> bool:
 
 
 def _columns(mappings: dict[str, str]) -> dict[str, str]:
-    for name in mappings.values():
+    names = [written.partition(":")[0] for written in mappings.values()]
+    for name, written in zip(names, mappings.values(), strict=True):
         if not is_column_name(name):
             raise ValueError(f"“{name}” cannot be a column")
-        if list(mappings.values()).count(name) > 1:
+        if names.count(name) > 1:
             raise ValueError(f"two fields go to the column “{name}”")
+        if ":" in written and written.partition(":")[2] not in {*ColumnType}:
+            raise ValueError(f"“{written}”: a type is one of {', '.join(ColumnType)}")
     return mappings
 
 
 FieldMappings = Annotated[dict[str, str], AfterValidator(_columns)]
-"""Source path -> column."""
+"""Source path -> ``column``, or ``column:type`` with one of PostgreSQL's types that :class:`ColumnType` has."""
 
 
 class IntegrationType(StrEnum):
@@ -102,6 +118,7 @@ class DataFormat(StrEnum):
     PROTOBUF = "protobuf"
     CSV = "csv"
     XML = "xml"
+    NDJSON = "ndjson"
 
 
 class ProcessingMode(StrEnum):
@@ -204,6 +221,7 @@ class IntegrationConfiguration(_Model):
     tags: list[str] = Field(default_factory=list)
 
 
+StreamFormat = Literal[DataFormat.JSON, DataFormat.AVRO, DataFormat.PROTOBUF, DataFormat.CSV, DataFormat.XML]
 Topics = list[Annotated[str, StringConstraints(min_length=1)]]
 
 _HOST_PORT = re.compile(r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s:/@,\[\]]+):\d{1,5}\s*")
@@ -224,7 +242,7 @@ class StreamFields(_Model):
     name: str
     stream_type: StreamType
     topics: Topics
-    data_format: DataFormat = DataFormat.JSON
+    data_format: StreamFormat = DataFormat.JSON
     processing_mode: ProcessingMode = ProcessingMode.AT_LEAST_ONCE
     batch_size: BatchSize = 100
     connection_config: dict[str, JsonValue] = Field(default_factory=dict, validate_default=True, repr=False)
@@ -275,17 +293,22 @@ def _check_url(url: JsonValue, schemes: tuple[str, ...], *, required: bool) -> N
 
 
 HttpMethod = Annotated[str, StringConstraints(pattern=r"^(GET|POST)$")]
-RuleFormat = Literal[DataFormat.JSON, DataFormat.CSV, DataFormat.XML]
+RuleFormat = Literal[DataFormat.JSON, DataFormat.NDJSON, DataFormat.CSV, DataFormat.XML]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class RuleFields(_Model):
-    """A REST endpoint to read on a schedule. ``data_path``: dotted path to the records in the answer.
+    """A REST endpoint to read on a schedule. ``data_path``: path to the records in the answer; empty for a list, ``$``
+    for a document that is one record.
 
-    ``headers`` and ``authentication`` are sealed before they are stored, and ``endpoint_url`` if it holds a secret.
+    ``headers`` and ``authentication`` are sealed before they are stored, and ``endpoint_url``, ``parameters`` and
+    ``body`` where they hold a secret. ``key``: the fields that identify a record, ``*`` for all of them; found if
+    omitted. ``pagination``: found if omitted. ``responses``: what a status means besides records.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
 
     rule_id: Identifier
     organization_id: Identifier
@@ -295,10 +318,33 @@ class RuleFields(_Model):
     http_method: HttpMethod = "GET"
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     response_format: RuleFormat = DataFormat.JSON
-    data_path: str = ""
+    data_path: FieldPath = ""
     sync_frequency: SyncFrequency = 3600
     field_mappings: FieldMappings = Field(default_factory=dict)
     authentication: IntegrationCredentials | None = None
+    key: Keys | None = None
+    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
+    body: dict[str, JsonValue] | None = Field(default=None, repr=False)
+    encoding: str | None = None
+    pagination: Pagination | None = None
+    incremental: Incremental | None = None
+    parent: Parent | None = None
+    children: dict[ObjectName, ChildTable] = Field(default_factory=dict, max_length=20)
+    filters: list[DataFilter] = Field(default_factory=list)
+    responses: dict[Status, Action] = Field(default_factory=dict)
+    requests_per_minute: Annotated[int, Field(ge=1)] = 60
+    retry_attempts: Annotated[int, Field(ge=0, le=20)] = 3
+
+    @field_validator("parent")
+    @classmethod
+    def _is_of_the_same_host(cls, parent: Parent | None, info: ValidationInfo) -> Parent | None:
+        endpoint = info.data.get("endpoint_url")
+        if parent is not None and endpoint is not None:
+            if ESCAPED_PARENT not in str(endpoint):
+                raise ValueError("the endpoint_url must have {parent} where the parent's key goes")
+            if _origin(parent.endpoint_url) != _origin(endpoint):
+                raise ValueError("it must be of the same host as the endpoint_url, whose credentials it gets")
+        return parent
 
     @field_validator("headers")
     @classmethod
@@ -317,6 +363,16 @@ class APIIngestionRule(RuleFields):
     """A REST endpoint to read on a schedule and who configured it, which no request says for itself."""
 
     configured_by: ConfiguredBy = "operator"
+
+
+class RuleIntegration(IntegrationConfiguration):
+    """The integration that a rule is: it has the rule's id, and syncs as any other."""
+
+    rule: APIIngestionRule
+
+
+def _origin(url: HttpUrl) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def revealed(value: Any) -> Any:

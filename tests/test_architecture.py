@@ -32,7 +32,10 @@ LAYERS = (
     ("engine",),
     ("store",),
     ("settings",),
-    ("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry", "destinations"),
+    (
+        *("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry"),
+        *("destinations", "record_paths", "rule_options"),
+    ),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

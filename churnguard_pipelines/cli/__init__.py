@@ -19,6 +19,7 @@ from churnguard_pipelines.cli import (
     rates,
     readers,
     rejected,
+    rules,
     services,
     sync,
     webhooks,
@@ -42,6 +43,7 @@ app.command("plan")(plan.plan)
 app.command("sync")(sync.sync)
 integrations.app.command("authorize")(authorize.authorize)
 app.add_typer(integrations.app, name="integrations")
+app.add_typer(rules.app, name="rules")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(api_keys.app, name="api-keys")

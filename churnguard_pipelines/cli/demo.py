@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms, sendgrid
+from churnguard_pipelines.cli.demo_rules import SURVEY, print_survey, register_survey
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
 from churnguard_pipelines.errors import ChurnGuardError
@@ -82,7 +83,7 @@ class Demo:
         """
         from churnguard_pipelines.orchestration.processes.children import SyncRequest, compute_mrr_now
 
-        names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT, *CRMS]
+        names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT, *CRMS, SURVEY]
         reports = run_with_progress(self._store, [SyncRequest(name) for name in names])
         for report in reports:
             for name, item in report.objects.items():
@@ -94,6 +95,7 @@ class Demo:
             self._print_rows(),
             self._print_product(),
             print_crms(self._store, living=self._living),
+            print_survey(self._store, self._url, living=self._living),
             *(self._print_mrr(item) for item in ORGANIZATIONS),
         ]
         return all(agrees) and all(report.status == "succeeded" for report in reports)
@@ -188,6 +190,7 @@ class Demo:
                 add_integration(self._store, wanted, actor=ACTOR)
             elif known.base_url != wanted.base_url:
                 replace_integration(self._store, wanted, actor=ACTOR)
+        register_survey(self._store, self._url, ACTOR)
         product = self._product_integration()
         known = find_integration(self._store, PRODUCT)
         if known is None or known.credentials != product.credentials:

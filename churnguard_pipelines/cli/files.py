@@ -1,4 +1,4 @@
-"""Integration files: YAML with ``${ENV_VAR}`` for secrets -> an organization and its integration."""
+"""Integration and rule files: YAML with ``${ENV_VAR}`` for secrets -> an organization and what is its."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import IntegrationConfiguration, Organization
+from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, Organization
 
 M = TypeVar("M", bound=BaseModel)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -25,27 +25,42 @@ class IntegrationFile:
     integration: IntegrationConfiguration
 
 
+@dataclass(frozen=True, slots=True)
+class RuleFile:
+    organization: Organization
+    rule: APIIngestionRule
+
+
+def read_rule_file(path: Path) -> RuleFile:
+    """Raises as :func:`read_integration_file` does."""
+    document, organization = _read(path)
+    document.setdefault("name", document.get("rule_id"))
+    return RuleFile(organization, _validated(APIIngestionRule, document, path))
+
+
 def read_integration_file(path: Path) -> IntegrationFile:
     """Raises ``InvalidConfiguration`` naming the file and the line or field, and what to write there."""
-    document = _substitute(_parse(path), str(path), "")
-    organization = document.pop("organization", {})
-    if not isinstance(organization, dict):
-        raise InvalidConfiguration(f"{path}: organization must be a mapping with name and reporting_currency.")
+    document, organization = _read(path)
     provider = document.get("provider_name")
     if not isinstance(provider, str):
         raise InvalidConfiguration(f"{path}: provider_name is missing.", remedy="Write e.g. `provider_name: stripe`.")
     known = connector(provider)  # refuses an unknown provider by naming the known ones
     document.setdefault("integration_type", known.kind)
     document.setdefault("integration_name", known.title)
-    organization_id = document.get("organization_id", "")
     integration = _validated(IntegrationConfiguration, document, path)
     known.check_fields(integration)
-    return IntegrationFile(
-        organization=_validated(
-            Organization, {"organization_id": organization_id, "name": organization_id, **organization}, path
-        ),
-        integration=integration,
-    )
+    return IntegrationFile(organization, integration)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Organization]:
+    """All of the file but its organization, and that."""
+    document = _substitute(_parse(path), str(path), "")
+    organization = document.pop("organization", {})
+    if not isinstance(organization, dict):
+        raise InvalidConfiguration(f"{path}: organization must be a mapping with name and reporting_currency.")
+    organization_id = document.get("organization_id", "")
+    fields = {"organization_id": organization_id, "name": organization_id, **organization}
+    return document, _validated(Organization, fields, path)
 
 
 def _parse(path: Path) -> dict[str, Any]:

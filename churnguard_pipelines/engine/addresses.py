@@ -37,6 +37,8 @@ _HOST = re.compile(r"[\w.:-]{1,255}")
 _ENCRYPTED = ("https", "wss", "rediss")
 _PORTS = {"http": 80, "ws": 80, "redis": 6379, "rediss": 6379}
 """Of schemes whose port is not 443."""
+_WEB = (80, 443)
+"""Below 1024: what listens at others may take a request for its own protocol, as mail servers do."""
 
 _IPV4_SPECIAL = tuple(
     ipaddress.IPv4Network(network)
@@ -126,6 +128,18 @@ class AddressGuard:
             raise self._unreachable(url) from None
         port = _PORTS.get(parts.scheme, 443) if port is None else port
         self.check(host, port)
+        if (
+            self.restricted
+            and parts.scheme in ("http", "https")
+            and port < 1024
+            and port not in _WEB
+            and not self._is_listed(host, port)
+        ):
+            raise InvalidConfiguration(
+                f"port {port} is none of the web.",
+                integration_id=self.integration_id,
+                remedy="Use 443, or one from 1024 on.",
+            )
         if self.restricted and parts.scheme not in _ENCRYPTED and not self._is_listed(host, port):
             raise InvalidConfiguration(
                 f"“{on_one_line(host, 100)}” would be asked without encryption.",

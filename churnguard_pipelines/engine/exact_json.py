@@ -23,7 +23,7 @@ def loads(data: bytes) -> Any:
     if _LONG not in data.translate(_DIGITS):
         return orjson.loads(data)
     try:
-        value = json.loads(data.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_refuse)
+        value = json.loads(data.decode(), parse_int=whole, parse_float=_finite, parse_constant=_refuse)
         if b"\\ud" in data or b"\\uD" in data:
             json.dumps(value, ensure_ascii=False).encode()  # which half of a pair cannot be
     except json.JSONDecodeError:
@@ -42,7 +42,7 @@ def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys).encode()
 
 
-def _whole(digits: str) -> int | str:
+def whole(digits: str) -> int | str:
     return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 

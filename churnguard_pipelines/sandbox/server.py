@@ -30,13 +30,14 @@ from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import answer, key_in
 from churnguard_pipelines.sandbox.stripe.events import API_VERSION
 from churnguard_pipelines.sandbox.stripe.webhooks import Deliveries
+from churnguard_pipelines.sandbox.survey import Survey
 from churnguard_pipelines.sandbox.world import World
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot, Mailchimp, SendGrid)
+PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot, Mailchimp, SendGrid, Survey)
 EVERY = 1.5  # seconds between two moments at which something happens
 GZIP_FROM = 1024  # bytes
 

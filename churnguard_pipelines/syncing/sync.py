@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,7 @@ from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects
 from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.child_views import child_name, show_children
 from churnguard_pipelines.syncing.database import sync_database
 from churnguard_pipelines.syncing.report import Helpers, ObjectEnd, Told, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
@@ -154,7 +155,7 @@ def sync_integration(
                 store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
             )
             if ended is None and objects is None:
-                tidy_up(store, integration, known, items)
+                tidy_up(store, integration, known, {*items, *_children_of(use.connector, items.values())})
             return ended
 
         return run_reported(store, integration, sync_id, mode, list(items), HISTORY if window else trigger, work)
@@ -235,6 +236,8 @@ class _Run:
         drift += bring_up_to_date(
             self._store, integration, table, known, fields, view.columns, label=item.label, custom=item.custom
         )
+        children = connector.child_views(integration, item)
+        drift += show_children(self._store, integration, table, children, self._known)
         lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))
         with self._store.organization(integration.organization_id) as connection:
             checkpoint = checkpoints.load(connection, lane)
@@ -303,6 +306,12 @@ def chosen_objects(
     if objects is not None:
         return [item for name, item in there.items() if matches(name, objects)]
     return [item for name, item in there.items() if is_chosen(integration, name)]
+
+
+def _children_of(connector: ApiConnector, items: Iterable[Object]) -> Iterator[str]:
+    for item in items:
+        for child in connector.child_views(connector.integration, item):
+            yield child_name(connector.table_of(item), child)
 
 
 def mapper_of(store: Store, integration: IntegrationConfiguration, table: Table) -> Mapper:

@@ -2,16 +2,17 @@
 
 from datetime import datetime
 from secrets import token_hex
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from churnguard_pipelines.engine.addresses import check_addresses
 from churnguard_pipelines.model import (
     APIIngestionRule,
     ConfiguredBy,
     CredentialType,
+    DataFilter,
     DataFormat,
     FieldMappings,
     HttpMethod,
@@ -21,10 +22,22 @@ from churnguard_pipelines.model import (
     RuleFormat,
     SyncFrequency,
 )
-from churnguard_pipelines.store.control.configurations import RULES, Configured
+from churnguard_pipelines.rule_options import (
+    Action,
+    ChildTable,
+    Incremental,
+    Keys,
+    ObjectName,
+    Pagination,
+    Parent,
+    Status,
+)
+from churnguard_pipelines.store.control.configurations import Configured
+from churnguard_pipelines.store.control.rules import RULES
 from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
 
 router = APIRouter(prefix="/ingestion", tags=["ingestion"])
+_MAY_BE_NULL = {"authentication", "key", "body", "encoding", "pagination", "incremental", "parent"}
 RuleId = Annotated[Identifier, Path()]
 
 
@@ -66,10 +79,23 @@ class RuleChange(BaseModel):
     sync_frequency: SyncFrequency | None = None
     field_mappings: FieldMappings | None = None
     authentication: IntegrationCredentials | None = None
+    key: Keys | None = None
+    parameters: dict[str, str | int | float | bool | None] | None = None
+    body: dict[str, JsonValue] | None = None
+    encoding: str | None = None
+    pagination: Pagination | None = None
+    incremental: Incremental | None = None
+    parent: Parent | None = None
+    children: dict[ObjectName, ChildTable] | None = None
+    filters: list[DataFilter] | None = None
+    responses: dict[Status, Action] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    retry_attempts: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
 class Rule(BaseModel):
-    """Without its secrets: the values of ``headers`` are masked, and ``endpoint_url`` if it holds one."""
+    """Without its secrets: the values of ``headers`` are masked, and what holds one in ``endpoint_url``, ``parameters``
+    and ``body``."""
 
     rule_id: str
     organization_id: str
@@ -83,6 +109,18 @@ class Rule(BaseModel):
     sync_frequency: int
     field_mappings: dict[str, str]
     credential_type: CredentialType | None
+    key: list[str] | Literal["*"] | None = None
+    parameters: dict[str, Any] = {}
+    body: dict[str, Any] | None = None
+    encoding: str | None = None
+    pagination: Pagination | None = None
+    incremental: Incremental | None = None
+    parent: Any = None
+    children: dict[str, ChildTable] = {}
+    filters: list[DataFilter] = []
+    responses: dict[int, Action] = {}
+    requests_per_minute: int = 60
+    retry_attempts: int = 3
     created_at: datetime
     created_by: str | None
     configured_by: ConfiguredBy
@@ -113,7 +151,7 @@ def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheSto
     changes = {
         name: value
         for name, value in wanted.model_dump(exclude_unset=True).items()
-        if value is not None or name == "authentication"
+        if value is not None or name in _MAY_BE_NULL
     }
     by = principal.configures_as
     return _shown(RULES.change(store, rule_id, changes, actor=principal.id, by=by, approve=check_addresses))

@@ -111,6 +111,16 @@ class SignIn:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """A list inside of each record of an object, shown as rows of their own. ``path``: dotted, where it lies in the
+    record's undeclared part; ``field_mappings``: path in an item -> ``column`` or ``column:type``."""
+
+    name: str
+    path: str
+    field_mappings: Mapping[str, str] = field(default_factory=dict)
+
+
 StoredVersions = Callable[[Collection[str]], Mapping[str, int]]
 """The versions that we have of these keys' records."""
 
@@ -196,6 +206,11 @@ class ApiConnector(Connector):
         """All organizations' objects of one name share it. What others have named is told apart by a digest."""
         raw_name = readable(cls.provider, item.name, longest=_LONGEST_CUSTOM, unique="custom") if item.custom else None
         return Table(cls.provider, item.name, item.key, item.columns, item.versioned, raw_name)
+
+    @classmethod
+    def child_views(cls, integration: IntegrationConfiguration, item: Object) -> Sequence[ChildView]:
+        """Lists inside of the object's records that the integration wants to see as tables."""
+        return ()
 
     def discover_objects(self) -> Sequence[Object]:
         """Objects that the account added to the declared ones; asked once a sync, before anything is read.

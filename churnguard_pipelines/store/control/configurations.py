@@ -1,4 +1,4 @@
-"""Streams and ingestion rules: what people configure beside integrations, their secrets sealed."""
+"""What people configure beside integrations, its secrets sealed: streams here, ingestion rules in ``rules``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -21,7 +20,7 @@ from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamCon
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
 from churnguard_pipelines.store.control.ownership import Kind, claim
-from churnguard_pipelines.store.control.tables import ingestion_rules, streams
+from churnguard_pipelines.store.control.tables import streams
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, readable
 
@@ -46,6 +45,9 @@ class Configurations(Generic[Model]):
     configuration's JSON is one; ``where``: secrets are sent; ``address``: the field it is in. Ids are unique over the
     installation, and stay with the organization that used one first."""
 
+    _more_kinds: tuple[Kind, ...] = ()
+    """Of other things that have the same id."""
+
     def __init__(
         self,
         model: type[Model],
@@ -56,7 +58,7 @@ class Configurations(Generic[Model]):
         address: str,
     ) -> None:
         self.what = kind.value
-        self._kind = kind
+        self._kinds = (kind, *self._more_kinds)
         self._model: type[Model] = model
         self._table = table
         (self._key,) = table.primary_key.columns
@@ -72,11 +74,12 @@ class Configurations(Generic[Model]):
         values = {self._key.name: id_, "organization_id": organization_id, "created_by": actor}
         statement = insert(self._table).values(values | self._row(store.vault, document))
         with store.operator() as connection:
-            if not claim(connection, self._kind, id_, organization_id):
+            if not all(claim(connection, kind, id_, organization_id) for kind in self._kinds):
                 raise InvalidConfiguration(
                     f"the id {id_!r} is, or was, another organization's.", remedy=f"Choose another {self._key.name}."
                 )
             try:
+                self._adding(connection, store, configuration, actor)
                 added = connection.scalar(statement.on_conflict_do_nothing().returning(self._key))
             except sa.exc.IntegrityError:
                 raise InvalidConfiguration(
@@ -144,6 +147,7 @@ class Configurations(Generic[Model]):
                 _refuse_unless_given([path for path, _ in kept], changes)
             statement = sa.update(self._table).where(self._key == id_).values(self._row(store.vault, changed))
             connection.execute(statement)
+            self._changed(connection, store, made, changes)
             self._note(connection, actor, "change", id_, row.organization_id, {"fields": sorted(changes)})
         return self.get(store, id_)
 
@@ -162,7 +166,17 @@ class Configurations(Generic[Model]):
         with store.operator() as connection:
             row = self._find(connection, id_, lock=True)
             connection.execute(sa.delete(self._table).where(self._key == id_))
+            self._removed(connection, id_, row.organization_id)
             self._note(connection, actor, "remove", id_, row.organization_id)
+
+    def _adding(self, connection: Connection, store: Store, configuration: Model, actor: str) -> None:
+        """What else is stored, before it, in the same transaction."""
+
+    def _changed(self, connection: Connection, store: Store, configuration: Model, changes: Mapping[str, Any]) -> None:
+        """The same, of its other state."""
+
+    def _removed(self, connection: Connection, id_: str, organization_id: str) -> None:
+        """What else goes with it."""
 
     def _row(self, vault: Vault, document: Document) -> dict[str, Any]:
         masked, secrets = mask(document, self._secret)
@@ -172,11 +186,9 @@ class Configurations(Generic[Model]):
         return {"config": config, "secrets_sealed": sealed, "configured_by": document["configured_by"]}
 
     def _opened(self, vault: Vault, row: Row[Any]) -> Configured[Model]:
-        id_ = row._mapping[self._key]
         own = {"organization_id": row.organization_id, "configured_by": row.configured_by}
-        masked = {self._key.name: id_, **own, **row.config}
-        secrets: Secrets = json.loads(vault.open(row.secrets_sealed))
-        opened = self._model.model_validate(unmask(masked, secrets))
+        masked = {self._key.name: row._mapping[self._key], **own, **row.config}
+        opened = self._model.model_validate(unsealed(vault, masked, row.secrets_sealed))
         return Configured(opened, masked, row.created_at, row.created_by)
 
     def _validated(self, document: Document) -> Model:
@@ -207,6 +219,12 @@ class Configurations(Generic[Model]):
     ) -> None:
         action = f"{self.what.replace(' ', '_')}.{deed}"
         audit.record(connection, actor, action, id_, detail, organization_id=organization_id)
+
+
+def unsealed(vault: Vault, masked: Document, secrets_sealed: str) -> Document:
+    """A stored configuration with its secrets. Raises ``SecretsUnreadable``."""
+    secrets: Secrets = json.loads(vault.open(secrets_sealed))
+    return unmask(masked, secrets)
 
 
 def _plain(value: dict[str, Any]) -> Document:
@@ -242,30 +260,10 @@ def _secret_of_stream(path: Path, value: Any) -> bool:
     return path[0] == "connection_config" and len(path) > 1 and looks_secret(path[-1], value)
 
 
-def _secret_of_rule(path: Path, value: Any) -> bool:
-    match path:
-        case ("headers", _):
-            return True  # any may carry a token
-        case ("authentication", first, *_):
-            return first != "credential_type" and not isinstance(value, dict)
-        case ("endpoint_url",):
-            return looks_secret("endpoint_url", value)
-    return False
-
-
 def _destinations_of_stream(document: Document) -> set[tuple[str, ...]]:
     return set(destinations(document["connection_config"]))
 
 
-def _destinations_of_rule(document: Document) -> set[tuple[str, ...]]:
-    """Of the endpoint its host: all its paths are one party's."""
-    scheme, host = urlsplit(document["endpoint_url"])[:2]
-    return {("endpoint", scheme, host), *destinations(document["authentication"])}
-
-
 STREAMS = Configurations(
     StreamConfiguration, streams, Kind.STREAM, _secret_of_stream, _destinations_of_stream, "connection_config"
-)
-RULES = Configurations(
-    APIIngestionRule, ingestion_rules, Kind.INGESTION_RULE, _secret_of_rule, _destinations_of_rule, "endpoint_url"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +16,17 @@ from churnguard_pipelines.errors import (
     DatabaseUnavailable,
     InvalidConfiguration,
     NotFound,
-    SecretsUnreadable,
 )
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationStatus, revealed
+from churnguard_pipelines.model import (
+    IntegrationConfiguration,
+    IntegrationCredentials,
+    IntegrationStatus,
+    RuleIntegration,
+    revealed,
+)
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.opening import STORED, opened, opened_or_error
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
 from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
@@ -41,7 +46,6 @@ from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 
 _AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
-_log = logging.getLogger(__name__)
 _OWN = ("integration_id", "organization_id", "provider_name", "status", "created_at", "created_by", "configured_by")
 
 
@@ -57,7 +61,7 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
             )
         statement = (
             insert(integrations)
-            .values(_row(store, integration, actor))
+            .values(row_of(store, integration, actor))
             .on_conflict_do_nothing()
             .returning(integrations.c.integration_id)
         )
@@ -87,7 +91,7 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
     with store.operator() as connection:
         known = _find(connection, integration.integration_id, lock=True)
         if known is not None:
-            _replace(connection, known, _row(store, integration, actor), actor)
+            _replace(connection, known, row_of(store, integration, actor), actor)
             return
     add_integration(store, integration, actor)
 
@@ -104,7 +108,21 @@ def change_integration(
         known = _find(connection, integration_id, lock=True)
         if known is None:
             raise _unknown(integration_id)
-        _replace(connection, known, _row(store, change(_opened(store.vault, known)), actor), actor)
+        before = opened(store.vault, known)
+        changed = change(before)
+        if isinstance(before, RuleIntegration):
+            _refuse_all_but_status(before, changed)
+        row = row_of(store, changed, actor) | ({"credentials_sealed": known.credentials_sealed} if known.rule else {})
+        _replace(connection, known, row, actor)
+
+
+def _refuse_all_but_status(before: RuleIntegration, changed: IntegrationConfiguration) -> None:
+    if changed.model_copy(update={"status": before.status}) != before:
+        raise InvalidConfiguration(
+            "it is an ingestion rule, whose configuration says all but its status.",
+            integration_id=before.integration_id,
+            remedy="Change the rule, by `/api/ingestion/rules` or `churnguard rules`.",
+        )
 
 
 def _replace(connection: Connection, known: Row[Any], row: dict[str, Any], actor: str) -> None:
@@ -134,7 +152,7 @@ def find_integration(
         row = _find(connection, integration_id)
     if row is not None and organization_id not in (None, row.organization_id):
         return None
-    return _opened(store.vault, row) if row else None
+    return opened(store.vault, row) if row else None
 
 
 def get_integration(store: Store, integration_id: str) -> IntegrationConfiguration:
@@ -147,14 +165,14 @@ def get_integration(store: Store, integration_id: str) -> IntegrationConfigurati
 def list_integrations(
     store: Store, organization_id: str | None = None, provider: str | None = None
 ) -> list[IntegrationConfiguration]:
-    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    statement = STORED.order_by(integrations.c.organization_id, integrations.c.integration_id)
     if organization_id is not None:
         statement = statement.where(integrations.c.organization_id == organization_id)
     if provider is not None:
         statement = statement.where(integrations.c.provider == provider)
     with store.operator() as connection:
         rows = connection.execute(statement).all()
-    return [_opened(store.vault, row) for row in rows]
+    return [opened(store.vault, row) for row in rows]
 
 
 def survey_integrations(
@@ -162,26 +180,14 @@ def survey_integrations(
 ) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
     """By id; the error stands for one whose secrets the key does not open, or whose configuration this version does not
     take, so that it does not hide the others."""
-    statement = sa.select(integrations).order_by(integrations.c.organization_id, integrations.c.integration_id)
+    statement = STORED.order_by(integrations.c.organization_id, integrations.c.integration_id)
     if provider is not None:
         statement = statement.where(integrations.c.provider == provider)
     if organization_id is not None:
         statement = statement.where(integrations.c.organization_id == organization_id)
     with store.operator() as connection:
         rows = connection.execute(statement).all()
-    return {row.integration_id: _opened_or_error(store.vault, row) for row in rows}
-
-
-def _opened_or_error(vault: Vault, row: Row[Any]) -> IntegrationConfiguration | ChurnGuardError:
-    try:
-        return _opened(vault, row)
-    except SecretsUnreadable as error:
-        return error
-    except ValueError as error:  # pydantic's, whose own words would repeat what is wrong, maybe a secret
-        _log.error("%s: its stored configuration is not valid (%s)", row.integration_id, type(error).__name__)
-        return InvalidConfiguration(
-            "its stored configuration is not valid.", integration_id=row.integration_id, remedy="Configure it anew."
-        )
+    return {row.integration_id: opened_or_error(store.vault, row) for row in rows}
 
 
 def organization_of(store: Store, integration_id: str) -> str:
@@ -240,7 +246,7 @@ class LockedCredentials:
         self._connection = connection
         self._vault = vault
         self._integration_id = row.integration_id
-        self.credentials = _opened(vault, row).credentials
+        self.credentials = opened(vault, row).credentials
 
     def save(self, credentials: IntegrationCredentials) -> None:
         """They are stored when the lock is released."""
@@ -275,14 +281,19 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
-        for table in (*forgotten, integrations):
-            own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
-            connection.execute(sa.delete(table).where(*own))
-        views.drop_of(connection, row.organization_id, integration_id)
+        forget(connection, row.organization_id, integration_id)
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
         _purge_rows(store, row.organization_id, integration_id)
+
+
+def forget(connection: Connection, organization_id: str, integration_id: str) -> None:
+    """All of it but the ledger and its rows, in the operator's transaction. Raises ``TableInUse``."""
+    forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
+    for table in (*forgotten, integrations):
+        own = table.c.organization_id == organization_id, table.c.integration_id == integration_id
+        connection.execute(sa.delete(table).where(*own))
+    views.drop_of(connection, organization_id, integration_id)
 
 
 _SHARED_TABLES = sa.text("""
@@ -307,10 +318,11 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
             connection.exec_driver_sql(f"DELETE FROM {quoted(name)} WHERE {condition}", own)
 
 
-def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+def row_of(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
+    """As it is stored. Raises ``InvalidConfiguration``."""
     _check_base_url(integration)
     integration = _with_defaults(store.settings, integration)
-    left_out = (*_OWN, "credentials")
+    left_out = (*_OWN, "credentials", "rule")
     unset = {"requests_per_minute"} - integration.sync_config.model_fields_set  # it stays known that nobody set it
     return {
         "integration_id": integration.integration_id,
@@ -343,24 +355,6 @@ def _with_defaults(settings: Settings, integration: IntegrationConfiguration) ->
     return integration.model_copy(update={"sync_config": sync.model_copy(update=unset)})
 
 
-def _opened(vault: Vault, row: Row[Any]) -> IntegrationConfiguration:
-    try:
-        credentials = IntegrationCredentials.model_validate_json(vault.open(row.credentials_sealed))
-    except SecretsUnreadable as error:
-        raise SecretsUnreadable(error.message, integration_id=row.integration_id, remedy=error.remedy) from None
-    return IntegrationConfiguration(
-        **row.config,
-        integration_id=row.integration_id,
-        organization_id=row.organization_id,
-        provider_name=row.provider,
-        status=row.status,
-        created_at=row.created_at,
-        created_by=row.created_by,
-        configured_by=row.configured_by,
-        credentials=credentials,
-    )
-
-
 def _sealed(vault: Vault, credentials: IntegrationCredentials) -> str:
     return vault.seal(json.dumps(revealed(credentials.model_dump())))
 
@@ -379,8 +373,10 @@ def _store_credentials(
 
 
 def _find(connection: Connection, integration_id: str, *, lock: bool = False) -> Row[Any] | None:
-    statement = sa.select(integrations).where(integrations.c.integration_id == integration_id)
-    return connection.execute(statement.with_for_update(key_share=True) if lock else statement).one_or_none()
+    statement = STORED.where(integrations.c.integration_id == integration_id)
+    return connection.execute(
+        statement.with_for_update(key_share=True, of=integrations) if lock else statement
+    ).one_or_none()
 
 
 def _note(

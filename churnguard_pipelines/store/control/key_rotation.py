@@ -29,7 +29,8 @@ def rotate_all(store: Store) -> int:
 
 def _reseal(connection: Connection, vault: Vault, sealed: sa.Column[str]) -> int:
     (key,) = sealed.table.primary_key
-    rows = connection.execute(sa.select(key, sealed).with_for_update(key_share=True)).all()
+    # Nothing is sealed with a rule's integration until it has tokens of its own.
+    rows = connection.execute(sa.select(key, sealed).where(sealed != "").with_for_update(key_share=True)).all()
     for name, secret in rows:
         try:
             resealed = vault.rotate(secret)

@@ -55,7 +55,7 @@ streams, ingestion_rules = (
     Table(
         name,
         metadata,
-        text(key, key=True),
+        Column(key, Text, *of, primary_key=True),
         Column("organization_id", Text, ForeignKey(organizations.c.organization_id), nullable=False),
         Column("config", JSONB, nullable=False),
         text("secrets_sealed"),
@@ -64,7 +64,10 @@ streams, ingestion_rules = (
         configured_by(),
         schema="control",
     )
-    for name, key in (("streams", "stream_id"), ("ingestion_rules", "rule_id"))
+    for name, key, of in (
+        ("streams", "stream_id", ()),
+        ("ingestion_rules", "rule_id", (ForeignKey(integrations.c.integration_id, ondelete="CASCADE"),)),
+    )
 )
 
 used_ids = Table(

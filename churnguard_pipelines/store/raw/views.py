@@ -27,6 +27,12 @@ _VIEW = SQL(
     "CREATE OR REPLACE VIEW {} WITH (security_invoker = true) AS\nSELECT {}\n  FROM {} AS stored\n"
     " WHERE stored.organization_id = {} AND stored.integration_id = {}"
 )
+# What is no list has no items.
+_ITEMS = SQL(
+    "(SELECT parent.*, item.element, item.position FROM {} AS parent\n"
+    "        CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof({list}) WHEN 'array' THEN {list}\n"
+    "                                                ELSE '[]' END) WITH ORDINALITY AS item (element, position))"
+)
 # What is no value of its type is null: see the functions in the migrations.
 _READ_AS = {
     ColumnType.BIGINT: SQL("views.to_bigint({})"),
@@ -51,19 +57,21 @@ class ViewColumn:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``views.<name>``: an integration's rows of ``raw.<table>``."""
+    """``views.<name>``: an integration's rows of ``raw.<table>``; with ``items`` those of a list that lies at this path
+    in ``extra`` of each, which have the columns ``element`` and ``position``, from 1 on, besides the row's."""
 
     name: str
     table: str
     organization_id: str
     integration_id: str
     columns: tuple[ViewColumn, ...]
+    items: tuple[str, ...] = ()
 
 
 def digest(views: Sequence[View]) -> str:
     """Of the statements that make them. Cheap where many integrations show the same columns."""
     told = [
-        (view.name, view.table, view.organization_id, view.integration_id, _columns_text(view.columns))
+        (view.name, view.table, view.organization_id, view.integration_id, _columns_text(view.columns), *view.items)
         for view in views
     ]
     return hashlib.sha256(repr((_VIEW.as_string(None), told)).encode()).hexdigest()
@@ -108,10 +116,18 @@ def _definition(view: View) -> Composed:
     return _VIEW.format(
         Identifier("views", view.name),
         _columns(view.columns),
-        Identifier("raw", view.table),
+        _rows(view),
         Literal(view.organization_id),
         Literal(view.integration_id),
     )
+
+
+def _rows(view: View) -> Composable:
+    table = Identifier("raw", view.table)
+    if not view.items:
+        return table
+    way = SQL(" -> ").join([SQL("parent.extra"), *map(Literal, view.items)])
+    return _ITEMS.format(table, list=way)
 
 
 @lru_cache(maxsize=1024)

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationCredentials
 from churnguard_pipelines.store.control.api_keys import Role
-from churnguard_pipelines.store.control.configurations import RULES
 from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.store.postgres.database import Store
 from tests.webhook_gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
@@ -42,7 +42,9 @@ def test_a_rule_is_created_shown_changed_and_removed(call: Call) -> None:
         "endpoint_url": "https://support.example.com/tickets", "headers": {"Accept": MASK, "X-Tenant": MASK},
         "response_format": "csv", "data_path": "data.tickets", "sync_frequency": 600,
         "field_mappings": {"requester.email": "email"}, "credential_type": "basic_auth", "created_at": None,
-        "created_by": None, "configured_by": "operator",
+        "created_by": None, "configured_by": "operator", "key": None, "parameters": {}, "body": None, "encoding": None,
+        "pagination": None, "incremental": None, "parent": None, "children": {}, "filters": [], "responses": {},
+        "requests_per_minute": 60, "retry_attempts": 3,
     }  # fmt: skip
     assert call("GET", f"/ingestion/rules/{name}").json() == created.json()
     assert call("GET", "/ingestion/rules").json() == [created.json()]
@@ -52,6 +54,29 @@ def test_a_rule_is_created_shown_changed_and_removed(call: Call) -> None:
 
     assert call("DELETE", f"/ingestion/rules/{name}").status_code == 204
     assert call("GET", f"/ingestion/rules/{name}").status_code == 404
+
+
+def test_a_rule_is_an_integration_that_is_paused_and_removed_as_any_other(store: Store, call: Call) -> None:
+    name = call("POST", "/ingestion/rules", json=rule()).json()["rule_id"]
+    assert call("GET", f"/integrations/{name}").json()["provider_name"] == "rest"
+    assert call("PATCH", f"/integrations/{name}", json={"status": "paused"}).json()["status"] == "paused"
+    refused = call("PATCH", f"/integrations/{name}", json={"sync_config": {"sync_frequency": 60}})
+    assert refused.status_code == 422
+    assert "Change the rule" in refused.json()["title"]
+    assert call("PATCH", f"/ingestion/rules/{name}", json={"sync_frequency": 900}).status_code == 200
+    known = call("GET", f"/integrations/{name}").json()
+    assert (known["sync_config"]["sync_frequency"], known["status"]) == (900, "paused")
+    assert call("DELETE", f"/integrations/{name}").status_code == 204
+    assert call("GET", f"/ingestion/rules/{name}").status_code == 404
+
+
+def test_what_a_rule_sends_is_masked_where_it_is_a_secret(store: Store, call: Call) -> None:
+    given = {"parameters": {"api_key": "canary-6", "state": "open"}, "body": {"auth": {"token": "canary-7"}, "n": 1}}
+    created = call("POST", "/ingestion/rules", json=rule(**given)).json()
+    assert created["parameters"] == {"api_key": MASK, "state": "open"}
+    assert created["body"] == {"auth": {"token": MASK}, "n": 1}
+    assert stored(store, created["rule_id"]).parameters == given["parameters"]
+    nowhere_in_the_database(store, "canary")
 
 
 # --- secrets
