@@ -45,6 +45,7 @@ from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import sync_database
+from churnguard_pipelines.syncing.following import keep_following
 from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
 from churnguard_pipelines.syncing.typed_views import bring_up_to_date, merged, shown, tidy_up
@@ -144,6 +145,8 @@ def sync_integration(
         items = {item.name: item for item in chosen_objects(integration, objects, custom, known)}
 
         def work() -> ChurnGuardError | None:
+            if failure is None and window is None:
+                keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
             run = _Run(store, use, sync_id, mode, window, identity, known, warehouse or Warehouse(store))
             ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object

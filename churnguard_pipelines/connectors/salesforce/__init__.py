@@ -5,12 +5,15 @@ Salesforce is called, ``signing`` how one signs in.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from churnguard_pipelines.connectors.salesforce import soql
+from churnguard_pipelines.connectors.salesforce import events, soql
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
 from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
+from churnguard_pipelines.connectors.salesforce.events import EventReader
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
 from churnguard_pipelines.connectors.salesforce.reading import SalesforceReader
 from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
@@ -24,14 +27,18 @@ from churnguard_pipelines.connectors.sdk import (
     SignIn,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
 from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
-from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved
+from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Deletion, Field, Record, Table, Window
+from churnguard_pipelines.records import Batch, Deletion, Field, Position, Record, Table, Window
+
+if TYPE_CHECKING:  # gRPC is loaded only where it is wanted
+    from churnguard_pipelines.connectors.salesforce.pubsub.client import Client
 
 PER_SECOND = 25
 """Salesforce limits a rolling day and what is under way at once, not a second: this is courtesy."""
@@ -49,12 +56,14 @@ class Salesforce(ApiConnector):
     read_limits = staticmethod(read_limits)
     quota_used_up = staticmethod(quota_used_up)
     objects = OBJECTS
+    followable = True
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         super().__init__(integration, http)
         self._api = SalesforceApi(integration, http)
         self._described: dict[str, Description] = {}
         self._reader = SalesforceReader(integration, self._api, self._describe)
+        self._events = EventReader(self._reader, self._describe)
 
     @classmethod
     def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
@@ -94,8 +103,7 @@ class Salesforce(ApiConnector):
         return self._others(self._api.objects())
 
     def discover_fields(self, item: Object) -> Sequence[Field]:
-        self._described.pop(item.name, None)
-        return self._describe(item.name).catalogued
+        return self._describe(item.name, anew=True).catalogued
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         return self._reader.read(item, reading)
@@ -122,27 +130,39 @@ class Salesforce(ApiConnector):
 
     @classmethod
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
-        """Of an outbound message."""
-        told = event.get("sObject")
-        named = told.get("type") if isinstance(told, dict) else None
-        return named if any(item.name == named for item in cls.objects) else None
+        return events.object_of(event)
 
     def changes(
         self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
     ) -> tuple[Sequence[Record], Sequence[Deletion]]:
-        """An outbound message has the fields that somebody chose for it, and comes in any order: what it names is asked
-        for."""
-        ids = dict.fromkeys(self._id_of(event) for event in events)
-        return self.fetch(item, list(ids))
+        return self._events.changes(item, events)
 
-    def _id_of(self, event: Mapping[str, Any]) -> str:
-        told = event["sObject"].get("Id")
-        if not isinstance(told, str) or not told:
-            raise ProviderMisbehaved("Salesforce sent an outbound message without the record's Id.")
-        return told
+    def begin_following(self) -> Position:
+        return {"replay": None, "since": soql.moment(self._api.now())}
 
-    def _describe(self, name: str) -> Description:
-        if name not in self._described:
+    def follow(self, position: Position) -> EventFeed:
+        from churnguard_pipelines.connectors.salesforce.pubsub.feed import ChangeFeed
+
+        return ChangeFeed(self.integration, self._pubsub, self._api.now, position)
+
+    def unfollowed(self, items: Sequence[Object]) -> Mapping[str, str]:
+        from churnguard_pipelines.connectors.salesforce.pubsub.feed import unfollowed
+
+        with closing(self._pubsub()) as client:
+            return unfollowed(client, [item.name for item in items])
+
+    def changed_since(self, item: Object, since: datetime) -> Generator[Batch]:
+        yield from self._reader.changed_since(item, since)
+
+    def _pubsub(self) -> Client:
+        """With the session that the API takes now: it is renewed by asking for whose it is."""
+        from churnguard_pipelines.connectors.salesforce.pubsub.client import connect
+
+        organization = self.identity()
+        return connect(self.integration, self.http.token, organization)
+
+    def _describe(self, name: str, *, anew: bool = False) -> Description:
+        if anew or name not in self._described:
             self._described[name] = self._api.describe(name)
         return self._described[name]
 

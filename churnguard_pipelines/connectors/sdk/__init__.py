@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
+from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
 from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
@@ -123,6 +124,8 @@ class Connector(ABC):
     title: ClassVar[str]
     custom_fields: ClassVar[Mapping[str, str]] = {}
     """What ``credentials.custom_fields`` may hold, each with what it is."""
+    followable: ClassVar[bool] = False
+    """With ``sync_mode: real_time`` a session follows its changes, beside the syncs."""
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:
@@ -255,6 +258,24 @@ class ApiConnector(Connector):
         A connector that takes webhooks overrides this and :meth:`object_of`. Raises ``ProviderMisbehaved`` for an event
         that cannot be understood.
         """
+        raise NotImplementedError
+
+    def begin_following(self) -> Position:
+        """Now, as a position of :meth:`follow`; of a connector that is ``followable``."""
+        raise NotImplementedError
+
+    def follow(self, position: Position) -> EventFeed:
+        """The provider's events from there on, which :meth:`object_of` and :meth:`changes` understand as they do
+        webhooks."""
+        raise NotImplementedError
+
+    def unfollowed(self, items: Sequence[Object]) -> Mapping[str, str]:
+        """Why the changes of some of these objects are told by no event, so that syncs alone bring them; by name."""
+        return {}
+
+    def changed_since(self, item: Object, since: datetime) -> Generator[Batch]:
+        """The records that were changed or deleted since then, as far as can be found by when that was: what a feed has
+        lost. The batches' positions mean nothing."""
         raise NotImplementedError
 
     def count(self, item: Object, window: Window) -> int | None:
