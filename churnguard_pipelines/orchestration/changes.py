@@ -24,7 +24,7 @@ def follow_changes(context: dg.OpExecutionContext) -> None:
 @dg.job(
     name=JOB,
     executor_def=dg.in_process_executor,
-    description="Follows changes of databases and of APIs that tell theirs; ends when all have been quiet for a minute.",
+    description="Follows changes of databases and of APIs that tell theirs; ends when all were quiet for a minute.",
 )
 def change_session() -> None:
     follow_changes()

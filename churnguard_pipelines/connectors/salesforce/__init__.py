@@ -4,7 +4,7 @@ Salesforce is called, ``signing`` how one signs in.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +15,7 @@ from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
 from churnguard_pipelines.connectors.salesforce.events import EventReader
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
+from churnguard_pipelines.connectors.salesforce.queries import queries_of
 from churnguard_pipelines.connectors.salesforce.reading import SalesforceReader
 from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
 from churnguard_pipelines.connectors.sdk import (
@@ -57,11 +58,18 @@ class Salesforce(ApiConnector):
     quota_used_up = staticmethod(quota_used_up)
     objects = OBJECTS
     followable = True
+    takes_queries = True
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        super().check_fields(integration)
+        queries_of(integration)
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         super().__init__(integration, http)
         self._api = SalesforceApi(integration, http)
         self._described: dict[str, Description] = {}
+        self._queries = queries_of(integration)
         self._reader = SalesforceReader(integration, self._api, self._describe)
         self._events = EventReader(self._reader, self._describe)
 
@@ -95,7 +103,7 @@ class Salesforce(ApiConnector):
         listed = (*self.objects, *self._others(there.values()))
         wanted = [item for item in listed if is_chosen(self.integration, item.name)]
         connections = self.integration.sync_config.concurrent_requests
-        lines = map_in_threads("check", connections, lambda item: self._access(item, item.name in there), wanted)
+        lines = map_in_threads("check", connections, lambda item: self._access(item, there), wanted)
         return ConnectionReport(self.integration.integration_id, identity, tuple(lines))
 
     def discover_objects(self) -> Sequence[Object]:
@@ -163,26 +171,30 @@ class Salesforce(ApiConnector):
 
     def _describe(self, name: str, *, anew: bool = False) -> Description:
         if anew or name not in self._described:
-            self._described[name] = self._api.describe(name)
+            query = self._queries.get(name)
+            about = self._api.describe(query.object if query else name)
+            self._described[name] = query.part_of(about) if query else about
         return self._described[name]
 
     def _others(self, listed: Any) -> list[Object]:
-        declared = {item.name for item in self.objects}
+        """And those that a query makes."""
+        declared = {item.name for item in self.objects} | self._queries.keys()
         named = self.integration.sync_config.objects or ()
-        return [
+        return [custom(name, f"{query.object}, by a query") for name, query in self._queries.items()] + [
             custom(each["name"], each.get("label"))
             for each in listed
             if isinstance(each, dict) and each.get("queryable") and each.get("name") not in declared
             and (each.get("custom") or matches(each["name"], named))
         ]  # fmt: skip
 
-    def _access(self, item: Object, there: bool) -> ObjectAccess:
+    def _access(self, item: Object, there: Collection[str]) -> ObjectAccess:
         remedy = "Give the integration's user (its permission set) read access to it, or leave it out of `objects`."
-        if not there:
+        query = self._queries.get(item.name)
+        if (query.object if query else item.name) not in there:
             return ObjectAccess(item.name, False, "the user may not see it, or the account has no such object", remedy)
         try:
             about = self._describe(item.name)
-            self._api.query(f"{soql.select(['Id'], item.name, [])} LIMIT 1")  # described is not yet readable
+            self._api.query(f"{soql.select(['Id'], about.name, about.where)} LIMIT 1")  # described is not yet readable
         except PermissionMissing as error:
             return ObjectAccess(item.name, False, error.message, error.remedy)
         hidden = [column.source_path for column in item.columns if not about.has(column.source_path)]

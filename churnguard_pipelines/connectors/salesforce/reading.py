@@ -226,7 +226,7 @@ class SalesforceReader:
             for column in item.columns
             if column.type in (TIMESTAMP, DATE) and about.has(column.source_path)
         }
-        return list(soql.pushed_down(self._filters, item.name, types, moments))
+        return [*about.where, *soql.pushed_down(self._filters, item.name, types, moments)]
 
 
 def _begun(

@@ -14,6 +14,7 @@ from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Limits, Quota
+from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Column, Deletion, Field, Position, Record, Table, Window
 from churnguard_pipelines.store.postgres.names import LONGEST_NAME, readable
@@ -126,11 +127,17 @@ class Connector(ABC):
     """What ``credentials.custom_fields`` may hold, each with what it is."""
     followable: ClassVar[bool] = False
     """With ``sync_mode: real_time`` a session follows its changes, beside the syncs."""
+    takes_queries: ClassVar[bool] = False
+    """``sync_config.queries`` declare objects, which :meth:`ApiConnector.discover_objects` has to tell of."""
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:
-        """What can be said of the credentials' fields without asking anybody. Raises ``InvalidConfiguration``."""
+        """What can be said of the configuration without asking anybody. Raises ``InvalidConfiguration``."""
         refuse_unknown(integration, cls.custom_fields)
+        if integration.sync_config.queries and not cls.takes_queries:
+            raise InvalidConfiguration(
+                f"sync_config.queries do not apply to {cls.title}.", integration_id=integration.integration_id
+            )
 
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self.integration = integration

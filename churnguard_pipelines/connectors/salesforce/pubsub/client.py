@@ -16,7 +16,7 @@ from churnguard_pipelines.connectors.salesforce.signing import base_url
 from churnguard_pipelines.engine.addresses import AddressGuard, guard_of
 from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.engine.fair_threads import in_thread
-from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
+from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration
 
 ADDRESS = "https://api.pubsub.salesforce.com:7443"
@@ -29,14 +29,10 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def connect(integration: IntegrationConfiguration, session: Token | None, organization: str | None) -> Client:
-    """``session``: of the API's latest call; ``organization``: whose it is. Raises what the address guard does, and
-    ``PermissionMissing`` where the user may not know the organization."""
-    if session is None or organization is None:
-        raise PermissionMissing(
-            "the Pub/Sub API wants the organization's id, which the integration's user may not read.",
-            integration_id=integration.integration_id,
-            remedy="Give the user (its permission set) read access to Organization.",
-        )
+    """``session``: of the API's latest call; ``organization``: whose it is, if the user may know. Raises what the
+    address guard does."""
+    assert session is not None, "every credential of Salesforce's is a session in the end"
+    organization = organization or session.access_token.partition("!")[0][:18]  # a session's id begins with it
     place = session.api_url or base_url(integration)
     metadata = (("accesstoken", session.access_token), ("instanceurl", place), ("tenantid", organization))
     return Client(_channel(address_of(integration), guard_of(integration)), metadata)
