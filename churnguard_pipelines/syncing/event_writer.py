@@ -11,6 +11,7 @@ from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import store_changes
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Deletion, Lane, Record
+from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.sync import mapper_of
@@ -67,12 +68,14 @@ class EventWriter:
         return self._connector.changes(self._objects[name], told, stored)
 
     def store(self, transaction: WarehouseTransaction, changes: Mapping[str, Changes]) -> dict[str, Counts]:
-        """Counts by object."""
+        """Counts by object. What events brought is counted by the lane's name, the path that they took."""
         counts: dict[str, Counts] = {}
         for name, (records, deletions) in changes.items():
             mapper = self._mapper(name)
             mapped = mapper.rows(records)
             counts[name] = store_changes(transaction, self._lane, mapper.table, mapped, deletions, None)
+        records = {name: len(found) for name, (found, _) in changes.items()}
+        arrivals.note_brought(transaction.connection, self._lane, self._lane.name, records)
         return counts
 
     def _ask_account(self) -> None:

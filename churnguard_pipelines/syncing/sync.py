@@ -37,7 +37,7 @@ from churnguard_pipelines.errors import (
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, revealed
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store.control.integrations import get_integration
-from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
+from churnguard_pipelines.store.ingest import arrivals, checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects
@@ -241,7 +241,8 @@ class _Run:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
         reading = Reading(self._mode, before, started, self._window, fields)
         mapper = Mapper(table, filters=integration.sync_config.data_filters, viewed=view.viewed)
-        pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
+        watched = arrivals.watched(self._store, lane, item.name) if before is not None else {}
+        pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size, watched)
         counts, checkpoint = pump.run(
             lane,
             identity or UNKNOWN,

@@ -20,7 +20,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
-from tests.bench import warehouse
+from tests.bench import pubsub, warehouse
 from tests.bench.harness import Row
 from tests.bench.provider import sandbox
 
@@ -37,6 +37,7 @@ AT_CEILING = f"{CEILING:g} calls a second, HubSpot's limit"
 
 def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench-crm", name="Bench"), actor="bench")
+    yield pubsub.row(store, AREA)
     yield from _hubspot(store)
     yield _bulk(store)
 

@@ -165,7 +165,7 @@ class SalesforceReader:
             records, gone = _told(about, rows)
             told.update(each.key for each in gone)
             after = {"changes": left.to_json()} if left else {"changes": None, "changed_until": stretch.until}
-            yield Batch({**position, **after}, records, gone)
+            yield Batch({**position, **after}, records, gone, incremental=True)
 
     # --- what was deleted
 

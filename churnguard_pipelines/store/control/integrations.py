@@ -27,6 +27,7 @@ from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.ingest.due import RESTING
 from churnguard_pipelines.store.ingest.tables import (
+    arrivals,
     breakers,
     change_logs,
     checkpoints,
@@ -277,7 +278,16 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
+        forgotten = (
+            checkpoints,
+            rejected_records,
+            breakers,
+            schema_drift,
+            change_logs,
+            materializations,
+            plans,
+            arrivals,
+        )
         for table in (*forgotten, integrations):
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))

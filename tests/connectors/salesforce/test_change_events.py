@@ -16,6 +16,8 @@ from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.salesforce.pubsub.server import PubSub
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import get_integration, replace_integration
+from churnguard_pipelines.store.ingest import arrivals
+from churnguard_pipelines.store.ingest.arrivals import Arrivals
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing import event_lane
@@ -245,6 +247,25 @@ def test_a_record_that_queries_do_not_see_yet_is_not_taken_for_deleted(crm: Foll
         crm.account.advance(600)
     crm.sync("Account")
     assert crm.row("Account", name="Not seen yet")
+
+
+def test_what_events_should_have_brought_and_a_sync_did_is_counted(
+    crm: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "GRACE", -3_600_000)  # the simulated clock is ahead of ours
+    first, second, third = crm.some("company", 3)
+    with crm.lane() as lane:
+        crm.account.crm("update", kind="company", id=first, name="Told")
+        crm.follow_on(lane, "Account")
+    crm.account.advance(5)
+    for company in (second, third):
+        crm.account.crm("update", kind="company", id=company, name="Not told")
+    crm.account.advance(600)
+    crm.sync("Account")
+    found = arrivals.of(crm.store, "acme-crm")["Account"]
+    assert found == {"changes": Arrivals(brought=1, missed=2)}
+    crm.sync("Account")
+    assert arrivals.of(crm.store, "acme-crm")["Account"] == found
 
 
 def test_who_does_not_want_it_any_more_is_not_followed(crm: Followed) -> None:
