@@ -73,7 +73,7 @@ class ColumnDrift(_Shown):
 
 
 class ArrivalsByPath(_Shown):
-    """Records of the last seven days: those that events brought, and those that they should have and only a sync did."""
+    """Records of the last seven days: those that events brought, and those that they should have and a sync did."""
 
     brought: int
     missed: int
@@ -81,8 +81,8 @@ class ArrivalsByPath(_Shown):
 
 
 class ObjectDetail(_Shown):
-    """``rows``: in the warehouse when the latest sync of the object ended; the rest is of that sync. ``arrivals``: by the
-    path that events take: ``webhooks`` or ``changes``."""
+    """``rows``: in the warehouse when the latest sync of the object ended; the rest is of that sync. ``arrivals``: by
+    the path that events take: ``webhooks`` or ``changes``."""
 
     name: str
     status: str

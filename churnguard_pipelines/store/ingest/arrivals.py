@@ -1,7 +1,7 @@
 """What came by events, by the path that they took, and what only a sync brought though an event should have.
 
-An object counts from the first event on that came for it by a path. A record counts as missed if a sync finds it new, or
-newer than ours, a minute or more after it was changed.
+An object counts from the first event on that came for it by a path. A record counts as missed if a sync finds it new,
+or newer than ours, a minute or more after it was changed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ GRACE = 60_000
 
 _ADD = """
 INSERT INTO ingest.arrivals AS counted (organization_id, integration_id, object, path, day, {column})
-SELECT %(organization_id)s::text, %(integration_id)s::text, object, path, (clock_timestamp() AT TIME ZONE 'UTC')::date, n
+SELECT %(organization_id)s::text, %(integration_id)s::text, object, path,
+       (clock_timestamp() AT TIME ZONE 'UTC')::date, n
   FROM unnest(%(objects)s::text[], %(paths)s::text[], %(numbers)s::bigint[]) AS new (object, path, n) ORDER BY 3, 4
-ON CONFLICT (organization_id, integration_id, object, path, day) DO UPDATE SET {column} = counted.{column} + excluded.{column}
+ON CONFLICT (organization_id, integration_id, object, path, day)
+  DO UPDATE SET {column} = counted.{column} + excluded.{column}
 """
 
 
@@ -59,8 +61,8 @@ def note_missed(
     stored: Mapping[str, int],
     now: int,
 ) -> None:
-    """``since``: as :func:`watched` gives it; ``found``, ``stored``: versions, by key, of what a sync has read and of what
-    we have; ``now``: milliseconds, as versions are."""
+    """``since``: as :func:`watched` gives it; ``found``, ``stored``: versions, by key, of what a sync has read and of
+    what we have; ``now``: milliseconds, as versions are."""
     new = [version for key, version in found.items() if version > stored.get(key, -1) and version <= now - GRACE]
     missed = {(object, path): sum(version >= begun for version in new) for path, begun in since.items()}
     _add(connection, lane, "missed", {key: number for key, number in missed.items() if number})
@@ -73,8 +75,8 @@ def watched(store: Store, lane: Lane, object: str) -> dict[str, int]:
     milliseconds = sa.cast(sa.func.extract("epoch", sa.func.min(arrivals.c.first_at)) * 1000, sa.BigInteger)
     with store.organization(lane.organization_id) as connection:
         connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < sa.func.current_date() - KEPT_DAYS))
-        rows = connection.execute(sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path))
-        return {path: begun for path, begun in rows}
+        statement = sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path)
+        return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def of(store: Store, integration_id: str) -> dict[str, dict[str, Arrivals]]:
