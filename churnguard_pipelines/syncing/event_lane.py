@@ -20,7 +20,7 @@ from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Position
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.change_lane import KEEP_IDLE_EVERY, Stored, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.event_writer import Changes, EventWriter
 from churnguard_pipelines.syncing.sync import opened, refuse_another_source
@@ -138,7 +138,7 @@ class EventLane:
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             self._advance(transaction, self._empty_until)
 
-    def _advance(self, transaction: Any, position: Position) -> None:
+    def _advance(self, transaction: WarehouseTransaction, position: Position) -> None:
         """Call it last: the checkpoint holds once the transaction has ended."""
         assert self._checkpoint is not None
         self._checkpoint = transaction.advance(self._lane, self._checkpoint, position, self._checkpoint.source)

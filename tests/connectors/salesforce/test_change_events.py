@@ -92,8 +92,8 @@ class Followed(Crm):
         ids = self.account.read_crm(lambda found: [each.id for each in found.records(kind)][:number])
         return ids if number > 1 else ids[0]
 
-    def row(self, name: str, **wanted: Any) -> dict[str, Any] | None:
-        found = [row for row in self.ours(name).values() if all(row[key] == value for key, value in wanted.items())]
+    def row(self, object: str, **wanted: Any) -> dict[str, Any] | None:
+        found = [row for row in self.ours(object).values() if all(row[key] == value for key, value in wanted.items())]
         return found[0] if found else None
 
     def kinds(self, name: str) -> set[str]:
@@ -129,6 +129,7 @@ def test_deleted_merged_purged_and_restored(crm: Followed) -> None:
         crm.account.crm("delete", kind="company", id=fifth)
         crm.follow_on(lane)
         assert crm.kinds("Account") == {"soft", "merged", "hard"}
+        crm.account.advance(1)
         crm.account.crm("undelete", kind="company", id=first)
         crm.account.crm("update", kind="company", id=first, name="Back again")
         crm.follow_on(lane)
