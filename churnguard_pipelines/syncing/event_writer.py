@@ -74,8 +74,8 @@ class EventWriter:
             mapper = self._mapper(name)
             mapped = mapper.rows(records)
             counts[name] = store_changes(transaction, self._lane, mapper.table, mapped, deletions, None)
-        records = {name: len(found) for name, (found, _) in changes.items()}
-        arrivals.note_brought(transaction.connection, self._lane, self._lane.name, records)
+        brought = {name: len(records) for name, (records, _) in changes.items()}
+        arrivals.note_brought(transaction.connection, self._lane, self._lane.name, brought)
         return counts
 
     def _ask_account(self) -> None:

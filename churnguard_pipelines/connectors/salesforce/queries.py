@@ -13,7 +13,7 @@ from functools import partial
 
 from churnguard_pipelines.connectors.salesforce.describe import Description
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration
 
 LONGEST = 10_000  # characters
@@ -46,11 +46,11 @@ class Query:
     conditions: tuple[str, ...]
 
     def part_of(self, about: Description) -> Description:
-        """Raises ``InvalidConfiguration`` naming a field that the object does not have for the user."""
+        """Raises ``PermissionMissing`` naming a field that the object does not have for the user."""
         try:
             return about.part(self.fields, self.conditions)
         except KeyError as error:
-            raise InvalidConfiguration(
+            raise PermissionMissing(
                 f"{about.name} has no field {error.args[0]} that the integration's user may see.",
                 remedy="Correct the query, or make the field visible; addresses are selected by their parts.",
             ) from None

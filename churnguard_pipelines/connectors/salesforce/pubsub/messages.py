@@ -55,7 +55,7 @@ def _pool() -> DescriptorPool:
             if isinstance(kind, str):
                 field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
             else:
-                field.type = kind  # type: ignore[assignment]
+                field.type = kind
                 if kind == _PRESET:
                     field.type_name = f".{_PACKAGE}.ReplayPreset"
     pool = DescriptorPool()  # of its own: whoever else describes this API in the process is not disturbed
