@@ -61,10 +61,11 @@ class Pump:
         table = self.mapper.table
         records: list[Record] = [record for batch in gathered for record in batch.records]
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
+        incremental = self._incremental(gathered) if self.watched else {}
         mapped = self.mapper.rows(records)
         with self.warehouse.transaction(lane.organization_id) as transaction:
-            if self.watched:
-                self._count_missed(transaction, lane, gathered)
+            if incremental:
+                self._count_missed(transaction, lane, incremental)
             counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:
                 if batch.delete_absent_since is not None:
@@ -74,18 +75,21 @@ class Pump:
             transaction.progress(self.sync_id, table.object, counts)
         return counts, moved
 
-    def _count_missed(self, transaction: WarehouseTransaction, lane: Lane, gathered: Sequence[Batch]) -> None:
-        table = self.mapper.table
-        found = {
-            str(record.payload.get(table.key)): record.version
+    def _incremental(self, gathered: Sequence[Batch]) -> dict[str, int]:
+        """Versions by key; before the records are mapped, which takes them apart."""
+        key = self.mapper.table.key
+        return {
+            str(record.payload.get(key)): record.version
             for batch in gathered
             if batch.incremental
             for record in batch.records
         }
-        if found:
-            stored = transaction.versions(table, lane.integration_id, found)
-            now = round(time.time() * 1000)
-            arrivals.note_missed(transaction.connection, lane, table.object, self.watched, found, stored, now)
+
+    def _count_missed(self, transaction: WarehouseTransaction, lane: Lane, found: Mapping[str, int]) -> None:
+        table = self.mapper.table
+        stored = transaction.versions(table, lane.integration_id, found)
+        now = round(time.time() * 1000)
+        arrivals.note_missed(transaction.connection, lane, table.object, self.watched, found, stored, now)
 
 
 def store_changes(

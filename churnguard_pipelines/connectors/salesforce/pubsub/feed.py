@@ -46,6 +46,10 @@ REACH = timedelta(minutes=15)
 SILENCE = 330.0
 """Seconds without a word, where Salesforce sends one within 270, after which the connection is taken for dead."""
 MOST_SCHEMAS = 500
+PACE = 0.4
+"""Seconds between batches at least."""
+MOST_TOGETHER = 300
+"""Events in a batch, about: as many records are asked for in one call."""
 
 _REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED)
 _FORBIDDEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND)
@@ -76,31 +80,30 @@ class ChangeFeed(EventFeed):
         self._lost = self._replay is None
         self._client: Client | None = None
         self._subscription: Subscription | None = None
-        self._heard = 0.0
+        self._failure: Exception | None = None
+        self._heard = self._handed_over = 0.0
         self._renewed = False  # since the last answer
 
     def read(self, timeout: float) -> EventBatch | None:
         try:
-            answer = self._opened().read(timeout)
-            if answer is None:
-                self._refuse_silence()
-                return None
-            self._heard, self._renewed = time.monotonic(), False
-            return self._batch(answer)
+            answers = self._gathered(timeout)
+            if answers:
+                return self._batch(answers)
+            self._refuse_silence()
         except grpc.RpcError as error:
             self.close()
             self._judge(error)
-            return None
         except Ended:
             self.close()
             raise self._error(ProviderUnavailable, "has ended the subscription", "") from None
+        return None
 
     def close(self) -> None:
         if self._subscription is not None:
             self._subscription.close()
         if self._client is not None:
             self._client.close()
-        self._subscription = self._client = None
+        self._subscription = self._client = self._failure = None
 
     def _opened(self) -> Subscription:
         if self._subscription is None:
@@ -109,25 +112,48 @@ class ChangeFeed(EventFeed):
             self._heard = time.monotonic()
         return self._subscription
 
-    def _batch(self, answer: Any) -> EventBatch:
+    def _gathered(self, timeout: float) -> list[Any]:
+        """A change after some quiet comes at once; of many that follow each other, those of a while together, since
+        each batch costs calls."""
+        subscription = self._opened()
+        if self._failure is not None:
+            raise self._failure
+        answer = subscription.read(timeout)
+        found = [answer] if answer is not None else []
+        enough = self._handed_over + PACE
+        try:
+            while found and sum(len(each.events) for each in found) < MOST_TOGETHER:
+                left = enough - time.monotonic()
+                if left <= 0 or (answer := subscription.read(left)) is None:
+                    break
+                found.append(answer)
+        except (grpc.RpcError, Ended) as error:  # what came before is stored first
+            self._failure = error
+        if found:
+            self._heard, self._renewed = time.monotonic(), False
+        if any(each.events for each in found):
+            self._handed_over = time.monotonic()
+        return found
+
+    def _batch(self, answers: Sequence[Any]) -> EventBatch:
         """Where an event cannot be understood, all may have changed."""
         lost, told = self._lost, []
-        for each in answer.events:
-            try:
-                told.append(self._schema(each.event.schema_id).read(each.event.payload))
-            except Unreadable:
-                lost = True
-        since = datetime.fromtimestamp(told[-1].at / 1000, UTC) if told else None
+        for answer in answers:
+            for each in answer.events:
+                try:
+                    told.append(self._schema(each.event.schema_id).read(each.event.payload))
+                except Unreadable:
+                    lost = True
+        at = datetime.fromtimestamp(told[-1].at / 1000, UTC) if told else None
         reach = self._since - REACH
-        replay = bytes(answer.latest_replay_id) or (bytes(answer.events[-1].replay_id) if answer.events else None)
-        self._replay, self._lost = replay or self._replay, False
-        self._since = since or self._now()
+        self._replay, self._lost = bytes(answers[-1].latest_replay_id), False
+        self._since = at or self._now()
         return EventBatch(
-            {"replay": self._replay and base64.b64encode(self._replay).decode(), "since": soql.moment(self._since)},
+            {"replay": base64.b64encode(self._replay).decode(), "since": soql.moment(self._since)},
             [_as_event(each) for each in told if each.ids],
             _gaps(told),
             reach if lost else None,
-            since,
+            at,
         )
 
     def _schema(self, id: str) -> Schema:
