@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from churnguard_pipelines.connectors.sdk import Object
 from churnguard_pipelines.connectors.sdk.event_feed import EventBatch, EventFeed
 from churnguard_pipelines.errors import PermissionMissing, ProviderError, ProviderMisbehaved, RequestRefused
 from churnguard_pipelines.mirrors import Lag
@@ -86,8 +87,8 @@ class EventLane:
 
     def _store_batch(self, batch: EventBatch) -> Stored:
         counts: dict[str, Counts] = {}
-        for name, since in self._lost(batch).items():
-            self._read_again(name, since, counts)
+        for item, since in self._lost(batch):
+            self._read_again(item, since, counts)
         changes = self._changes(batch)
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             for name, stored in self._writer.store(transaction, changes).items():
@@ -98,9 +99,10 @@ class EventLane:
     def _changes(self, batch: EventBatch) -> dict[str, Changes]:
         by_object: dict[str, list[Mapping[str, Any]]] = {}
         for event in batch.events:
-            name = self._connector.object_of(event)
-            if name is not None and self._writer.wants(name):
-                by_object.setdefault(name, []).append(event)
+            told = self._connector.object_of(event)
+            item = self._writer.find(told) if told is not None else None
+            if item is not None:
+                by_object.setdefault(item.name, []).append(event)
         changes: dict[str, Changes] = {}
         for name, told in by_object.items():
             try:
@@ -109,24 +111,24 @@ class EventLane:
                 self._leave_to_sync(name, error)
         return changes
 
-    def _lost(self, batch: EventBatch) -> dict[str, datetime]:
-        lost = {name: since for name, since in batch.lost.items() if self._writer.wants(name)}
+    def _lost(self, batch: EventBatch) -> Iterator[tuple[Object, datetime]]:
         if batch.all_lost is not None:
-            lost |= {
-                item.name: min(batch.all_lost, lost.get(item.name, batch.all_lost)) for item in self._writer.wanted()
-            }
-        return lost
+            yield from ((item, batch.all_lost) for item in self._writer.wanted())
+            return
+        for told, since in batch.lost.items():
+            if (item := self._writer.find(told)) is not None:
+                yield item, since
 
-    def _read_again(self, name: str, since: datetime, counts: dict[str, Counts]) -> None:
+    def _read_again(self, item: Object, since: datetime, counts: dict[str, Counts]) -> None:
         """In transactions of their own, however much it is. The position stays, so that a kill repeats it."""
-        _log.info("%s: what changed in %s since %s is read again", self._integration.integration_id, name, since)
+        _log.info("%s: what changed in %s since %s is read again", self._integration.integration_id, item.name, since)
         try:
-            for part in self._connector.changed_since(self._writer.item(name), since):
+            for part in self._connector.changed_since(item, since):
                 with self._warehouse.transaction(self._lane.organization_id) as transaction:
-                    stored = self._writer.store(transaction, {name: (part.records, part.deletions)})
-                counts.setdefault(name, Counts()).add(stored[name])
+                    stored = self._writer.store(transaction, {item.name: (part.records, part.deletions)})
+                counts.setdefault(item.name, Counts()).add(stored[item.name])
         except OF_THE_OBJECT as error:
-            self._leave_to_sync(name, error)
+            self._leave_to_sync(item.name, error)
 
     def _leave_to_sync(self, name: str, error: ProviderError) -> None:
         _log.warning("%s: changes of %s are left to its next sync: %s", self._integration.integration_id, name, error)

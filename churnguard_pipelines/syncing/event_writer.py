@@ -36,26 +36,28 @@ class EventWriter:
         self._connector = connector
         self._lane = lane
         self._objects = {item.name: item for item in connector.objects}
+        self._by_path: dict[str, Object] = {}
         self._account_asked = False
         self._mappers: dict[str, Mapper] = {}
 
-    def wants(self, name: str) -> bool:
-        """Whether the integration reads this object, and there is one."""
-        return is_chosen(self._integration, name) and self.knows(name)
+    def find(self, told: str) -> Object | None:
+        """The object that an event names, by its name or its path, if the integration reads it.
 
-    def knows(self, name: str) -> bool:
-        """The account is asked for its own objects once, when one is first told of."""
-        if name not in self._objects:
+        The account is asked for its own objects once, when one is first told of.
+        """
+        item = self.known(told)
+        return item if item is not None and is_chosen(self._integration, item.name) else None
+
+    def known(self, told: str) -> Object | None:
+        """The same, whether the integration reads it or not."""
+        if told not in self._objects:
             self._ask_account()
-        return name in self._objects
+        return self._objects.get(told) or self._by_path.get(told)
 
     def wanted(self) -> list[Object]:
         """All objects that the integration reads."""
         self._ask_account()
         return [item for item in self._objects.values() if is_chosen(self._integration, item.name)]
-
-    def item(self, name: str) -> Object:
-        return self._objects[name]
 
     def changes(self, name: str, told: Sequence[Mapping[str, Any]]) -> Changes:
         """What the events make of the object's records. Providers are asked here: no transaction is open meanwhile."""
@@ -80,7 +82,9 @@ class EventWriter:
 
     def _ask_account(self) -> None:
         if not self._account_asked:
-            self._objects = {item.name: item for item in self._connector.discover_objects()} | self._objects
+            own = self._connector.discover_objects()
+            self._objects = {item.name: item for item in own} | self._objects
+            self._by_path = {item.path: item for item in own}
             self._account_asked = True
 
     def _mapper(self, name: str) -> Mapper:

@@ -125,12 +125,13 @@ class InboxLane:
         outcomes: Counter[tuple[str, str]] = Counter()
         for event in events:
             payload = exact_json.loads(event.payload.encode())
-            name = self._connector.object_of(payload)
-            if name is not None and self._writer.wants(name):
-                by_object.setdefault(name, []).append(payload)
+            told = self._connector.object_of(payload)
+            item = self._writer.find(told) if told is not None else None
+            if item is not None:
+                by_object.setdefault(item.name, []).append(payload)
                 outcomes[event.endpoint_id, "stored"] += 1
             else:
-                known = name is not None and self._writer.knows(name)
+                known = told is not None and self._writer.known(told) is not None
                 known = known or event.event_type in self._connector.ignored_events
                 outcomes[event.endpoint_id, "ignored" if known else "unknown"] += 1
         changes = {name: self._writer.changes(name, told) for name, told in by_object.items()}
