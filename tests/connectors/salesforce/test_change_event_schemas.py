@@ -10,6 +10,10 @@ import orjson
 import pytest
 
 from churnguard_pipelines.connectors.salesforce.pubsub.change_events import Schema, Unreadable
+from churnguard_pipelines.connectors.salesforce.pubsub.client import connect
+from churnguard_pipelines.engine.auth import Token
+from churnguard_pipelines.errors import InvalidConfiguration
+from tests.conftest import configuration
 
 TEXTS = {"type": "array", "items": "string"}
 HEADER = {
@@ -113,3 +117,11 @@ def test_an_array_that_claims_to_be_endless_is_refused() -> None:
     whole = Schema(orjson.dumps(CONTACTS).decode())
     with pytest.raises(Unreadable):
         whole.read(b"\x0eContact" + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x00" * 50)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:7443", "https://10.0.0.7:7443", "ftp://example.com", "nonsense"])
+def test_an_organization_cannot_have_its_events_read_from_within(url: str) -> None:
+    credentials = {"credential_type": "bearer", "access_token": "00D!session", "custom_fields": {"pubsub_url": url}}
+    made = configuration("crm", provider_name="salesforce", credentials=credentials, configured_by="organization")
+    with pytest.raises(InvalidConfiguration):
+        connect(made, Token("00D!session"), "00D000000000001AAA")
