@@ -43,6 +43,13 @@ class PostgreSQLServer:
             "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync",
         )  # fmt: skip
 
+    def write(self, name: str, text: str) -> None:
+        """A file of the server's own, such as its pg_hba.conf."""
+        path = self._place.data / name
+        path.write_text(text)
+        path.chmod(0o600)
+        self._place.user.own(path)
+
     def start(self, **settings: str) -> None:
         self._place.make_socket_folder()
         wanted = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self._place.socket_folder)}

@@ -18,7 +18,7 @@ from pymongo.errors import ProtocolError
 from pymongo.pool_options import PoolOptions
 from pymongo.synchronous import pool
 
-from churnguard_pipelines.connectors.sdk.allowance import connected_socket
+from churnguard_pipelines.connectors.sdk.allowance import MOST_ITERATIONS, connected_socket
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import InvalidConfiguration
 
@@ -26,9 +26,6 @@ MOST_MESSAGE_BYTES = 48_000_000
 """What every MongoDB says of itself; one that says more does not get it."""
 MOST_MEMBERS = 50
 """That a replica set can have; the driver keeps threads and connections for each that a server names."""
-MOST_ITERATIONS = 500_000
-"""Of the digest of a password: some tenths of a second. The server names the number, MongoDB 10,000 or 15,000, and the
-driver counts that far, which no deadline ends."""
 
 
 def guarded_pool(guard: AddressGuard) -> type[pool.Pool]:

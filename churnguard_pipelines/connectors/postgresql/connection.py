@@ -14,6 +14,7 @@ from psycopg.abc import PQGen, PQGenConn
 from psycopg.waiting import Ready, Wait
 
 from churnguard_pipelines.connectors.postgresql.parameters import TLS, VERIFYING, parameters
+from churnguard_pipelines.connectors.postgresql.proving import proof
 from churnguard_pipelines.connectors.sdk.allowance import (
     ANSWER_BYTES,
     CONNECT_BYTES,
@@ -194,9 +195,13 @@ def translated(integration: IntegrationConfiguration, *, connecting: bool = Fals
 
 def _connect(integration: IntegrationConfiguration, options: str = "", *, replication: bool = False) -> Connection:
     server = server_of_postgresql(integration)
-    addresses = guard_of(integration).resolve(server.host, server.port)[:MOST_ADDRESSES]
+    guard = guard_of(integration)
+    addresses = guard.resolve(server.host, server.port)[:MOST_ADDRESSES]
+    credentials = integration.credentials
+    password = credentials.password.get_secret_value() if credentials.password else ""
+    way = proof(server, addresses, str(credentials.username), password) if guard.restricted else None
     with certificate_file(server.authority) if server.authority else nullcontext() as authority:
-        wanted = parameters(integration, server, addresses, authority, options, replication=replication)
+        wanted = parameters(integration, server, addresses, authority, way, options, replication=replication)
         return Connection.connect(**wanted, autocommit=True, connect_timeout=max(1, round(connect_seconds())))
 
 

@@ -16,8 +16,8 @@ VERIFYING = ("verify-ca", "verify-full")
 # A folder that cannot be: an empty name would mean the one in the home folder.
 _NOWHERE = "/dev/null/nowhere"
 # Each proves the password without sending it. Sent in clear it is only to a server whose certificate was verified.
-_PROVING = "scram-sha-256,md5,none"
-_SAYING = f"{_PROVING},password"
+_PROVING: Mapping[str, str] = {"require_auth": "scram-sha-256,md5,none"}
+_SAYING: Mapping[str, str] = {"require_auth": "scram-sha-256,md5,none,password"}
 
 _FIXED: Mapping[str, str] = {
     "passfile": _NOWHERE,
@@ -55,11 +55,13 @@ def parameters(
     server: Server,
     addresses: Sequence[str],
     authority: str | None,
+    proof: Mapping[str, str] | None,
     options: str,
     *,
     replication: bool,
 ) -> dict[str, Any]:
-    """``addresses``: the only ones that are connected to; of a socket its folder. ``authority``: the file with it."""
+    """``addresses``: the only ones that are connected to; of a socket its folder. ``authority``: the file with it.
+    ``proof``: how we prove who we are, if the server was asked already."""
     credentials = integration.credentials
     verified = server.tls == "verify-full"
     named = {"host": server.host} if server.host.startswith("/") else {
@@ -75,7 +77,7 @@ def parameters(
         "password": credentials.password.get_secret_value() if credentials.password else "",
         "sslmode": server.tls,
         "sslrootcert": authority or (_trusted() if verified else _NOWHERE),
-        "require_auth": _SAYING if verified else _PROVING,
+        **(proof or (_SAYING if verified else _PROVING)),
         "application_name": f"churnguard {integration.integration_id}"[:63],
         "replication": "database" if replication else "false",
         "options": options,

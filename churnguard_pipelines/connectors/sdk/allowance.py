@@ -27,6 +27,9 @@ ROW_BYTES = 256 * 2**20
 CHECK_SECONDS = 30.0
 """Of all that a check of a connection asks, together: a person waits for it."""
 PACE = 4096
+MOST_ITERATIONS = 500_000
+"""Of the digest of a password: some tenths of a second. The server names the number, and a driver counts that far,
+which no deadline ends. MongoDB names 10,000 or 15,000, PostgreSQL 4,096."""
 
 STAYS = "Whatever was stored stays; the next sync goes on from there."
 WRONG_HOST = (

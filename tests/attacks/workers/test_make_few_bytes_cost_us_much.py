@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import socket
 import struct
 import threading
 import time
@@ -20,12 +21,14 @@ import pytest
 
 from churnguard_pipelines.connectors.mongodb import connection as mongodb_connection
 from churnguard_pipelines.connectors.mongodb.connection import Source as MongoDBSource
+from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2ClientCredentials, Token
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
-from tests.attacks.workers.hostile import HostileServer, Treatment, Victim
+from churnguard_pipelines.model import IntegrationConfiguration
+from tests.attacks.workers.hostile import HostileServer, Treatment, Victim, message
 from tests.attacks.workers.test_steal_our_credentials_by_a_driver import pointed_at
 
 GENEROUS = 30.0
@@ -73,13 +76,66 @@ def asked(treatment: Treatment, userinfo: str = "") -> None:
             source.close()
 
 
-@pytest.mark.parametrize("iterations", [b"2147483647", b"500001", b"000000000002147483647", b"+2147483647"])
+TOO_MANY = pytest.mark.parametrize("iterations", [b"2147483647", b"500001", b"000000000002147483647", b"+2147483647"])
+
+
+@TOO_MANY
 def test_by_a_password_to_be_digested_two_milliard_times(iterations: bytes) -> None:
     """The driver would count for hours, in a thread that nothing ends."""
     began = time.monotonic()
     with pytest.raises(ProviderUnavailable, match="digested too often"):
         asked(mongodb_saying(scram(iterations)), "reader:secret@")
     assert time.monotonic() - began < GENEROUS
+
+
+@TOO_MANY
+@pytest.mark.parametrize("at", [1, 2])
+def test_by_postgresql_s_password_to_be_digested_two_milliard_times(
+    monkeypatch: pytest.MonkeyPatch, iterations: bytes, at: int
+) -> None:
+    """Nor if it asks so only the second time, when libpq listens."""
+    monkeypatch.setenv("CHURNGUARD_TENANT_ADDRESSES", "127.0.0.1")
+    connections = count(1)
+
+    def treat(victim: Victim) -> None:
+        victim.hear()
+        victim.say(message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0"))
+        nonce = victim.hear().rpartition(b"r=")[2]
+        asked_for = iterations if next(connections) == at else b"4096"
+        challenge = b"r=%sabc,s=%s,i=%s" % (nonce, base64.b64encode(bytes(16)), asked_for)
+        victim.say(message(b"R", struct.pack("!i", 11) + challenge))
+        victim.hear()
+        victim.connection.shutdown(socket.SHUT_RDWR)
+
+    began = time.thread_time()
+    with HostileServer(treat) as server, pytest.raises(ProviderError) as refused:
+        connect_to_postgresql(by_an_organization(pointed_at("postgresql", server.port)))
+    assert time.thread_time() - began < GENEROUS / 10
+    assert at == 2 or "PostgreSQL" in str(refused.value)
+
+
+@pytest.mark.parametrize("first", [0, 3, 5], ids=["nothing", "in clear", "md5"])
+def test_by_postgresql_s_asking_for_another_proof_the_second_time(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """libpq would count for the better part of an hour."""
+    monkeypatch.setenv("CHURNGUARD_TENANT_ADDRESSES", "127.0.0.1")
+    connections = count(1)
+
+    def treat(victim: Victim) -> None:
+        victim.hear()
+        if next(connections) == 1:
+            victim.say(message(b"R", struct.pack("!i", first) + (b"salt" if first == 5 else b"")))
+            victim.hear()
+        victim.say(message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0"))
+        nonce = victim.hear().rpartition(b"r=")[2]
+        victim.say(message(b"R", struct.pack("!i", 11) + b"r=%sabc,s=c2FsdA==,i=2147483647" % nonce))
+        victim.hear()
+
+    with HostileServer(treat) as server, pytest.raises(ProviderError):
+        connect_to_postgresql(by_an_organization(pointed_at("postgresql", server.port)))
+
+
+def by_an_organization(made: IntegrationConfiguration) -> IntegrationConfiguration:
+    return made.model_copy(update={"configured_by": "organization"})
 
 
 def test_by_a_set_of_thousands_of_members(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def asks_in_clear(victim: Victim) -> None:
 def test_every_word_of_libpq_that_has_a_default_elsewhere_is_said() -> None:
     """A new release's new word fails here. A service's file fills in only what is not said."""
     made = pointed_at("postgresql", 5432)
-    said = parameters(made, server_of_postgresql(made), ["127.0.0.1"], None, "", replication=False)
+    said = parameters(made, server_of_postgresql(made), ["127.0.0.1"], None, None, "", replication=False)
     elsewhere = {each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults() if each.envvar}
     assert elsewhere - said.keys() == {"service", "connect_timeout"}  # the latter with each connection
     assert said["sslcertmode"] == "disable"
