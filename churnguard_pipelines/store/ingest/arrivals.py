@@ -24,12 +24,13 @@ GRACE = 60_000
 """Milliseconds that an event may take."""
 
 _ADD = """
-INSERT INTO ingest.arrivals AS counted (organization_id, integration_id, object, path, day, {column})
+INSERT INTO ingest.arrivals AS counted (organization_id, integration_id, object, path, day, brought, missed)
 SELECT %(organization_id)s::text, %(integration_id)s::text, object, path,
-       (clock_timestamp() AT TIME ZONE 'UTC')::date, n
-  FROM unnest(%(objects)s::text[], %(paths)s::text[], %(numbers)s::bigint[]) AS new (object, path, n) ORDER BY 3, 4
+       (clock_timestamp() AT TIME ZONE 'UTC')::date, brought, missed
+  FROM unnest(%(objects)s::text[], %(paths)s::text[], %(brought)s::bigint[], %(missed)s::bigint[])
+       AS new (object, path, brought, missed) ORDER BY 3, 4
 ON CONFLICT (organization_id, integration_id, object, path, day)
-  DO UPDATE SET {column} = counted.{column} + excluded.{column}
+  DO UPDATE SET brought = counted.brought + excluded.brought, missed = counted.missed + excluded.missed
 """
 
 
@@ -49,7 +50,7 @@ class Arrivals:
 
 def note_brought(connection: Connection, lane: Lane, path: str, records: Mapping[str, int]) -> None:
     """Records by object, in the transaction that stores them."""
-    _add(connection, lane, "brought", {(name, path): number for name, number in records.items() if number})
+    _add(connection, lane, {(name, path): Arrivals(number, 0) for name, number in records.items() if number})
 
 
 def note_missed(
@@ -64,8 +65,8 @@ def note_missed(
     """``since``: as :func:`watched` gives it; ``found``, ``stored``: versions, by key, of what a sync has read and of
     what we have; ``now``: milliseconds, as versions are."""
     new = [version for key, version in found.items() if version > stored.get(key, -1) and version <= now - GRACE]
-    missed = {(object, path): sum(version >= begun for version in new) for path, begun in since.items()}
-    _add(connection, lane, "missed", {key: number for key, number in missed.items() if number})
+    missed = {path: sum(version >= begun for version in new) for path, begun in since.items()}
+    _add(connection, lane, {(object, path): Arrivals(0, number) for path, number in missed.items() if number})
 
 
 def watched(store: Store, lane: Lane, object: str) -> dict[str, int]:
@@ -95,11 +96,13 @@ def of(store: Store, integration_id: str) -> dict[str, dict[str, Arrivals]]:
     return found
 
 
-def _add(connection: Connection, lane: Lane, column: str, numbers: Mapping[tuple[str, str], int]) -> None:
-    if numbers:
-        objects, paths = zip(*numbers, strict=True)
+def _add(connection: Connection, lane: Lane, more: Mapping[tuple[str, str], Arrivals]) -> None:
+    """By object and path."""
+    if more:
+        objects, paths = zip(*more, strict=True)
         values = {
             "organization_id": lane.organization_id, "integration_id": lane.integration_id,
-            "objects": list(objects), "paths": list(paths), "numbers": list(numbers.values()),
+            "objects": list(objects), "paths": list(paths),
+            "brought": [each.brought for each in more.values()], "missed": [each.missed for each in more.values()],
         }  # fmt: skip
-        connection.exec_driver_sql(_ADD.format(column=column), values)
+        connection.exec_driver_sql(_ADD, values)
