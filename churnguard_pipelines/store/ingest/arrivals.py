@@ -74,8 +74,9 @@ def watched(store: Store, lane: Lane, object: str) -> dict[str, int]:
     own = arrivals.c.organization_id == lane.organization_id, arrivals.c.integration_id == lane.integration_id
     here = (*own, arrivals.c.object == object)
     milliseconds = sa.cast(sa.func.extract("epoch", sa.func.min(arrivals.c.first_at)) * 1000, sa.BigInteger)
+    oldest = sa.func.current_date() - KEPT_DAYS
     with store.organization(lane.organization_id) as connection:
-        connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < sa.func.current_date() - KEPT_DAYS))
+        connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < oldest))
         statement = sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path)
         return {row[0]: row[1] for row in connection.execute(statement)}
 
