@@ -278,17 +278,8 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         row = _find(connection, integration_id, lock=True)
         if row is None:
             raise _unknown(integration_id)
-        forgotten = (
-            checkpoints,
-            rejected_records,
-            breakers,
-            schema_drift,
-            change_logs,
-            materializations,
-            plans,
-            arrivals,
-        )
-        for table in (*forgotten, integrations):
+        forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
+        for table in (*forgotten, arrivals, integrations):
             own = table.c.organization_id == row.organization_id, table.c.integration_id == integration_id
             connection.execute(sa.delete(table).where(*own))
         views.drop_of(connection, row.organization_id, integration_id)
