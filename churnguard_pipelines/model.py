@@ -5,6 +5,7 @@ Field names and defaults are promised to callers of the Python and HTTP interfac
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -154,7 +155,8 @@ class DataFilter(_Model):
 class SyncConfiguration(_Model):
     """How an integration is read. Times in seconds.
 
-    ``requests_per_minute`` and ``concurrent_requests`` are ceilings: the provider's own answers only lower them.
+    ``requests_per_minute`` and ``concurrent_requests`` are ceilings: the provider's own answers only lower them. Where
+    nobody set ``requests_per_minute``, a provider's own limit takes its place.
     ``field_mappings``: object -> {source path: column}; an extra or renamed column in the integration's view. With
     ``column:type`` it is read as one of PostgreSQL's types that :class:`ColumnType` has.
     """
@@ -177,6 +179,11 @@ class SyncConfiguration(_Model):
     queries: dict[str, str] = Field(
         default_factory=dict
     )  # objects of one's own: name -> query in the provider's language
+
+    @property
+    def most_per_minute(self) -> float:
+        """Calls that somebody allowed; infinite where nobody did, beside what the provider itself allows."""
+        return self.requests_per_minute if "requests_per_minute" in self.model_fields_set else math.inf
 
 
 class IntegrationConfiguration(_Model):

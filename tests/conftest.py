@@ -9,7 +9,8 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from tests import soak
 from tests.statements import forgetful
 
 _TEMPLATE = "churnguard_template"
+_LONGEST_NAME = 80
+
+Copied = Callable[[str], AbstractContextManager[str]]
 _numbers = itertools.count(1)
 
 
@@ -99,6 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable: the order within a file stays
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A test's id goes with each of its reports, and to the log: a parameter of megabytes is named by how it begins."""
+    if isinstance(val, str | bytes) and len(val) > _LONGEST_NAME:
+        return f"{val[:_LONGEST_NAME]!a}... of {len(val)}"
+    return None
+
+
 @pytest.fixture(autouse=True)
 def every_statement_names_the_organization() -> Iterator[None]:
     """In whichever test it is executed, by whichever thread of it."""
@@ -141,26 +152,47 @@ def server_url(_server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture(scope="session")
-def _template(_server: EmbeddedPostgres, server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a migrated database, to be copied."""
+def _administrator(server_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """One connection makes and drops all databases."""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def _template(
+    _server: EmbeddedPostgres,
+    _administrator: psycopg.Connection[Any],
+    server_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """The name of a migrated database, to be copied."""
+    _administrator.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
     url = _server.url(SERVICE, _TEMPLATE)
     owner_url = on_database(server_url, _TEMPLATE)
     Store.open(settings_for(tmp_path_factory.mktemp("template"), url, owner_url=owner_url)).close()
     return _TEMPLATE
 
 
-@pytest.fixture
-def database_url(_server: EmbeddedPostgres, server_url: str, _template: str) -> Iterator[str]:
-    """A database of one's own, migrated and empty; the URL is that of the services' login."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
+@pytest.fixture(scope="session")
+def copied(_server: EmbeddedPostgres, _administrator: psycopg.Connection[Any]) -> Copied:
+    """Copies a database, by its name, for a while; gives the copy's URL with the services' login."""
+
+    @contextmanager
+    def copy_of(template: str) -> Iterator[str]:
+        name = f"test_{next(_numbers)}"
         copied = SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")  # a fifth of the time of the usual one
-        connection.execute(copied.format(Identifier(name), Identifier(_template)))
-    yield _server.url(SERVICE, name)
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+        _administrator.execute(copied.format(Identifier(name), Identifier(template)))
+        yield _server.url(SERVICE, name)
+        _administrator.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+    return copy_of
+
+
+@pytest.fixture
+def database_url(copied: Copied, _template: str) -> Iterator[str]:
+    """A database of one's own, migrated and empty; the URL is that of the services' login."""
+    with copied(_template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def forgets_the_organization(statement: str) -> bool:
 
 
 @sa.event.listens_for(sa.Engine, "before_cursor_execute")
-def _look_at(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+def look_at(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
     if forgets_the_organization(statement) and not _is_a_test_s_own():
         forgetful.append(statement)
 

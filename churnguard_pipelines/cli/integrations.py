@@ -38,7 +38,7 @@ def add(
         integration_id: acme
         provider_name: stripe
         credentials: {credential_type: api_key, api_key: "${STRIPE_API_KEY}"}
-        sync_config: {sync_frequency: 3600, requests_per_minute: 1200}
+        sync_config: {sync_frequency: 3600}
 
     Example: `STRIPE_API_KEY=rk_live_… churnguard integrations add acme.yaml`
     """

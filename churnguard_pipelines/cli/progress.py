@@ -61,7 +61,7 @@ def _update(progress: Progress, task: TaskID, report: SyncReport | None) -> None
         return
     rows = sum(item.counts.read for item in report.objects.values())
     elapsed = progress.tasks[task].elapsed or 0
-    finished = [name for name, item in report.objects.items() if item.status in ("succeeded", "failed")]
+    finished = [name for name, item in report.objects.items() if item.status in ("succeeded", "failed", "cancelled")]
     active = [name for name, item in report.objects.items() if item.status == "running"]
     expected = sum(item.expected or 0 for item in report.objects.values())
     progress.update(

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +52,14 @@ class Response:
     integration_id: str | None = field(default=None, repr=False)
     provider_title: str = field(default="The provider", repr=False)
     shown: bool = field(default=True, repr=False)
+
+    @property
+    def answered_at(self) -> float:
+        """When, by the server's clock in whole seconds; by ours, if it does not say. Seconds since the epoch."""
+        try:
+            return parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return self.received_at
 
     def json(self) -> Any:
         """The parsed body. Raises ``ProviderUnavailable`` for an empty, cut or non-JSON one."""

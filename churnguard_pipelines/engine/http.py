@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
@@ -110,6 +111,9 @@ class HttpClient:
         self.integration_id = guard.integration_id
         self.provider_title = provider_title
         self.metrics = Metrics()
+        self.ahead = 0.0
+        """Seconds that the provider's clock is ahead of ours, by the latest answer and at the least: it tells whole
+        ones."""
         self._guard = guard
         self._own_hosts = own_hosts
         self._auth = auth
@@ -181,6 +185,12 @@ class HttpClient:
         """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""
         self._clock.wait(seconds)
 
+    def counted_apart(self) -> HttpClient:
+        """The same client with metrics of its own; it ends with this one."""
+        other = copy(self)
+        other.metrics = Metrics()
+        return other
+
     def close(self) -> None:
         self._client.close()
 
@@ -214,6 +224,7 @@ class HttpClient:
             if quota is self._quota:
                 self.metrics.quota_left, self.metrics.limits = quota.left, quota.limits
         self._judge.check(str(call), response, allow=call.allow, expect_json=call.expect_json)
+        self.ahead = response.answered_at - response.received_at
         return response
 
     def _quota_of(self, call: _Call) -> QuotaGate | None:

@@ -1,4 +1,4 @@
-"""Maps provider records to rows of one raw table. The row function is compiled once per table, as it is the hot path.
+"""Maps provider records to rows of one raw table, a column of a batch at a time, as it is the hot path.
 
 What fits its column goes there, everything undeclared into ``extra``, and a record with a value that cannot be stored
 is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` together give the record back.
@@ -6,19 +6,26 @@ is rejected whole, with the reason. Nothing is dropped: columns and ``extra`` to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from itertools import islice
+from operator import itemgetter
+from typing import Any, TypeVar
 
-from churnguard_pipelines.engine import values
+from churnguard_pipelines.engine import columnwise, values
 from churnguard_pipelines.engine.filters import Predicate, compile_filters, look
 from churnguard_pipelines.engine.values import CONVERTERS, TypeMismatch
 from churnguard_pipelines.model import DataFilter
 from churnguard_pipelines.records import Column, ColumnType, Drift, Record, Rejected, Table
 
+Item = TypeVar("Item")
+
 Row = tuple[Any, ...]
 """``(key, source_version, *column values in declared order, extra)``; timestamps, dates and JSON as text."""
 
+NEAR = 250
+"""Records mapped together: as many as stay in the processor's own memory while column after column is looked at."""
 MOST_NEW_FIELDS = 1000
 """Undeclared field names reported per table; a provider that uses data as names would report for ever."""
 
@@ -46,7 +53,8 @@ class Mapper:
         self.table = table
         self._viewed = tuple(viewed)
         self._keep = compile_filters(self.table, filters)
-        self._map = _compile(self.table, self._viewed)
+        self._columns = [(column.type, _path(column.source_path)) for column in table.columns]
+        self._taken = _Taken.of([_path(table.key), *(path for _, path in self._columns)])
         self._seen_fields: set[str] = set()
         self._seen_misfits: set[str] = set()
 
@@ -54,18 +62,44 @@ class Mapper:
         mapped = Mapped()
         if self._keep is not None:
             records = self._filter(records, self._keep, mapped)
-
-        def reject(record: Record) -> None:
-            mapped.rejected.append(self._explain(record, mapped.drift))
-
-        def learn(rest: Mapping[str, Any]) -> None:
-            self._learn(rest, mapped.drift)
-
-        def misfit(number: int, value: Any) -> None:
-            self._note_misfit(self._viewed[number], value, mapped.drift)
-
-        self._map(records, mapped.rows.append, reject, self._seen_fields, learn, misfit)
+        ahead = iter(records)
+        while near := list(islice(ahead, NEAR)):
+            self._map(near, mapped)
         return mapped
+
+    def _map(self, records: Sequence[Record], mapped: Mapped) -> None:
+        fields = _Fields([_as_dict(record.payload) for record in records])
+        keys, unfit = self._keys(fields)
+        columns: list[Sequence[Any]] = [keys, [record.version for record in records]]
+        for kind, path in self._columns:
+            converted, misfits = columnwise.convert(kind, fields.at(path))
+            columns.append(converted)
+            unfit.update(misfits)
+        rests = fields.rests(self._taken)
+        columns.append(_extras(rests, unfit))
+        rows = zip(*columns, strict=True)
+        if unfit:
+            mapped.rejected += [self._explain(records[place], mapped.drift) for place in sorted(unfit)]
+            rests = _without(rests, unfit)
+        mapped.rows += _without(rows, unfit) if unfit else rows
+        if not self._seen_fields.issuperset(set().union(*rests)):
+            for rest in rests:
+                self._learn(rest, mapped.drift)
+        self._look_at_the_view(fields, unfit, mapped.drift)
+
+    def _keys(self, fields: _Fields) -> tuple[Sequence[str | None], set[int]]:
+        found = fields.at(_path(self.table.key))
+        # As long as all are ordinary, none has to be looked at.
+        ordinary = None not in found and "" not in found and columnwise.fits(ColumnType.TEXT, found)
+        if ordinary and max(map(len, found)) <= values.LONGEST_KEY:
+            return found, set()
+        keys: list[str | None] = []
+        for value in found:
+            try:
+                keys.append(values.key(value))
+            except TypeMismatch:
+                keys.append(None)
+        return keys, {place for place, key in enumerate(keys) if key is None}
 
     def _filter(self, records: Iterable[Record], keep: Predicate, mapped: Mapped) -> Iterable[Record]:
         for record in records:
@@ -84,7 +118,7 @@ class Mapper:
             self._seen_fields.update(rest)
 
     def _explain(self, record: Record, drift: list[Drift]) -> Rejected:
-        """The first reason, column by column: the compiled function only knows that there is one."""
+        """The first reason, column by column: until here it is only known that there is one."""
         payload: Any = record.payload  # declared a dict; sources that break their word are why this exists
         if not isinstance(payload, dict):
             return Rejected(None, f"expected an object, got {values.type_name(payload)}", payload)
@@ -106,12 +140,21 @@ class Mapper:
             return Rejected(key, f"an undeclared field: {mismatch}", payload)
         raise AssertionError(f"a record of {self.table.name} was rejected without a reason")
 
-    def _note_misfit(self, column: Column, value: Any, drift: list[Drift]) -> None:
-        """If it is one: the compiled function only knows that it may be."""
-        try:
-            values.viewed(column.type, value)
-        except TypeMismatch as mismatch:
-            self._report(column, mismatch, drift)
+    def _look_at_the_view(self, fields: _Fields, unfit: Set[int], drift: list[Drift]) -> None:
+        """What it cannot show of records that are stored is told once a column."""
+        for column in self._viewed:
+            if column.type in (ColumnType.TEXT, ColumnType.JSON) or column.name in self._seen_misfits:
+                continue  # all that JSON knows fits those
+            found = fields.at(_path(column.source_path))
+            if columnwise.shown(column.type, found):
+                continue
+            for place, value in enumerate(found):
+                try:
+                    if value is not None and place not in unfit:
+                        values.viewed(column.type, value)
+                except TypeMismatch as mismatch:
+                    self._report(column, mismatch, drift)
+                    break
 
     def _report(self, column: Column, mismatch: TypeMismatch, drift: list[Drift]) -> None:
         if column.name not in self._seen_misfits:
@@ -119,129 +162,102 @@ class Mapper:
             drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {mismatch}"))
 
 
-# What a value must satisfy to go into its column as it is; anything else takes the slower way through CONVERTERS.
-_FITS = {
-    ColumnType.TEXT: 'type({v}) is str and {v}.isascii() and "\\0" not in {v}',
-    ColumnType.BIGINT: "type({v}) is int and -INT64 <= {v} < INT64",
-    ColumnType.NUMERIC: "type({v}) is int and -INT64 <= {v} < INT64",
-    ColumnType.DOUBLE: "type({v}) is float and -INFINITY < {v} < INFINITY",
-    ColumnType.BOOLEAN: "type({v}) is bool",
-}
-_KEY_FITS = 'type(key) is str and 0 < len(key) <= LONGEST_KEY and key.isascii() and "\\0" not in key'
+class _Fields:
+    """Values of many records by path, None where there is none. What is on the way is looked up once."""
 
-_TEMPLATE = """
-def map_records(records, append, reject, seen, learn, misfit):
-    for record in records:
-        payload = record.payload
+    def __init__(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        self._nodes = payloads
+        self._within: dict[str, _Fields] = {}
+
+    @cached_property
+    def _names(self) -> Set[str]:
+        return set().union(*self._nodes)
+
+    @cached_property
+    def _alike(self) -> bool:
+        """All have the same fields, as rows of a file do."""
+        return set(map(len, self._nodes)) == {len(self._names)}
+
+    def at(self, path: tuple[str, ...]) -> list[Any]:
+        name, *rest = path
+        if name not in self._names:
+            return [None] * len(self._nodes)
+        if rest:
+            if name not in self._within:
+                inner = [value if isinstance(value, dict) else _NOTHING for value in self.at((name,))]
+                self._within[name] = _Fields(inner)
+            return self._within[name].at(tuple(rest))
+        if self._alike:
+            return list(map(itemgetter(name), self._nodes))
+        return [node.get(name) for node in self._nodes]
+
+    def rests(self, taken: _Taken) -> list[dict[str, Any]]:
+        """What is left of each, as an object of its own: the records are not ours."""
+        if not self._alike or taken.within.keys() & self._names:
+            return [taken.rest_of(node) for node in self._nodes]
+        left = [name for name in self._nodes[0] if name not in taken.names]
+        if not left:
+            return [{}] * len(self._nodes)
+        columns = [self.at((name,)) for name in left]
+        return [dict(zip(left, found, strict=True)) for found in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What columns take of an object. ``names``: fields that go into one, or of which something does; ``within``: what
+    is taken of the latter."""
+
+    names: frozenset[str]
+    within: Mapping[str, _Taken]
+
+    @classmethod
+    def of(cls, paths: Iterable[tuple[str, ...]]) -> _Taken:
+        """A whole that a column takes is taken, whatever others take out of it."""
+        paths = list(paths)
+        whole = {path[0] for path in paths if len(path) == 1}
+        deeper = {path[0] for path in paths} - whole
+        within = {name: cls.of(path[1:] for path in paths if path[0] == name) for name in sorted(deeper)}
+        return cls(frozenset(whole | deeper), within)
+
+    def rest_of(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        names = self.names
+        rest = {name: value for name, value in node.items() if name not in names}
+        for name, taken in self.within.items():
+            if name not in node:
+                continue
+            value = node[name]
+            if not isinstance(value, dict) or not value:
+                rest[name] = value
+            elif left := taken.rest_of(value):
+                rest[name] = left
+        return rest
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _extras(rests: Sequence[Mapping[str, Any]], unfit: set[int]) -> list[str | None]:
+    """As JSON. Those that cannot be written are ``unfit``."""
+    if not any(rests):
+        return [None] * len(rests)
+    extras: list[str | None] = []
+    for place, rest in enumerate(rests):
         try:
-            if type(payload) is not dict:
-                payload = as_dict(payload)
-            rest = payload.copy()
-            pop = rest.pop
-            key = {key}
-            if not ({key_fits}):
-                key = fit_key(key)
-{columns}
-            extra = None
-            if rest:
-                if not seen.issuperset(rest):
-                    learn(rest)
-                extra = json_text(rest)
+            extras.append(values.json_text(rest) if rest else None)
         except TypeMismatch:
-            reject(record)
-            continue
-        append((key, record.version, {names}extra))
-{viewed}
-"""
-
-_MapRecords = Callable[
-    [
-        Iterable[Record],
-        Callable[[Row], None],
-        Callable[[Record], None],
-        set[str],
-        Callable[[Mapping[str, Any]], None],
-        Callable[[int, Any], None],
-    ],
-    None,
-]
+            extras.append(None)
+            unfit.add(place)
+    return extras
 
 
-def _compile(table: Table, viewed: Sequence[Column]) -> _MapRecords:
-    """A function with one straight line of code per column: no loop over columns, no call where the value fits."""
-    namespace: dict[str, Any] = {
-        "TypeMismatch": TypeMismatch,
-        "INT64": values.INT64,
-        "INFINITY": float("inf"),
-        "LONGEST_KEY": values.LONGEST_KEY,
-        "as_dict": _as_dict,
-        "look": look,
-        "take": take,
-        "fit_key": values.key,
-        "json_text": values.json_text,
-    }
-    paths = [_path(table.key), *(_path(column.source_path) for column in table.columns)]
-    lines: list[str] = []
-    for number, column in enumerate(table.columns):
-        name = f"c{number}"
-        namespace[f"fit_{number}"] = CONVERTERS[column.type]
-        fits = _FITS.get(column.type)
-        condition = f"{name} is not None" + (f" and not ({fits.format(v=name)})" if fits else "")
-        lines += [f"{name} = {_getter(paths, number + 1)}", f"if {condition}: {name} = fit_{number}({name})"]
-    views: list[str] = []
-    for number, column in enumerate(viewed):
-        if column.type not in (ColumnType.TEXT, ColumnType.JSON):  # all that JSON knows fits those
-            fits = _FITS.get(column.type)
-            views += [
-                f"value = look(payload, {_path(column.source_path)!r})",
-                "if value is not None" + (f" and not ({fits.format(v='value')})" if fits else "") + ":",
-                f"    misfit({number}, value)",
-            ]
-    source = _TEMPLATE.format(
-        key=_getter(paths, 0),
-        key_fits=_KEY_FITS,
-        columns="\n".join(" " * 12 + line for line in lines),
-        names="".join(f"c{number}, " for number in range(len(table.columns))),
-        viewed="\n".join(" " * 8 + line for line in views),
-    )
-    exec(compile(source, f"<mapper of {table.name}>", "exec"), namespace)  # noqa: S102 - every name in it is ours or quoted by repr
-    mapper: _MapRecords = namespace["map_records"]
-    return mapper
-
-
-def _getter(paths: Sequence[tuple[str, ...]], number: int) -> str:
-    """Takes the value out of ``rest``, or only looks where another column takes it or a whole that holds it."""
-    path = paths[number]
-    taken = path in paths[:number] or any(other == path[: len(other)] and other != path for other in paths)
-    if taken:
-        return f"look(payload, {path!r})"
-    if len(path) == 1:
-        return f"pop({path[0]!r}, None)"
-    return f"take(rest, {path!r})"
-
-
-def take(node: dict[str, Any], path: Sequence[str]) -> Any:
-    """Removes and returns the value at ``path``; what lies on the way is copied first: the record is not ours."""
-    name = path[0]
-    if len(path) == 1:
-        return node.pop(name, None)
-    child = node.get(name)
-    if not isinstance(child, dict) or not child:
-        return None
-    child = child.copy()
-    value = take(child, path[1:])
-    if child:
-        node[name] = child
-    else:
-        del node[name]
-    return value
+def _without(items: Iterable[Item], places: Set[int]) -> list[Item]:
+    return [item for place, item in enumerate(items) if place not in places]
 
 
 def _path(dotted: str) -> tuple[str, ...]:
     return tuple(dotted.split("."))
 
 
-def _as_dict(payload: Any) -> dict[str, Any]:
-    if isinstance(payload, dict):  # a subclass, e.g. of an SDK: its copy() may not be plain
-        return dict(payload)
-    raise TypeMismatch("not an object")
+def _as_dict(payload: Any) -> Mapping[str, Any]:
+    """What is no object has no key, and is rejected for it."""
+    return payload if isinstance(payload, dict) else _NOTHING

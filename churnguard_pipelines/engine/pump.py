@@ -20,6 +20,7 @@ from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
+RECORDS_AHEAD = 5_000  # fewer batches, where they are large
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,19 @@ def store_changes(
     return counts
 
 
+class _Waiting(queue.Queue["Batch | BaseException | None"]):
+    """Is as full as what waits in it has records, a batch counting for an eighth at the least."""
+
+    def _qsize(self) -> int:
+        least = RECORDS_AHEAD // READ_AHEAD
+        return sum(max(least, len(item.records)) if isinstance(item, Batch) else least for item in self.queue)
+
+
 class _ReadAhead:
     """Iterates a source in a thread, at most ``READ_AHEAD`` batches ahead; an error waits its turn behind them."""
 
     def __init__(self, batches: Generator[Batch]) -> None:
-        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._queue = _Waiting(RECORDS_AHEAD)
         self._stopped = threading.Event()
         self._batches = batches
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)

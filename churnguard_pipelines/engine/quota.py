@@ -137,7 +137,7 @@ class QuotaGate:
         account: str,
         quota: Quota,
         *,
-        requests_per_minute: int,
+        requests_per_minute: float,
         concurrent_requests: int,
         integration_id: str | None = None,
         read_limits: Callable[[Mapping[str, str]], Limits | None] | None = None,

@@ -44,7 +44,7 @@ def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Seque
     )
     report = find_sync(current_store(), sync_id)
     if report is not None and report.status == "running":  # we were told to end
-        finish_sync(current_store(), sync_id, "failed", STOPPED)
+        finish_sync(current_store(), sync_id, "cancelled", STOPPED)
     return succeeded
 
 

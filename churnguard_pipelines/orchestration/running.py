@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -55,17 +54,15 @@ class RunningSync:
     def succeeded_objects(self) -> Iterator[FinishedObject]:
         """Each object that was read to its end, with the ledger's report as of now."""
         thread = threading.Thread(target=self._run, name=f"sync-{self._integration_id}", daemon=True)
-        before = time.monotonic()
         thread.start()
         try:
             while (ended := self._ended.get()) is not None:
-                name, moment = ended
+                name, seconds = ended
                 report = get_sync(self._store, self._sync_id)
                 if report.objects[name].status == "succeeded":
-                    yield FinishedObject(name, report, moment - before)
-                before = moment
+                    yield FinishedObject(name, report, seconds)
         except BaseException:  # the run is being terminated; the thread ends with its process
-            finish_sync(self._store, self._sync_id, "failed", STOPPED)
+            finish_sync(self._store, self._sync_id, "cancelled", STOPPED)
             raise
         thread.join()
         if self._report is not None and self._window is None:
@@ -91,7 +88,7 @@ class RunningSync:
                 objects=self._objects,
                 window=self._window,
                 trigger=self._trigger,
-                on_object=lambda name: self._ended.put((name, time.monotonic())),
+                on_object=lambda name, seconds: self._ended.put((name, seconds)),
             )
         except BaseException as error:
             self._error = error

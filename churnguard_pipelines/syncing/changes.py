@@ -24,7 +24,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import LANE, ChangeLane, lane_of
 from churnguard_pipelines.syncing.database import CHANGES
-from churnguard_pipelines.syncing.event_lane import EventLane
+from churnguard_pipelines.syncing.events.lane import EventLane
 from churnguard_pipelines.syncing.session import LaneKind, Turn
 from churnguard_pipelines.syncing.source import opened_database
 

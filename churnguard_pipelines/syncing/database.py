@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,7 +37,7 @@ from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
-from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
+from churnguard_pipelines.syncing.report import ObjectEnd, Told, each_object, run_reported
 from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
 
@@ -56,7 +56,7 @@ def sync_database(
     mode: DataSyncMode,
     objects: Sequence[str] | None,
     trigger: str,
-    on_object: Callable[[str], None],
+    on_object: Told,
     clock: Clock,
 ) -> SyncReport:
     """As :func:`~churnguard_pipelines.syncing.sync.sync_integration`, whose errors these are too. ``clock``: knows
@@ -132,7 +132,7 @@ class _Run:
             return found
         return replace(known, problem=found.problem) if found.problem else self._connector.reconciled(found, known)
 
-    def all(self, on_object: Callable[[str], None]) -> ChurnGuardError | None:
+    def all(self, on_object: Told) -> ChurnGuardError | None:
         with self._resources, self._workers:
             for table in self.tables.values():
                 self._prepare(table)
@@ -140,7 +140,7 @@ class _Run:
                 self._begin_changes() if self._followed else self._end_changes()
             except ChurnGuardError as error:
                 return error
-            failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda: 0, on_object)
+            failure = each_object(self._store, self._sync_id, self.tables, self._one, lambda name: 0, on_object)
             failure = failure or (self._drain() if self._followed else None)
             self._note_absent()
             return failure

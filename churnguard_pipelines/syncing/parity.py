@@ -52,7 +52,7 @@ class Comparison:
 
 def compare_counts(store: Store, integration: IntegrationConfiguration, item: Object) -> Comparison:
     """All records created before the last sync of the object began, so that ours can be complete: by number, and by
-    keys where the numbers differ.
+    keys where the numbers differ. One that was changed too shortly before for that sync to read it is not missing.
 
     Costs calls to the provider. Raises what the provider's refusal is, e.g. ``PermissionMissing``, ``CircuitOpen``, and
     ``SourceChanged`` for credentials of another account.
@@ -99,16 +99,18 @@ def _compare(
         ours = Ours(store, use, item)
         ours.refuse_another_account()
         finder = _Finder(use.connector, item, ours, found)
-        for hole in look(finder, latest - GRACE_PERIOD):
+        end = latest - GRACE_PERIOD - use.connector.trails_by
+        for hole in look(finder, end):
             known = ours.rejected(hole.missing)
             missing = hole.missing - known
-            found.rejected += len(known)
-            found.missing += len(missing)
-            found.extra += len(hole.extra)
             if missing or hole.extra:
                 found.written.add(ours.read_again(missing | hole.extra, hole.window))
                 here = ours.keys(hole.window)
+                missing -= ours.changed_since(end)  # it was the next sync's to read
                 found.mended += len(missing & here) + len(hole.extra - here)
+            found.rejected += len(known)
+            found.missing += len(missing)
+            found.extra += len(hole.extra)
     return found
 
 

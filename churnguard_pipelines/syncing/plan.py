@@ -100,7 +100,7 @@ def _of_api(
         limits = use.connector.limits()
         quota = type(use.connector).quota(integration)
     calls = _sum(each.calls for each in made)
-    by_calls = None if calls is None else calls / pace(quota, integration.sync_config.requests_per_minute).rate
+    by_calls = None if calls is None else calls / pace(quota, integration.sync_config.most_per_minute).rate
     return Plan(
         integration.integration_id,
         mode,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from churnguard_pipelines.store.ingest.rejected import waiting_keys
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import OpenedIntegration, mapper_of, refuse_another_source
+
+LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 class Ours:
@@ -43,6 +46,11 @@ class Ours:
 
     def keys(self, window: Window) -> frozenset[str]:
         return frozenset(self._select(_quoted(self._table.key), window))
+
+    def changed_since(self, moment: datetime) -> frozenset[str]:
+        """What the provider changed then or later, as far as its records say so."""
+        changed = self._item.modified_column
+        return frozenset(self._select(_quoted(self._table.key), Window(moment, LATEST), changed) if changed else ())
 
     def rejected(self, keys: Collection[str]) -> frozenset[str]:
         """Those that came, but could not be stored as they were."""
@@ -74,12 +82,13 @@ class Ours:
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             return store_changes(transaction, self._lane, self._table, mapped, deletions, None)
 
-    def _select(self, what: str, window: Window) -> Sequence[Any]:
-        created = _quoted(self._item.created_column)
+    def _select(self, what: str, window: Window, by: str | None = None) -> Sequence[Any]:
+        """``by``: a column of moments, when they were created if None."""
+        moment = _quoted(by or self._item.created_column)
         statement = sa.text(
             f"SELECT {what} FROM {Identifier('raw', self._table.name).as_string(None)} "
             "WHERE organization_id = :organization_id AND integration_id = :id "
-            f"AND deleted_at IS NULL AND {created} >= :start AND {created} < :end"
+            f"AND deleted_at IS NULL AND {moment} >= :start AND {moment} < :end"
         )
         own = {"organization_id": self._lane.organization_id, "id": self._lane.integration_id}
         with self._store.organization(self._lane.organization_id) as connection:

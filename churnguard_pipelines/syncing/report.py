@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -20,7 +23,7 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, I
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.store.control.integrations import set_status
 from churnguard_pipelines.store.ingest import ledger
-from churnguard_pipelines.store.ingest.ledger import SyncReport
+from churnguard_pipelines.store.ingest.ledger import SyncOutcome, SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 
 _log = logging.getLogger(__name__)
@@ -59,37 +62,101 @@ def run_reported(
     return _finish(store, integration, sync_id, failure)
 
 
+Told = Callable[[str, float], None]
+"""An object's name, and the seconds that were spent on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """Threads that take objects off a sync's own, as far as they have nothing else to do: ``most`` of them at once."""
+
+    threads: FairThreads
+    organization_id: str
+    most: int
+
+
 def each_object(
     store: Store,
     sync_id: str,
     names: Iterable[str],
     one: Callable[[str], ObjectEnd],
-    new_calls: Callable[[], int],
-    on_object: Callable[[str], None],
+    calls_of: Callable[[str], int],
+    on_object: Told,
+    helpers: Helpers | None = None,
 ) -> ChurnGuardError | None:
     """Call ``one`` for each object; one that fails does not stop the rest, unless no other can succeed either.
 
-    Returns the failure that ended it early. ``new_calls``: requests made since it was asked last.
+    Returns the failure that ended it early. ``calls_of``: requests made for the object. ``helpers``: work some of the
+    objects beside each other; all that is given is called in their threads, too. Without any of them free, this thread
+    works all there is.
     """
-    for name in names:
+    waiting = deque(names)
+    failures: list[ChurnGuardError] = []
+    futures: list[Future[None]] = []
+
+    def next_one() -> bool:
         try:
-            ledger.set_object(store, sync_id, name, status="running")
-            end = one(name)
-            ledger.set_object(
-                store, sync_id, name, status="succeeded", calls=new_calls(), checkpoint_before=end.checkpoint_before,
-                checkpoint_after=end.checkpoint_after, rows=end.rows,
-            )  # fmt: skip
-        except ChurnGuardError as error:
-            ledger.set_object(store, sync_id, name, status="failed", error=error.explanation, calls=new_calls())
-            if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
-                return error
-        except Exception as error:
-            _log.exception("%s of %s ended unexpectedly", name, sync_id)
-            ledger.set_object(
-                store, sync_id, name, status="failed", error=failure_of(error).explanation, calls=new_calls()
-            )
-        finally:
-            on_object(name)
+            name = waiting.popleft()
+        except IndexError:
+            return False
+        began = time.monotonic()
+        try:
+            failure = _one_object(store, sync_id, name, one, calls_of)
+            on_object(name, time.monotonic() - began)
+        except BaseException:
+            waiting.clear()
+            raise
+        if failure is not None:
+            failures.append(failure)
+            waiting.clear()
+        return True
+
+    def begin_to_help() -> None:
+        assert helpers is not None
+        futures.append(helpers.threads.submit(helpers.organization_id, help_out))
+
+    def help_out() -> None:
+        """With one object. Then others may have the thread."""
+        if next_one() and waiting:
+            begin_to_help()
+
+    for _ in range(min(helpers.most, len(waiting) - 1) if helpers is not None else 0):
+        begin_to_help()
+    error: BaseException | None = None
+    try:
+        while next_one():
+            pass
+    except Exception as mistake:
+        error = mistake
+    for future in futures:  # grows only while one of those that came before is at work
+        if not future.cancel():
+            error = future.exception() or error
+    if error is not None:
+        raise error
+    return failures[0] if failures else None
+
+
+def _one_object(
+    store: Store, sync_id: str, name: str, one: Callable[[str], ObjectEnd], calls_of: Callable[[str], int]
+) -> ChurnGuardError | None:
+    """The failure, if no other object can succeed because of it."""
+    try:
+        ledger.set_object(store, sync_id, name, status="running")
+        end = one(name)
+        ledger.set_object(
+            store, sync_id, name, status="succeeded", calls=calls_of(name), checkpoint_before=end.checkpoint_before,
+            checkpoint_after=end.checkpoint_after, rows=end.rows,
+        )  # fmt: skip
+    except ChurnGuardError as error:
+        status: ledger.ObjectStatus = "cancelled" if isinstance(error, Stopped) else "failed"
+        ledger.set_object(store, sync_id, name, status=status, error=error.explanation, calls=calls_of(name))
+        if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
+            return error
+    except Exception as error:
+        _log.exception("%s of %s ended unexpectedly", name, sync_id)
+        ledger.set_object(
+            store, sync_id, name, status="failed", error=failure_of(error).explanation, calls=calls_of(name)
+        )
     return None
 
 
@@ -116,9 +183,9 @@ def _finish(
     failed = [name for name, item in report.objects.items() if item.status == "failed"]
     succeeded = any(item.status == "succeeded" for item in report.objects.values())
     error = failure.explanation if failure else f"failed: {', '.join(failed)}" if failed else None
-    status: Literal["succeeded", "partial", "failed"] = (
-        "succeeded" if error is None else "partial" if succeeded else "failed"
-    )
+    status: SyncOutcome = "succeeded" if error is None else "partial" if succeeded else "failed"
+    if isinstance(failure, Stopped) and not failed:
+        status = "cancelled"
     closed_at = ledger.finish_sync(store, sync_id, status, error)
     set_status(store, integration.integration_id, _status(failure, failed), error, unless=_RESTING)
     if closed_at is None:
@@ -131,4 +198,5 @@ def _status(failure: ChurnGuardError | None, failed: Sequence[str]) -> Integrati
         return IntegrationStatus.AUTHENTICATION_FAILED
     if isinstance(failure, RateLimited):
         return IntegrationStatus.RATE_LIMITED
-    return IntegrationStatus.ERROR if failure or failed else IntegrationStatus.ACTIVE
+    wrong = failed or (failure and not isinstance(failure, Stopped))
+    return IntegrationStatus.ERROR if wrong else IntegrationStatus.ACTIVE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, un
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
+from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
@@ -45,8 +46,8 @@ from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.database import sync_database
-from churnguard_pipelines.syncing.following import keep_following
-from churnguard_pipelines.syncing.report import ObjectEnd, each_object, run_reported
+from churnguard_pipelines.syncing.events.following import keep_following
+from churnguard_pipelines.syncing.report import Helpers, ObjectEnd, Told, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
 from churnguard_pipelines.syncing.typed_views import bring_up_to_date, merged, shown, tidy_up
 
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 REJECTED_EVENTS = "webhooks"
 """The object under which whole webhook events are rejected."""
+_HELPERS = FairThreads("object", most=16, most_each=8)
+"""For all syncs of this process: they read objects beside each other."""
 UNKNOWN = "unknown"
 """The source of a checkpoint made with credentials that may not know whose they are."""
 
@@ -87,7 +90,7 @@ def opened(
             integration.provider_name,
             account if budget is None else f"{account}/{budget}",
             quota,
-            requests_per_minute=sync.requests_per_minute,
+            requests_per_minute=sync.most_per_minute,
             concurrent_requests=sync.concurrent_requests,
             integration_id=name,
             read_limits=kind.read_limits if budget is None else None,
@@ -124,14 +127,15 @@ def sync_integration(
     objects: Sequence[str] | None = None,
     window: Window | None = None,
     trigger: str = "manual",
-    on_object: Callable[[str], None] = lambda name: None,
+    on_object: Told = lambda name, seconds: None,
     cancelled: Event | None = None,
     warehouse: Warehouse | None = None,
 ) -> SyncReport:
     """Sync the chosen objects and return the ledger's report of it. ``mode``, ``objects``: the configuration's if None.
 
     ``window``: re-read only what was created in it; the lanes' own checkpoints do not move. ``on_object`` is told each
-    object's name when the ledger knows how it ended. ``cancelled``: set it to end soon; what was committed stays.
+    object's name, and the seconds it took, when the ledger knows how it ended; objects are read beside each other, and
+    it may be called in several threads. ``cancelled``: set it to end soon; what was committed stays.
     ``warehouse``: one that knows the tables already. An object that fails is in the report, and the others go on.
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
@@ -148,8 +152,9 @@ def sync_integration(
             if failure is None and window is None:
                 keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
             run = _Run(store, use, sync_id, mode, window, identity, known, warehouse or Warehouse(store))
+            helpers = Helpers(_HELPERS, integration.organization_id, integration.sync_config.concurrent_requests - 1)
             ended = failure or each_object(
-                store, sync_id, items, lambda name: run.one(items[name]), run.new_calls, on_object
+                store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
             )
             if ended is None and objects is None:
                 tidy_up(store, integration, known, items)
@@ -219,10 +224,13 @@ class _Run:
         self._identity = identity
         self._known = known
         self._warehouse = warehouse
-        self._calls = 0
+        self._clients: dict[str, HttpClient] = {}
 
     def one(self, item: Object) -> ObjectEnd:
-        integration, identity, connector = self._use.integration, self._identity, self._use.connector
+        """By a connector of its own, which need not mind what others read at the same time."""
+        integration, identity = self._use.integration, self._identity
+        http = self._clients[item.name] = self._use.http.counted_apart()
+        connector = type(self._use.connector)(integration, http)
         table, known = connector.table_of(item), self._known.get(item.name)
         fields, drift = merged(known.fields if known else (), connector.discover_fields(item))
         view = shown(integration, table, fields)
@@ -248,7 +256,7 @@ class _Run:
             identity or UNKNOWN,
             checkpoint,
             connector.read(item, reading),
-            lambda counts: self._note_quota(),
+            lambda counts: self._note_quota(http),
         )
         if self._window is not None:
             with self._store.organization(integration.organization_id) as connection:
@@ -266,12 +274,14 @@ class _Run:
             return item.name
         return f"{item.name}@{self._window.start.isoformat()}/{self._window.end.isoformat()}"
 
-    def new_calls(self) -> int:
-        before, self._calls = self._calls, self._use.http.metrics.calls
-        return self._calls - before
+    def calls_of(self, name: str) -> int:
+        """What was asked before any object was read counts for the first one."""
+        client = self._clients.get(name)
+        calls = client.metrics.calls if client is not None else 0
+        return calls + (self._use.http.metrics.calls if name == next(iter(self._clients), name) else 0)
 
-    def _note_quota(self) -> None:
-        left = self._use.http.metrics.quota_left
+    def _note_quota(self, http: HttpClient) -> None:
+        left = http.metrics.quota_left
         if left is not None:
             ledger.set_quota_left(self._store, self._sync_id, left)
 
@@ -317,14 +327,18 @@ def _tables_of(store: Store, integration: IntegrationConfiguration, names: Set[s
 
 
 def quota_account(integration: IntegrationConfiguration) -> str:
-    """Whose quota it is: everything that calls with the same credentials shares it."""
+    """Whose quota it is: everything that calls with the same credentials shares it. Of an app, which many accounts let
+    in, each integration is an account's own."""
     own = integration.credentials
+    lasting = without_token(own.custom_fields)
     if own.api_key is not None:
         known = own.api_key.get_secret_value()
+    elif own.access_token is not None and own.refresh_token is None and lasting == own.custom_fields:
+        known = own.access_token.get_secret_value()  # nobody renews it
     else:
-        lasting = own.model_copy(update={"custom_fields": without_token(own.custom_fields)})
-        known = repr(revealed(lasting.model_dump(exclude={"access_token", "refresh_token"})))
-        known += str(integration.base_url)
+        kept = own.model_copy(update={"custom_fields": lasting})
+        known = repr(revealed(kept.model_dump(exclude={"access_token", "refresh_token"})))
+        known += str(integration.base_url) + (integration.integration_id if own.refresh_token else "")
     return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 

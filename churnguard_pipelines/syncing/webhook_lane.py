@@ -28,7 +28,7 @@ from churnguard_pipelines.store.ingest import checkpoints, inbox
 from churnguard_pipelines.store.ingest.inbox import InboxEvent
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.event_writer import EventWriter
+from churnguard_pipelines.syncing.events.writer import EventWriter
 from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, opened
 
 BATCH = 500

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
 
-from churnguard_pipelines.analytics.exchange import set_operator_rate
+from churnguard_pipelines.analytics.exchange import load_rates, set_operator_rate
 from churnguard_pipelines.analytics.movements import KINDS, Movements
 from churnguard_pipelines.analytics.mrr import MrrReport, compute_mrr
 from churnguard_pipelines.connectors.stripe import Stripe
@@ -21,6 +22,7 @@ from churnguard_pipelines.records import DeleteKind, Deletion, Record
 from churnguard_pipelines.store.control.organizations import add_organization, set_unpaid_counts
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from tests.conftest import Copied, settings_for
 
 JSON = dict[str, Any]
 ONLY_LISTED = ("tiers", "currency_options")
@@ -204,6 +206,22 @@ class Billing:
 
     def mrr(self, now: str = "2025-12-31 12:00", months: tuple[date, date] | None = None) -> MrrReport:
         return compute_mrr(self._store, self.organization_id, now=datetime.fromtimestamp(at(now), UTC), months=months)
+
+
+@pytest.fixture(scope="session")
+def with_published_rates(copied: Copied, _template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database that has the published history of exchange rates: to bring it takes seconds."""
+    with copied(_template) as url:
+        store = Store.open(settings_for(tmp_path_factory.mktemp("rates"), url))
+        load_rates(store, ["eur", "usd"])
+        store.close()
+        yield str(conninfo_to_dict(url)["dbname"])
+
+
+@pytest.fixture
+def database_url(copied: Copied, with_published_rates: str) -> Iterator[str]:
+    with copied(with_published_rates) as url:
+        yield url
 
 
 @pytest.fixture

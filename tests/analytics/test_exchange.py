@@ -44,6 +44,7 @@ def test_a_currency_is_worth_itself(store: Store) -> None:
 
 def test_the_history_is_stored_once_and_what_is_newer_is_added(store: Store) -> None:
     count = sa.text("SELECT count(*), max(day) FROM analytics.exchange_rates")
+    forget_all_rates(store)
     load_rates(store, ["eur", "usd"])
     with store.operator() as connection:
         rows, latest = connection.execute(count).one()
@@ -51,6 +52,12 @@ def test_the_history_is_stored_once_and_what_is_newer_is_added(store: Store) -> 
     load_rates(store, ["eur", "usd"])
     with store.operator() as connection:
         assert tuple(connection.execute(count).one()) == (rows, latest)
+
+
+def forget_all_rates(store: Store) -> None:
+    """As in a new installation."""
+    with store.operator() as connection:
+        connection.execute(sa.text("DELETE FROM analytics.exchange_rates"))
 
 
 def test_an_operators_rate_overrules_its_day(store: Store) -> None:
@@ -157,6 +164,7 @@ def _is_refused(content: bytes, told: str) -> None:
 
 def test_an_import_goes_on_where_the_history_ends_and_keeps_what_was_before(store: Store) -> None:
     """The history has to be there before a file of some days is, or it would never come."""
+    forget_all_rates(store)
     assert published_until(store) == LAST
     assert import_published_rates(store, XML.encode(), name="file") == (3, date(2026, 11, 3))
     rates = load_rates(store, ["eur", "usd"])

@@ -4,68 +4,127 @@ nothing new."""
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime
+from itertools import islice
+from statistics import median
 
 import httpx
 
+from churnguard_pipelines.connectors.salesforce import Salesforce
+from churnguard_pipelines.connectors.sdk import Reading
+from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
+from churnguard_pipelines.records import DataSyncMode
 from churnguard_pipelines.settings import load_settings
-from churnguard_pipelines.store.control.integrations import replace_integration
+from churnguard_pipelines.store.control.integrations import get_integration, replace_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import sync_integration
-from tests.bench import pubsub, warehouse
-from tests.bench.harness import Row
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.sync import opened, sync_integration
+from tests.bench import pubsub
+from tests.bench.harness import Row, peak_mib
 from tests.bench.provider import sandbox
 
 AREA = "crm"
 RECORDS = 1_000_000
-HUBSPOT_RECORDS = 20_000
+IN_MEMORY = 200_000
+HUBSPOT_RECORDS = 10_000
+"""Of each object."""
 LATENCY_MS = 50
-CEILING = 19.0  # calls a second that a private app of HubSpot's may make: 190 in ten seconds
-SALESFORCE, HUBSPOT = "bench-salesforce", "bench-hubspot"
-WRITER = "the warehouse's writer alone, records in memory, in this run"
+OURS = 19.0 * 0.9
+"""Calls a second that a private app of HubSpot's may make, 190 in ten seconds, less the tenth that is left to the
+customer's other tools."""
+SALESFORCE, SALESFORCE_BULK, HUBSPOT = "bench-salesforce", "bench-salesforce-bulk", "bench-hubspot"
+CONTACT = next(item for item in Salesforce.objects if item.name == "Contact")
+OBJECTS = ("contacts", "companies", "tickets")
+WRITER = "the warehouse's writer alone: Contact's own columns, records in memory, one transaction, in this run"
 LOOP = "one page after the other, nothing written"
-AT_CEILING = f"{CEILING:g} calls a second, HubSpot's limit"
+AT_CEILING = f"{OURS:g} calls a second: HubSpot's limit less the customer's share"
 
 
 def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench-crm", name="Bench"), actor="bench")
     yield pubsub.row(store, AREA)
     yield from _hubspot(store)
+    yield _salesforce_objects(store)
     yield _bulk(store)
 
 
 def _bulk(store: Store) -> Row:
     """The job is worked out before, as Salesforce works on its own machines."""
-    writer = warehouse.Bench(store)
-    writer.ours(fresh=True)
-    floor = warehouse.ROWS / writer.ours(fresh=True)
     context = multiprocessing.get_context("spawn")
     answers: multiprocessing.Queue[tuple[float, float]] = context.Queue()
     with sandbox(bulk=RECORDS, latency_ms=0) as url:
-        replace_integration(store, _salesforce(url), actor="bench")
-        for _ in range(2):
-            child = context.Process(target=_sync_in_child, args=(store.database_url, answers))
-            child.start()
-            seconds, peak = answers.get(timeout=1800)
-            child.join()
-            assert _forget(store) == RECORDS
+        made = _integration(SALESFORCE_BULK, url, "00Dsandbox_bulk", ["Contact"])
+        replace_integration(store, made, actor="bench")
+        floor = _writer(store)
+        child = context.Process(target=_sync_in_child, args=(store.database_url, answers))
+        child.start()
+        seconds, peak = answers.get(timeout=1800)
+        child.join()
+        assert _forget(store) == RECORDS
     rate = RECORDS / seconds
     return Row(AREA, "salesforce_bulk_1m", "rows/s", rate, floor, WRITER, rate / floor, peak_mib=peak)
+
+
+def _writer(store: Store) -> float:
+    """Rows a second, of the same records into the same table as the sync."""
+    table, warehouse = Salesforce.table_of(CONTACT), Warehouse(store)
+    warehouse.ensure(table)
+    with opened(store, get_integration(store, SALESFORCE_BULK)) as use:
+        reading = Reading(DataSyncMode.FULL, None, datetime.now(UTC))
+        batches = use.connector.read(CONTACT, reading)
+        records = list(islice((record for batch in batches for record in batch.records), IN_MEMORY))
+        batches.close()
+    rates = []
+    for _ in range(3):
+        _forget(store)
+        started = time.perf_counter()
+        mapped = Mapper(table).rows(records)
+        with warehouse.transaction("bench-crm") as transaction:
+            assert transaction.upsert(table, SALESFORCE_BULK, mapped.rows).written == IN_MEMORY
+        rates.append(IN_MEMORY / (time.perf_counter() - started))
+    _forget(store)
+    return median(rates)
+
+
+def _salesforce_objects(store: Store) -> Row:
+    """All objects of an organization of some size, read again in whole once their tables are there."""
+    with sandbox(scale=0.1, latency_ms=LATENCY_MS, paths="/services/*") as url:
+        replace_integration(store, _integration(SALESFORCE, url, "00Dsandbox_acme", None), actor="bench")
+        _sync(store, SALESFORCE)
+        names = list(_sync(store, SALESFORCE).objects)
+        started = time.perf_counter()
+        report = sync_integration(store, SALESFORCE, sync_id=str(uuid.uuid4()), mode=DataSyncMode.FULL)
+        seconds = time.perf_counter() - started
+        loop = _one_call_after_the_other(url, "00Dsandbox_acme", names)
+    calls = sum(item.calls for item in report.objects.values())
+    is_ = "describe and query, one call after the other, nothing written"
+    return Row(AREA, "salesforce_50ms", "calls/s", calls / seconds, loop, is_, calls / seconds / loop)
+
+
+def _one_call_after_the_other(url: str, token: str, names: list[str]) -> float:
+    """Calls a second."""
+    calls, started = 0, time.perf_counter()
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+        for name in names:
+            told = client.get(f"/services/data/v65.0/sobjects/{name}/describe").raise_for_status().json()
+            fields = [each["name"] for each in told["fields"] if each["type"] not in ("address", "location")]
+            query = {"q": f"SELECT {', '.join(fields)} FROM {name}"}
+            client.get("/services/data/v65.0/query", params=query).raise_for_status()
+            calls += 2
+    return calls / (time.perf_counter() - started)
 
 
 def _forget(store: Store) -> int:
     """Rows that there were; the next sync reads all again."""
     with store.operator() as connection:
         rows = connection.exec_driver_sql("SELECT count(*) FROM raw.salesforce_contact").scalar_one()
-        connection.exec_driver_sql("DELETE FROM ingest.checkpoints WHERE integration_id = 'bench-salesforce'")
+        connection.exec_driver_sql("DELETE FROM ingest.checkpoints WHERE integration_id = 'bench-salesforce-bulk'")
     with store.owner() as connection:
         connection.exec_driver_sql("TRUNCATE raw.salesforce_contact")
     return int(rows)
@@ -74,50 +133,49 @@ def _forget(store: Store) -> int:
 def _sync_in_child(database_url: str, answers: multiprocessing.Queue[tuple[float, float]]) -> None:
     store = Store.open(load_settings().model_copy(update={"database_url": None}))
     started = time.perf_counter()
-    _sync(store, SALESFORCE)
+    _sync(store, SALESFORCE_BULK)
     seconds = time.perf_counter() - started
     store.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answers.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))
+    answers.put((seconds, peak_mib()))
 
 
 def _hubspot(store: Store) -> list[Row]:
     with sandbox(bulk=HUBSPOT_RECORDS, latency_ms=LATENCY_MS, paths="/crm/*") as url:
         token = httpx.get(f"{url}/_hubspot/bulk", timeout=60).raise_for_status().json()["private_app_token"]
-        replace_integration(store, _hubspot_integration(url, token), actor="bench")
+        replace_integration(store, _integration(HUBSPOT, url, token, list(OBJECTS)), actor="bench")
         started = time.perf_counter()
         first = _sync(store, HUBSPOT)
         seconds = time.perf_counter() - started
-        loop = _loop(url, token)
+        loop = sum(_loop(url, token, name) for name in OBJECTS)
         started = time.perf_counter()
         idle = _sync(store, HUBSPOT)
         idle_seconds = time.perf_counter() - started
-    calls = first.objects["contacts"].calls
-    rate = HUBSPOT_RECORDS / seconds
-    waits = idle.objects["contacts"].calls * LATENCY_MS / 1000
+    calls = sum(item.calls for item in first.objects.values())
+    rows = sum(item.counts.read for item in first.objects.values())
+    assert rows == HUBSPOT_RECORDS * len(OBJECTS)
+    rate, loop = rows / seconds, rows / loop
+    waits = max(item.calls for item in idle.objects.values()) * LATENCY_MS / 1000
     return [
         Row(AREA, "hubspot_backfill_50ms", "rows/s", rate, loop, LOOP, rate / loop),
-        Row(AREA, "hubspot_quota_used", "calls/s", calls / seconds, CEILING, AT_CEILING, calls / seconds / CEILING),
+        Row(AREA, "hubspot_quota_used", "calls/s", calls / seconds, OURS, AT_CEILING, calls / seconds / OURS),
         Row(AREA, "hubspot_idle_sync", "ms", (idle_seconds - waits) * 1000, None, None, None),
     ]
 
 
-def _loop(url: str, token: str) -> float:
-    """Records a second."""
-    read, after = 0, None
+def _loop(url: str, token: str, name: str) -> float:
+    """Seconds."""
+    after = None
     started = time.perf_counter()
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
         while True:
             cursor: dict[str, str] = {"after": after} if after else {}
-            answer = client.get("/crm/v3/objects/contacts", params={"limit": 100, **cursor})
+            answer = client.get(f"/crm/v3/objects/{name}", params={"limit": 100, **cursor})
             if answer.status_code == 429:
                 time.sleep(1)
                 continue
-            page = answer.raise_for_status().json()
-            read += len(page["results"])
-            after = page.get("paging", {}).get("next", {}).get("after")
+            after = answer.raise_for_status().json().get("paging", {}).get("next", {}).get("after")
             if after is None:
-                return read / (time.perf_counter() - started)
+                return time.perf_counter() - started
 
 
 def _sync(store: Store, integration_id: str) -> SyncReport:
@@ -126,24 +184,16 @@ def _sync(store: Store, integration_id: str) -> SyncReport:
     return report
 
 
-def _salesforce(url: str) -> IntegrationConfiguration:
-    return _integration(SALESFORCE, url, {"access_token": "00Dsandbox_bulk"}, "Contact")
-
-
-def _hubspot_integration(url: str, token: str) -> IntegrationConfiguration:
-    return _integration(HUBSPOT, url, {"access_token": token}, "contacts")
-
-
-def _integration(name: str, url: str, credentials: dict[str, Any], object: str) -> IntegrationConfiguration:
+def _integration(name: str, url: str, token: str, objects: list[str] | None) -> IntegrationConfiguration:
     return IntegrationConfiguration.model_validate(
         {
             "integration_id": name,
             "organization_id": "bench-crm",
             "integration_name": name,
             "integration_type": "crm",
-            "provider_name": name.removeprefix("bench-"),
+            "provider_name": name.split("-")[1],
             "base_url": url,
-            "credentials": {"credential_type": "bearer"} | credentials,
-            "sync_config": {"requests_per_minute": 60_000, "concurrent_requests": 8, "objects": [object]},
+            "credentials": {"credential_type": "bearer", "access_token": token},
+            "sync_config": {"objects": objects},
         }
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
+
+from tests.statements import look_at
 
 ROUNDS = 3
 
@@ -28,6 +33,11 @@ class Row:
     p50_ms: float | None = None
     p99_ms: float | None = None
     peak_mib: float | None = None
+
+
+def without_the_tests_own_cost() -> None:
+    """What tests look at in every statement is a twentieth of a quiet sync."""
+    sa.event.remove(sa.Engine, "before_cursor_execute", look_at)
 
 
 def compare(
@@ -71,3 +81,11 @@ def report(rows: list[Row], target: Path) -> None:
     Console(width=160).print(table)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+def peak_mib() -> float:
+    """Of this process; a child's ``ru_maxrss`` has what its parent had in it."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024

@@ -15,8 +15,9 @@ from churnguard_pipelines.ports import free_port
 
 
 @contextmanager
-def sandbox(*, bulk: int, latency_ms: int, paths: str = "/v1/*") -> Iterator[str]:
-    """Its URL; every answer at these paths takes ``latency_ms`` longer."""
+def sandbox(*, bulk: int = 0, latency_ms: int, paths: str = "/v1/*", scale: float = 0) -> Iterator[str]:
+    """Its URL; every answer at these paths takes ``latency_ms`` longer. ``bulk``: customers of the account of that
+    name, ``scale``: how large the others are."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as state:
@@ -27,7 +28,7 @@ def sandbox(*, bulk: int, latency_ms: int, paths: str = "/v1/*") -> Iterator[str
             state,
             "--freeze",
             "--scale",
-            "0",
+            str(scale),
             "--bulk",
             str(bulk),
             "--rate",

@@ -119,7 +119,8 @@ def test_a_field_declared_itself_stays_whole_when_another_column_reads_inside_it
         ("created", 0, "1970-01-01 00:00:00+00"),
         ("created", -1, "1969-12-31 23:59:59+00"),
         ("created", 1.5, "1970-01-01 00:00:01.500000+00:00"),
-        ("created", "2024-02-29T10:00:00.123Z", "2024-02-29 10:00:00.123000+00:00"),
+        ("created", "2024-02-29T10:00:00.123Z", "2024-02-29T10:00:00.123Z"),
+        ("created", "2024-02-29T10:00:00.1234567Z", "2024-02-29 10:00:00.123456+00:00"),
         ("created", "2024-02-29T10:00:00+02:00", "2024-02-29 08:00:00+00:00"),
         ("created", "2024-02-29 10:00:00", "2024-02-29 10:00:00+00:00"),
         ("created", "2024-02-29", "2024-02-29 00:00:00+00:00"),
@@ -311,3 +312,19 @@ def test_generated_names_cannot_break_out_of_the_row_function() -> None:
     result = Mapper(table).rows([Record({hostile: "k", "b'c": "1", 'e"\n': "2"}, 1)])
     assert result.rows == [("k", 1, "1", "2", None)]
     assert not re.search("SystemExit", repr(result.drift))
+
+
+def test_a_misfit_among_many_is_found_and_the_others_are_as_they_are_alone() -> None:
+    odd: dict[int, dict[str, Any]] = {
+        7: {"balance": "1.5"},
+        260: {"id": 3},
+        300: {"email": 5, "score": "2"},
+        511: {"created": "tomorrow"},
+    }
+    plain = {"email": "a@example.com", "balance": 5, "score": 0.5, "created": 1_709_200_800, "note": "x"}
+    payloads = [{"id": f"cus_{number}", **plain, **odd.get(number, {})} for number in range(600)]
+    together = mapped(*payloads)
+    alone = [mapped(payload) for payload in payloads]
+    assert together.rows == [row for each in alone for row in each.rows]
+    assert together.rejected == [rejected for each in alone for rejected in each.rejected]
+    assert [rejected.key for rejected in together.rejected] == ["cus_7", "cus_511"]

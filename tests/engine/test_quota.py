@@ -59,10 +59,11 @@ class TestThePace:
             (Quota(25, reserve=0.0), 100_000, 25.0, 25.0),
             (Quota(100, burst=5), 100_000, 80.0, 5.0),
             (Quota(0.05), 60, 0.04, 1.0),
+            (Quota(25), inf, 20.0, 20.0),  # nobody set one
         ],
     )
     def test_the_lower_of_both_ceilings_holds(
-        self, quota: Quota, requests_per_minute: int, rate: float, capacity: float
+        self, quota: Quota, requests_per_minute: float, rate: float, capacity: float
     ) -> None:
         found = pace(quota, requests_per_minute)
         assert [found.rate, found.capacity] == pytest.approx([rate, capacity])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -110,6 +111,25 @@ def test_a_renewed_token_leaves_the_quota_where_it_is(store: Store, integration_
     before = quota_account(integration)
     integration.credentials = with_token(integration.credentials, Token("a", "r", 1.0, 2.0, "https://api.example.com"))
     assert quota_account(integration) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ({"access_token": "pat-1"}, {"access_token": "pat-1"}, True),
+        ({"access_token": "pat-1"}, {"access_token": "pat-2"}, False),
+        ({"refresh_token": "r-1", "custom_fields": {"client_id": "app"}},
+         {"refresh_token": "r-2", "custom_fields": {"client_id": "app"}}, False),
+        ({"custom_fields": {"client_id": "user"}}, {"custom_fields": {"client_id": "user"}}, True),
+    ],
+    ids=["one key", "two keys", "two accounts that let one app in", "one client"],
+)  # fmt: skip
+def test_a_quota_is_an_account_s(one: dict[str, Any], other: dict[str, Any], shared: bool) -> None:
+    made = [
+        configuration(name, credentials=IntegrationCredentials(credential_type="oauth2", **given))
+        for name, given in (("one", one), ("other", other))
+    ]
+    assert (quota_account(made[0]) == quota_account(made[1])) is shared
 
 
 CALLER = """

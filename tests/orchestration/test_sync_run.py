@@ -26,6 +26,7 @@ from churnguard_pipelines.store.ingest.breakers import BreakerRow, locked_breake
 from churnguard_pipelines.store.ingest.ledger import SyncReport, get_sync, latest_sync
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.due import DueSyncs
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import due, long_syncs, pass_time
 
@@ -171,8 +172,9 @@ def test_a_paused_integration_is_not_due(store: Store, instance: dg.DagsterInsta
 
 
 def test_a_session_syncs_what_is_due_and_tells_of_rows_once_an_hour_and_of_changes_of_state(
-    store: Store, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory, register: Register
+    store: Store, instance: dg.DagsterInstance, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(DueSyncs, "linger", 0.5)
     register(objects=["customers", "coupons"])
     sync(store)
 

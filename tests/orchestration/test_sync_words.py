@@ -116,7 +116,7 @@ def test_a_run_that_is_terminated_leaves_a_finished_page_in_the_ledger(store: St
     with pytest.raises(KeyboardInterrupt):
         finished.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
     report = get_sync(store, "terminated")
-    assert (report.status, report.error) == ("failed", STOPPED)
+    assert (report.status, report.error) == ("cancelled", STOPPED)
 
 
 def test_a_partition_whose_integration_is_gone_is_named(instance: dg.DagsterInstance, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.errors import SourceChanged
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.records import TIMESTAMP, Column
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
@@ -184,3 +186,24 @@ def test_a_newer_version_that_came_meanwhile_stays(crm: Crm) -> None:
         )
     found = crm.counts()
     assert (found.missing, found.mended, found.left) == (1, 0, 1)
+
+
+def test_what_is_younger_than_the_connector_reads_is_not_missing_and_comes_all_the_same(
+    crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading trails an hour behind: neither what was made in it, nor what was made before and changed in it."""
+    columns = (*Toy.objects[0].columns, Column("changed", TIMESTAMP))
+    item = replace(Toy.objects[0], columns=columns, modified_column="changed")
+    monkeypatch.setattr(Counting, "trails_by", timedelta(hours=1))
+    monkeypatch.setattr(Toy, "objects", (item, *Toy.objects[1:]))
+    crm.account.sync("contacts")
+    young = {"created": (NOW - timedelta(minutes=50)).isoformat(), "id": "young"}
+    touched = {"created": (NOW - timedelta(days=3)).isoformat(), "id": "touched", "changed": NOW.isoformat()}
+    lost = {"created": (NOW - timedelta(days=3)).isoformat(), "id": "lost", "changed": "2026-08-29T00:00:00Z"}
+    with crm.store.operator() as connection:
+        connection.execute(sa.update(syncs).values(started_at=NOW))
+    crm.account.holds("contacts", *crm.people, young, touched, lost)
+    found = crm.counts()
+    assert (found.missing, found.mended) == (1, 1)
+    assert {"touched", "lost"} <= crm.have()
+    assert "young" not in crm.have()

@@ -39,7 +39,7 @@ def test_an_error_nobody_foresaw_is_raised_and_the_ledger_says_that_the_sync_fai
 ) -> None:
     register(world)
 
-    def mistaken(name: str) -> None:
+    def mistaken(name: str, seconds: float) -> None:
         raise OurMistake(name)
 
     with pytest.raises(OurMistake, match="products"):

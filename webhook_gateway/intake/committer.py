@@ -6,12 +6,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
-from churnguard_pipelines.store.ingest.inbox import TAKE
-from churnguard_pipelines.store.postgres.row_security import OPERATOR
+from webhook_gateway.intake.inbox_writer import InboxWriter, Row
 
 # In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
 # several transactions: those who wait beside it wait for a small one.
@@ -22,9 +21,6 @@ MOST_WAITING, MOST_WAITING_OF_ONE = 100_000, 20_000
 MOST_WAITING_BYTES, MOST_WAITING_BYTES_OF_ONE = 32 * 1024 * 1024, 8 * 1024 * 1024
 COMMIT_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-
-Row = tuple[str, str, str, str, str, str, str, str]
-"""Organization, provider, integration, endpoint, event id, event type, entity, payload."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +70,7 @@ class Committer:
         self._held: dict[str, _Held] = {}
         self._all = _Held()
         self._wake = asyncio.Event()
-        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._writer: InboxWriter | None = None
         self.available = False
         """Whether the last transaction committed."""
 
@@ -202,10 +198,8 @@ class Committer:
                 brought.setdefault((row[0], row[1], row[4]), (place, row))
             fresh.append(len(brought) - before)
         async with asyncio.timeout(COMMIT_SECONDS):
-            connection = await self._connected()
-            columns = [list(column) for column in zip(*[row for _, row in brought.values()], strict=True)]
-            cursor = await connection.execute(TAKE, columns or [[]] * 8, prepare=True)
-            for known in await cursor.fetchall():
+            writer = await self._connected()
+            for known in await writer.take([row for _, row in brought.values()]):
                 fresh[brought[known][0]] -= 1
         for (request, rows), new in zip(parts, fresh, strict=True):
             request.fresh += new
@@ -213,18 +207,16 @@ class Committer:
             if request.stored == len(request.rows):
                 self._end(request)
 
-    async def _connected(self) -> psycopg.AsyncConnection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
-            await self._connection.execute(f"SET ROLE {OPERATOR}")
-            await self._connection.execute(f"SET statement_timeout = {int(COMMIT_SECONDS * 1000)}")
-            await self._connection.execute("SET synchronous_commit = on")  # a 2xx means that it is on disk
-        return self._connection
+    async def _connected(self) -> InboxWriter:
+        if self._writer is None or self._writer.closed:
+            await self._disconnect()
+            self._writer = await InboxWriter.connect(self._url, COMMIT_SECONDS)
+        return self._writer
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
 
     def _fail(self, parts: Sequence[_Part], error: Exception) -> None:
         for request, _ in parts:

@@ -25,8 +25,9 @@ from webhook_gateway.intake.answers import (
     unavailable,
 )
 from webhook_gateway.intake.body_reader import BodyReader
-from webhook_gateway.intake.committer import CannotStore, Committer, Row, Unstorable
+from webhook_gateway.intake.committer import CannotStore, Committer, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
+from webhook_gateway.intake.inbox_writer import Row
 from webhook_gateway.intake.large_bodies import Busy, LargeBodies
 from webhook_gateway.intake.taskless import Taskless
 from webhook_gateway.limits import RateLimit, network

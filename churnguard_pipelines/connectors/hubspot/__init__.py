@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.hubspot import api, limits, webhooks
@@ -18,14 +18,14 @@ from churnguard_pipelines.connectors.hubspot.by_id import RecordsById
 from churnguard_pipelines.connectors.hubspot.finding import Finder
 from churnguard_pipelines.connectors.hubspot.listings import ListingReader
 from churnguard_pipelines.connectors.hubspot.objects import (
-    CUSTOM_COLUMNS,
     OBJECTS,
     CrmOptions,
     ListingOptions,
     PairOptions,
 )
+from churnguard_pipelines.connectors.hubspot.own_objects import own_objects
 from churnguard_pipelines.connectors.hubspot.properties import Properties
-from churnguard_pipelines.connectors.hubspot.records import CrmReader
+from churnguard_pipelines.connectors.hubspot.records import TRAIL, CrmReader
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
     ConnectionReport,
@@ -53,8 +53,6 @@ OPTIONAL_SCOPES = (
     "marketing.campaigns.read", "crm.objects.marketing_events.read",
 )  # fmt: skip
 """An account whose plan lacks what one of these is for can let us in all the same."""
-_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
-_TYPE_ID = re.compile(r"[0-9]{1,10}-[0-9]{1,20}")
 
 
 class HubSpot(ApiConnector):
@@ -65,6 +63,7 @@ class HubSpot(ApiConnector):
     }
     own_hosts = frozenset({api.HOST})
     page_size = api.PAGE
+    trails_by = timedelta(milliseconds=TRAIL)
     objects = OBJECTS
     ignored_events = webhooks.IGNORED
     describe = staticmethod(api.describe)
@@ -168,7 +167,7 @@ class HubSpot(ApiConnector):
 
     def _now(self) -> int:
         """HubSpot's clock in milliseconds, never ahead of it by more than ours is."""
-        return int((time.time() + self._api.ahead) * 1000)
+        return int((time.time() + self.http.ahead) * 1000)
 
     def _access(self, item: Object) -> ObjectAccess:
         try:
@@ -182,25 +181,12 @@ class HubSpot(ApiConnector):
 
     def _custom_access(self) -> list[ObjectAccess]:
         try:
-            return [self._access(item) for item in self._discovered()]
+            own = [item for item in self._discovered() if isinstance(item.options, CrmOptions)]
+            return [self._access(item) for item in own]
         except PermissionMissing as error:
             remedy = "Grant it if the account has custom objects; else this is no matter."
             return [ObjectAccess("custom objects", readable=False, problem=error.message, remedy=remedy)]
 
     def _discovered(self) -> Sequence[Object]:
         listed = self._api.get(self._api.schemas).results("custom objects", self._api.integration_id)
-        return [made for each in listed if isinstance(each, dict) and (made := _custom_object(each)) is not None]
-
-
-def _custom_object(schema: Mapping[str, Any]) -> Object | None:
-    """None for one that is named in a way that HubSpot's own rules do not allow."""
-    name, type_id, labels = schema.get("name"), schema.get("objectTypeId"), schema.get("labels")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return None
-    if not isinstance(type_id, str) or not _TYPE_ID.fullmatch(type_id):
-        return None
-    label = labels.get("plural") if isinstance(labels, dict) else None
-    return Object(
-        name, type_id, CUSTOM_COLUMNS, options=CrmOptions(), created_column="created_at",
-        label=str(label) if label else None, custom=True,
-    )  # fmt: skip
+        return own_objects(listed)

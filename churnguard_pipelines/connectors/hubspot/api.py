@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -58,8 +57,6 @@ class HubSpotApi:
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         self.integration_id = integration.integration_id
         self.connections = integration.sync_config.concurrent_requests
-        self.ahead = 0.0
-        """Seconds that HubSpot's clock is ahead of ours, by the latest answer."""
         self._http = http
         self._base = base_of(integration)
         self._version = version_of(integration)
@@ -111,8 +108,7 @@ class HubSpotApi:
             budget=budget,
         )
         parsed = response.json()
-        self.ahead = _ahead(response)
-        return Answer(parsed if isinstance(parsed, dict) else {}, int((asked + self.ahead) * 1000))
+        return Answer(parsed if isinstance(parsed, dict) else {}, int((asked + self._http.ahead) * 1000))
 
 
 def base_of(integration: IntegrationConfiguration) -> str:
@@ -204,11 +200,3 @@ def _scopes(body: Mapping[str, Any]) -> set[str]:
             told = context.get(name) if isinstance(context, dict) else None
             found.update(str(scope)[:100] for scope in (told if isinstance(told, list) else ())[:20])
     return found
-
-
-def _ahead(response: Response) -> float:
-    """Seconds that HubSpot's clock is ahead of ours, at the least: its ``Date`` has whole seconds."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp() - response.received_at
-    except (KeyError, ValueError, TypeError):
-        return 0.0

@@ -78,14 +78,17 @@ CUSTOM_COLUMNS = (
 
 def crm(name: str, *, options: CrmOptions = CrmOptions(), **kinds: str) -> Object:
     made = (*CUSTOM_COLUMNS, *columns("properties.", **kinds))
-    return Object(name, name, made, options=options, created_column="created_at")
+    return Object(name, name, made, options=options, created_column="created_at", modified_column="updated_at")
+
+
+PAIR_COLUMNS = (Column("from_id", TEXT), Column("to_id", TEXT), Column("labels", JSON), Column("types", JSON))
 
 
 def pair(source: str, target: str, *, sweep_every: int = DAY) -> Object:
     return Object(
         f"{source}_{target}",
         f"{source}/{target}",
-        (Column("from_id", TEXT), Column("to_id", TEXT), Column("labels", JSON), Column("types", JSON)),
+        PAIR_COLUMNS,
         options=PairOptions(source, target, sweep_every),
         created_column="",
     )

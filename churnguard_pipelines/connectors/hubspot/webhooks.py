@@ -13,6 +13,7 @@ from churnguard_pipelines.connectors.hubspot.associations import AssociationRead
 from churnguard_pipelines.connectors.hubspot.by_id import RecordsById
 from churnguard_pipelines.connectors.hubspot.finding import milliseconds
 from churnguard_pipelines.connectors.hubspot.objects import OBJECTS, SINGULAR, TYPE_IDS, PairOptions
+from churnguard_pipelines.connectors.hubspot.own_objects import is_own, ordered
 from churnguard_pipelines.connectors.sdk import Object, StoredVersions
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.records import DeleteKind, Deletion, Record
@@ -28,15 +29,19 @@ _OF_OTHERS = ("mergedObjectIds", "primaryObjectId", "newObjectId")
 
 
 def object_of(event: Mapping[str, Any]) -> str | None:
-    """The declared object that the event is of. Of an association it is that of its pair, whichever end it names
-    first."""
+    """The object that the event is of; of an account's own its path. Of an association it is that of its pair,
+    whichever end it names first."""
     kind, _, change = str(event.get("subscriptionType")).partition(".")
     if change == "associationChange":
         ends = _ends(event)
-        return None if ends is None else _PAIRS.get(ends) or _PAIRS.get((ends[1], ends[0]))
+        if ends is None:
+            return None
+        if any(map(is_own, ends)):
+            return "/".join(ordered(*ends))
+        return _PAIRS.get(ends) or _PAIRS.get((ends[1], ends[0]))
     if change not in _CHANGES:
         return None
-    return TYPE_IDS.get(str(event.get("objectTypeId"))) if kind == "object" else SINGULAR.get(kind)
+    return _type(event.get("objectTypeId")) if kind == "object" else SINGULAR.get(kind)
 
 
 def record_changes(
@@ -85,13 +90,18 @@ def _deletion(found: Deletion, at: int, private: Collection[str]) -> Deletion:
 
 def _ends(event: Mapping[str, Any]) -> tuple[str, str] | None:
     """The types of both ends: ``CONTACT_TO_COMPANY``, of which some have more behind, or by their ids."""
-    ids = TYPE_IDS.get(str(event.get("fromObjectTypeId"))), TYPE_IDS.get(str(event.get("toObjectTypeId")))
+    ids = _type(event.get("fromObjectTypeId")), _type(event.get("toObjectTypeId"))
     if ids[0] is not None and ids[1] is not None:
         return ids[0], ids[1]
     first, _, second = str(event.get("associationType")).lower().partition("_to_")
     source = SINGULAR.get(first)
     target = next((name for word, name in SINGULAR.items() if second == word or second.startswith(f"{word}_")), None)
     return None if source is None or target is None else (source, target)
+
+
+def _type(told: Any) -> str | None:
+    type_id = str(told)
+    return TYPE_IDS.get(type_id) or (type_id if is_own(type_id) else None)
 
 
 def _ids(event: Mapping[str, Any]) -> list[str]:

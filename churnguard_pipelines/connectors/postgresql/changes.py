@@ -18,9 +18,9 @@ from churnguard_pipelines.connectors.postgresql.slot import free_slot, log_end, 
 from churnguard_pipelines.connectors.postgresql.types import Types
 from churnguard_pipelines.connectors.sdk.database import ChangeLog
 from churnguard_pipelines.connectors.sdk.gathering import LULL, Gathering
-from churnguard_pipelines.engine.malformed import Malformed, strictly
+from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.errors import ProviderMisbehaved, ProviderUnavailable, SourceChanged
-from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable, Values
+from churnguard_pipelines.mirrors import UNCHANGED, Change, ChangeBatch, SourceColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
@@ -139,7 +139,7 @@ class PostgreSQLChanges(ChangeLog):
         if kind in b"IUD":
             followed = self._relations.get(messages.relation_oid(message))
             if followed is not None:
-                changes.append(change := followed.change(kind, message, self._version))
+                changes.append(change := followed.change(message, self._version))
                 if change.kind == "stopped":
                     del self._tables[change.object]
                     self._relations[messages.relation_oid(message)] = None
@@ -223,42 +223,27 @@ class _Followed:
         names = [column.name for column in table.columns]
         self._key_at = [names.index(name) for name in table.key]
 
-    def change(self, kind: bytes, message: bytes, version: int) -> Change:
-        """Raises ``Malformed``."""
+    def change(self, message: bytes, version: int) -> Change:
+        """What an insert, update or delete says. Raises ``Malformed``."""
+        object = self.table.object
         try:
-            return self._change(kind, message, version)
+            old, whole, new = messages.rows(message, len(self.table.columns))
         except Malformed as error:
             if not isinstance(error.__cause__, UnicodeDecodeError):
                 raise
             reason = "a value of it is no UTF-8, and the database's encoding, SQL_ASCII, does not say what else it is."
-            return Change(self.table.object, "stopped", version, reason=reason)
-
-    @strictly
-    def _change(self, kind: bytes, message: bytes, version: int) -> Change:
-        object, key_at = self.table.object, self._key_at
-        if kind == b"I":
-            return Change(object, "upsert", version, self._row(messages.insert(message)))
-        if kind == b"D":
-            key = self._key(messages.delete(message))
-            return self._another_key(version) if None in key else Change(object, "delete", version, key=key)
-        old, whole, new = messages.update(message)
+            return Change(object, "stopped", version, reason=reason)
         if old is None:
-            return Change(object, "upsert", version, self._row(new))
-        if whole and not self._partitioned:
-            new = tuple(before if value is UNCHANGED else value for value, before in zip(new, old, strict=True))
-        former = self._key(old)
+            return Change(object, "upsert", version, new)
+        former = tuple([old[place] for place in self._key_at])
         if None in former:
             return self._another_key(version)
-        moved = any(new[place] != value for place, value in zip(key_at, former, strict=True))
-        return Change(object, "upsert", version, self._row(new), key=former if moved else None)
-
-    def _row(self, values: Values) -> Values:
-        if len(values) != len(self.table.columns):
-            raise Malformed("a row with more values than columns, or fewer")
-        return values
-
-    def _key(self, row: Values) -> Values:
-        return tuple(row[place] for place in self._key_at)
+        if new is None:
+            return Change(object, "delete", version, key=former)
+        if whole and not self._partitioned:
+            new = tuple(before if value is UNCHANGED else value for value, before in zip(new, old, strict=True))
+        moved = any(new[place] != value for place, value in zip(self._key_at, former, strict=True))
+        return Change(object, "upsert", version, new, key=former if moved else None)
 
     def _another_key(self, version: int) -> Change:
         reason = "a partition's replica identity lacks columns of its key."

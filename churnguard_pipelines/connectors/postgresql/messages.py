@@ -18,8 +18,11 @@ _BEGIN = struct.Struct("!qqi")
 _COMMIT = struct.Struct("!bqqq")
 _INT = struct.Struct("!i")
 _SHORT = struct.Struct("!h")
+_SIZE = struct.Struct("!I")  # one below zero would read what was read once more
 _COLUMN_TYPE = struct.Struct("!ii")
 
+_INSERT, _UPDATE, _DELETE = b"IUD"
+_NEW, _KEY, _WHOLE = b"NKO"
 _TUPLE_NULL, _TUPLE_UNCHANGED, _TUPLE_TEXT = b"nut"
 
 Row = tuple[Any, ...]
@@ -87,23 +90,17 @@ def relation_oid(message: bytes) -> int:
 
 
 @strictly
-def insert(message: bytes) -> Row:
-    return _row(message, 6)[0]
-
-
-@strictly
-def update(message: bytes) -> tuple[Row | None, bool, Row]:
-    """The old row if it was sent, whether it is whole (else only its key columns count), and the new row."""
-    if message[5:6] == b"N":
-        return None, False, _row(message, 6)[0]
-    old, at = _row(message, 6)
-    return old, message[5:6] == b"O", _row(message, at + 1)[0]
-
-
-@strictly
-def delete(message: bytes) -> Row:
-    """The old row, of which the key columns count."""
-    return _row(message, 6)[0]
+def rows(message: bytes, width: int) -> tuple[Row | None, bool, Row | None]:
+    """Of an insert, update or delete of a table with so many columns: the old row if it was sent, whether it is whole
+    (else only its key columns count), and the new row if there is one."""
+    kind, tag = message[0], message[5]
+    if tag == _NEW and kind != _DELETE:
+        return None, False, _row(message, 6, width)[0]
+    if tag not in (_KEY, _WHOLE) or kind == _INSERT:
+        raise Malformed("a change without the row that it needs")
+    old, at = _row(message, 6, width)
+    new = _row(message, at + 1, width)[0] if kind == _UPDATE else None
+    return old, tag == _WHOLE, new
 
 
 @strictly
@@ -112,24 +109,26 @@ def truncated(message: bytes) -> list[int]:
     return [_INT.unpack_from(message, 6 + 4 * place)[0] & 0xFFFFFFFF for place in range(count)]
 
 
-def _row(message: bytes, at: int) -> tuple[Row, int]:
-    (count,) = _SHORT.unpack_from(message, at)
+def _row(message: bytes, at: int, width: int) -> tuple[Row, int]:
+    if _SHORT.unpack_from(message, at)[0] != width:
+        raise Malformed("a row with more values than columns, or fewer")
+    text = message.decode("latin-1") if message.isascii() else None  # a part of it is had faster than decoded
     at += 2
+    size_of = _SIZE.unpack_from
     values: list[Any] = []
-    for _ in range(count):
+    for _ in range(width):
         kind = message[at]
         if kind == _TUPLE_TEXT:
-            (size,) = _INT.unpack_from(message, at + 1)
-            at += 5
-            if not 0 <= size <= len(message) - at:  # a size below zero would read what was read once more
-                raise Malformed("a value that goes on behind the end")
-            values.append(message[at : at + size].decode())
-            at += size
+            begin = at + 5
+            at = begin + size_of(message, at + 1)[0]
+            values.append(message[begin:at].decode() if text is None else text[begin:at])
             continue
         if kind not in (_TUPLE_NULL, _TUPLE_UNCHANGED):
             raise Malformed(f"a value of kind {kind}")
         values.append(None if kind == _TUPLE_NULL else UNCHANGED)
         at += 1
+    if at > len(message):
+        raise Malformed("a value that goes on behind the end")
     return tuple(values), at
 
 

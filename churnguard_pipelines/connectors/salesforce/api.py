@@ -10,7 +10,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -77,11 +76,10 @@ class SalesforceApi:
         self.http = http
         self._base = base_url(integration)
         self._path = f"/services/data/v{_version(integration)}"
-        self._offset = 0.0  # Salesforce's clock minus ours, by the latest answer
 
     def now(self) -> datetime:
         """Salesforce's clock, in whole seconds."""
-        return datetime.fromtimestamp(int(time.time() + self._offset), UTC)
+        return datetime.fromtimestamp(int(time.time() + self.http.ahead), UTC)
 
     def query(self, text: str, *, deleted: bool = False, tolerated: Collection[str] = ()) -> Answer:
         """The first page. ``deleted``: with what is in the recycle bin."""
@@ -158,7 +156,6 @@ class SalesforceApi:
         response = self.http.request(
             method, f"{self._base}{path}", headers=headers, content=content, allow=_REFUSALS, expect_json=True
         )
-        self._offset = _answered_at(response) - response.received_at
         if response.status < 400:
             return Answer(response.json() if response.status != 204 else None)
         code, words = _told(response)
@@ -227,13 +224,6 @@ def _told(response: Response) -> tuple[str, str]:
 
 def _minute(at: datetime) -> str:
     return (at - timedelta(seconds=at.second, microseconds=at.microsecond)).strftime("%Y-%m-%dT%H:%M:%S+00:00")
-
-
-def _answered_at(response: Response) -> float:
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return response.received_at
 
 
 def _version(integration: IntegrationConfiguration) -> str:

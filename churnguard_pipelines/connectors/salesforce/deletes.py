@@ -74,6 +74,8 @@ def whole_minute(at: datetime) -> datetime:
 def moment(text: Any) -> datetime:
     """Raises ``ValueError`` or ``TypeError``."""
     found = datetime.fromisoformat(text)
+    if found.tzinfo is UTC:
+        return found
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 

@@ -24,7 +24,7 @@ CUSTOM_COLUMNS = tuple(
 )
 """Of what an account added, and of standard objects that are not declared here: most have them."""
 
-CREATED = "created_date"
+CREATED, MODIFIED = "created_date", "system_modstamp"
 
 
 def snake(name: str) -> str:
@@ -33,7 +33,9 @@ def snake(name: str) -> str:
 
 
 def custom(name: str, label: str | None) -> Object:
-    return Object(name, name, CUSTOM_COLUMNS, created_column=CREATED, label=label, custom=True)
+    return Object(
+        name, name, CUSTOM_COLUMNS, created_column=CREATED, modified_column=MODIFIED, label=label, custom=True
+    )
 
 
 def _object(name: str, **kinds: str) -> Object:
@@ -41,7 +43,7 @@ def _object(name: str, **kinds: str) -> Object:
         Column(snake(field), ColumnType[kind], field) for kind, fields in kinds.items() for field in fields.split()
     ]
     common = [column for column in CUSTOM_COLUMNS if column.name not in {each.name for each in declared}]
-    return Object(name, name, (*declared, *common), created_column=CREATED)
+    return Object(name, name, (*declared, *common), created_column=CREATED, modified_column=MODIFIED)
 
 
 OBJECTS = (

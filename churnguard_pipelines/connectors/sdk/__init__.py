@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
@@ -39,6 +39,8 @@ class Object:
     """What only this provider's reader knows about the object, e.g. its event types."""
     created_column: str = "created"
     """When the provider says the record came to be; windows of time go by it."""
+    modified_column: str | None = None
+    """When the provider says the record was changed last."""
     label: str | None = None
     """What people call it there."""
     custom: bool = False
@@ -160,6 +162,9 @@ class ApiConnector(Connector):
     page_size: ClassVar[int | None] = None
     """Records that one call of :meth:`read` brings at most, where it is the same for all objects: plans reckon with it.
     """
+    trails_by: ClassVar[timedelta] = timedelta()
+    """How far :meth:`read` stays behind the provider, or the provider's counts behind its records: what is younger is
+    left out of comparisons."""
     ignored_events: ClassVar[frozenset[str]] = frozenset()
     """Types of webhook events that change nothing that we keep; others without an object are counted as unknown."""
 
@@ -254,7 +259,10 @@ class ApiConnector(Connector):
 
     @classmethod
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
-        """The object whose records a webhook event changes; None if there is none."""
+        """The object whose records a webhook event changes, by name; one that the account added also by its path.
+
+        None if there is none.
+        """
         return None
 
     def changes(

@@ -6,6 +6,7 @@ Facts are the API reference's of version 2026-05-27.dahlia. Money is in minor un
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from churnguard_pipelines.connectors.sdk import (
 )
 from churnguard_pipelines.connectors.sdk.columns import columns
 from churnguard_pipelines.connectors.stripe.api import HOST, PAGE, StripeApi, secret_key, should_retry
-from churnguard_pipelines.connectors.stripe.reading import StripeOptions, StripeReader
+from churnguard_pipelines.connectors.stripe.reading import TRAIL, StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
@@ -69,6 +70,7 @@ class Stripe(ApiConnector):
     own_hosts = frozenset({HOST})
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS
+    trails_by = timedelta(seconds=TRAIL)
     page_size = PAGE
     objects = (
         obj(

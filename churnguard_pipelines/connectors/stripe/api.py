@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import stripe
@@ -49,7 +48,7 @@ class StripeApi:
         self.integration_id = integration.integration_id
         self.version = integration.api_version or API_VERSION
         self._connected = account is not None
-        self._offset = 0.0  # Stripe's clock minus ours, by the latest answer
+        self._http = http
         self._client = stripe.StripeClient(
             secret_key(integration),
             stripe_version=self.version,
@@ -67,9 +66,7 @@ class StripeApi:
         response = headers.response
         parsed = response.json()
         body = parsed if isinstance(parsed, dict) else {}
-        answered = _answered_at(response)
-        version = int(answered) * 1000
-        self._offset = answered - response.received_at
+        version = int(response.answered_at) * 1000
         if response.status < 400:
             return Answer(body, version)
         error = body.get("error")
@@ -88,7 +85,7 @@ class StripeApi:
 
     def now(self) -> int:
         """Stripe's clock in epoch seconds, never ahead of it by more than ours is."""
-        return int(time.time() + self._offset)
+        return int(time.time() + self._http.ahead)
 
     def identity(self) -> str | None:
         """The account's id; None for a restricted key that may not read it.
@@ -118,14 +115,6 @@ def secret_key(integration: IntegrationConfiguration) -> str:
 def should_retry(response: Response) -> bool | None:
     """Stripe's own hint, in a header that its libraries honour too."""
     return {"true": True, "false": False}.get(response.headers.get("stripe-should-retry", ""))
-
-
-def _answered_at(response: Response) -> float:
-    """By Stripe's clock, or by ours if it does not say, in epoch seconds."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return response.received_at
 
 
 class _Headers(dict[str, str]):

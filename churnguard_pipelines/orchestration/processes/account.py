@@ -67,20 +67,20 @@ class Account:
 
 @cache
 def _warn(obstacle: str) -> None:
-    """Once, however many processes are started."""
-    _log.warning("the services stay root's, which is fine for a trial only: %s", obstacle)
+    """Once, however many processes are started, and in one line: docs/operations.md says the rest."""
+    _log.warning("the services stay root's, fine for a trial only: %s", obstacle)
 
 
 def _obstacle(user: SystemUser, settings: Settings) -> str | None:
-    """What the user lacks to be the services, and what to do about it."""
+    """What the user lacks to be the services, and in a word what to do about it."""
     if not user.reaches(settings.home):
-        return f"{user.name} cannot enter {settings.home}. Set CHURNGUARD_HOME to a folder below /srv or /var/lib."
+        return f"{user.name} cannot enter {settings.home}; CHURNGUARD_HOME belongs below /srv or /var/lib."
     for path in (settings.dashboard_tls_cert, settings.dashboard_tls_key):
         if path is not None and not user.reads(path.absolute()):
-            return f"{user.name} cannot read {path}. Give that user's group the right to."
+            return f"{user.name} cannot read {path}; its group may be given the right to."
     lowest = int(_LOWEST_PORT.read_text()) if _LOWEST_PORT.exists() else 1024
     if (port := min(settings.dashboard_port, settings.webhook_port)) < lowest:
-        return f"port {port} is root's alone. Choose one from {lowest} on, and have a proxy listen on {port}."
+        return f"port {port} is root's alone; choose one from {lowest} on, behind a proxy."
     return _cannot_run(user, sys.executable, Path.cwd())
 
 
@@ -92,10 +92,5 @@ def _cannot_run(user: SystemUser, python: str, folder: Path) -> str | None:
         )
         problem = ended.stderr.strip().rpartition("\n")[2] if ended.returncode else None
     except OSError as error:
-        problem = f"{error.strerror}: {python}"
-    if problem is None:
-        return None
-    return (
-        f"their system user {user.name} cannot run this installation ({problem}). Keep it, the Python it was made with "
-        "and the working folder where that user may read them, as below /opt, or start it as an ordinary user."
-    )
+        problem = str(error.strerror)
+    return None if problem is None else f"{user.name} cannot run {python} ({problem}); install it below /opt."

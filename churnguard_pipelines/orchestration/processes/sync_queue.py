@@ -126,7 +126,8 @@ class SyncQueue:
         with suppress(ChurnGuardError):  # if the database is away, the ledger will know by the signs of life
             report = ledger.find_sync(self._store, sync.request.sync_id)
             if report is not None and report.status == "queued":
-                ledger.finish_sync(self._store, sync.request.sync_id, "failed", words)
+                status: ledger.SyncOutcome = "cancelled" if words == NOT_BEGUN else "failed"
+                ledger.finish_sync(self._store, sync.request.sync_id, status, words)
         with self._lock:
             del self._syncs[sync.request.integration_id]
 

@@ -1,20 +1,50 @@
-"""The CRM of the account `bulk`: a contact per customer, made up on demand; nothing changes there."""
+"""The CRM of the account `bulk`: a contact, a company and a ticket per customer, made up on demand; nothing changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm, Record
 from churnguard_pipelines.sandbox.business.crm_history import CITIES, FIRST_NAMES, LAST_NAMES, TITLES
+from churnguard_pipelines.sandbox.business.crm_schema import INDUSTRIES, PRIORITIES, TICKET_STATUSES
+
+
+def _contact(id: int) -> dict[str, Any]:
+    city, country = CITIES[id % 6]
+    return {
+        "first_name": FIRST_NAMES[id % 12], "last_name": LAST_NAMES[id % 10], "title": TITLES[id % 6],
+        "email": f"contact{id}@customer-{id // 4}.example.com", "phone": f"+1 555 {id % 10_000:04d}",
+        "street": f"{id % 200} Main Street\nFloor {id % 9}", "city": city, "country": country,
+        "opted_out": id % 10 == 0, "nps": id % 11 if id % 3 == 0 else None,
+    }  # fmt: skip
+
+
+def _company(id: int) -> dict[str, Any]:
+    city, country = CITIES[id % 6]
+    return {
+        "name": f"Customer {id}", "domain": f"customer-{id}.example.com", "type": "Customer", "employees": id % 5000,
+        "industry": INDUSTRIES[id % len(INDUSTRIES)], "city": city, "country": country,
+    }  # fmt: skip
+
+
+def _ticket(id: int) -> dict[str, Any]:
+    return {
+        "number": f"{id + 1000:08d}", "status": TICKET_STATUSES[id % len(TICKET_STATUSES)],
+        "subject": f"Export {id} fails", "priority": PRIORITIES[id % len(PRIORITIES)], "source": "Web",
+    }  # fmt: skip
+
+
+VALUES: dict[str, Callable[[int], dict[str, Any]]] = {"contact": _contact, "company": _company, "ticket": _ticket}
 
 
 class MadeUp(dict[int, Record]):
-    """Contacts 1 to `size`, spread evenly over [opened, anchor)."""
+    """Records 1 to `size` of a kind, spread evenly over [opened, anchor)."""
 
-    def __init__(self, business: Business) -> None:
+    def __init__(self, business: Business, kind: str) -> None:
         super().__init__()
+        self._kind = kind
         self._size = len(business.customers)
         self._opened, self._span = business.opened * 1000, (business.anchor - business.opened) * 1000
 
@@ -26,14 +56,7 @@ class MadeUp(dict[int, Record]):
 
     def __getitem__(self, id: int) -> Record:
         at = self._opened + (id - 1) * self._span // self._size
-        city, country = CITIES[id % 6]
-        values = {
-            "first_name": FIRST_NAMES[id % 12], "last_name": LAST_NAMES[id % 10], "title": TITLES[id % 6],
-            "email": f"contact{id}@customer-{id // 4}.example.com", "phone": f"+1 555 {id % 10_000:04d}",
-            "street": f"{id % 200} Main Street\nFloor {id % 9}", "city": city, "country": country,
-            "opted_out": id % 10 == 0, "nps": id % 11 if id % 3 == 0 else None,
-        }  # fmt: skip
-        return Record("contact", id, at, at, values)
+        return Record(self._kind, id, at, at, VALUES[self._kind](id))
 
     def get(self, id: int, default: Any = None) -> Any:
         return self[id] if 1 <= id <= self._size else default
@@ -48,5 +71,6 @@ class MadeUp(dict[int, Record]):
 
 def bulk_crm(business: Business) -> Crm:
     crm = Crm(business)
-    crm.tables["contact"] = MadeUp(business)
+    for kind in VALUES:
+        crm.tables[kind] = MadeUp(business, kind)
     return crm

@@ -43,9 +43,7 @@ from churnguard_pipelines.store.secrets import Vault
 
 _AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
 _log = logging.getLogger(__name__)
-_OWN_COLUMNS = {"integration_id", "organization_id", "provider_name", "status", "created_at", "created_by"} | {
-    "configured_by"
-}
+_OWN = ("integration_id", "organization_id", "provider_name", "status", "created_at", "created_by", "configured_by")
 
 
 def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
@@ -313,11 +311,13 @@ def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None
 def _row(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:
     _check_base_url(integration)
     integration = _with_defaults(store.settings, integration)
+    left_out = (*_OWN, "credentials")
+    unset = {"requests_per_minute"} - integration.sync_config.model_fields_set  # it stays known that nobody set it
     return {
         "integration_id": integration.integration_id,
         "organization_id": integration.organization_id,
         "provider": integration.provider_name,
-        "config": integration.model_dump(mode="json", exclude=_OWN_COLUMNS | {"credentials"}),
+        "config": integration.model_dump(mode="json", exclude={**dict.fromkeys(left_out, True), "sync_config": unset}),
         "credentials_sealed": _sealed(store.vault, integration.credentials),
         "status": integration.status.value,
         "created_by": integration.created_by or actor,

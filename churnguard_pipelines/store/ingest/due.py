@@ -79,9 +79,11 @@ _SUCCEEDED = sa.text(
     f"UPDATE control.integrations AS integration SET next_due_at = sync.started_at + {_FREQUENCY}, "
     f"failed_syncs = 0 {_OF_SYNC}"
 )
-_FAILED = sa.text(
-    "UPDATE control.integrations AS integration SET next_due_at = clock_timestamp() + "
-    f"{_RETRY.replace('failed_syncs', 'greatest(failed_syncs - 1, 0)')} {_OF_SYNC}"
+_AGAIN_SOON = f"next_due_at = clock_timestamp() + {_RETRY.replace('failed_syncs', 'greatest(failed_syncs - 1, 0)')}"
+_FAILED = sa.text(f"UPDATE control.integrations AS integration SET {_AGAIN_SOON} {_OF_SYNC}")
+_CANCELLED = sa.text(
+    f"UPDATE control.integrations AS integration SET {_AGAIN_SOON}, failed_syncs = greatest(failed_syncs - 1, 0) "
+    f"{_OF_SYNC}"
 )
 
 
@@ -115,6 +117,8 @@ def note_begin(connection: Connection, sync_id: str) -> None:
     connection.execute(_BEGUN, {"sync_id": sync_id})
 
 
-def note_end(connection: Connection, sync_id: str, *, succeeded: bool) -> None:
-    """The next one is due ``sync_frequency`` after its begin; of one that failed after a minute, doubling each time."""
-    connection.execute(_SUCCEEDED if succeeded else _FAILED, {"sync_id": sync_id})
+def note_end(connection: Connection, sync_id: str, status: str) -> None:
+    """The next one is due ``sync_frequency`` after its begin; of one that failed after a minute, doubling each time; of
+    one that was cancelled after a minute, too, which counts for nothing."""
+    statement = {"succeeded": _SUCCEEDED, "cancelled": _CANCELLED}.get(status, _FAILED)
+    connection.execute(statement, {"sync_id": sync_id})

@@ -102,14 +102,22 @@ def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[Inb
     return [InboxEvent(*row) for row in connection.execute(statement, values)]
 
 
+# From one lane of the index to the next: integrations that have no events are not looked at.
 _WAITING = sa.text("""
+WITH RECURSIVE lanes AS (
+    SELECT min(integration_id) AS integration_id FROM ingest.webhook_inbox
+     UNION ALL
+    SELECT (SELECT min(inbox.integration_id) FROM ingest.webhook_inbox AS inbox
+             WHERE inbox.integration_id > lanes.integration_id)
+      FROM lanes WHERE lanes.integration_id IS NOT NULL
+)
 SELECT integration.organization_id, integration.integration_id, integration.provider, next.received_at,
        (SELECT count(*) FROM (
             SELECT FROM ingest.webhook_inbox AS counted
              WHERE counted.organization_id = integration.organization_id
                AND counted.integration_id = integration.integration_id AND counted.sequence > coalesce(done.sequence, 0)
              LIMIT :limit) AS first)
-  FROM control.integrations AS integration
+  FROM lanes JOIN control.integrations AS integration USING (integration_id)
   LEFT JOIN LATERAL (
        SELECT (position ->> 'sequence')::bigint AS sequence FROM ingest.checkpoints
         WHERE organization_id = integration.organization_id AND integration_id = integration.integration_id

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,11 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import ChurnGuardError, NotFound
+from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Counts, Lane, Position
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION, of_integration
 from churnguard_pipelines.store.ingest import due, plans
+from churnguard_pipelines.store.ingest.heartbeats import beating
 from churnguard_pipelines.store.ingest.plans import Planned
 from churnguard_pipelines.store.ingest.sync_states import HISTORY, UNFINISHED, is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
@@ -26,13 +25,14 @@ from churnguard_pipelines.store.postgres.database import Store
 
 HEARTBEAT_SECONDS = 10.0
 
-SyncStatus = Literal["queued", "running", "succeeded", "failed", "partial"]
-ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped"]
+SyncOutcome = Literal["succeeded", "failed", "partial", "cancelled"]
+"""``cancelled``: it was told to end; that is neither good nor bad news of its source."""
+SyncStatus = Literal["queued", "running"] | SyncOutcome
+ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
 
-_OUTCOMES = ("succeeded", "partial", "failed")
+_COUNTED = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,30 +150,18 @@ def start_sync(
 
 @contextmanager
 def heartbeat(store: Store, sync_id: str, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Show signs of life in the background. They stop with the process, however it ends."""
-    ended = threading.Event()
+    """The sync shows signs of life meanwhile."""
 
     def beat() -> None:
-        while not ended.wait(interval):
-            try:
-                with store.operator() as connection:
-                    alive = {"heartbeat_at": sa.func.clock_timestamp()}
-                    connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(alive))
-            except (ChurnGuardError, sa.exc.SQLAlchemyError) as error:
-                _log.warning("sync %s: no sign of life could be given: %s", sync_id, error.__class__.__name__)
+        with store.operator() as connection:
+            alive = {"heartbeat_at": sa.func.clock_timestamp()}
+            connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(alive))
 
-    thread = threading.Thread(target=beat, name=f"heartbeat-{sync_id}", daemon=True)
-    thread.start()
-    try:
+    with beating(f"sync {sync_id}", beat, interval):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
-def finish_sync(
-    store: Store, sync_id: str, status: Literal["succeeded", "failed", "partial"], error: str | None = None
-) -> datetime | None:
+def finish_sync(store: Store, sync_id: str, status: SyncOutcome, error: str | None = None) -> datetime | None:
     """Close the report and add it to its hour; returns when. None: it is closed already, and keeps what it says."""
     finished = sa.update(syncs).where(syncs.c.sync_id == sync_id, syncs.c.status.in_(UNFINISHED))
     values = {"status": status, "error": error, "finished_at": sa.func.clock_timestamp()}
@@ -181,7 +169,7 @@ def finish_sync(
         closed_at: datetime | None = connection.scalar(finished.values(values).returning(syncs.c.finished_at))
         if closed_at is not None:
             _roll_up(connection, [sync_id])
-            due.note_end(connection, sync_id, succeeded=status == "succeeded")
+            due.note_end(connection, sync_id, status)
     return closed_at
 
 
@@ -351,7 +339,7 @@ SELECT organization_id, integration_id, date_trunc('hour', finished_at, 'UTC'),
          FROM ingest.sync_objects WHERE sync_objects.sync_id = syncs.sync_id) AS page
  WHERE sync_id = ANY(:sync_ids) GROUP BY 1, 2, 3
     ON CONFLICT (organization_id, integration_id, hour) DO UPDATE SET
-       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_OUTCOMES, *_SUMS, "seconds"))}
+       {", ".join(f"{name} = hours.{name} + excluded.{name}" for name in (*_COUNTED, *_SUMS, "seconds"))}
 """)
 
 

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
+from churnguard_pipelines.store.ingest.heartbeats import beating
 from churnguard_pipelines.store.postgres.database import Store
 
 DEAD_AFTER_SECONDS = 10
 BEAT_EVERY = 3.0
 
-_log = logging.getLogger(__name__)
 _NO_LANES = sa.text("DELETE FROM ingest.leases WHERE session_id = :session_id")
 
 
 @contextmanager
 def alive(store: Store, session_id: str, kind: str) -> Iterator[None]:
-    """The session shows signs of life meanwhile; they stop with the process, however it ends."""
-    ended = threading.Event()
+    """The session shows signs of life meanwhile."""
     begin(store, session_id, kind)
-
-    def keep_beating() -> None:
-        while not ended.wait(BEAT_EVERY):
-            try:
-                beat(store, session_id)
-            except Exception as error:  # the database is away; the sensor cannot see us, nor could we work
-                _log.warning("session %s: no sign of life could be given: %s", session_id, type(error).__name__)
-
-    thread = threading.Thread(target=keep_beating, name="session-heartbeat", daemon=True)
-    thread.start()
     try:
-        yield
+        with beating(f"session {session_id}", lambda: beat(store, session_id), BEAT_EVERY):
+            yield
     finally:
-        ended.set()
-        thread.join()
         with suppress(Exception):
             end(store, session_id)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.settings import Settings
@@ -19,8 +24,11 @@ from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import APP, CONTEXT, OPERATOR, RAW, SERVICE
 from churnguard_pipelines.store.secrets import Vault, load_vault
 
-_AS_ORGANIZATION = sa.text("SELECT set_config('role', :role, true), set_config(:context, :organization_id, true)")
-_AS_ROLE = sa.text("SELECT set_config('role', :role, true)")
+_AS_ORGANIZATION = f"SELECT set_config('role', '{APP}', true), set_config('{CONTEXT}', %s, true)"
+_AS_ROLE = "SELECT set_config('role', %s, true)"
+TRUSTED_SECONDS = 0.5
+"""A pooled connection that was in use so lately is not asked whether it lives: that costs as much as a small question,
+of which a sync has dozens."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,9 +45,9 @@ class Store:
             creator=lambda: server.connect(database_url),
             pool_size=5,
             max_overflow=25,
-            pool_pre_ping=True,
             pool_timeout=60,
         )
+        _check_those_that_rested(self._engine)
 
     def __repr__(self) -> str:
         return f"Store({self.described})"
@@ -96,28 +104,24 @@ class Store:
     @contextmanager
     def organization(self, organization_id: str) -> Iterator[Connection]:
         """One transaction that sees and writes only this organization's rows; commits on success."""
-        values = {"role": APP, "context": CONTEXT, "organization_id": organization_id}
-        with self._transaction() as connection:
-            connection.execute(_AS_ORGANIZATION, values)
+        with self._transaction(_AS_ORGANIZATION, organization_id) as connection:
             yield connection
 
     @contextmanager
     def operator(self) -> Iterator[Connection]:
         """One transaction over every organization: all of ``control`` and ``ingest``, the rest read only."""
-        with self._transaction() as connection:
-            connection.execute(_AS_ROLE, {"role": OPERATOR})
+        with self._transaction(_AS_ROLE, OPERATOR) as connection:
             yield connection
 
     @contextmanager
     def owner(self) -> Iterator[Connection]:
         """One transaction as the owner of the tables in ``raw``: for changes to tables, never for rows."""
-        with self._transaction() as connection:
-            connection.execute(_AS_ROLE, {"role": RAW})
+        with self._transaction(_AS_ROLE, RAW) as connection:
             yield connection
 
     def now(self) -> datetime:
         """The database's clock, which ``synced_at`` and ``delete_absent`` go by."""
-        with self._transaction() as connection:
+        with self.operator() as connection:
             moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment
 
@@ -142,19 +146,35 @@ class Store:
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, begins_with: str, value: str) -> Iterator[Connection]:
         connection = self._engine.connect()
-        driver = connection.connection.driver_connection
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         try:
             with connection, connection.begin():
+                driver.execute(begins_with, (value,))
                 yield connection
         except (sa.exc.OperationalError, psycopg.OperationalError) as error:
-            if driver is None or not driver.broken:
+            if not driver.broken:
                 raise
             raise DatabaseUnavailable(
                 f"the connection to {self.described} broke; what was not committed is undone.",
                 remedy="Check that PostgreSQL is running.",
             ) from error
+
+
+def _check_those_that_rested(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "checkin")
+    def note(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def check(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", math.inf) < TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise sa.exc.InvalidatePoolError from error  # another one is opened
 
 
 def _given(settings: Settings) -> tuple[str | None, str]:

@@ -18,7 +18,6 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
-from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.store.postgres import locks, schema
@@ -56,14 +55,13 @@ SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = re
            SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid
               AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')))
 """
-
-# What a migration made after it had let go of its role: a function that acts as its owner would be a superuser's.
-_NOT_OURS = f"""
-SELECT proname::text FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
- WHERE nspname IN ('control', 'ingest', 'analytics', 'views') AND proowner <> '{OWNER}'::regrole
-UNION SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
- WHERE nspname IN ('control', 'ingest', 'analytics') AND relowner <> '{OWNER}'::regrole
+# Functions, no two of one name, of which one that acts as its owner must not act as a superuser.
+_FOREIGN_FUNCTIONS = """
+SELECT nspname, proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+ WHERE nspname = ANY(%s) AND pg_get_userbyid(proowner) <> %s
 """
+_SCHEMAS = {"control": OWNER, "ingest": OWNER, "analytics": OWNER, "raw": RAW, "views": RAW}
+"""Whose the tables and views of each are. The schemas themselves and their functions are the owner's."""
 
 
 def services_url(owner_url: str) -> str:
@@ -248,23 +246,34 @@ def _migrate(owner_url: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL search_path = pg_catalog, pg_temp")
         locks.take_for_migration(connection)
-        _give_to_their_owners(connection)
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        _give_to_their_owners(driver)
         connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER}")
         schema.migrate(connection)
-        if foreign := connection.exec_driver_sql(_NOT_OURS).scalars().all():
-            raise AssertionError(f"a migration gave {', '.join(foreign)} to another owner than {OWNER}")
+        if foreign := _foreign_functions(driver) + _foreign_tables(driver, OWNER):
+            raise AssertionError(f"a migration gave {foreign} to another owner than {OWNER}")
 
 
-def _give_to_their_owners(connection: Connection) -> None:
-    """A database of version 0.1.0 belonged to whoever had made it."""
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    ours = ["control", "ingest", "analytics", "raw"]
+def _give_to_their_owners(driver: psycopg.Connection[Any]) -> None:
+    """A database of version 0.1.0 belonged to whoever had made it; one that was restored belongs to whoever did that,
+    if the dump was asked for no owners."""
     foreign = "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s) AND pg_get_userbyid(nspowner) <> %s"
-    for (name,) in driver.execute(foreign, [ours, OWNER]).fetchall():
+    for (name,) in driver.execute(foreign, [list(_SCHEMAS), OWNER]).fetchall():
         driver.execute(SQL("ALTER SCHEMA {} OWNER TO {}").format(Identifier(name), Identifier(OWNER)))
-        if name == "raw":
-            driver.execute(SQL("GRANT USAGE, CREATE ON SCHEMA raw TO {}").format(Identifier(RAW)))
-    for schemas, owner in ((ours[:3], OWNER), (ours[3:], RAW)):
-        for names in driver.execute(_FOREIGN, [schemas, owner]).fetchall():
+        if _SCHEMAS[name] == RAW:
+            driver.execute(SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(Identifier(name), Identifier(RAW)))
+    for owner in (OWNER, RAW):
+        for names in _foreign_tables(driver, owner):
             driver.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(*names), Identifier(owner)))
+    for names in _foreign_functions(driver):
+        driver.execute(SQL("ALTER FUNCTION {} OWNER TO {}").format(Identifier(*names), Identifier(OWNER)))
+
+
+def _foreign_tables(driver: psycopg.Connection[Any], owner: str) -> list[tuple[str, str]]:
+    schemas = [name for name, owns in _SCHEMAS.items() if owns == owner]
+    return driver.execute(_FOREIGN, [schemas, owner]).fetchall()
+
+
+def _foreign_functions(driver: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    return driver.execute(_FOREIGN_FUNCTIONS, [list(_SCHEMAS), OWNER]).fetchall()

@@ -41,10 +41,7 @@ class MirrorWriter:
         """
         with self._driver.cursor() as cursor:
             cursor.execute(self._statements.stage)
-            into = self._statements.copy_binary if binary else self._statements.copy_text
-            with cursor.copy(into) as copy:
-                for part in data:
-                    copy.write(part)
+            _fill(cursor, self._statements.copy_binary if binary else self._statements.copy_text, data)
             staged = cursor.rowcount
             written = cursor.execute(self._statements.upsert, self._own).rowcount if staged else 0
         return staged, written
@@ -68,9 +65,7 @@ class MirrorWriter:
         for known, group in groups.items():
             with self._driver.cursor() as cursor:
                 cursor.execute(self._statements.stage)
-                with cursor.copy(self._statements.copy_text) as copy:
-                    for part in _encoded(group):
-                        copy.write(part)
+                _fill(cursor, self._statements.copy_text, _encoded(group))
                 missing += cursor.execute(self._statements.not_stored, self._own).fetchall()
                 written += cursor.execute(_update(self._mirror, known), self._own).rowcount
         return written, missing
@@ -79,9 +74,7 @@ class MirrorWriter:
         """(version, key): mark as deleted; a key that is not stored leaves a mark, so that an older row stays out."""
         with self._driver.cursor() as cursor:
             cursor.execute(self._statements.stage_keys)
-            with cursor.copy(self._statements.copy_keys) as copy:
-                for part in _encoded([(version, *key) for version, key in keys]):
-                    copy.write(part)
+            _fill(cursor, self._statements.copy_keys, _encoded([(version, *key) for version, key in keys]))
             return cursor.execute(self._statements.delete, self._own).rowcount
 
     def delete_older(self, version: int, kind: str, *, inclusive: bool) -> int:
@@ -96,15 +89,19 @@ class MirrorWriter:
         with self._driver.cursor() as cursor:
             cursor.execute(self._statements.stage_keys)
             into = self._statements.copy_only_keys_binary if binary else self._statements.copy_only_keys
-            with cursor.copy(into) as copy:
-                for part in keys:
-                    copy.write(part)
+            _fill(cursor, into, keys)
             return cursor.execute(self._statements.delete_missing, self._own | {"version": version}).rowcount
 
     def forget_versions(self) -> int:
         """Every version becomes 0: the source has been replaced, and its numbers begin anew."""
         with self._driver.cursor() as cursor:
             return cursor.execute(self._statements.forget_versions, self._own).rowcount
+
+
+def _fill(cursor: psycopg.Cursor[Any], statement: str, data: Iterable[bytes]) -> None:
+    with cursor.copy(statement) as copy:
+        for part in data:
+            copy.write(part)
 
 
 def _encoded(rows: Sequence[tuple[Any, ...]]) -> Iterable[bytes]:

@@ -22,7 +22,8 @@ from tests.attacks.gateway.strangers import STRANGER
 from tests.waiting import wait_for
 from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
 from tests.webhook_gateway.schemes.senders import EC_SECRETS, by_sendgrid
-from webhook_gateway.intake.committer import CannotStore, Committer, Row
+from webhook_gateway.intake.committer import CannotStore, Committer
+from webhook_gateway.intake.inbox_writer import Row
 from webhook_gateway.intake.intake import FAILURES_PER_MINUTE
 from webhook_gateway.intake.large_bodies import Busy, LargeBodies
 from webhook_gateway.limits import MOST_KEPT, RateLimit, Shares, network

@@ -158,8 +158,8 @@ def test_a_check_at_a_silent_provider_keeps_nobody_waiting(
     instance: dg.DagsterInstance,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checks, "PATIENCE", 10.0)
-    monkeypatch.setattr(checks, "LEAST_PATIENCE", 2.0)
+    monkeypatch.setattr(checks, "PATIENCE", 3.0)
+    monkeypatch.setattr(checks, "LEAST_PATIENCE", 0.5)
     with silence() as silent:
         _registered_for_parity(store, silent)
         result = definitions.resolve_job_def("stripe_parity_checks").execute_in_process(instance=instance)

@@ -77,6 +77,11 @@ def test_the_first_sync_brings_every_record_and_every_association(store: Store, 
     assert {name: item.error for name, item in synced.objects.items() if item.error} == {}
     assert unequal(store, portal, RECORDS) == {}
     assert unequal_pairs(store, portal) == {}
+    own = portal.act(lambda it: next(iter(it.schemas)))
+    belonging = {(one, other) for one, other, _ in portal.associations(own, "companies")}
+    pairs = {name: item.counts.written for name, item in synced.objects.items() if "-" in name}
+    assert pairs == {"workspaces-companies": len(belonging)}
+    assert belonging
     for name in ("owners", "pipelines", "pipeline_stages", "lists", "list_memberships", "marketing_emails",
                  "campaigns", "forms", "form_submissions", "marketing_events"):  # fmt: skip
         assert live(store, name), name

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.hubspot import HubSpot
 from churnguard_pipelines.store.ingest import inbox
@@ -144,7 +145,10 @@ def test_a_person_to_be_forgotten_leaves_nothing(store: Store, contacts: Portal)
         ({"subscriptionType": "line_item.deletion"}, "line_items"),
         ({"subscriptionType": "object.creation", "objectTypeId": "0-1"}, "contacts"),
         ({"subscriptionType": "object.propertyChange", "objectTypeId": "0-48"}, "calls"),
-        ({"subscriptionType": "object.creation", "objectTypeId": "2-77"}, None),
+        ({"subscriptionType": "object.creation", "objectTypeId": "2-77"}, "2-77"),
+        ({"subscriptionType": "object.creation", "objectTypeId": "../x"}, None),
+        ({"subscriptionType": "object.associationChange", "fromObjectTypeId": "0-1", "toObjectTypeId": "2-77"},
+         "2-77/contacts"),
         ({"subscriptionType": "deal.associationChange", "associationType": "DEAL_TO_CONTACT"}, "deals_contacts"),
         ({"subscriptionType": "contact.associationChange", "associationType": "CONTACT_TO_DEAL"}, "deals_contacts"),
         ({"subscriptionType": "contact.associationChange", "associationType": "CONTACT_TO_COMPANY"},
@@ -168,6 +172,31 @@ def test_each_event_is_of_one_object(told: dict[str, Any], object: str | None) -
 def test_conversations_are_ignored_and_not_unknown(store: Store, contacts: Portal) -> None:
     outcomes = deliver(store, event(contacts, "conversation.creation", 1), event(contacts, "galaxy.creation", 1))
     assert outcomes == {"ignored": 1, "unknown": 1}
+
+
+# --- what the account defined itself
+
+
+def test_events_of_custom_objects_and_their_associations_become_rows(store: Store, hubspot: StandIn) -> None:
+    ends: dict[str, Any] = {"fromObjectTypeId": "0-1", "toObjectTypeId": "2-77"}
+    schema = {"name": "cars", "objectTypeId": "2-77", "associations": [ends, {**ends, "fromObjectTypeId": "0-8"}, None]}
+    hubspot.says["/crm/v3/schemas"] = [{"results": [schema]}]
+    cars = Portal(hubspot, "2-77")
+    cars.has_properties(property_of("plate"))
+    sync(store, "cars", "cars-contacts")
+    cars.put(5, at=LONG_AGO, plate="B-CG 1")
+    cars.relate("contacts", 5, 11, "Driver")
+    outcomes = deliver(
+        store,
+        event(cars, "object.creation", 5, objectTypeId="2-77"),
+        event(cars, "object.associationChange", fromObjectId=11, toObjectId=5, **ends),
+        event(cars, "object.creation", 1, objectTypeId="2-78"),
+    )
+    assert outcomes == {"stored": 2, "unknown": 1}
+    with store.organization("acme") as connection:
+        assert connection.scalars(sa.text("SELECT plate FROM views.acme_hubspot_cars")).all() == ["B-CG 1"]
+        (pair,) = connection.execute(sa.text("SELECT from_id, to_id, labels FROM views.acme_hubspot_cars_contacts"))
+    assert tuple(pair) == ("5", "11", ["Driver"])
 
 
 # --- associations

@@ -27,6 +27,7 @@ from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source
 from tests.soak import SOAK
+from tests.sources.mongodb import REAL
 
 NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001  the driver's way to say UTC
 UUID_VALUE = Binary.from_uuid(UUID(int=7), UuidRepresentation.STANDARD)
@@ -40,8 +41,8 @@ SCALARS: tuple[Any, ...] = (
 )  # fmt: skip
 IDS: tuple[Any, ...] = (
     0, 1, -5, Int64(2**53 + 1), 0.5, "a", "ü b", "5", "true", "{}", "0123456789abcdef01234567",
-    ObjectId("0123456789abcdef01234567"), {"a": 1, "b": "x"}, {"b": "x", "a": 1}, NOON, True, None, Decimal128("2.50"),
-    b"\x01", UUID_VALUE, Timestamp(1, 1),
+    ObjectId("0123456789abcdef01234567"), {"a": 1, "b": "x"}, {"b": "x", "a": 1}, NOON, True, Decimal128("2.50"),
+    b"\x01", UUID_VALUE, Timestamp(1, 1), *([None] if REAL else []),  # SecantusDB looks up no changed document by null
 )  # fmt: skip
 OPERATIONS = (
     "insert", "insert", "insert", "replace", "set", "set", "unset", "rename_field", "push", "delete", "delete_some",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pymysql.cursors import Cursor
 
+from churnguard_pipelines.connectors.mysql import snapshot as mysql_snapshot
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.postgres.database import Store
@@ -29,11 +30,13 @@ KEYS = {
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_the_server_computes(
-    store: Store, organization: Organization, source_server: MariaDBServer, source: Cursor, database: str, key: str
-) -> None:
+    store: Store, organization: Organization, source_server: MariaDBServer, source: Cursor, database: str, key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(mysql_snapshot, "PIECE_ROWS", 500)
     value = "json_object('n', {0})" if key == "of_a_document" else "{0}"
     source.execute(f"CREATE TABLE t (a int NOT NULL, {KEYS[key]})")
-    source.execute(f"INSERT INTO t (a, v) SELECT seq, {value.format('seq')} FROM {numbers(1, 60_000)}")
+    source.execute(f"INSERT INTO t (a, v) SELECT seq, {value.format('seq')} FROM {numbers(1, 1_200)}")
     add_integration(store, integration(source_server, database), actor="test")
     assert statuses(sync(store)) == {"t": "succeeded"}
     assert equal(store, source)

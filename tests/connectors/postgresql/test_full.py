@@ -50,7 +50,7 @@ def test_many_tables_take_few_connections_of_the_source(store: Store, register: 
     register()
     seen: list[int] = []
 
-    def look(object: str) -> None:
+    def look(object: str, seconds: float) -> None:
         found = source.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").fetchone()
         assert found is not None
         seen.append(found[0])

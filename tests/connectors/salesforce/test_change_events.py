@@ -20,8 +20,8 @@ from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.arrivals import Arrivals
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing import event_lane
-from churnguard_pipelines.syncing.event_lane import EventLane
+from churnguard_pipelines.syncing.events import lane as event_lane
+from churnguard_pipelines.syncing.events.lane import EventLane
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
 from tests.connectors.salesforce.test_sandbox import Crm, assert_equal

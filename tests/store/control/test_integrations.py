@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
@@ -90,6 +91,24 @@ def test_a_configuration_comes_back_as_it_was(store: Store, organization: Organi
     assert found.created_at.tzinfo is not None
     assert found.created_at.astimezone(UTC) == found.created_at
     assert found.model_copy(update={"created_at": None, "created_by": None}) == added
+
+
+@pytest.mark.parametrize(
+    ("set_by_somebody", "most"), [({}, math.inf), ({"requests_per_minute": 60}, 60)], ids=["not", "set"]
+)
+def test_a_pace_that_nobody_set_is_the_provider_s_also_after_other_settings_change(
+    store: Store, integration: IntegrationConfiguration, set_by_somebody: dict[str, int], most: float
+) -> None:
+    replace_integration(
+        store, integration.model_copy(update={"sync_config": SyncConfiguration(**set_by_somebody)}), actor="test"
+    )
+
+    def slower(known: IntegrationConfiguration) -> IntegrationConfiguration:
+        return known.model_copy(update={"sync_config": known.sync_config.model_copy(update={"sync_frequency": 7200})})
+
+    change_integration(store, integration.integration_id, slower, actor="test")
+    found = get_integration(store, integration.integration_id).sync_config
+    assert (found.most_per_minute, found.requests_per_minute, found.sync_frequency) == (most, 60, 7200)
 
 
 def test_an_id_is_taken_only_once(store: Store, integration: IntegrationConfiguration) -> None:

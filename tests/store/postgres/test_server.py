@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.ingest import inbox
-from churnguard_pipelines.store.postgres import schema, server, setup
+from churnguard_pipelines.store.postgres import database, schema, server, setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import GROUPS, SERVICE
+from churnguard_pipelines.store.raw import views
+from churnguard_pipelines.store.raw.views import View, ViewColumn
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, on_database, settings_for
 
@@ -290,6 +293,33 @@ def test_a_database_that_belonged_to_its_user_is_taken_over(
     store.close()
 
 
+def test_a_database_that_was_restored_without_its_owners_is_taken_over(
+    login: Callable[[str, str], str], fresh_server: str, tmp_path: Path
+) -> None:
+    """As `pg_restore --no-owner` leaves it: all of it belongs to whoever ran that, views and functions too."""
+    owner_url = login("SUPERUSER", "restored")
+    table = Table("stripe", "customers", "id", (Column("name", TEXT),))
+    view = View("acme_customers", table.name, "acme", "acme", (ViewColumn("name", "name"),))
+    with closing(set_up(owner_url, tmp_path)) as store:
+        Warehouse(store).ensure(table)
+        with store.operator() as connection:
+            views.put(connection, view)
+        url = store.database_url
+    with psycopg.connect(owner_url) as restorer:
+        restorer.execute("REASSIGN OWNED BY churnguard_owner, churnguard_raw TO user_of_restored")
+    setup.set_up(owner_url, url)
+    with closing(opened(url, tmp_path)) as store:
+        Warehouse(store).ensure(replace(table, columns=(*table.columns, Column("email", TEXT))))
+        with store.operator() as connection:
+            views.put(connection, replace(view, columns=(*view.columns, ViewColumn("email", "email"))))
+    with psycopg.connect(owner_url) as administrator:
+        owners = administrator.execute(
+            "SELECT DISTINCT pronamespace::regnamespace::text, proowner::regrole::text FROM pg_proc "
+            "WHERE pronamespace::regnamespace::text IN ('control', 'views')"
+        ).fetchall()
+    assert set(owners) == {("control", "churnguard_owner"), ("views", "churnguard_owner")}
+
+
 def test_a_database_with_another_encoding(fresh_server: str, tmp_path: Path) -> None:
     with psycopg.connect(fresh_server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
@@ -311,6 +341,16 @@ def test_a_connection_that_breaks_is_said_and_the_next_one_works(store: Store) -
         connection.exec_driver_sql("SELECT 1")
     with store.organization("acme") as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_a_connection_that_was_ended_while_it_rested_is_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "TRUSTED_SECONDS", 0.0)
+    with store.organization("acme") as connection:
+        backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    with psycopg.connect(as_administrator(store.database_url)) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+    with store.organization("acme") as connection:
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != backend
 
 
 @pytest.mark.parametrize(

@@ -91,17 +91,26 @@ def test_whatever_an_operator_asks_the_answer_is_a_described_one(description: Op
 
 @pytest.mark.parametrize("description", ["acme"], indirect=True)
 def test_also_an_organization_s_about_what_it_has(description: OpenApiSchema, store: Store) -> None:
+    names: dict[str, str] = {}
+
     def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: dict[str, object]) -> None:
-        names = there(store)
+        if not names:
+            names.update(there(store))
         for given in (case.path_parameters, case.body):
             if isinstance(given, dict):
                 given.update({name: value for name, value in names.items() if name in given})
 
+    def after_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: schemathesis.Response) -> None:
+        if case.method == "DELETE":
+            names.clear()
+
     schemathesis.hook(before_call)
+    schemathesis.hook(after_call)
     try:
         assert found_in(description) == []
     finally:
         hooks.unregister(before_call)
+        hooks.unregister(after_call)
 
 
 def found_in(description: OpenApiSchema) -> list[str]:

@@ -1,4 +1,4 @@
-"""Begins and ends the lane that follows an API's events; what it is when a sync looks. ``event_lane`` works it."""
+"""Begins and ends the lane that follows an API's events; what it is when a sync looks. ``lane`` works it."""
 
 from __future__ import annotations
 

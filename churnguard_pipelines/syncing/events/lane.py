@@ -23,7 +23,7 @@ from churnguard_pipelines.records import Counts, Position
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.change_lane import KEEP_IDLE_EVERY, Stored, lane_of, load_checkpoint
-from churnguard_pipelines.syncing.event_writer import Changes, EventWriter
+from churnguard_pipelines.syncing.events.writer import Changes, EventWriter
 from churnguard_pipelines.syncing.sync import opened, refuse_another_source
 
 OF_THE_OBJECT = (PermissionMissing, ProviderMisbehaved, RequestRefused)
