@@ -269,8 +269,7 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
     """Remove configuration, credentials, checkpoints, rejected records and breaker, in one transaction.
 
-    Its views go with it. The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises
-    ``NotFound``, ``TableInUse`` if somebody does not let go of one of its views; nothing is removed then.
+    Its views go with it, its rows by ``purge`` only. Raises ``NotFound``, ``TableInUse`` if somebody holds a view.
     """
     with store.operator() as connection:
         row = _find(connection, integration_id, lock=True)
