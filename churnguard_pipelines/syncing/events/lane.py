@@ -104,9 +104,9 @@ class EventLane:
             if item is not None:
                 by_object.setdefault(item.name, []).append(event)
         changes: dict[str, Changes] = {}
-        for name, told in by_object.items():
+        for name, events in by_object.items():
             try:
-                changes[name] = self._writer.changes(name, told)
+                changes[name] = self._writer.changes(name, events)
             except OF_THE_OBJECT as error:
                 self._leave_to_sync(name, error)
         return changes
