@@ -16,7 +16,7 @@ import httpx
 from rich.markup import escape
 from rich.table import Table
 
-from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms
+from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms, sendgrid
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
 from churnguard_pipelines.errors import ChurnGuardError
@@ -218,13 +218,23 @@ class Demo:
         )
 
     def _subscribe(self) -> None:
-        """Have the simulated Stripe and HubSpot deliver their events to the webhook gateway, signed."""
+        """Have the simulated providers deliver their events to the webhook gateway."""
         for organization in ORGANIZATIONS:
             name = organization.organization_id
             self._deliver(name, "stripe", f"{self._url}/_webhooks", {"account": name})
         self._deliver("globex", "hubspot", f"{self._url}/_hubspot/globex/webhooks", {})
+        self._deliver("acme", "mailchimp", f"{self._url}/_mailchimp/acme/webhooks", {})
+        key = sendgrid(self._url)["public_key"]
+        self._deliver("acme", "sendgrid", f"{self._url}/_sendgrid/acme/webhooks", {}, secret=key)
 
-    def _deliver(self, organization_id: str, provider: str, subscribe_at: str, subscription: dict[str, str]) -> None:
+    def _deliver(
+        self,
+        organization_id: str,
+        provider: str,
+        subscribe_at: str,
+        subscription: dict[str, str],
+        secret: str | None = None,
+    ) -> None:
         from secrets import token_hex
 
         from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, list_endpoints
@@ -232,8 +242,8 @@ class Demo:
         settings = self._store.settings
         known = [each for each in list_endpoints(self._store, organization_id) if each.provider == provider]
         endpoint = known[0] if known else add_endpoint(
-            self._store, organization_id=organization_id, provider=provider, secret=f"whsec_{token_hex(32)}",
-            actor=ACTOR,
+            self._store, organization_id=organization_id, provider=provider,
+            secret=secret or f"whsec_{token_hex(32)}", actor=ACTOR,
         )  # fmt: skip
         url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/{provider}/{organization_id}"
         subscription |= {"url": url, "secret": endpoint.secrets[0][0]}

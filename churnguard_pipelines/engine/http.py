@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,7 +29,11 @@ from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, Pro
 
 __all__ = ["HttpClient", "Metrics", "Response"]
 
+T = TypeVar("T")
+
 MIB = 1 << 20
+FILE_SECONDS, FILE_BYTES = 1800.0, 8 << 30
+"""That a file may take to download, and over the wire."""
 MAX_REDIRECTS = 5
 OVERHEAD = MIB
 """Bytes over the wire that an attempt may take beyond its body: headers, redirects, tokens."""
@@ -166,10 +170,10 @@ class HttpClient:
         """
         call = _Call(method, url, params, headers, content, allow, expect_json, budget)
         if self._breaker is None:
-            return self._with_retries(call)
+            return self._with_retries(lambda: self._attempt(call))
         self._breaker.before_call()
         try:
-            response = self._with_retries(call)
+            response = self._with_retries(lambda: self._attempt(call))
         except BaseException as error:
             self._breaker.failure(error)
             raise
@@ -193,6 +197,9 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
+        for gate in (self._quota, *self._budgets.values()):
+            if gate is not None:
+                gate.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,10 +207,30 @@ class HttpClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _with_retries(self, call: _Call) -> Response:
+    def download(self, url: str, into: BinaryIO, *, own: str) -> None:
+        """A file of which an answer told the address, e.g. in a store of objects, for whoever has the address.
+
+        None of our credentials go there, nor does it count for the account's quota. As it is an answer that says where
+        we go, that is a public address or the origin of ``own``, the API's address. The file is as it is stored: what
+        is compressed stays so. Each attempt begins ``into`` anew. Raises as :meth:`request` does.
+        """
+        call = _Call("GET", url, None, {"accept-encoding": "identity"}, None, (), False, None)
+        if _origin(url) == _origin(own):
+            self._with_retries(lambda: self._fetch(self._client, call, into))
+            return
+        with self._stranger() as stranger:
+            self._with_retries(lambda: self._fetch(stranger, call, into))
+
+    def _stranger(self) -> httpx.Client:
+        """Knows no credentials, and goes to public addresses only, whoever configured the integration."""
+        guarded, mounts = transports(replace(self._guard, restricted=True))
+        timeout = httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0))
+        return httpx.Client(timeout=timeout, transport=guarded, mounts=mounts, trust_env=False)
+
+    def _with_retries(self, attempt: Callable[[], T]) -> T:
         for retry in count(1):
             try:
-                return self._attempt(call)
+                return attempt()
             except Transient as failure:
                 wait = self._retry.wait(retry, failure.retry_after)
                 if wait is None:
@@ -230,11 +257,35 @@ class HttpClient:
     def _quota_of(self, call: _Call) -> QuotaGate | None:
         return self._quota if call.budget is None else self._budgets.get(call.budget)
 
+    def _fetch(self, client: httpx.Client, call: _Call, into: BinaryIO) -> None:
+        shown = self._may_be_shown(call.url)
+        self.metrics.add(calls=1)
+        with self._one_attempt(call, shown, FILE_SECONDS, FILE_BYTES):
+            request = client.build_request(call.method, call.url, headers=call.headers)
+            with closing(client.send(request, stream=True, auth=None)) as answer:
+                if answer.next_request is not None:
+                    self._same_origin(call, request.url, answer.next_request.url, answer.status_code, shown)
+                if answer.status_code != 200:
+                    deadline = self._clock.monotonic() + self._timeout
+                    self._judge.check(str(call), self._read(call, answer, deadline, shown), allow=(), expect_json=False)
+                    raise self._no_answer(call, f"answered {answer.status_code} instead of a file")
+                into.seek(0)
+                into.truncate()
+                for chunk in answer.iter_raw():
+                    into.write(chunk)
+                self.metrics.add(bytes_received=answer.num_bytes_downloaded)
+
     def _send(self, call: _Call) -> Response:
         shown = self._may_be_shown(call.url)
+        with self._one_attempt(call, shown, self._timeout, self._max_body + OVERHEAD):
+            return self._exchange(call, shown)
+
+    @contextmanager
+    def _one_attempt(self, call: _Call, shown: bool, seconds: float, size: int) -> Iterator[None]:
+        """Within these limits, and with errors of ours."""
         try:
-            with allowed(self._clock.monotonic, self._timeout, self._max_body + OVERHEAD):
-                return self._exchange(call, shown)
+            with allowed(self._clock.monotonic, seconds, size):
+                yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise InvalidConfiguration(
                 f"the request {call} cannot be sent: {self._judge.redact(str(error))}.",
@@ -332,3 +383,11 @@ class HttpClient:
                 "Set `base_url` to the address the provider really answers at.",
                 status,
             )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        return "", None, None  # no address

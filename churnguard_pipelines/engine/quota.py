@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from threading import BoundedSemaphore, Lock
 
 from churnguard_pipelines.engine.clock import Clock
+from churnguard_pipelines.engine.places import Places
 from churnguard_pipelines.engine.retry import parse_retry_after
 from churnguard_pipelines.errors import RateLimited
 from churnguard_pipelines.store.ingest.quotas import LockedQuota, QuotaRow, locked_quota
@@ -44,11 +45,13 @@ LONGEST_PAUSE = 31 * 86_400.0
 class Quota:
     """What a provider allows one account. ``per_second``: the starting guess, corrected by answers' headers.
     ``burst``: most calls at once where it is less than a second's worth. ``reserve``: the share left to the
-    customer's other tools."""
+    customer's other tools. ``connections``: calls that may be under way at once, of everybody who calls with these
+    credentials, where the provider counts them."""
 
     per_second: float
     burst: int | None = None
     reserve: float = 0.2
+    connections: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class QuotaGate:
         self._requests_per_minute = requests_per_minute
         self._pace = pace(quota, requests_per_minute)
         self._places = BoundedSemaphore(concurrent_requests)
+        self._shared = quota.connections and Places(store, f"{provider}/{account}", quota.connections)
         self._integration_id = integration_id
         self._read_limits = read_limits
         self._max_wait = max_wait
@@ -170,7 +174,12 @@ class QuotaGate:
                 self._clock.wait(slot - self._clock.monotonic())
                 if slot >= self._blocked_until:  # no refusal came while this thread waited
                     break
-            yield
+            with self._shared.held(self._clock) if self._shared else nullcontext():
+                yield
+
+    def close(self) -> None:
+        if self._shared:
+            self._shared.close()
 
     def observe(self, status: int, headers: Mapping[str, str], pause: float | None = None) -> None:
         """Learns from an answer. ``pause``: seconds that it asks for in a way of its provider's own. Never raises for

@@ -25,6 +25,8 @@ class Request:
     target: str
     headers: Mapping[str, str]
     body: bytes
+    simultaneous: int = 1
+    """How many requests of its account were under way when it came, with itself."""
 
     @property
     def parameters(self) -> dict[str, str]:

@@ -17,10 +17,15 @@ import uvicorn
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
+from churnguard_pipelines.sandbox.business.mailing import Mailing
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
+from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
+from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
+from churnguard_pipelines.sandbox.sendgrid.provider import SendGrid
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
@@ -75,6 +80,20 @@ class Account:
         with self._world.lock:
             return action(self._world.crm(self._name))
 
+    def mail(self, call: str, **arguments: Any) -> Any:
+        """`mail("update", audience=1, member=3, company="X")`: a change of the `Mailing`, now. Gives what it gives."""
+        return self._world.do(self._name, "mail", self.now, call=call, **arguments)
+
+    def mail_tick(self, times: int = 1, seconds: int = 1) -> None:
+        """Lets `times` things happen in the mailings, each `seconds` after the one before."""
+        for _ in range(times):
+            self._world.do(self._name, "mail_tick", self.now + seconds)
+
+    def read_mailing(self, action: Callable[[Mailing], T]) -> T:
+        """`action(mailing)` under the lock. For reading; changes would not outlive a restart."""
+        with self._world.lock:
+            return action(self._world.mailing(self._name))
+
     def act(self, action: Callable[[Business], T]) -> T:
         """`action(business)` under the lock, for lives made by hand. Not remembered over a restart."""
         with self._world.lock:
@@ -120,6 +139,18 @@ class Sandbox:
         provider = self._application.providers["hubspot"]
         assert isinstance(provider, HubSpot)
         return PortalHandle(provider, account)
+
+    def mailchimp(self, account: str) -> MailchimpAccount:
+        """The account at Mailchimp."""
+        provider = self._application.providers["mailchimp"]
+        assert isinstance(provider, Mailchimp)
+        return MailchimpAccount(provider, account)
+
+    def sendgrid(self, account: str) -> AccountHandle:
+        """The account's SendGrid."""
+        provider = self._application.providers["sendgrid"]
+        assert isinstance(provider, SendGrid)
+        return AccountHandle(provider, account)
 
     def account(self, name: str) -> Account:
         return Account(self._world, name)

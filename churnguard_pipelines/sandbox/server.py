@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from email.utils import formatdate
 from itertools import count
 from typing import Any
@@ -20,8 +22,10 @@ from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
 from churnguard_pipelines.sandbox.faults import Fault, Faults
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
+from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
 from churnguard_pipelines.sandbox.provider import Provider, Request
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
+from churnguard_pipelines.sandbox.sendgrid.provider import SendGrid
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import answer, key_in
 from churnguard_pipelines.sandbox.stripe.events import API_VERSION
@@ -32,7 +36,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot)
+PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot, Mailchimp, SendGrid)
 EVERY = 1.5  # seconds between two moments at which something happens
 GZIP_FROM = 1024  # bytes
 
@@ -66,6 +70,7 @@ class Application:
         self.requests = 0
         self.providers = {made.name: made for made in (make(world) for make in PROVIDERS)}
         self.provider_requests = dict.fromkeys(self.providers, 0)
+        self._under_way: Counter[str | None] = Counter()
         self._rate = rate
         self._compress = compress
         self._buckets: dict[tuple[str, float], TokenBucket] = {}
@@ -80,9 +85,15 @@ class Application:
             target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
             request = Request(scope["method"], path, target.decode("latin-1"), headers, await _body(receive))
             self.provider_requests[provider.name] += 1
-            ill = self.faults.take(path, provider.account(request))
-            if await self._suffer(ill, receive):
-                await self._send(send, provider.answer(request, ill), headers, cut="cut" in ill)
+            account = provider.account(request)
+            ill = self.faults.take(path, account)
+            self._under_way[account] += 1
+            request = replace(request, simultaneous=self._under_way[account])
+            try:
+                if await self._suffer(ill, receive):
+                    await self._send(send, provider.answer(request, ill), headers, cut="cut" in ill)
+            finally:
+                self._under_way[account] -= 1
             return
         if not path.startswith("/v1/"):
             await self._send(send, await self._own(scope["method"], path, receive))
@@ -213,6 +224,8 @@ class Application:
                     self.world.do(name, "tick", self.world.now(business))
                     if name in self.world.crms:
                         self.world.do(name, "crm_tick", self.world.now(business))
+                    if name in self.world.mailings:
+                        self.world.do(name, "mail_tick", self.world.now(business))
 
 
 def _key_or_none(headers: dict[str, str]) -> str | None:

@@ -11,7 +11,13 @@ from typing import Any
 
 import orjson
 
-from churnguard_pipelines.sandbox.business import crm_history, crm_life, live, signups, subscriptions
+from churnguard_pipelines.sandbox.business import (
+    crm_history,
+    crm_life,
+    live,
+    signups,
+    subscriptions,
+)
 from churnguard_pipelines.sandbox.business.bulk import bulk_business
 from churnguard_pipelines.sandbox.business.company import PROFILES, Business, Profile
 from churnguard_pipelines.sandbox.business.crm import Crm
@@ -19,6 +25,10 @@ from churnguard_pipelines.sandbox.business.crm_bulk import bulk_crm
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.business.entities import Event
 from churnguard_pipelines.sandbox.business.journal import Journal, Origin, remember
+from churnguard_pipelines.sandbox.business.mailing import Mailing
+from churnguard_pipelines.sandbox.business.mailing import history as mailing_history
+from churnguard_pipelines.sandbox.business.mailing import life as mailing_life
+from churnguard_pipelines.sandbox.business.mailing.bulk import bulk_mailing
 from churnguard_pipelines.sandbox.stripe import errors as stripe_errors
 from churnguard_pipelines.sandbox.stripe.api import Key
 from churnguard_pipelines.sandbox.stripe.events import KEPT, StripeEvents
@@ -62,6 +72,7 @@ class World:
         if bulk:
             self.businesses["bulk"] = bulk_business(bulk, StripeEvents(), self.origin.seed, self.origin.anchor)
         self._crms: dict[str, Crm] = {}
+        self._mailings: dict[str, Mailing] = {}
         self.journal = Journal(folder / "journal.jsonl")
         for entry in self.journal:
             self._apply(entry)
@@ -104,6 +115,8 @@ class World:
         business.run_until(arguments.pop("at"))
         if name in CRM_COMMANDS:
             return CRM_COMMANDS[name](self.crm(business.profile.name), **arguments)
+        if name in MAILING_COMMANDS:
+            return MAILING_COMMANDS[name](self.mailing(business.profile.name), **arguments)
         return COMMANDS[name](business, **arguments)
 
     # Reading
@@ -123,6 +136,22 @@ class World:
     def crms(self) -> tuple[str, ...]:
         """The accounts whose CRM somebody uses."""
         return tuple(self._crms)
+
+    def mailing(self, account: str) -> Mailing:
+        """The account's e-mail marketing as it is now. It is made when somebody asks for it the first time."""
+        with self.lock:
+            mailing = self._mailings.get(account)
+            if mailing is None:
+                make = bulk_mailing if account == "bulk" else Mailing
+                mailing = self._mailings[account] = make(self.businesses[account])
+            if account != "bulk":
+                mailing_history.catch_up(mailing)
+            return mailing
+
+    @property
+    def mailings(self) -> tuple[str, ...]:
+        """The accounts whose e-mail marketing somebody uses."""
+        return tuple(self._mailings)
 
     def key(self, value: str) -> Key:
         """Refusal where there is no such key."""
@@ -203,4 +232,14 @@ def _crm_do(crm: Crm, call: str, **arguments: Any) -> Any:
 CRM_COMMANDS: dict[str, Callable[..., Any]] = {
     "crm_tick": crm_life.happen,
     "crm": _crm_do,
+}
+
+
+def _mailing_do(mailing: Mailing, call: str, **arguments: Any) -> Any:
+    return getattr(mailing, call)(**arguments)
+
+
+MAILING_COMMANDS: dict[str, Callable[..., Any]] = {
+    "mail_tick": mailing_life.happen,
+    "mail": _mailing_do,
 }

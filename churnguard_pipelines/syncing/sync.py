@@ -93,7 +93,7 @@ def opened(
             requests_per_minute=sync.most_per_minute,
             concurrent_requests=sync.concurrent_requests,
             integration_id=name,
-            read_limits=kind.read_limits if budget is None else None,
+            read_limits=kind.read_limits,
             clock=clock,
         )
 

@@ -1,4 +1,4 @@
-"""The simulated Salesforce and HubSpot are compared with us by the same checks as Stripe is, and mended."""
+"""The simulated Salesforce, HubSpot and Mailchimp are compared with us by the same checks as Stripe is, and mended."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.conftest import as_administrator
 CHOSEN = {
     "salesforce": ["Account", "Contact", "Opportunity"],
     "hubspot": ["companies", "contacts", "deals"],
+    "mailchimp": ["lists", "members", "campaigns"],
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class OpenWindow:
     def to_json(self) -> list[Any]:
         return [self.start, self.end, self.after, self.after_created]
 
-    def split(self) -> list[OpenWindow]:
+    def split(self) -> list[Self]:
         """What is left, newest first, in two halves of equal time if there is time to halve."""
         newest = self.end if self.after_created is None else self.after_created
         middle = (self.start + newest) // 2
         if not self.start < middle < newest:
             return [self]
-        return [replace(self, start=middle), OpenWindow(self.start, middle)]
+        return [replace(self, start=middle), replace(self, end=middle, after=None, after_created=None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,20 @@ class Page:
     last: tuple[str, int | None] | None
 
 
+Windows = TypeVar("Windows", bound=OpenWindow)
+Cursor = TypeVar("Cursor")
+Rows = TypeVar("Rows")
+
+
 def read_windows(
-    fetch: Callable[[OpenWindow], Page], windows: Sequence[OpenWindow], connections: int
-) -> Iterator[tuple[Page, list[OpenWindow]]]:
+    fetch: Callable[[Windows], Page], windows: Sequence[Windows], connections: int
+) -> Iterator[tuple[Page, list[Windows]]]:
     """Each page as it arrives, with the windows that are still open once it is stored.
 
     At most ``connections`` pages are under way or waiting; a page that fails ends the reading with its error.
     """
     waiting = list(windows)
-    under_way: dict[Future[Page], OpenWindow] = {}
+    under_way: dict[Future[Page], Windows] = {}
     with ThreadPoolExecutor(connections, thread_name_prefix="page") as pool:
         try:
             while waiting or under_way:
@@ -68,5 +73,27 @@ def read_windows(
                         idle = connections > 1 and len(waiting) + len(under_way) < connections
                         waiting[:0] = rest.split() if idle else [rest]
                     yield page, [*under_way.values(), *waiting]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_lists(
+    fetch: Callable[[Cursor], tuple[Rows, Cursor | None]], cursors: Sequence[Cursor], connections: int
+) -> Iterator[Rows]:
+    """The pages of several lists as they arrive, ``connections`` under way at once. ``fetch``: a page, and the cursor
+    of its list's next one. A page that fails ends the reading with its error."""
+    waiting = list(cursors)
+    under_way: set[Future[tuple[Rows, Cursor | None]]] = set()
+    with ThreadPoolExecutor(connections, thread_name_prefix="page") as pool:
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < connections:
+                    under_way.add(pool.submit(fetch, waiting.pop(0)))
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    rows, following = future.result()
+                    if following is not None:
+                        waiting.insert(0, following)
+                    yield rows
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

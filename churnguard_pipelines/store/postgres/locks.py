@@ -8,7 +8,7 @@ one organization, by pairs of numbers: the first says what for.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from psycopg.sql import Identifier
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import DatabaseUnavailable, TableInUse
+from churnguard_pipelines.store.postgres.server import connect
 
 
 class Shared(Enum):
@@ -32,6 +33,7 @@ class Own(IntEnum):
 
     VERSIONS = 1
     MRR = 2
+    PLACES = 3
 
 
 MIGRATION = 0x6368_7572_6E01
@@ -106,3 +108,41 @@ def take_for_set_up(connection: psycopg.Connection[Any]) -> None:
             remedy="`SELECT * FROM pg_locks WHERE locktype = 'advisory'` shows who; end it, and start again.",
         ) from None
     connection.execute("RESET lock_timeout")
+
+
+_TRY_PLACE: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
+_LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s))"
+
+
+class PlaceLocks:
+    """Some of ``most`` places of a ``name``, held by a connection of its own until it is closed or breaks. For one
+    thread at a time. Raises ``DatabaseUnavailable`` where it cannot be opened, psycopg's error where it breaks."""
+
+    def __init__(self, database_url: str, name: str, most: int) -> None:
+        self._connection = connect(database_url, autocommit=True)
+        self._name, self._most = name, most
+        self._held: set[int] = set()
+
+    @property
+    def broken(self) -> bool:
+        return self._connection.broken or self._connection.closed
+
+    def take(self) -> int | None:
+        """The number of a place that nobody had; None if there is none."""
+        for place in range(self._most):
+            if place not in self._held and self._ask(_TRY_PLACE, place):
+                self._held.add(place)
+                return place
+        return None
+
+    def leave(self, place: int) -> None:
+        if place in self._held and not self.broken:
+            self._held.discard(place)
+            self._ask(_LEAVE_PLACE, place)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self, query: LiteralString, place: int) -> bool:
+        row = self._connection.execute(query, [Own.PLACES.value, f"{self._name}/{place}"]).fetchone()
+        return row is not None and bool(row[0])

@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-import httpx
 import jsonschema
 import pytest
 
@@ -26,6 +20,7 @@ from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import OBJECTS, Register, sync
+from tests.connectors.recorder import recorded
 
 CONTRACTS = Path(os.environ.get("CHURNGUARD_CONTRACTS", Path(__file__).parents[4] / "shared" / "contracts"))
 RESOURCES = {name: name.removesuffix("s") for name in OBJECTS} | {
@@ -43,55 +38,6 @@ def contract(name: str) -> Any:
             pytest.fail(absent)
         pytest.skip(absent)
     return json.loads(path.read_text())
-
-
-class Recorder(ThreadingHTTPServer):
-    """Hands every request on to the sandbox and keeps its path, query and headers."""
-
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Forward)
-        self.target = httpx.Client(base_url=target)
-        self.seen: list[tuple[str, list[tuple[str, str]], dict[str, str]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Forward(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Recorder
-
-    def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.seen.append((asked.path, parse_qsl(asked.query, keep_blank_values=True), headers))
-        kept = {name: value for name, value in headers.items() if name in ("authorization", "stripe-version")}
-        answer = self.server.target.get(self.path, headers=kept)
-        self.send_response_only(answer.status_code)  # without a Date of its own: the answer has one
-        for name in ("content-type", "date", "stripe-version"):
-            if name in answer.headers:
-                self.send_header(name, answer.headers[name])
-        self.send_header("content-length", str(len(answer.content)))
-        self.end_headers()
-        self.wfile.write(answer.content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def recorded(sandbox: Sandbox) -> Iterator[Recorder]:
-    with Recorder(sandbox.url) as recorder:
-        thread = threading.Thread(target=recorder.serve_forever)
-        thread.start()
-        try:
-            yield recorder
-        finally:
-            recorder.shutdown()
-            thread.join()
 
 
 def decoded(query: list[tuple[str, str]]) -> dict[str, Any]:
@@ -131,12 +77,13 @@ def test_every_request_is_one_that_stripe_declares(store: Store, sandbox: Sandbo
         sandbox.account("acme").tick(30, seconds=60)
         sandbox.account("acme").advance(7200)
         sync(store)
-    assert {path for path, _, _ in recorder.seen} > {item.path for item in Stripe.objects}
-    assert any(path.count("/") == 3 and path.startswith("/v1/subscriptions/sub_") for path, _, _ in recorder.seen)
-    for path, query, headers in recorder.seen:
-        judge(path, query)
-        assert headers["stripe-version"] == API_VERSION
-        assert headers["authorization"] == "Bearer rk_sandbox_acme"
+    paths = {asked.path for asked in recorder.seen}
+    assert paths > {item.path for item in Stripe.objects}
+    assert any(path.count("/") == 3 and path.startswith("/v1/subscriptions/sub_") for path in paths)
+    for asked in recorder.seen:
+        judge(asked.path, asked.query)
+        assert asked.headers["stripe-version"] == API_VERSION
+        assert asked.headers["authorization"] == "Bearer rk_sandbox_acme"
 
 
 def test_the_judge_refuses_what_stripe_does_not_declare() -> None:

@@ -202,6 +202,17 @@ def test_nobody_s_thousands_come_before_somebody_s_one(store: Store, integration
     assert found[-1] == "acme-stripe"
 
 
+def test_syncs_that_were_cancelled_put_nothing_off(store: Store, integration: IntegrationConfiguration) -> None:
+    """Each is due again after a minute, however many there were; those that fail wait twice as long each time."""
+    after = {}
+    for status in ("cancelled", "failed"):
+        for _ in range(4):
+            ledger.start_sync(store, "run-1", integration, "incremental", [])
+            ledger.finish_sync(store, "run-1", status)
+        after[status] = [due(store, store.now() + minutes * HOUR / 60) != [] for minutes in (2, 5, 10)]
+    assert after == {"cancelled": [True, True, True], "failed": [False, False, True]}
+
+
 def test_new_settings_and_a_person_s_word_make_it_due_at_once(
     store: Store, integration: IntegrationConfiguration
 ) -> None:

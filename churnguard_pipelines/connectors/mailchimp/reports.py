@@ -1,0 +1,124 @@
+"""Reads what recipients of campaigns did, campaign by campaign, where the campaign's report has changed since.
+
+Each call costs by the number of recipients, whatever happened, so only those campaigns are asked for whose report shows
+other figures than when they were read last, and those sent within five days: a bounce need not show in a report.
+
+Position: ``{"marks", "since", "under_way"}``. ``marks``: campaign -> a digest of its report's figures when it was read;
+``since``: when the last whole round began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, Page, Row, iso, seconds_of
+from churnguard_pipelines.connectors.mailchimp.objects import ReportOptions
+from churnguard_pipelines.connectors.mailchimp.rows import Shape, found
+from churnguard_pipelines.connectors.sdk import Object, Reading
+from churnguard_pipelines.connectors.sdk.paging import read_lists
+from churnguard_pipelines.model import DataSyncMode
+from churnguard_pipelines.records import Batch, Record
+
+SETTLING = 5 * 24 * 3600
+"""Seconds after a campaign was sent in which bounces come."""
+LOOK_BACK = 600
+"""Seconds: events show up as late as four minutes after they happened."""
+AT_ONCE = 100
+"""Campaigns that are read together; then the position moves."""
+
+
+class ReportReader:
+    def __init__(self, api: MailchimpApi) -> None:
+        self._api = api
+
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        options: ReportOptions = item.options
+        shape, now = Shape(item), self._api.now()
+        reports = self._reports(options)
+        if reading.window is not None:
+            start, end = reading.window.start.timestamp(), reading.window.end.timestamp()
+            # What was done in the window was done to a campaign sent before its end
+            ids = [each["id"] for each in reports if (seconds_of(each.get("send_time")) or 0) < end]
+            for records in self._of(item, shape, ids, {}, 0):
+                kept = [each for each in records if start <= (seconds_of(each.payload.get("timestamp")) or start) < end]
+                yield Batch({}, kept)
+            return
+        position = reading.position or {"marks": {}, "since": 0, "under_way": None}
+        under_way: dict[str, Any] | None = position["under_way"]
+        if under_way is None or (reading.mode == DataSyncMode.FULL and not under_way["whole"]):
+            whole = reading.mode == DataSyncMode.FULL and reading.position is not None
+            absent_since = reading.started.isoformat() if whole else None
+            under_way = {"began": now, "whole": whole, "absent_since": absent_since, "marks": {}}
+        done: dict[str, str] = dict(under_way["marks"])  # of this round; of another one only where nothing is whole
+        known: Mapping[str, str] = {} if under_way["whole"] else position["marks"]
+        marks = {each["id"]: _mark(each, options) for each in reports}
+        wanted = [
+            each["id"]
+            for each in reports
+            if (is_new := each["id"] not in done) or done[each["id"]] != marks[each["id"]]
+            if known.get(each["id"]) != marks[each["id"]] or (is_new and _is_settling(each, now))
+        ]
+        for begin in range(0, len(wanted), AT_ONCE):
+            ids = wanted[begin : begin + AT_ONCE]
+            for records in self._of(item, shape, ids, known, position["since"]):
+                yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}}, records)
+            done |= {each: marks[each] for each in ids}
+            yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}})
+        absent_since = under_way["absent_since"]
+        yield Batch(
+            {"marks": marks, "since": under_way["began"], "under_way": None},
+            delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
+        )
+
+    def probe(self, item: Object) -> None:
+        """Raises ``PermissionMissing``."""
+        options: ReportOptions = item.options
+        for id in self._api.ids("/reports", "reports")[:1]:
+            self._api.page(Cursor(item.path.format(campaign_id=id), options.rows), count=1)
+
+    def _reports(self, options: ReportOptions) -> list[Row]:
+        """Drafts have none. In the order of their ids."""
+        shown = ",".join(f"reports.{each}" for each in ("id", "send_time", *options.gate))
+        rows = list(self._api.all(Cursor("/reports", "reports", {"fields": f"{shown},total_items"})))
+        for row in rows:
+            row["id"] = self._api.id("reports", row.get("id"))
+        return sorted(rows, key=lambda row: str(row["id"]))
+
+    def _of(
+        self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, str], since: int
+    ) -> Iterator[list[Record]]:
+        options: ReportOptions = item.options
+        hidden = {"exclude_fields": options.hidden} if options.hidden else {}
+        recent = {"since": iso(since - LOOK_BACK)} if options.events and since > LOOK_BACK else {}
+        cursors = [
+            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **(recent if each in known else {})})
+            for each in ids
+        ]
+        for page in read_lists(self._api.paged, cursors, self._api.connections):
+            rows = _events(page) if options.events else page.rows
+            yield shape.records(rows, page.asked)
+
+
+def _events(page: Page) -> list[Row]:
+    """``since`` leaves events out, never the recipients."""
+    made: list[Row] = []
+    for row in page.rows:
+        activity = row.pop("activity", None)
+        events = [each for each in activity if isinstance(each, dict)] if isinstance(activity, list) else []
+        made += [{"type": None, "url": None, "ip": None, **row, **each} for each in events]
+    return made
+
+
+def _mark(report: Row, options: ReportOptions) -> str:
+    figures = [found(report, name.split(".")) for name in options.gate]
+    return hashlib.sha256(orjson.dumps(figures, default=str)).hexdigest()[:12]
+
+
+def _is_settling(report: Row, now: int) -> bool:
+    sent = seconds_of(report.get("send_time"))
+    return sent is not None and now - sent < SETTLING

@@ -1,0 +1,1 @@
+"""A simulated Mailchimp Marketing API, written from its public reference. https://mailchimp.com/developer/marketing/api/"""

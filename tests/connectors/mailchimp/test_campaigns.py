@@ -1,0 +1,182 @@
+"""Lists that are read whole, and what recipients of campaigns did, which is asked for only where something happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from churnguard_pipelines.sandbox.business.mailing import Campaign, Did, Mailing
+from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
+from churnguard_pipelines.sandbox.serve import Account, Sandbox
+from churnguard_pipelines.store.postgres.database import Store
+from tests.connectors.mailchimp.conftest import errors, gone, live, sync
+from tests.connectors.standin import StandIn
+
+DAY = 24 * 3600
+QUIET = 2
+"""Calls of a sync of one object when nothing happened: whose account it is, and the reports."""
+
+
+@pytest.fixture
+def business(sandbox: Sandbox, account: MailchimpAccount) -> Account:
+    """Its last campaigns were sent more than five days ago."""
+    business = sandbox.account("acme")
+    business.advance(4 * DAY)
+    return business
+
+
+def sent(business: Account) -> Campaign:
+    return business.read_mailing(lambda mailing: next(each for each in mailing.campaigns.values() if each.sent))
+
+
+def calls(sandbox: Sandbox, store: Store, object: str) -> int:
+    before = sandbox.requests_to("mailchimp")
+    assert errors(sync(store, object)) == {}
+    return sandbox.requests_to("mailchimp") - before
+
+
+def test_activity_is_asked_for_only_where_a_report_has_changed(
+    store: Store, sandbox: Sandbox, business: Account
+) -> None:
+    campaign = sent(business)
+    reader = next(iter(campaign.sent))
+    assert calls(sandbox, store, "email_activity") == QUIET + len(
+        business.read_mailing(lambda mailing: [each for each in mailing.campaigns.values() if each.sent])
+    )
+    assert calls(sandbox, store, "email_activity") == QUIET
+    before = len(live(store, "email_activity"))
+    business.advance(60)
+    business.mail("open", campaign=campaign.id, member=reader)
+    business.mail("click", campaign=campaign.id, member=reader, url="https://example.com/a")
+    business.mail("click", campaign=campaign.id, member=reader, url="https://example.com/b")
+    business.advance(5)
+    assert calls(sandbox, store, "email_activity") == QUIET + 1
+    assert len(live(store, "email_activity")) == before + 3  # two clicks in one second, of two links
+
+
+def test_a_campaign_is_settling_for_five_days(store: Store, sandbox: Sandbox, business: Account) -> None:
+    """Bounces come for days, and need not show in a report's times."""
+    draft = business.mail("draft", audience=1, title="Now")
+    business.mail("send", campaign=draft)
+    business.advance(5)
+    sync(store, "email_activity")
+    assert calls(sandbox, store, "email_activity") == QUIET + 1
+    business.advance(4 * DAY)
+    assert calls(sandbox, store, "email_activity") == QUIET + 1
+    business.advance(DAY)
+    assert calls(sandbox, store, "email_activity") == QUIET
+
+
+def test_an_event_that_shows_up_late_is_read(store: Store, sandbox: Sandbox, business: Account) -> None:
+    """As bounces did, four minutes after they happened."""
+    sync(store, "email_activity")
+    campaign = sent(business)
+    reader = next(iter(campaign.sent))
+
+    def late(mailing: Mailing) -> None:
+        campaign.did.setdefault(reader, []).append(Did("bounce", mailing.now - 240, kind="soft"))
+
+    before = len(live(store, "email_activity"))
+    business.read_mailing(late)
+    business.advance(60)
+    sync(store, "email_activity")
+    assert len(live(store, "email_activity")) == before + 1
+
+
+def test_a_bounce_has_a_type_and_neither_address_nor_link(store: Store, business: Account) -> None:
+    campaign = sent(business)
+    business.mail("bounce", campaign=campaign.id, member=next(iter(campaign.sent)), kind="hard")
+    business.advance(5)
+    sync(store, "email_activity", "sent_to")
+    bounces = [row for row in live(store, "email_activity").values() if row["action"] == "bounce"]
+    assert bounces
+    assert {(row["ip"], row["url"]) for row in bounces} == {(None, None)}
+    assert "hard" in {row["type"] for row in bounces}
+    assert "hard" in {row["status"] for row in live(store, "sent_to").values()}
+
+
+def test_unsubscribes_are_a_report_of_their_own(store: Store, sandbox: Sandbox, business: Account) -> None:
+    """Activity does not tell of them."""
+    campaign = sent(business)
+
+    def reachable(mailing: Mailing) -> int:
+        members = mailing.audiences[campaign.audience].members
+        return next(id for id in campaign.sent if id in members and members[id].reachable)
+
+    member = business.read_mailing(reachable)
+    sync(store, "unsubscribes", "email_activity")
+    before = len(live(store, "unsubscribes"))
+    business.advance(5)
+    business.mail("unsubscribe", audience=campaign.audience, member=member, campaign=campaign.id, reason="Too many")
+    business.advance(5)
+    assert calls(sandbox, store, "unsubscribes") == QUIET + 1
+    assert calls(sandbox, store, "email_activity") == QUIET
+    assert len(live(store, "unsubscribes")) == before + 1
+    assert "Too many" in {row["reason"] for row in live(store, "unsubscribes").values()}
+
+
+def test_a_draft_has_no_time_of_sending_and_vanishes_when_it_is_dropped(store: Store, business: Account) -> None:
+    draft = business.mail("draft", audience=1, title="Never sent")
+    sync(store, "campaigns", "reports")
+    [row] = [each for each in live(store, "campaigns").values() if each["title"] == "Never sent"]
+    assert (row["status"], row["send_time"]) == ("save", None)
+    assert row["id"] not in live(store, "reports")
+    business.mail("drop_campaign", campaign=draft)
+    business.advance(5)
+    sync(store, "campaigns")
+    assert gone(store, "campaigns") == {row["id"]: "inferred"}
+
+
+def test_segments_have_members_who_left(store: Store, business: Account) -> None:
+    """By flags, under which the total is less than there is."""
+    member = business.read_mailing(
+        lambda mailing: next(each for each in mailing.audiences[1].members.values() if each.reachable)
+    )
+    business.mail("tag", audience=1, member=member.id, name="Left")
+    business.mail("unsubscribe", audience=1, member=member.id)
+    business.advance(5)
+    sync(store, "segments", "segment_members", "tags")
+    [segment] = [row for row in live(store, "segments").values() if row["name"] == "Left"]
+    [row] = [r for r in live(store, "segment_members").values() if r["segment_id"] == segment["segment_id"]]
+    assert (row["email_address"], row["status"], segment["member_count"]) == (member.email, "unsubscribed", 0)
+    assert "Left" in {row["name"] for row in live(store, "tags").values()}
+
+
+@pytest.mark.parametrize("total", [0, 3, 10_000_000], ids=["none", "too few", "too many"])
+def test_a_short_page_ends_a_list_whatever_the_total_says(store: Store, mailchimp: StandIn, total: int) -> None:
+    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(1700)]
+
+    def page(query: dict[str, Any]) -> Any:
+        offset, count = int(query["offset"][0]), min(int(query["count"][0]), 1000)
+        return {"campaigns": rows[offset : offset + count], "total_items": total}
+
+    mailchimp.says["/3.0/campaigns"] = [page]
+    assert errors(sync(store, "campaigns")) == {}
+    assert len(live(store, "campaigns")) == 1700
+
+
+def test_rows_that_vanish_while_a_list_is_read_do_not_hide_others(store: Store, mailchimp: StandIn) -> None:
+    """They move what follows them forward, across the edge of a page."""
+    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(2500)]
+
+    def page(query: dict[str, Any]) -> Any:
+        offset, total = int(query["offset"][0]), len(rows)
+        shown = rows[offset : offset + 1000]
+        if total == 2500:
+            del rows[:40]
+        return {"campaigns": shown, "total_items": total}
+
+    mailchimp.says["/3.0/campaigns"] = [page]
+    assert errors(sync(store, "campaigns")) == {}
+    assert {each["id"] for each in rows} <= live(store, "campaigns").keys()
+
+
+def test_a_list_that_never_ends_is_an_error_of_its_object_alone(store: Store, mailchimp: StandIn) -> None:
+    full = [{"id": f"{number:010x}"} for number in range(1000)]
+    mailchimp.says["/3.0/campaigns"] = [{"campaigns": full, "total_items": 1}]
+    mailchimp.says["/3.0/automations"] = [{"automations": [{"id": "aa11"}], "total_items": 1}]
+    found = errors(sync(store, "campaigns", "automations"))
+    assert list(found) == ["campaigns"]
+    assert "the same page again and again" in str(found["campaigns"])
+    assert list(live(store, "automations")) == ["aa11"]
