@@ -193,6 +193,9 @@ class SyncConfiguration(_Model):
         None  # None: every object of the connector; of a database names and patterns: `billing.*`
     )
     exclude: list[str] | None = None  # patterns of objects or tables that are left out
+    queries: dict[str, str] = Field(
+        default_factory=dict
+    )  # objects of one's own: name -> query in the provider's language
 
     @property
     def most_per_minute(self) -> float:

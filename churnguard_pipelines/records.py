@@ -130,13 +130,15 @@ class Batch:
     """Records read together, plus the position that holds once they are stored.
 
     ``delete_absent_since``: set on the last batch of a complete read of the object; every row of the integration not
-    seen since that moment (our clock) no longer exists at the provider.
+    seen since that moment (our clock) no longer exists at the provider. ``incremental``: the records are here because
+    they changed lately: what events, where there are some, should have brought before.
     """
 
     position: Position
     records: Sequence[Record] = ()
     deletions: Sequence[Deletion] = ()
     delete_absent_since: datetime | None = None
+    incremental: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,3 +42,8 @@ def connectors() -> tuple[type[Connector], ...]:
 def databases() -> tuple[str, ...]:
     """The providers that are databases."""
     return tuple(found.provider for found in connectors() if issubclass(found, DatabaseConnector))
+
+
+def followable() -> tuple[str, ...]:
+    """The providers whose changes a session can follow."""
+    return tuple(found.provider for found in connectors() if found.followable)

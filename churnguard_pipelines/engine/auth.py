@@ -56,6 +56,12 @@ class Credential(httpx.Auth, ABC):
 
     token_url: str | None = None
 
+    @property
+    def token(self) -> Token | None:
+        """The access token of the latest call, for a protocol beside HTTP that takes it too; None for credentials that
+        are none, and before the first call."""
+        return None
+
     @abstractmethod
     def secrets(self) -> tuple[str, ...]:
         """Every secret this credential holds now, for redaction."""
@@ -84,6 +90,10 @@ class ApiKey(Credential):
 class Bearer(ApiKey):
     def __init__(self, token: str) -> None:
         super().__init__(token, header="Authorization", prefix="Bearer ")
+
+    @property
+    def token(self) -> Token | None:
+        return Token(self._key)
 
 
 class Basic(Credential):
@@ -154,6 +164,10 @@ class OAuth2(Credential):
     @abstractmethod
     def _grant(self, token: Token | None) -> Mapping[str, str]:
         """The form fields of the token request."""
+
+    @property
+    def token(self) -> Token | None:
+        return self._token
 
     def secrets(self) -> tuple[str, ...]:
         token = self._token

@@ -17,7 +17,7 @@ import httpx
 
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Transient
-from churnguard_pipelines.engine.auth import Credential
+from churnguard_pipelines.engine.auth import Credential, Token
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.quota import Limits, QuotaGate
@@ -179,6 +179,11 @@ class HttpClient:
             raise
         self._breaker.success()
         return response
+
+    @property
+    def token(self) -> Token | None:
+        """See :attr:`~churnguard_pipelines.engine.auth.Credential.token`."""
+        return self._auth.token if self._auth is not None else None
 
     def wait(self, seconds: float) -> None:
         """For what the provider is still working on. Raises ``Stopped`` when the run is cancelled."""

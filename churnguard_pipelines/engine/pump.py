@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
 from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record, Table
+from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 
@@ -24,12 +26,14 @@ RECORDS_AHEAD = 5_000  # fewer batches, where they are large
 @dataclass(frozen=True, slots=True)
 class Pump:
     """Moves the batches of a lane into the warehouse. Where a lane's batches go. ``batch_size``: records that are
-    gathered into one transaction if they are there."""
+    gathered into one transaction if they are there. ``watched``: since when events of the object come by which path
+    (``arrivals.watched``): what they have missed is counted."""
 
     warehouse: Warehouse
     mapper: Mapper
     sync_id: str
     batch_size: int = 1000
+    watched: Mapping[str, int] = field(default_factory=dict)
 
     def run(
         self,
@@ -58,8 +62,11 @@ class Pump:
         table = self.mapper.table
         records: list[Record] = [record for batch in gathered for record in batch.records]
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
+        incremental = self._incremental(gathered) if self.watched else {}
         mapped = self.mapper.rows(records)
         with self.warehouse.transaction(lane.organization_id) as transaction:
+            if incremental:
+                self._count_missed(transaction, lane, incremental)
             counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:
                 if batch.delete_absent_since is not None:
@@ -68,6 +75,22 @@ class Pump:
             moved = transaction.advance(lane, checkpoint, gathered[-1].position, source)
             transaction.progress(self.sync_id, table.object, counts)
         return counts, moved
+
+    def _incremental(self, gathered: Sequence[Batch]) -> dict[str, int]:
+        """Versions by key; before the records are mapped, which takes them apart."""
+        key = self.mapper.table.key
+        return {
+            str(record.payload.get(key)): record.version
+            for batch in gathered
+            if batch.incremental
+            for record in batch.records
+        }
+
+    def _count_missed(self, transaction: WarehouseTransaction, lane: Lane, found: Mapping[str, int]) -> None:
+        table = self.mapper.table
+        stored = transaction.versions(table, lane.integration_id, found)
+        now = round(time.time() * 1000)
+        arrivals.note_missed(transaction.connection, lane, table.object, self.watched, found, stored, now)
 
 
 def store_changes(

@@ -1,7 +1,9 @@
-"""Change logs of databases as Dagster sees them: a sensor that looks at lag, and the warm session that follows them."""
+"""Change logs of databases and feeds of APIs as Dagster sees them: a sensor that looks at lag, and the warm session
+that follows them."""
 
 import dagster as dg
 
+from churnguard_pipelines.connectors import databases
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Backlog, Materializer, session_requests
 from churnguard_pipelines.syncing.changes import ChangeLogs, followed_integrations
@@ -22,7 +24,7 @@ def follow_changes(context: dg.OpExecutionContext) -> None:
 @dg.job(
     name=JOB,
     executor_def=dg.in_process_executor,
-    description="Follows the change logs of databases; ends when all have been quiet for a minute.",
+    description="Follows changes of databases and of APIs that tell theirs; ends when all were quiet for a minute.",
 )
 def change_session() -> None:
     follow_changes()
@@ -33,17 +35,18 @@ def change_session() -> None:
     job=change_session,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a session when a database has changed and none follows it, and for more if there are many.",
+    description="Asks for a session when a source has changed and none follows it, and for more if there are many.",
 )
 def changes_waiting(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     return session_requests(context.instance, ChangeLogs, JOB, _backlog)
 
 
 def _backlog(working: int) -> Backlog:
-    """Sources are asked only if nobody follows any of them."""
+    """Databases are asked only if nobody follows any of them; APIs cannot be, and are always followed."""
     store = current_store()
     followed = followed_integrations(store)
     if working:
         return Backlog(len(followed))
-    behind = _PROBES.behind(store, followed)
+    warm = [each.integration_id for each in followed if each.provider_name not in databases()]
+    behind = warm or _PROBES.behind(store, followed)
     return Backlog(len(followed), {"churnguard/behind": ",".join(behind[:10])}) if behind else Backlog(0)

@@ -15,6 +15,7 @@ from psycopg.sql import Identifier
 from churnguard_pipelines.connectors.sdk import ApiConnector
 from churnguard_pipelines.foreign_text import as_code
 from churnguard_pipelines.records import ColumnType, Position
+from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.ingest.tables import schema_drift, sync_objects, syncs
@@ -59,6 +60,9 @@ def object_metadata(
         "checkpoint_before": _position(item.checkpoint_before),
         "checkpoint_after": _position(item.checkpoint_after),
     }
+    for path, arrived in arrivals.of(store, report.integration_id).get(name, {}).items():
+        if (rate := arrived.miss_rate) is not None:
+            metadata[f"missed_by_{path}"] = dg.MetadataValue.float(round(rate, 4))
     if item.planned is not None:
         planned = {"planned_rows": item.planned.rows, "planned_calls": item.planned.calls}
         metadata |= {key: dg.MetadataValue.int(value) for key, value in planned.items() if value is not None}

@@ -18,7 +18,7 @@ from churnguard_pipelines.connectors.sdk.selection import chosen_tables
 from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
 from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable
-from churnguard_pipelines.mirrors import Change, ChangeBatch, Mirror, SourceTable, Values
+from churnguard_pipelines.mirrors import Change, ChangeBatch, Lag, Mirror, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Drift, Lane, Position
 from churnguard_pipelines.store.ingest import catalogue, checkpoints
@@ -70,6 +70,9 @@ class ChangeLane:
     Raises ``LaneTakenOver`` when another reader moved it, and what the connector raises.
     """
 
+    stays_warm = False
+    """Whether its session goes on although all is quiet: of a source that cannot be asked cheaply whether it is."""
+
     def __init__(
         self, store: Store, warehouse: Warehouse, integration: IntegrationConfiguration, connector: DatabaseConnector
     ) -> None:
@@ -93,6 +96,14 @@ class ChangeLane:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close()
+
+    def lag(self, stored: Stored | None) -> Lag:
+        """How far behind it is; ``stored``: the latest step's."""
+        assert self.checkpoint is not None
+        lag = self._connector.lag(self.checkpoint.position)
+        if lag.seconds is None and stored is not None and stored.committed_at is not None:
+            lag = replace(lag, seconds=(datetime.now(UTC) - stored.committed_at).total_seconds())
+        return lag
 
     def catch_up(self) -> Iterator[tuple[str, Counts]]:
         """Until what was committed before now is stored; tells what was stored of each object. A source that never

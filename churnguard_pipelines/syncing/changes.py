@@ -1,16 +1,14 @@
-"""Sessions that follow change logs: a lane is a followed database, which keeps its turn while its source is quiet."""
+"""Sessions that follow changes: a lane is a database's change log or an API's feed of events, and keeps its turn while
+its source is quiet."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from churnguard_pipelines.connectors import databases
-from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.connectors import databases, followable
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -26,6 +24,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import LANE, ChangeLane, lane_of
 from churnguard_pipelines.syncing.database import CHANGES
+from churnguard_pipelines.syncing.events.lane import EventLane
 from churnguard_pipelines.syncing.session import LaneKind, Turn
 from churnguard_pipelines.syncing.source import opened_database
 
@@ -42,7 +41,7 @@ def followed_integrations(store: Store) -> list[IntegrationConfiguration]:
         begun = checkpoints.integrations_with(connection, LANE)
     return [
         integration
-        for provider in (databases() if begun else ())
+        for provider in (followable() if begun else ())
         for integration in survey_integrations(store, provider).values()
         if isinstance(integration, IntegrationConfiguration)
         and integration.integration_id in begun
@@ -92,30 +91,28 @@ class ChangeLogs(LaneKind):
 
     def _follow(self, turn: Turn, integration: IntegrationConfiguration) -> None:
         looked = time.monotonic()
-        with (
-            opened_database(self._store, integration) as connector,
-            ChangeLane(self._store, self._warehouse, integration, connector) as lane,
-        ):
+        with self._opened(integration) as lane:
             while not turn.stop.is_set():
                 stored = lane.step(STEP)
                 if stored is not None and stored.counts:
                     turn.note(stored.counts)
+                elif lane.stays_warm:
+                    turn.note({})
                 if time.monotonic() - looked >= LAG_EVERY:
                     looked = time.monotonic()
-                    self._keep_lag(integration, connector, lane, stored.committed_at if stored else None)
+                    catalogue.set_lag(self._store, integration, lane.lag(stored))
 
-    def _keep_lag(
-        self,
-        integration: IntegrationConfiguration,
-        connector: DatabaseConnector,
-        lane: ChangeLane,
-        committed_at: datetime | None,
-    ) -> None:
-        assert lane.checkpoint is not None
-        lag = connector.lag(lane.checkpoint.position)
-        if lag.seconds is None and committed_at is not None:
-            lag = replace(lag, seconds=(datetime.now(UTC) - committed_at).total_seconds())
-        catalogue.set_lag(self._store, integration, lag)
+    @contextmanager
+    def _opened(self, integration: IntegrationConfiguration) -> Iterator[ChangeLane | EventLane]:
+        if integration.provider_name not in databases():
+            with EventLane(self._store, self._warehouse, integration) as events:
+                yield events
+            return
+        with (
+            opened_database(self._store, integration) as connector,
+            ChangeLane(self._store, self._warehouse, integration, connector) as lane,
+        ):
+            yield lane
 
     def _needs_somebody(self, integration: IntegrationConfiguration, error: ChurnGuardError) -> None:
         _log.error("%s", error)

@@ -8,7 +8,7 @@ Where two have one, because a session was thought dead, the checkpoints' compare
     take        by lease (``store.ingest.leases``); what another session has is left to it
     work        ``kind.work(turn)`` in a thread of its own; it tells of every commit by ``turn.note(counts)``
     make room   a lane that had its turn is told to stop (``turn.stop``) if another one waits for its place
-    pause       a lane whose work raised waits 1 s, then twice as long each time, a minute at most
+    pause       a lane whose work raised waits 1 s, then twice as long each time, a minute at most; less by chance
     tell        every second, in the session's own thread: ``on_worked`` gets the counts by (integration, object)
     hand over   an old session ends as soon as a younger one of its kind is there
     end         lanes get ``finish_within`` to come to an end by themselves, then ten seconds after they were told to
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -262,7 +263,8 @@ class Session:
         _, before = self._pauses.get(turn.lane, (0.0, 0.0))
         progress = turn.active > turn.begun
         pause = FIRST_PAUSE if progress or not before else min(before * 2, LONGEST_PAUSE)
-        self._pauses[turn.lane] = time.monotonic() + pause, pause
+        shortened = pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that all that broke off together do not come together
+        self._pauses[turn.lane] = time.monotonic() + shortened, pause
         level = logging.WARNING if isinstance(failure, ChurnGuardError) else logging.ERROR
         _log.log(level, "%s: its %s wait %.0f s: %s", turn.lane.integration_id, self._kind.name, pause, failure)
 

@@ -38,7 +38,7 @@ from churnguard_pipelines.errors import (
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, revealed
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store.control.integrations import get_integration
-from churnguard_pipelines.store.ingest import checkpoints, inbox, ledger, rejected
+from churnguard_pipelines.store.ingest import arrivals, checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects
@@ -47,6 +47,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.child_views import child_name, show_children
 from churnguard_pipelines.syncing.database import sync_database
+from churnguard_pipelines.syncing.events.following import keep_following
 from churnguard_pipelines.syncing.report import Helpers, ObjectEnd, Told, each_object, run_reported
 from churnguard_pipelines.syncing.source import check_database
 from churnguard_pipelines.syncing.typed_views import bring_up_to_date, merged, shown, tidy_up
@@ -149,6 +150,8 @@ def sync_integration(
         items = {item.name: item for item in chosen_objects(integration, objects, custom, known)}
 
         def work() -> ChurnGuardError | None:
+            if failure is None and window is None:
+                keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
             run = _Run(store, use, sync_id, mode, window, identity, known, warehouse or Warehouse(store))
             helpers = Helpers(_HELPERS, integration.organization_id, integration.sync_config.concurrent_requests - 1)
             ended = failure or each_object(
@@ -249,7 +252,8 @@ class _Run:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
         reading = Reading(self._mode, before, started, self._window, fields)
         mapper = Mapper(table, filters=integration.sync_config.data_filters, viewed=view.viewed)
-        pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size)
+        watched = arrivals.watched(self._store, lane, item.name) if before is not None else {}
+        pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size, watched)
         counts, checkpoint = pump.run(
             lane,
             identity or UNKNOWN,

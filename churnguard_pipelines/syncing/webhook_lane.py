@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,11 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.connectors.sdk import Object
-from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.engine import exact_json
-from churnguard_pipelines.engine.mapping import Mapper
-from churnguard_pipelines.engine.pump import store_changes
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,
@@ -26,13 +22,14 @@ from churnguard_pipelines.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Lane, Record, Rejected
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Rejected
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox
 from churnguard_pipelines.store.ingest.inbox import InboxEvent
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, mapper_of, opened
+from churnguard_pipelines.syncing.events.writer import EventWriter
+from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, opened
 
 BATCH = 500
 ATTEMPTS = 3  # of an event alone, before it is rejected
@@ -76,10 +73,7 @@ class InboxLane:
         self.integration = get_integration(store, integration_id)
         self.lane: Lane = inbox.lane_of(self.integration.organization_id, integration_id)
         self._connector = self._resources.enter_context(opened(store, self.integration)).connector
-        self._objects = {item.name: item for item in self._connector.objects}
-        self._by_path: dict[str, Object] = {}
-        self._account_asked = False
-        self._mappers: dict[str, Mapper] = {}
+        self._writer = EventWriter(store, warehouse, self.integration, self._connector, self.lane)
         self._checkpoint: Checkpoint | None = None
 
     def __enter__(self) -> InboxLane:
@@ -132,34 +126,21 @@ class InboxLane:
         for event in events:
             payload = exact_json.loads(event.payload.encode())
             told = self._connector.object_of(payload)
-            item = self._object(told) if told is not None else None
-            if item is not None and is_chosen(self.integration, item.name):
+            item = self._writer.find(told) if told is not None else None
+            if item is not None:
                 by_object.setdefault(item.name, []).append(payload)
                 outcomes[event.endpoint_id, "stored"] += 1
             else:
-                known = item is not None or event.event_type in self._connector.ignored_events
+                known = told is not None and self._writer.known(told) is not None
+                known = known or event.event_type in self._connector.ignored_events
                 outcomes[event.endpoint_id, "ignored" if known else "unknown"] += 1
-        # Read before the transaction: providers are asked here, and no lock is held meanwhile.
-        changes = {name: self._changes(self._objects[name], told) for name, told in by_object.items()}
-        counts: dict[str, Counts] = {}
+        changes = {name: self._writer.changes(name, told) for name, told in by_object.items()}
         with self._warehouse.transaction(self.lane.organization_id) as transaction:
-            for name, (records, deletions) in changes.items():
-                mapper = self._mapper(name)
-                mapped = mapper.rows(records)
-                counts[name] = store_changes(transaction, self.lane, mapper.table, mapped, deletions, None)
+            counts = self._writer.store(transaction, changes)
             position = {"sequence": events[-1].sequence}
             moved = transaction.advance(self.lane, self._checkpoint, position, SOURCE)
         self._checkpoint = moved
         return Drained(outcomes, counts)
-
-    def _changes(self, item: Object, told: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Record], Sequence[Deletion]]:
-        table = self._mapper(item.name).table
-
-        def stored(keys: Collection[str]) -> Mapping[str, int]:
-            with self._warehouse.transaction(self.lane.organization_id) as transaction:
-                return transaction.versions(table, self.lane.integration_id, keys)
-
-        return self._connector.changes(item, told, stored)
 
     def _reject(self, event: InboxEvent, error: Exception) -> Drained:
         reason = str(error) if isinstance(error, ChurnGuardError) else f"{type(error).__name__}: {error}"
@@ -170,19 +151,3 @@ class InboxLane:
             moved = transaction.advance(self.lane, self._checkpoint, {"sequence": event.sequence}, SOURCE)
         self._checkpoint = moved
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
-
-    def _object(self, told: str) -> Object | None:
-        """The account is asked for its own objects once, when one is first told of."""
-        if told not in self._objects and not self._account_asked:
-            own = self._connector.discover_objects()
-            self._objects = {item.name: item for item in own} | self._objects
-            self._by_path = {item.path: item for item in own}
-            self._account_asked = True
-        return self._objects.get(told) or self._by_path.get(told)
-
-    def _mapper(self, name: str) -> Mapper:
-        if (mapper := self._mappers.get(name)) is None:
-            mapper = mapper_of(self._store, self.integration, self._connector.table_of(self._objects[name]))
-            self._warehouse.ensure(mapper.table)
-            self._mappers[name] = mapper
-        return mapper

@@ -25,6 +25,7 @@ from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import opened, sync_integration
+from tests.bench import pubsub
 from tests.bench.harness import Row, peak_mib
 from tests.bench.provider import sandbox
 
@@ -47,6 +48,7 @@ AT_CEILING = f"{OURS:g} calls a second: HubSpot's limit less the customer's shar
 
 def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench-crm", name="Bench"), actor="bench")
+    yield pubsub.row(store, AREA)
     yield from _hubspot(store)
     yield _salesforce_objects(store)
     yield _bulk(store)

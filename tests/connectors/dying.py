@@ -1,4 +1,5 @@
-"""A sync that dies: in a process of its own, which a SIGKILL ends before the warehouse's statement of a number."""
+"""A sync or a session that dies: in a process of its own, which a SIGKILL ends before the warehouse's statement of a
+number."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psycopg
@@ -13,6 +15,8 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.changes import ChangeLogs
+from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.sync import sync_integration
 
 _processes = multiprocessing.get_context("forkserver")
@@ -31,6 +35,25 @@ def sync_that_dies(store: Store, statement: int, *objects: str, integration_id: 
 
 
 def _sync(settings: Settings, integration_id: str, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:
+    store = store_that_kills(settings, statement)
+    sync_integration(store, integration_id, sync_id=sync_id, objects=objects or None)
+    store.close()
+
+
+def session_that_dies(store: Store, statement: int) -> BaseProcess:
+    """Of those that follow changes, at work; ended by the caller if it is still there."""
+    process = _processes.Process(target=_session, args=(store.settings, f"dying-{next(_numbers)}", statement))
+    process.start()
+    return process
+
+
+def _session(settings: Settings, session_id: str, statement: int) -> None:
+    store = store_that_kills(settings, statement)
+    Session(store, session_id, ChangeLogs(store), linger=600).run()
+
+
+def store_that_kills(settings: Settings, statement: int) -> Store:
+    """Its process, before this statement."""
     store = Store.open(settings, migrate=False)
     left = itertools.count(statement - 1, -1)
 
@@ -47,8 +70,7 @@ def _sync(settings: Settings, integration_id: str, sync_id: str, statement: int,
         driver.cursor_factory = Cursor
 
     sa.event.listen(sa.pool.Pool, "connect", equip)
-    sync_integration(store, integration_id, sync_id=sync_id, objects=objects or None)
-    store.close()
+    return store
 
 
 def _die_at(left: int) -> None:

@@ -15,10 +15,12 @@ from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severit
 from churnguard_pipelines.monitoring.monitor import Day, Monitor, Picture
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
+from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.access import Reader, TheStore, sees
 from webhook_gateway.api.dashboard_shapes import (
     Alert,
+    ArrivalsByPath,
     ColumnDrift,
     Component,
     Errors,
@@ -99,6 +101,7 @@ def integration(integration_id: Annotated[Identifier, Path()], principal: Reader
     if not found or not sees(principal, found[0].organization_id):
         raise not_found("integration", integration_id)
     health, vitals = judge(found[0]), found[0]
+    arrived = arrivals.of(store, integration_id)
     return IntegrationDetail(
         **_summary(health),
         objects=[
@@ -112,6 +115,9 @@ def integration(integration_id: Annotated[Identifier, Path()], principal: Reader
                 freshness_seconds=(vitals.now - item.fresh_at).total_seconds() if item.fresh_at else None,
                 error=item.error,
                 drift=[ColumnDrift.model_validate(each) for each in item.drift],
+                arrivals={
+                    path: ArrivalsByPath.model_validate(found) for path, found in arrived.get(item.name, {}).items()
+                },
             )
             for item in objects_of(store, integration_id)
         ],

@@ -72,8 +72,17 @@ class ColumnDrift(_Shown):
     detail: str
 
 
+class ArrivalsByPath(_Shown):
+    """Records of the last seven days: those that events brought, and those that they should have and a sync did."""
+
+    brought: int
+    missed: int
+    miss_rate: float | None
+
+
 class ObjectDetail(_Shown):
-    """``rows``: in the warehouse when the latest sync of the object ended; the rest is of that sync."""
+    """``rows``: in the warehouse when the latest sync of the object ended; the rest is of that sync. ``arrivals``: by
+    the path that events take: ``webhooks`` or ``changes``."""
 
     name: str
     status: str
@@ -84,6 +93,7 @@ class ObjectDetail(_Shown):
     freshness_seconds: float | None
     error: str | None
     drift: list[ColumnDrift]
+    arrivals: dict[str, ArrivalsByPath]
 
 
 class PastSync(_Shown):

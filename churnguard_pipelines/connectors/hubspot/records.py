@@ -143,13 +143,13 @@ class CrmReader:
         settled = now - TRAIL
         prompt = max(position["prompt"] - OVERLAP, settled)
         for found in self._changed(item, prompt, now):
-            yield Batch(position, *found[0])
+            yield Batch(position, *found[0], incremental=True)
         position = {**position, "prompt": now}
         yield Batch(position)
         if settled - position["trailing"] >= GATHERED:
             for changes, since in self._changed(item, position["trailing"], settled):
                 position = {**position, "trailing": min(since, settled)}
-                yield Batch(position, *changes)
+                yield Batch(position, *changes, incremental=True)
         if now - position["archived_at"] >= ARCHIVED_EVERY:
             for answer in self._listed(item.path, None, archived=True):
                 rows = answer.results(f"list of archived {item.name}", self._api.integration_id)

@@ -4,14 +4,18 @@ Salesforce is called, ``signing`` how one signs in.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from churnguard_pipelines.connectors.salesforce import soql
+from churnguard_pipelines.connectors.salesforce import events, soql
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
 from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
+from churnguard_pipelines.connectors.salesforce.events import EventReader
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
+from churnguard_pipelines.connectors.salesforce.queries import queries_of
 from churnguard_pipelines.connectors.salesforce.reading import TRAIL, SalesforceReader
 from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
 from churnguard_pipelines.connectors.sdk import (
@@ -24,14 +28,18 @@ from churnguard_pipelines.connectors.sdk import (
     SignIn,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
 from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.fair_threads import map_in_threads
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
-from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved
+from churnguard_pipelines.errors import PermissionMissing
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
-from churnguard_pipelines.records import Batch, Deletion, Field, Record, Table, Window
+from churnguard_pipelines.records import Batch, Deletion, Field, Position, Record, Table, Window
+
+if TYPE_CHECKING:  # gRPC is loaded only where it is wanted
+    from churnguard_pipelines.connectors.salesforce.pubsub.client import Client
 
 PER_SECOND = 100
 """Salesforce limits a rolling day and what is under way at once, not a second: this is courtesy, and what
@@ -51,12 +59,21 @@ class Salesforce(ApiConnector):
     quota_used_up = staticmethod(quota_used_up)
     objects = OBJECTS
     trails_by = TRAIL
+    followable = True
+    takes_queries = True
+
+    @classmethod
+    def check_fields(cls, integration: IntegrationConfiguration) -> None:
+        super().check_fields(integration)
+        queries_of(integration)
 
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         super().__init__(integration, http)
         self._api = SalesforceApi(integration, http)
         self._described: dict[str, Description] = {}
+        self._queries = queries_of(integration)
         self._reader = SalesforceReader(integration, self._api, self._describe)
+        self._events = EventReader(self._reader, self._describe)
 
     @classmethod
     def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> Credential:
@@ -88,7 +105,7 @@ class Salesforce(ApiConnector):
         listed = (*self.objects, *self._others(there.values()))
         wanted = [item for item in listed if is_chosen(self.integration, item.name)]
         connections = self.integration.sync_config.concurrent_requests
-        lines = map_in_threads("check", connections, lambda item: self._access(item, item.name in there), wanted)
+        lines = map_in_threads("check", connections, lambda item: self._access(item, there), wanted)
         return ConnectionReport(self.integration.integration_id, identity, tuple(lines))
 
     def discover_objects(self) -> Sequence[Object]:
@@ -96,8 +113,7 @@ class Salesforce(ApiConnector):
         return self._others(self._api.objects())
 
     def discover_fields(self, item: Object) -> Sequence[Field]:
-        self._described.pop(item.name, None)
-        return self._describe(item.name).catalogued
+        return self._describe(item.name, anew=True).catalogued
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         return self._reader.read(item, reading)
@@ -124,47 +140,63 @@ class Salesforce(ApiConnector):
 
     @classmethod
     def object_of(cls, event: Mapping[str, Any]) -> str | None:
-        """Of an outbound message."""
-        told = event.get("sObject")
-        named = told.get("type") if isinstance(told, dict) else None
-        return named if any(item.name == named for item in cls.objects) else None
+        return events.object_of(event)
 
     def changes(
         self, item: Object, events: Sequence[Mapping[str, Any]], stored: StoredVersions
     ) -> tuple[Sequence[Record], Sequence[Deletion]]:
-        """An outbound message has the fields that somebody chose for it, and comes in any order: what it names is asked
-        for."""
-        ids = dict.fromkeys(self._id_of(event) for event in events)
-        return self.fetch(item, list(ids))
+        return self._events.changes(item, events)
 
-    def _id_of(self, event: Mapping[str, Any]) -> str:
-        told = event["sObject"].get("Id")
-        if not isinstance(told, str) or not told:
-            raise ProviderMisbehaved("Salesforce sent an outbound message without the record's Id.")
-        return told
+    def begin_following(self) -> Position:
+        return {"replay": None, "since": soql.moment(self._api.now())}
 
-    def _describe(self, name: str) -> Description:
-        if name not in self._described:
-            self._described[name] = self._api.describe(name)
+    def follow(self, position: Position) -> EventFeed:
+        from churnguard_pipelines.connectors.salesforce.pubsub.feed import ChangeFeed
+
+        return ChangeFeed(self.integration, self._pubsub, self._api.now, position)
+
+    def unfollowed(self, items: Sequence[Object]) -> Mapping[str, str]:
+        from churnguard_pipelines.connectors.salesforce.pubsub.feed import unfollowed
+
+        with closing(self._pubsub()) as client:
+            return unfollowed(client, [item.name for item in items])
+
+    def changed_since(self, item: Object, since: datetime) -> Generator[Batch]:
+        yield from self._reader.changed_since(item, since)
+
+    def _pubsub(self) -> Client:
+        """With the session that the API takes now: it is renewed by asking for whose it is."""
+        from churnguard_pipelines.connectors.salesforce.pubsub.client import connect
+
+        organization = self.identity()
+        return connect(self.integration, self.http.token, organization)
+
+    def _describe(self, name: str, *, anew: bool = False) -> Description:
+        if anew or name not in self._described:
+            query = self._queries.get(name)
+            about = self._api.describe(query.object if query else name)
+            self._described[name] = query.part_of(about) if query else about
         return self._described[name]
 
     def _others(self, listed: Any) -> list[Object]:
-        declared = {item.name for item in self.objects}
+        """And those that a query makes."""
+        declared = {item.name for item in self.objects} | self._queries.keys()
         named = self.integration.sync_config.objects or ()
-        return [
+        return [custom(name, f"{query.object}, by a query") for name, query in self._queries.items()] + [
             custom(each["name"], each.get("label"))
             for each in listed
             if isinstance(each, dict) and each.get("queryable") and each.get("name") not in declared
             and (each.get("custom") or matches(each["name"], named))
         ]  # fmt: skip
 
-    def _access(self, item: Object, there: bool) -> ObjectAccess:
+    def _access(self, item: Object, there: Collection[str]) -> ObjectAccess:
         remedy = "Give the integration's user (its permission set) read access to it, or leave it out of `objects`."
-        if not there:
+        query = self._queries.get(item.name)
+        if (query.object if query else item.name) not in there:
             return ObjectAccess(item.name, False, "the user may not see it, or the account has no such object", remedy)
         try:
             about = self._describe(item.name)
-            self._api.query(f"{soql.select(['Id'], item.name, [])} LIMIT 1")  # described is not yet readable
+            self._api.query(f"{soql.select(['Id'], about.name, about.where)} LIMIT 1")  # described is not yet readable
         except PermissionMissing as error:
             return ObjectAccess(item.name, False, error.message, error.remedy)
         hidden = [column.source_path for column in item.columns if not about.has(column.source_path)]

@@ -66,12 +66,14 @@ class FieldDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """``fields``: those that the user may see and a query may name, in Salesforce's order."""
+    """``fields``: those that the user may see and a query may name, in Salesforce's order. ``where``: conditions of an
+    object that is declared by a query: it is a part of the one that is called ``name``."""
 
     name: str
     label: str
     replicateable: bool
     fields: tuple[FieldDescription, ...]
+    where: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> Mapping[str, FieldDescription]:
@@ -101,13 +103,13 @@ class Description:
 
     @property
     def calculates(self) -> bool:
-        """It has formulas or roll-ups, whose changes move no date."""
-        return any(field.calculated for field in self.fields)
+        """It has formulas or roll-ups, whose changes move no date; nor does what a condition looks at."""
+        return bool(self.where) or any(field.calculated for field in self.fields)
 
     @property
     def digest(self) -> str:
-        """Of the fields that are read."""
-        return hashlib.sha256(",".join(sorted(self.by_name)).encode()).hexdigest()[:16]
+        """Of what is read."""
+        return hashlib.sha256(",".join([*sorted(self.by_name), *self.where]).encode()).hexdigest()[:16]
 
     def has(self, name: str) -> bool:
         return name in self.by_name
@@ -118,6 +120,12 @@ class Description:
     def only(self, *names: str) -> Description:
         """The same with these fields only."""
         return replace(self, fields=tuple(self.by_name[name] for name in names))
+
+    def part(self, fields: Sequence[str], where: Sequence[str]) -> Description:
+        """What a query makes of it. What leaves the part is in no log of deletions. Raises ``KeyError`` with the name
+        of a field that is not there."""
+        own = ("IsDeleted",) if self.has("IsDeleted") and "IsDeleted" not in fields else ()
+        return replace(self.only(*fields, *own), where=tuple(where), replicateable=False)
 
     @property
     def catalogued(self) -> Sequence[Field]:

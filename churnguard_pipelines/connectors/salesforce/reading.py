@@ -10,7 +10,7 @@ read once more, since giving a field to an object changes none of them. All time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -86,6 +86,36 @@ class SalesforceReader:
         absent = [key for key in keys if key not in there]
         return records, gone + [Deletion(key, DeleteKind.HARD, _milliseconds(now)) for key in absent]
 
+    def changed(
+        self, item: Object, at: Mapping[str, int], gone: Collection[str], back: Collection[str]
+    ) -> tuple[list[Record], list[Deletion]]:
+        """These records, of which an event has told at a moment each (milliseconds; 0: not when), as they are now.
+
+        ``gone``, ``back``: those of them that were deleted, or restored, by what was told last. One that is not there,
+        though nothing says it was deleted, is left alone: it may not be seen yet, and the next sync knows.
+        """
+        about, now = self._describe(item.name), self._api.now()
+        found = self._rest.by_ids(about, list(at), deleted=about.has("IsDeleted"))
+        least = {row["Id"]: _as_told(about, row, at[row["Id"]], back) for row in found if row.get("Id") in at}
+        trail = _milliseconds(now - TRAIL)
+        records, deleted = _told(about, found, {key: max(moment, trail) for key, moment in least.items()})
+        kinds = {each.key: each.kind for each in deleted}
+        alive = [record for record in records if record.payload["id"] not in gone]
+        seen = kinds.keys() | {record.payload["id"] for record in records}
+        told = [
+            Deletion(key, kinds.get(key, DeleteKind.SOFT if key in seen else DeleteKind.HARD), at[key]) for key in gone
+        ]
+        return alive, [each for each in deleted if each.key not in gone] + told
+
+    def changed_since(self, item: Object, since: datetime) -> Iterator[Batch]:
+        about = self._describe(item.name)
+        if about.cursor is None:
+            return
+        window = [f"{about.cursor} >= {soql.moment(since)}", *self._kept(item, about)]
+        stretch = Stretch(soql.moment(self._api.now()))
+        for rows, _ in self._stretches.read(about, window, stretch, deleted=about.has("IsDeleted")):
+            yield Batch({}, *_told(about, rows))
+
     def count(self, item: Object, window: Window) -> int | None:
         about = self._describe(item.name)
         conditions = _created(about, window)
@@ -135,7 +165,7 @@ class SalesforceReader:
             records, gone = _told(about, rows)
             told.update(each.key for each in gone)
             after = {"changes": left.to_json()} if left else {"changes": None, "changed_until": stretch.until}
-            yield Batch({**position, **after}, records, gone)
+            yield Batch({**position, **after}, records, gone, incremental=True)
 
     # --- what was deleted
 
@@ -196,7 +226,7 @@ class SalesforceReader:
             for column in item.columns
             if column.type in (TIMESTAMP, DATE) and about.has(column.source_path)
         }
-        return list(soql.pushed_down(self._filters, item.name, types, moments))
+        return [*about.where, *soql.pushed_down(self._filters, item.name, types, moments)]
 
 
 def _begun(
@@ -249,6 +279,14 @@ def _told(
             row["id"] = key
             records.append(Record(row, version))
     return records, gone
+
+
+def _as_told(about: Description, row: Row, at: int, back: Collection[str]) -> int:
+    """The version that an event gives to a record that was read after it: its moment, unless the record's stamp says
+    that the read does not show the change yet. Stamps are of whole seconds. What is restored keeps its old stamp."""
+    stamp = _version(row.get(about.stamp) if about.stamp else None)
+    shown = stamp >= at // 1000 * 1000 or (row["Id"] in back and row.get("IsDeleted") is not True)
+    return at if shown else 0
 
 
 def _alive(about: Description) -> tuple[list[str], bool]:

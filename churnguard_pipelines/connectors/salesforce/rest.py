@@ -65,9 +65,9 @@ class RestReader:
         parts = [ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE)]
         found: list[Row] = []
         for part in parts:
-            condition = soql.among("Id", part)
-            chunks = soql.chunks(_always(about), _others(about), soql.MOST_BYTES - soql.length(condition))
-            texts = [soql.select(chunk, about.name, [condition]) for chunk in chunks]
+            conditions = [soql.among("Id", part), *about.where]
+            chunks = soql.chunks(_always(about), _others(about), soql.MOST_BYTES - sum(map(soql.length, conditions)))
+            texts = [soql.select(chunk, about.name, conditions) for chunk in chunks]
             found += _merged(about, self._all(about, texts, deleted))[0]
         return found
 

@@ -35,6 +35,7 @@ CUSTOM_FIELDS = {
     "client_secret": "its consumer secret",
     "private_key": "of jwt_bearer: the RSA key in PEM form whose certificate the app has",
     "audience": "of jwt_bearer: who the assertion is for, where it is neither login nor test.salesforce.com",
+    "pubsub_url": "of real_time: where the Pub/Sub API is, unless at https://api.pubsub.salesforce.com:7443",
 }
 _PAGES_FOR_PEOPLE = (".lightning.force.com", ".my.salesforce-setup.com", ".visualforce.com", ".vf.force.com")
 """Hosts that a browser shows in its address line, and that answer no API."""

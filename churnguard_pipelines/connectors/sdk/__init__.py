@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
+from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
 from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.quota import Limits, Quota
+from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Column, Deletion, Field, Position, Record, Table, Window
 from churnguard_pipelines.store.postgres.names import LONGEST_NAME, readable
@@ -135,11 +137,19 @@ class Connector(ABC):
     title: ClassVar[str]
     custom_fields: ClassVar[Mapping[str, str]] = {}
     """What ``credentials.custom_fields`` may hold, each with what it is."""
+    followable: ClassVar[bool] = False
+    """With ``sync_mode: real_time`` a session follows its changes, beside the syncs."""
+    takes_queries: ClassVar[bool] = False
+    """``sync_config.queries`` declare objects, which :meth:`ApiConnector.discover_objects` has to tell of."""
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:
-        """What can be said of the credentials' fields without asking anybody. Raises ``InvalidConfiguration``."""
+        """What can be said of the configuration without asking anybody. Raises ``InvalidConfiguration``."""
         refuse_unknown(integration, cls.custom_fields)
+        if integration.sync_config.queries and not cls.takes_queries:
+            raise InvalidConfiguration(
+                f"sync_config.queries do not apply to {cls.title}.", integration_id=integration.integration_id
+            )
 
     def __init__(self, integration: IntegrationConfiguration) -> None:
         self.integration = integration
@@ -278,6 +288,24 @@ class ApiConnector(Connector):
         A connector that takes webhooks overrides this and :meth:`object_of`. Raises ``ProviderMisbehaved`` for an event
         that cannot be understood.
         """
+        raise NotImplementedError
+
+    def begin_following(self) -> Position:
+        """Now, as a position of :meth:`follow`; of a connector that is ``followable``."""
+        raise NotImplementedError
+
+    def follow(self, position: Position) -> EventFeed:
+        """The provider's events from there on, which :meth:`object_of` and :meth:`changes` understand as they do
+        webhooks."""
+        raise NotImplementedError
+
+    def unfollowed(self, items: Sequence[Object]) -> Mapping[str, str]:
+        """Why the changes of some of these objects are told by no event, so that syncs alone bring them; by name."""
+        return {}
+
+    def changed_since(self, item: Object, since: datetime) -> Generator[Batch]:
+        """The records that were changed or deleted since then, as far as can be found by when that was: what a feed has
+        lost. The batches' positions mean nothing."""
         raise NotImplementedError
 
     def count(self, item: Object, window: Window) -> int | None:

@@ -104,6 +104,7 @@ class DatabaseConnector(Connector):
 
     kind = IntegrationType.DATABASE
     custom_fields = SERVER_FIELDS
+    followable = True
     ours: OwnServer | None = None
     """The server that no source is, if the caller keeps its data in one."""
     binary: ClassVar[bool] = False

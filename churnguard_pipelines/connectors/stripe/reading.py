@@ -248,7 +248,7 @@ class StripeReader:
                 stretches += [(middle, end), (start, middle)]
                 continue
             records, deletions = self._changes(item, events)
-            yield Batch({**position, "events_from": end}, records, deletions)
+            yield Batch({**position, "events_from": end}, records, deletions, incremental=True)
 
     def _events_between(self, item: Object, start: int, end: int) -> list[dict[str, Any]] | None:
         """``start <= created < end``, oldest first; None if there are too many and the time can be halved."""

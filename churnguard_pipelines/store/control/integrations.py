@@ -32,6 +32,7 @@ from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.ingest.due import RESTING
 from churnguard_pipelines.store.ingest.tables import (
+    arrivals,
     breakers,
     change_logs,
     checkpoints,
@@ -274,8 +275,7 @@ def update_credentials(store: Store, integration_id: str, credentials: Integrati
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
     """Remove configuration, credentials, checkpoints, rejected records and breaker, in one transaction.
 
-    Its views go with it. The ledger of its syncs and the rows it brought stay; ``purge`` deletes those rows too. Raises
-    ``NotFound``, ``TableInUse`` if somebody does not let go of one of its views; nothing is removed then.
+    Its views go with it, its rows by ``purge`` only. Raises ``NotFound``, ``TableInUse`` if somebody holds a view.
     """
     with store.operator() as connection:
         row = _find(connection, integration_id, lock=True)
@@ -290,7 +290,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
 def forget(connection: Connection, organization_id: str, integration_id: str) -> None:
     """All of it but the ledger and its rows, in the operator's transaction. Raises ``TableInUse``."""
     forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
-    for table in (*forgotten, integrations):
+    for table in (*forgotten, arrivals, integrations):
         own = table.c.organization_id == organization_id, table.c.integration_id == integration_id
         connection.execute(sa.delete(table).where(*own))
     views.drop_of(connection, organization_id, integration_id)

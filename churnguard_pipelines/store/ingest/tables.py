@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Identity, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Date, Double, ForeignKey, Identity, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from churnguard_pipelines.store.postgres.columns import MOMENT, count, metadata, moment, text
@@ -17,6 +17,19 @@ checkpoints = Table(
     text("source"),
     Column("version", BigInteger, nullable=False),
     moment("updated_at"),
+    schema="ingest",
+)
+
+arrivals = Table(
+    "arrivals",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    text("object", key=True),
+    text("path", key=True),
+    Column("day", Date, primary_key=True),
+    moment("first_at"),
+    *(count(name) for name in ("brought", "missed")),
     schema="ingest",
 )
 

@@ -15,7 +15,7 @@ from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import opened
 from tests.connectors.salesforce.conftest import NAME, Reader
-from tests.connectors.salesforce.org import STRING, Org
+from tests.connectors.salesforce.org import Org
 
 EVIL = "x' OR Name != '"
 
@@ -134,8 +134,16 @@ class TestOutboundMessages:
         assert [(record.payload["id"], record.payload["Name"]) for record in records] == [(key, "As it is now")]
         assert not deletions
 
-    def test_an_object_that_nobody_declared_is_none_of_ours(self, org: Org, reader: Reader, store: Store) -> None:
-        org.has("Invoice__c", {"Name": STRING})
+    def test_an_own_object_is_known_by_its_name(self, org: Org, reader: Reader, store: Store) -> None:
+        """Whether the account has it is asked when it is first told of."""
         with opened(store, get_integration(store, NAME)) as use:
-            assert use.connector.object_of({"sObject": {"type": "Invoice__c", "Id": "a00"}}) is None
+            assert use.connector.object_of({"sObject": {"type": "Invoice__c", "Id": "a00"}}) == "Invoice__c"
             assert use.connector.object_of({"sObject": 7}) is None
+
+    def test_a_record_that_queries_do_not_show_yet_is_not_taken_for_deleted(
+        self, org: Org, reader: Reader, store: Store
+    ) -> None:
+        told = {"sObject": {"type": "Account", "Id": "001000000000001AAA"}}
+        with opened(store, get_integration(store, NAME)) as use:
+            item = next(each for each in use.connector.objects if each.name == "Account")
+            assert use.connector.changes(item, [told], lambda keys: {}) == ([], [])
