@@ -71,7 +71,10 @@ def test_a_rule_is_an_integration_that_is_paused_and_removed_as_any_other(store:
 
 
 def test_what_a_rule_sends_is_masked_where_it_is_a_secret(store: Store, call: Call) -> None:
-    given = {"parameters": {"api_key": "canary-6", "state": "open"}, "body": {"auth": {"token": "canary-7"}, "n": 1}}
+    given: dict[str, Any] = {
+        "parameters": {"api_key": "canary-6", "state": "open"},
+        "body": {"auth": {"token": "canary-7"}, "n": 1},
+    }
     created = call("POST", "/ingestion/rules", json=rule(**given)).json()
     assert created["parameters"] == {"api_key": MASK, "state": "open"}
     assert created["body"] == {"auth": {"token": MASK}, "n": 1}
