@@ -277,23 +277,30 @@ class HttpClient:
 
     def _send(self, call: _Call) -> Response:
         shown = self._may_be_shown(call.url)
-        with self._one_attempt(call, shown, self._timeout, self._max_body + OVERHEAD):
+        with self._one_attempt(call, shown, self._timeout, self._max_body):
             return self._exchange(call, shown)
 
     @contextmanager
-    def _one_attempt(self, call: _Call, shown: bool, seconds: float, size: int) -> Iterator[None]:
-        """Within these limits, and with errors of ours."""
+    def _one_attempt(self, call: _Call, shown: bool, seconds: float, most: int) -> Iterator[None]:
+        """Within these limits, ``most`` bytes of a body, and with errors of ours."""
         try:
-            with allowed(self._clock.monotonic, seconds, size):
+            with allowed(self._clock.monotonic, seconds, most + OVERHEAD):
                 yield
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        except (httpx.LocalProtocolError, UnicodeEncodeError):  # its own words are the header's, maybe a secret
+            raise InvalidConfiguration(
+                f"the request {call} cannot be sent: a line break or another character that headers cannot hold is in "
+                "one of them.",
+                integration_id=self.integration_id,
+                remedy="Correct the integration's credentials or headers.",
+            ) from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise InvalidConfiguration(
                 f"the request {call} cannot be sent: {self._judge.redact(str(error))}.",
                 integration_id=self.integration_id,
                 remedy="Correct the integration's `base_url` or credentials.",
             ) from None
         except httpx.TimeoutException:
-            raise self._no_answer(call, f"did not answer within {self._timeout:g} s") from None
+            raise self._no_answer(call, f"did not answer within {seconds:g} s") from None
         except httpx.DecodingError:
             raise self._no_answer(call, "sent a damaged compressed answer") from None
         except httpx.TransportError as error:
@@ -301,7 +308,7 @@ class HttpClient:
             quote = repeated(self.integration_id, words, shown=shown)
             raise self._no_answer(call, f"cannot be reached ({type(error).__name__}{quote})") from None
         except TooManyBytes:
-            raise self._too_large(call) from None
+            raise self._too_large(call, most) from None
         except ProviderError as error:  # from a token endpoint, within the auth flow, or from the guard
             raise self._completed(error) from None
 
@@ -321,8 +328,8 @@ class HttpClient:
 
     def _may_be_shown(self, url: str) -> bool:
         """Whether everybody may hear what is said there."""
-        asked = httpx.URL(url)
-        return not self._guard.restricted or (asked.scheme == "https" and asked.host in self._own_hosts)
+        scheme, host, _ = _origin(url)
+        return not self._guard.restricted or (scheme == "https" and host in self._own_hosts)
 
     def _completed(self, error: ProviderError) -> Transient | ProviderError:
         message = error.message
@@ -345,7 +352,7 @@ class HttpClient:
             for chunk in answer.iter_bytes():
                 size += len(chunk)
                 if size > self._max_body:
-                    raise self._too_large(call, answer.status_code)
+                    raise self._too_large(call, self._max_body, answer.status_code)
                 if self._clock.monotonic() > deadline:
                     raise self._no_answer(call, f"did not finish its answer within {self._timeout:g} s")
                 chunks.append(chunk)
@@ -361,10 +368,10 @@ class HttpClient:
             shown,
         )
 
-    def _too_large(self, call: _Call, status: int | None = None) -> ProviderError:
+    def _too_large(self, call: _Call, most: int, status: int | None = None) -> ProviderError:
         return self._judge.error(
             ProviderMisbehaved,
-            f"{self.provider_title} answered {call} with more than {self._max_body / MIB:g} MiB.",
+            f"{self.provider_title} answered {call} with more than {most / MIB:g} MiB.",
             "Ask for fewer records at once: lower the integration's `batch_size`.",
             status,
         )

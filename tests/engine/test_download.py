@@ -73,8 +73,12 @@ def test_it_is_not_followed_to_another_host(api: Api, client: HttpClient) -> Non
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["http://169.254.169.254/latest", "https://169.254.169.254/latest", "https://localhost/file", "file:///etc/passwd"],
-)
+    [
+        "http://169.254.169.254/latest", "https://169.254.169.254/latest", "https://localhost/file",
+        "file:///etc/passwd", "http://[", "//[", "https://h:99999/", "https://h/\r\nX: 1", f"https://h/{'x' * 70_000}",
+    ],
+    ids=lambda elsewhere: repr(elsewhere[:30]),
+)  # fmt: skip
 def test_an_answer_leads_nowhere_inside(api: Api, client: HttpClient, elsewhere: str) -> None:
     """Whoever configured the integration: the provider did not."""
     with pytest.raises(InvalidConfiguration):
@@ -85,3 +89,10 @@ def test_another_server_of_this_machine_is_inside_as_well(api: Api, client: Http
     with serve() as other, pytest.raises(InvalidConfiguration):
         client.download(f"{other.url}/file", io.BytesIO(), own=api.url)
     assert other.asked == []
+
+
+def test_a_file_has_a_limit_of_its_own(api: Api, client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("churnguard_pipelines.engine.http.FILE_BYTES", 3 << 20)
+    api.answers = [Answer(200, b"x" * (5 << 20))]
+    with pytest.raises(ProviderMisbehaved, match="more than 3 MiB"):
+        client.download(f"{api.url}/file", io.BytesIO(), own=api.url)
