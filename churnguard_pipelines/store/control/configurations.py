@@ -129,7 +129,7 @@ class Configurations(Generic[Model]):
         Raises ``NotFound``, or ``InvalidConfiguration`` naming the field, never its value.
         """
         with store.operator() as connection:
-            row = self._find(connection, id_, lock=True)
+            row = self._locked(connection, id_)
             before = _plain(self._opened(store.vault, row).configuration.model_dump())
             _, secrets = mask(before, self._secret)
             document = before | _plain(dict(changes))
@@ -164,10 +164,14 @@ class Configurations(Generic[Model]):
     def remove(self, store: Store, id_: str, *, actor: str) -> None:
         """Raises ``NotFound``."""
         with store.operator() as connection:
-            row = self._find(connection, id_, lock=True)
+            row = self._locked(connection, id_)
             connection.execute(sa.delete(self._table).where(self._key == id_))
             self._removed(connection, id_, row.organization_id)
             self._note(connection, actor, "remove", id_, row.organization_id)
+
+    def _locked(self, connection: Connection, id_: str) -> Row[Any]:
+        """Nobody else changes it until the transaction ends."""
+        return self._find(connection, id_, lock=True)
 
     def _adding(self, connection: Connection, store: Store, configuration: Model, actor: str) -> None:
         """What else is stored, before it, in the same transaction."""

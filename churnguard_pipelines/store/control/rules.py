@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from pydantic import HttpUrl
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.destinations import destinations
@@ -69,6 +69,12 @@ def integration_of(rule: APIIngestionRule) -> RuleIntegration:
 
 class Rules(Configurations[APIIngestionRule]):
     _more_kinds = (Kind.INTEGRATION,)
+
+    def _locked(self, connection: Connection, id_: str) -> Row[Any]:
+        # Whoever takes the rule away as the integration that it is locks that first.
+        own = integrations.c.integration_id == id_
+        connection.execute(sa.select(integrations.c.integration_id).where(own).with_for_update(key_share=True))
+        return super()._locked(connection, id_)
 
     def _adding(self, connection: Connection, store: Store, configuration: APIIngestionRule, actor: str) -> None:
         # Until tokens are bought with them, the credentials are the rule's, and stored there only.
