@@ -30,12 +30,16 @@ from churnguard_pipelines.records import DataSyncMode as DataSyncMode
 from churnguard_pipelines.rule_options import (
     ESCAPED_PARENT,
     Action,
+    Charset,
     ChildTable,
+    EndpointUrl,
     FieldPath,
+    Headers,
     Incremental,
     Keys,
     ObjectName,
     Pagination,
+    Parameter,
     Parent,
     Status,
 )
@@ -46,8 +50,11 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Currency = Annotated[str, StringConstraints(pattern=r"^[a-z]{3}$", to_lower=True)]
 
 BatchSize = Annotated[int, Field(ge=1, le=100_000)]
+RequestsPerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
 SyncFrequency = Annotated[int, Field(ge=60, le=366 * 86_400)]  # seconds; a number that PostgreSQL can reckon with
 
+MOST_COLUMNS = 1000
+"""Of a view that a person asks for; PostgreSQL has 1,664 at the most."""
 _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _RESERVED = frozenset(
     {"organization_id", "integration_id", "extra", "source_version", "deleted_at", "delete_kind", "synced_at"}
@@ -63,6 +70,8 @@ def is_column_name(name: str) -> bool:
 
 
 def _columns(mappings: dict[str, str]) -> dict[str, str]:
+    if len(mappings) > MOST_COLUMNS:
+        raise ValueError(f"at most {MOST_COLUMNS:,} fields can have columns")
     names = [written.partition(":")[0] for written in mappings.values()]
     for name, written in zip(names, mappings.values(), strict=True):
         if not is_column_name(name):
@@ -187,7 +196,7 @@ class SyncConfiguration(_Model):
     field_mappings: dict[str, dict[str, str]] = Field(default_factory=dict)
     incremental_field: str = "updated_at"
     last_sync_timestamp: datetime | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] = 60
+    requests_per_minute: RequestsPerMinute = 60
     concurrent_requests: Annotated[int, Field(ge=1, le=100)] = 5
     objects: list[str] | None = (
         None  # None: every object of the connector; of a database names and patterns: `billing.*`
@@ -298,9 +307,6 @@ def _check_url(url: JsonValue, schemes: tuple[str, ...], *, required: bool) -> N
 HttpMethod = Annotated[str, StringConstraints(pattern=r"^(GET|POST)$")]
 RuleFormat = Literal[DataFormat.JSON, DataFormat.NDJSON, DataFormat.CSV, DataFormat.XML]
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-
 
 class RuleFields(_Model):
     """A REST endpoint to read on a schedule. ``data_path``: path to the records in the answer; empty for a list, ``$``
@@ -317,25 +323,25 @@ class RuleFields(_Model):
     organization_id: Identifier
     name: str
     description: str = ""
-    endpoint_url: HttpUrl
+    endpoint_url: EndpointUrl
     http_method: HttpMethod = "GET"
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: Headers = Field(default_factory=dict, repr=False)
     response_format: RuleFormat = DataFormat.JSON
     data_path: FieldPath = ""
     sync_frequency: SyncFrequency = 3600
     field_mappings: FieldMappings = Field(default_factory=dict)
     authentication: IntegrationCredentials | None = None
     key: Keys | None = None
-    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
+    parameters: dict[str, Parameter] = Field(default_factory=dict, repr=False)
     body: dict[str, JsonValue] | None = Field(default=None, repr=False)
-    encoding: str | None = None
+    encoding: Charset | None = None
     pagination: Pagination | None = None
     incremental: Incremental | None = None
-    parent: Parent | None = None
+    parent: Parent | None = Field(default=None, validate_default=True)
     children: dict[ObjectName, ChildTable] = Field(default_factory=dict, max_length=20)
     filters: list[DataFilter] = Field(default_factory=list)
     responses: dict[Status, Action] = Field(default_factory=dict)
-    requests_per_minute: Annotated[int, Field(ge=1)] = 60
+    requests_per_minute: RequestsPerMinute = 60
     retry_attempts: Annotated[int, Field(ge=0, le=20)] = 3
 
     @field_validator("parent")
@@ -347,19 +353,19 @@ class RuleFields(_Model):
                 raise ValueError("the endpoint_url must have {parent} where the parent's key goes")
             if _origin(parent.endpoint_url) != _origin(endpoint):
                 raise ValueError("it must be of the same host as the endpoint_url, whose credentials it gets")
+        if parent is None and endpoint is not None and ESCAPED_PARENT in str(endpoint):
+            raise ValueError("say which records the {parent} of the endpoint_url is")
         return parent
 
-    @field_validator("headers")
+    @field_validator("children")
     @classmethod
-    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"“{name}” cannot be a header's name")
-            if not _HEADER_VALUE.fullmatch(value):
-                raise ValueError(f"the value of {name} holds a newline or another control character")
-        if len({name.lower() for name in headers}) < len(headers):
-            raise ValueError("one is given twice; upper and lower case are the same")
-        return headers
+    def _have_columns(cls, children: dict[str, ChildTable]) -> dict[str, ChildTable]:
+        for name, child in children.items():
+            try:
+                _columns(child.field_mappings)
+            except ValueError as error:
+                raise ValueError(f"{name}.field_mappings: {error}") from None
+        return children
 
 
 class APIIngestionRule(RuleFields):

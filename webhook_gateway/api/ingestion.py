@@ -18,6 +18,7 @@ from churnguard_pipelines.model import (
     HttpMethod,
     Identifier,
     IntegrationCredentials,
+    RequestsPerMinute,
     RuleFields,
     RuleFormat,
     SyncFrequency,
@@ -89,7 +90,7 @@ class RuleChange(BaseModel):
     children: dict[ObjectName, ChildTable] | None = None
     filters: list[DataFilter] | None = None
     responses: dict[Status, Action] | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: RequestsPerMinute | None = None
     retry_attempts: Annotated[int, Field(ge=0, le=20)] | None = None
 
 

@@ -6,6 +6,7 @@ source alone. Times with and without a zone, or numbers and texts, have no order
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -17,14 +18,19 @@ from churnguard_pipelines.rule_options import Incremental
 
 TIME_LAG = 60.0
 """Seconds, unless the rule says: what was changed while it was read may have come with an earlier time."""
+AHEAD = timedelta(days=1)
+"""That a source's clock and zone may be before ours."""
 _MILLISECONDS = 10_000_000_000
 """The least number of a time in milliseconds; in seconds it is the year 2286."""
+_BASIC = re.compile(r"\d{8}T\d{6}(?:[.,]\d+)?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?|)")
+_EXTENDED = re.compile(r"\d{4}-\d{2}-\d{2}(?:.\d{2}:\d{2}.*)?")
 
 
 class Changes:
-    """``how``: the rule's incremental field and parameters."""
+    """``how``: the rule's incremental field and parameters; ``started``: when the read began."""
 
-    def __init__(self, integration: RuleIntegration, how: Incremental) -> None:
+    def __init__(self, integration: RuleIntegration, how: Incremental, started: datetime) -> None:
+        self._started = started
         self._integration = integration
         self._how = how
         self._path = record_paths.parse(how.field)
@@ -35,14 +41,17 @@ class Changes:
         if window is not None:
             ended = {how.end_parameter: self._written(window.end)} if how.end_parameter else {}
             return {how.parameter: self._written(window.start)} | ended
-        if latest is None:
-            return {} if how.start is None else {how.parameter: how.start}
-        return {how.parameter: self._less_lag(latest)}
+        if latest is not None:
+            try:
+                return {how.parameter: self._less_lag(latest)}
+            except OverflowError:
+                pass  # before all time: as if nothing was known
+        return {} if how.start is None else {how.parameter: how.start}
 
     def later(self, latest: Any, record: Any) -> Any:
         """The later one of what was known and the record's. Raises ``ProviderMisbehaved`` where there is no order."""
         value = self._path.first(record)
-        if value is None or value == "" or isinstance(value, (bool, dict, list)):
+        if value is None or value == "" or isinstance(value, (bool, dict, list)) or self._is_to_come(value):
             return latest
         if latest is None:
             return value
@@ -56,13 +65,19 @@ class Changes:
                 remedy="Name another field in `incremental`, or leave it out and read everything each time.",
             ) from None
 
+    def _is_to_come(self, value: Any) -> bool:
+        """Whether it is a time that nothing can have been changed at yet: remembered, it would hide all before it."""
+        if isinstance(value, (int, float)) and not self._how.format:
+            return False
+        moment = _moment(value)
+        return moment is not None and _in_utc(moment) > self._started + AHEAD
+
     def is_in(self, record: Any, window: Window) -> bool:
         """Whether a record belongs to the window; one without a time does not."""
         moment = _moment(self._path.first(record))
         if moment is None:
             return False
-        known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return window.start <= known < window.end
+        return window.start <= _in_utc(moment) < window.end
 
     def _less_lag(self, latest: Any) -> Any:
         lag = self._how.lag
@@ -89,6 +104,10 @@ class Changes:
         return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else moment.isoformat()
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _comparable(value: Any) -> Any:
     """A moment is later than another whatever their zones; what is no time is compared as it is."""
     return value if isinstance(value, (int, float)) else _moment(value) or str(value)
@@ -109,6 +128,10 @@ def _moment(value: Any) -> datetime | None:
 
 def _as_written(text: str, moment: datetime) -> str:
     """In the form of another time: a date alone, ``T`` or a space, as many fraction digits, ``Z`` or an offset."""
+    if basic := _BASIC.fullmatch(text):
+        return moment.strftime("%Y%m%dT%H%M%S") + basic["zone"]
+    if not _EXTENDED.fullmatch(text):
+        return moment.isoformat()
     if len(text) == len("2026-01-31"):
         return date.isoformat(moment)
     plain, fraction = moment.replace(tzinfo=None, microsecond=0).isoformat(text[10]), ""

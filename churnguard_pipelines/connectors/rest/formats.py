@@ -22,12 +22,15 @@ from churnguard_pipelines.engine.answers import Response
 from churnguard_pipelines.errors import ProviderMisbehaved
 from churnguard_pipelines.model import DataFormat, RuleIntegration
 from churnguard_pipelines.record_paths import RecordPath
+from churnguard_pipelines.rule_options import is_charset
 
 MOST_VALUES = 2_000_000
 """Of one answer. A megabyte of brackets would else become a hundred of empty lists."""
 DEEPEST = 100
 LONGEST_FIELD = 10_000_000
 """Characters of one field of a CSV file."""
+MOST_CELLS = 50_000
+"""Of one row of a CSV file."""
 LONGEST_NAMESPACE = 256
 
 _BOMS = (
@@ -39,7 +42,7 @@ _BOMS = (
 )
 _CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}encoding=["']([A-Za-z0-9._-]{1,40})["']""")
-_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)", re.IGNORECASE)
+_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
 _NOT_A_NUMBER = re.compile(rb"[\[:,]\s*(-?(?:NaN|Infinity))\b")
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = re.compile(rb"0[0.]{15}")  # a double has fifteen, whatever they are
@@ -89,6 +92,8 @@ class _Reader:
         own = _XML_ENCODING.match(body[:300]) if kind is DataFormat.XML else None
         encoding = encoding or (told[1] if told else own[1].decode() if own else "utf-8")
         try:
+            if not is_charset(encoding):
+                raise LookupError
             if codecs.lookup(encoding).name == "utf-8":
                 body.decode()
                 return body.removeprefix(codecs.BOM_UTF8)
@@ -117,13 +122,24 @@ class _Reader:
         """Every value is text, as it came. A row of more or fewer cells than the first is given as a list, and is
         rejected."""
         csv.field_size_limit(LONGEST_FIELD)
-        lines = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", newline="")
-        heading = text.split(b"\n", 1)[0].decode()
-        separator = max(_SEPARATORS, key=heading.count)
-        reader = csv.reader(lines, delimiter=separator, strict=True)
+        body = text.lstrip(b"\r\n")
+        heading = body[: body.find(b"\n")] if b"\n" in body else body
+        separator = max(_SEPARATORS, key=lambda each: heading.count(each.encode()))
+        cells = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal cells
+            for line in io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline=""):
+                cells += 1 + line.count(separator)
+                if cells > MOST_CELLS:
+                    self.refuse(f"CSV with more than {MOST_CELLS:,} cells in a row")
+                yield line
+
+        reader = csv.reader(lines(), delimiter=separator, strict=True)
         try:
             names = _unique([name.strip() for name in next(reader, [])])
             for row in reader:
+                cells = 0
                 if row:
                     yield dict(zip(names, row, strict=True)) if len(row) == len(names) else row
         except csv.Error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Literal
 
 from churnguard_pipelines import record_paths
@@ -50,10 +50,10 @@ class Keys:
         """The record with its key; without one it has none, and is rejected for that. What is no object stays."""
         if not isinstance(record, dict):
             return record
-        own = record if parent is None else {PARENT_FIELD: parent, **record}
-        if KEY in own:
-            own = {(f"source_{name}" if name == KEY else name): value for name, value in own.items()}
-        return {KEY: self._key(record, parent), **own}
+        ours = {KEY: self._key(record, parent)} | ({} if parent is None else {PARENT_FIELD: parent})
+        taken = {*record, *ours}
+        theirs = {(_free(name, taken) if name in ours else name): value for name, value in record.items()}
+        return ours | theirs
 
     def check(self, records: Sequence[Any]) -> None:
         """Raises ``ProviderMisbehaved`` if two of a page have one key and are not the same: one would replace the
@@ -61,7 +61,7 @@ class Keys:
         seen: dict[Any, Any] = {}
         for record in records:
             key = record.get(KEY) if isinstance(record, dict) else None
-            if isinstance(key, (str, int)) and key != "" and seen.setdefault(key, record) != record:
+            if isinstance(key, (str, int)) and key != "" and seen.setdefault(str(key), record) != record:
                 raise ProviderMisbehaved(
                     f"two different records have one key, by {_named(self.fields)}.",
                     integration_id=self._integration.integration_id,
@@ -80,6 +80,13 @@ class Keys:
         if any(part is None or part == "" or isinstance(part, (dict, list)) for part in parts):
             return None
         return exact_json.dumps(parts).decode()
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """What a field is called whose name is one of ours."""
+    while name in taken:
+        name = f"source_{name}"
+    return name
 
 
 def _plain(value: Any) -> Any:

@@ -72,12 +72,18 @@ class RecordList:
                 self._refuse_a_circle(pager, first=len(seen) == 1 and self.pages == 1, told=told, records=count)
                 yield Part([], version, True, None, pager.how)
                 return
-            answer = Answer(asked, response.headers, document.whole, count)
+            answer = Answer(response.headers, document.whole, count)
             if self.how is None and self.pages == 0:
                 pager = Pager(detected(answer))
                 place = pager.first()
             self.pages += 1
             following = pager.after(place, answer)
+            if following is not None:
+                try:
+                    following = self.requests.sendable(asked, following)
+                except ProviderMisbehaved:
+                    yield Part(waiting, version, False, place, pager.how)  # the place is where this page is
+                    raise
             yield Part(waiting, version, True, following, pager.how)
             if following is None:
                 return

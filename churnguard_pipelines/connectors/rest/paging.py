@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin
 
 from churnguard_pipelines import record_paths
 from churnguard_pipelines.rule_options import Pagination
@@ -45,9 +44,8 @@ _TOTALS = ("total", "total_count", "totalCount", "count", "total_results", "tota
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page that came. ``url``: that it was asked from; ``records``: how many are on it."""
+    """A page that came. ``records``: how many are on it."""
 
-    url: str
     headers: Mapping[str, str]
     document: Any
     records: int
@@ -76,7 +74,7 @@ class Pager:
         return place
 
     def after(self, place: Place, answer: Answer) -> Place | None:
-        """Where the next page is; None after the last."""
+        """Where the next page is, a URL as it was told; None after the last."""
         how, document = self.how, answer.document
         if how.more_path is not None and not _truth(_value(how.more_path, document)):
             return None
@@ -90,10 +88,10 @@ class Pager:
                 return _put(self.first(), how, cursor)
             case "next_url":
                 url = _value(how.path or "", document)
-                return _at(answer, url) if isinstance(url, str) and url else None
+                return {"url": url} if isinstance(url, str) and url else None
             case "link_header":
                 url = next_link(answer.headers)
-                return _at(answer, url) if url else None
+                return {"url": url} if url else None
         return None
 
     def _counted(self, place: Place, answer: Answer) -> Place | None:
@@ -153,10 +151,6 @@ def _put(place: Place, how: Pagination, value: Any) -> Place:
     parameter = how.parameter or ("page" if how.type == "page" else "offset")
     place.setdefault(how.into, {})[parameter] = value
     return place
-
-
-def _at(answer: Answer, url: str) -> Place:
-    return {"url": urljoin(answer.url, url)}
 
 
 def _value(path: str, document: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from churnguard_pipelines import record_paths
@@ -13,8 +13,8 @@ from churnguard_pipelines.connectors.rest.changes import Changes
 from churnguard_pipelines.connectors.rest.keys import Keys, detect
 from churnguard_pipelines.connectors.rest.lists import RecordList
 from churnguard_pipelines.connectors.rest.paging import described
-from churnguard_pipelines.connectors.rest.requests import Requests
-from churnguard_pipelines.errors import InvalidConfiguration, ProviderMisbehaved
+from churnguard_pipelines.connectors.rest.requests import Requests, no_parent, parent_name
+from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import RuleIntegration
 from churnguard_pipelines.records import ColumnType
 
@@ -51,7 +51,8 @@ def preview(integration: RuleIntegration, requests: Requests) -> Preview:
     """Asks for one page, of a rule with parents for those of the first one that has a key. Raises what a read does."""
     rule = integration.rule
     parent = _first_parent(integration, requests) if rule.parent is not None else None
-    more = Changes(integration, rule.incremental).parameters(None, None) if rule.incremental else {}
+    now = datetime.now(UTC)
+    more = Changes(integration, rule.incremental, now).parameters(None, None) if rule.incremental else {}
     path = record_paths.parse(rule.data_path)
     url = requests.endpoint(parent)
     listed = RecordList(integration, requests, url, path, rule.pagination, more=more)
@@ -85,14 +86,10 @@ def _first_parent(integration: RuleIntegration, requests: Requests) -> str:
     )  # fmt: skip
     for part in listed.parts():
         for record in part.records:
-            if (value := key.first(record)) not in (None, ""):
-                return str(value)
+            if (name := parent_name(key.first(record))) is not None:
+                return name
         break
-    raise ProviderMisbehaved(
-        f"no parent record has a `{parent.key}`.",
-        integration_id=integration.integration_id,
-        remedy="Correct `parent.key` or `parent.data_path`.",
-    )
+    raise no_parent(integration)
 
 
 def _fields(records: Sequence[dict[str, Any]]) -> list[PreviewField]:

@@ -17,7 +17,7 @@ from churnguard_pipelines import record_paths
 from churnguard_pipelines.connectors.rest.changes import Changes
 from churnguard_pipelines.connectors.rest.keys import Keys, detect
 from churnguard_pipelines.connectors.rest.lists import Part, RecordList
-from churnguard_pipelines.connectors.rest.requests import Requests
+from churnguard_pipelines.connectors.rest.requests import Requests, no_parent, parent_name
 from churnguard_pipelines.connectors.sdk import Reading
 from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.errors import InvalidConfiguration, RequestRefused
@@ -40,7 +40,7 @@ class Pass:
         self._requests = requests
         self._window = reading.window
         self._path = record_paths.parse(rule.data_path)
-        self._changes = Changes(integration, rule.incremental) if rule.incremental else None
+        self._changes = Changes(integration, rule.incremental, reading.started) if rule.incremental else None
         signature = _signature(rule)
         known: dict[str, Any] = deepcopy(dict(reading.position or {}))  # the checkpoint's own is compared when it moves
         known = known if known.get("signature") == signature else {}
@@ -114,17 +114,20 @@ class Pass:
                 if skip:
                     skip -= 1
                     continue
-                value = key.first(record)
-                if type(value) in (str, int) and value != "":
-                    for records, last in self._of_list(str(value)):
-                        at["done"] += last
-                        yield records, False
-                else:
+                name = parent_name(key.first(record))
+                going["named" if name is not None else "unnamed"] = True
+                if name is None:
                     at["done"] += 1
+                    continue
+                for records, last in self._of_list(name):
+                    at["done"] += last
+                    yield records, False
             if part.ends_page and part.following is not None:
                 paging = part.how.model_dump(exclude_defaults=True)
                 at.clear()
                 at.update(done=0, place=part.following, pages=listed.pages, paging=paging)
+        if going.get("unnamed") and not going.get("named"):
+            raise no_parent(self._integration)
         yield [], True
 
     def _records(self, part: Part, parent: str | None) -> Iterator[Record]:
@@ -146,7 +149,8 @@ class Pass:
         if not last:
             return Batch({**self._known(), "pass": deepcopy(self._pass)}, records)
         whole, any_came = self._pass["whole"], self._pass["records"] > 0
-        tells = whole and not self._resumed and (any_came or self._kept["empty"])
+        complete = not self._resumed and not self._pass.get("unnamed")  # of parents without a key, all may be there
+        tells = whole and complete and (any_came or self._kept["empty"])
         gone = datetime.fromisoformat(self._pass["started"]) if tells else None
         position = {**self._known(), "empty": whole and not any_came}
         if self._changes is not None and self._window is None:

@@ -33,7 +33,12 @@ def text(body: str, type: str = "application/json") -> Reply:
         pytest.param(text('[{"id": 1'), {}, "cut or damaged JSON", id="cut"),
         pytest.param(text('[{"id": 1, "x": NaN}]'), {}, "NaN, which is no JSON and no number", id="NaN"),
         pytest.param(Reply(b'[{"id": "\xe4"}]'), {}, "text that is not utf-8", id="another encoding"),
-        pytest.param(text("[]"), {"encoding": "klingon"}, "an encoding that is not known", id="unknown encoding"),
+        pytest.param(
+            text("[]", "text/json; charset=klingon"), {}, "an encoding that is not known", id="unknown encoding"
+        ),
+        pytest.param(
+            text("a-", "text/json; charset=punycode"), {}, "an encoding that is not known", id="slow encoding"
+        ),
         pytest.param([{"id": 1}, {"id": 1, "n": 2}], {"key": "id"}, "different records have one key", id="key twice"),
         pytest.param([{"n": 1}, {"n": 1}], {}, "no field of its records tells them apart", id="no key"),
         pytest.param(
