@@ -11,7 +11,13 @@ from churnguard_pipelines.syncing.sync import opened
 
 
 def preview_rule(store: Store, rule: APIIngestionRule) -> Preview:
-    """Asks its endpoint for a page; neither quota nor breaker take notice. Raises what a sync's error would be."""
-    with opened(store, integration_of(rule), guarded=False) as use:
+    """Asks its endpoint for a page; neither quota nor breaker take notice. Raises what a sync's error would be.
+
+    ``rule`` has the good tokens afterwards, though the provider exchanged them for others."""
+    integration = integration_of(rule)
+    with opened(store, integration, guarded=False) as use:
         assert isinstance(use.connector, Rest)
-        return use.connector.preview()
+        seen = use.connector.preview()
+    if rule.authentication is not None:
+        rule.authentication = integration.credentials
+    return seen

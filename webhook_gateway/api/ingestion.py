@@ -1,6 +1,7 @@
 """`/api/ingestion/rules`: configure REST endpoints that are read on a schedule."""
 
 from datetime import datetime
+from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any, Literal
 
@@ -34,8 +35,18 @@ from churnguard_pipelines.rule_options import (
     Status,
 )
 from churnguard_pipelines.store.control.configurations import Configured
-from churnguard_pipelines.store.control.rules import RULES
-from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
+from churnguard_pipelines.store.control.rules import RULES, integration_of
+from churnguard_pipelines.syncing.rules import preview_rule
+from webhook_gateway.api.access import (
+    Reader,
+    TheEngine,
+    TheStore,
+    Writer,
+    made_organization,
+    own_configuration,
+    own_organization,
+    refuse_chosen_id,
+)
 
 router = APIRouter(prefix="/ingestion", tags=["ingestion"])
 _MAY_BE_NULL = {"authentication", "key", "body", "encoding", "pagination", "incremental", "parent"}
@@ -94,6 +105,29 @@ class RuleChange(BaseModel):
     retry_attempts: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
+class PreviewField(BaseModel):
+    """``path``: where it lies in a record; ``type``: that every value of the first page has; ``of``: records that have
+    one."""
+
+    path: str
+    type: str
+    of: int
+
+
+class Preview(BaseModel):
+    """``records``: the first ones as they came; ``count``: on the first page. ``key``: null where nothing tells them
+    apart. ``paging``: in words; ``lists``: fields that could be child tables."""
+
+    records: list[Any]
+    count: int
+    key: list[str] | Literal["*"] | None
+    key_detected: bool
+    paging: str
+    paging_detected: bool
+    fields: list[PreviewField]
+    lists: list[str]
+
+
 class Rule(BaseModel):
     """Without its secrets: the values of ``headers`` are masked, and what holds one in ``endpoint_url``, ``parameters``
     and ``body``."""
@@ -134,6 +168,17 @@ def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
     check_addresses(made)
     made_organization(store, principal, new.organization_id)
     return _shown(RULES.add(store, made, actor=principal.id))
+
+
+@router.post("/rules/preview")
+async def preview(new: NewRule, principal: Writer, engine: TheEngine) -> Preview:
+    """Asks the endpoint for one page. Nothing is stored; a refresh token that is good for once is spent."""
+    refuse_chosen_id(principal, new, "rule_id")
+    own_organization(principal, new.organization_id)
+    made = APIIngestionRule(**dict(new), configured_by=principal.configures_as)
+    check_addresses(made)
+    seen = await engine.ask_source(integration_of(made), partial(preview_rule, engine.store, made))
+    return Preview.model_validate(seen, from_attributes=True)
 
 
 @router.get("/rules")

@@ -223,3 +223,16 @@ def test_a_secret_that_no_header_can_hold_is_not_told(rule: MakeRule, api: Quirk
     assert "another character that headers cannot hold" in told
     assert "s3cret" not in told
     assert not api.asked
+
+
+def test_names_of_fields_are_no_sql(rule: MakeRule, api: Quirky) -> None:
+    """In the paths of mappings and of child tables: quotes, placeholders, and more than an identifier holds."""
+    names = ["it's", 'say "x"', "100%", "%(own)s", "%s", ":own", "a\\b", "{x}", "$1", "x" * 300, "\u00e9\u202e"]
+    record = {name: f"value {n}" for n, name in enumerate(names)}
+    api.says("/list", [{"id": 1, **record, "o'k": {'"%s"': [record]}}])
+    mappings = {name: f"c{n}" for n, name in enumerate(names)}
+    lines = {"path": """["o'k"]['"%s"']""", "field_mappings": mappings}
+    made = rule(key="id", field_mappings=mappings, children={"lines": lines})
+    made.runs()
+    for row in (*made.rows(), *made.rows("records_lines")):
+        assert [row[f"c{n}"] for n in range(len(names))] == list(record.values())

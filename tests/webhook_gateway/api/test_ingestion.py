@@ -12,6 +12,7 @@ from churnguard_pipelines.store.control.api_keys import Role
 from churnguard_pipelines.store.control.masking import MASK
 from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.store.postgres.database import Store
+from tests.connectors.rest.quirky import quirky_server
 from tests.webhook_gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
 HEADERS = {"Accept": "text/csv", "X-Tenant": "canary-1"}
@@ -215,6 +216,30 @@ def test_every_change_of_a_rule_is_on_record(store: Store, call: Call) -> None:
         ("ingestion_rule.change", {"fields": ["authentication", "headers"]}),
         ("ingestion_rule.remove", {}),
     ]
+
+
+# --- what it would read
+
+
+def test_a_preview_shows_what_a_rule_would_read_and_stores_nothing(store: Store, call: Call) -> None:
+    with quirky_server() as server:
+        server.says("/list", {"rows": [{"id": 1, "at": "2026-01-31T10:00:00Z", "lines": [{"sku": "a"}]}]})
+        body = {"organization_id": "org_new", "name": "x", "endpoint_url": f"{server.url}/list", "data_path": "rows"}
+        seen = call("POST", "/ingestion/rules/preview", json=body).json()
+    assert (seen["count"], seen["key"], seen["key_detected"], seen["lists"]) == (1, ["id"], True, ["lines"])
+    assert {"path": "at", "type": "timestamptz", "of": 1} in seen["fields"]
+    assert call("GET", "/ingestion/rules").json() == []
+
+
+def test_a_preview_goes_where_the_rule_could(store: Store, call: Call) -> None:
+    ours, viewer = key_of(store, "ours"), key_of(store, "ours", Role.VIEWER)
+    with quirky_server() as server:
+        server.says("/list", [{"id": 1}])
+        inside = rule("ours", endpoint_url=f"{server.url}/list")
+        refused = call("POST", "/ingestion/rules/preview", ours, json=inside)
+        assert (refused.status_code, server.asked) == (422, [])
+    assert call("POST", "/ingestion/rules/preview", viewer, json=inside).status_code == 403
+    assert call("POST", "/ingestion/rules/preview", ours, json=rule("theirs")).status_code == 404
 
 
 # --- how it says no
