@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.syncing.rules import preview_rule
+from tests.connectors.dying import sync_that_dies
 from tests.connectors.rest.conftest import MakeRule
 from tests.connectors.rest.quirky import Quirky, Reply, Request
 
@@ -60,6 +62,23 @@ def test_an_interrupted_pass_goes_on_where_it_was_and_deletes_nothing(rule: Make
     held = records(2, 3)
     made.runs()
     assert made.keys() == ["2", "3"], "an uninterrupted pass tells what is gone"
+
+
+def test_a_killed_pass_loses_nothing_and_deletes_nothing(rule: MakeRule, api: Quirky) -> None:
+    """Wherever it dies: what is at the source stays, and the next whole pass tells what is gone."""
+    held = records(*range(1, 9))
+    api.routes["/list"] = lambda request: held[int(request.query["at"]) : int(request.query["at"]) + 2]
+    made = rule(**PAGED)
+    made.runs()
+    held = records(*range(2, 10))
+    for statement in itertools.count(15, 15):
+        if not sync_that_dies(made.store, statement, "records", integration_id=made.rule_id):
+            break
+        assert set(made.keys()) >= {str(n) for n in range(2, 9)}
+    assert statement > 15, "none died"
+    made.runs()
+    assert made.keys() == [str(n) for n in range(2, 10)]
+    assert made.keys(deleted=True) == ["1"]
 
 
 def test_a_pass_whose_cursor_is_not_good_any_more_begins_anew(rule: MakeRule, api: Quirky) -> None:
