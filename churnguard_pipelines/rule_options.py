@@ -172,6 +172,8 @@ class ChildTable(_Options):
 
 
 def _listed(given: Any) -> Any:
+    if not isinstance(given, (str, list)):
+        raise ValueError("name a field, or a list of them; `*` is the whole record")
     if given == ["*"]:
         return "*"
     return [given] if isinstance(given, str) and given != "*" else given

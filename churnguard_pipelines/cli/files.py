@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -34,7 +36,7 @@ class RuleFile:
 def read_rule_file(path: Path) -> RuleFile:
     """Raises as :func:`read_integration_file` does."""
     document, organization = _read(path)
-    document.setdefault("name", document.get("rule_id"))
+    document.setdefault("name", document.get("rule_id", ""))
     return RuleFile(organization, _validated(APIIngestionRule, document, path))
 
 
@@ -58,7 +60,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Organization]:
     organization = document.pop("organization", {})
     if not isinstance(organization, dict):
         raise InvalidConfiguration(f"{path}: organization must be a mapping with name and reporting_currency.")
-    organization_id = document.get("organization_id", "")
+    if "organization_id" not in document:
+        raise InvalidConfiguration(f"{path}: organization_id is missing.", remedy="Write whose it is.")
+    organization_id = document["organization_id"]
     fields = {"organization_id": organization_id, "name": organization_id, **organization}
     return document, _validated(Organization, fields, path)
 
@@ -111,7 +115,13 @@ def _validated(model: type[M], fields: dict[str, Any], path: Path) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
-        )
+        problems = "; ".join(_problem(model, item) for item in error.errors(include_input=False))
         raise InvalidConfiguration(f"{path}: {problems}.", remedy="Correct the file and try again.") from None
+
+
+def _problem(model: type[BaseModel], item: ErrorDetails) -> str:
+    where = ".".join(map(str, item["loc"]))
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    near = get_close_matches(where, model.model_fields, n=1)
+    return f"{where}: there is no such field{f' (`{near[0]}` is one)' if near else ''}"

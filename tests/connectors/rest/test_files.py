@@ -38,7 +38,19 @@ def test_a_recipe_is_a_rule(number: str) -> None:
         ("pagination: {type: cursor, parameter: c}", "a cursor needs parameter, and path or header"),
         ('field_mappings: {a: "a:money"}', "a type is one of"),
         ("parent: {endpoint_url: 'https://api.example.com/p'}", "must have {parent}"),
-        ("nonsense: 1", "nonsense"),
+        ("nonsense: 1", "nonsense: there is no such field."),
+        ("endpoint: https://x", "endpoint: there is no such field (`endpoint_url` is one)"),
+        ("sync_frequency: 30m", "sync_frequency: Input should be a valid integer"),
+        ("key: 5", "key: name a field, or a list of them"),
+        ("key: []", "key: name the fields that tell records apart"),
+        ("key: $", "key: name the fields that tell records apart"),
+        ("parameters: {ids: [1, 2]}", "parameters.ids: a parameter is a text, a number, true or false"),
+        ("headers: {Host: a}", "headers: Host is the connection's; leave it out"),
+        ("headers: {X-Key: a\u2026}", "headers: the value of X-Key holds a newline or another character"),
+        ("encoding: utf8x", "encoding: “utf8x” is no encoding that is known"),
+        ("authentication: {credential_type: bearer, token: a}", "authentication.token: there is no such field"),
+        ("children: {lines: {path: a, field_mappings: {a: A}}}", "lines.field_mappings: “A” cannot be a column"),
+        ("requests_per_minute: 1e400", "requests_per_minute: Input should be"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -46,6 +58,27 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, line: str, words: str)
     file.write_text(f"organization_id: acme\nrule_id: r\nendpoint_url: https://api.example.com/x\n{line}\n")
     with pytest.raises(InvalidConfiguration, match=re.escape(words)):
         read_rule_file(file)
+
+
+def test_what_yaml_takes_for_a_date_is_sent_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text(
+        "organization_id: acme\nrule_id: r\nendpoint_url: https://api.example.com/x\nparameters: {from: 2026-01-31}\n"
+        "incremental: {parameter: since, field: at, start: 2026-01-31}\n"
+    )
+    rule = read_rule_file(file).rule
+    assert rule.incremental is not None
+    assert rule.parameters["from"] == rule.incremental.start == "2026-01-31"
+
+
+@pytest.mark.parametrize("missing", ["organization_id", "rule_id", "endpoint_url"])
+def test_what_is_missing_in_a_file_is_named(tmp_path: Path, missing: str) -> None:
+    fields = {"organization_id": "acme", "rule_id": "r", "endpoint_url": "https://api.example.com/x"}
+    file = tmp_path / "rule.yaml"
+    file.write_text(yaml.safe_dump({name: value for name, value in fields.items() if name != missing}))
+    with pytest.raises(InvalidConfiguration) as raised:
+        read_rule_file(file)
+    assert raised.value.message.startswith(f"{file}: {missing}")
 
 
 def test_the_command_line_looks_at_a_rule_keeps_it_pauses_and_removes_it(
