@@ -111,11 +111,11 @@ class Mapper:
     def _learn(self, rest: Mapping[str, Any], drift: list[Drift]) -> None:
         declared = {column.source_path.partition(".")[0] for column in (*self.table.columns, *self._viewed)}
         for name, value in rest.items():
-            if name in self._seen_fields or name in declared or len(self._seen_fields) >= MOST_NEW_FIELDS:
-                continue
-            drift.append(Drift(name, "new_field", values.type_name(value)))
-        if len(self._seen_fields) < MOST_NEW_FIELDS:
-            self._seen_fields.update(rest)
+            if len(self._seen_fields) >= MOST_NEW_FIELDS:
+                return
+            if name not in self._seen_fields and name not in declared:
+                self._seen_fields.add(name)
+                drift.append(Drift(name, "new_field", values.type_name(value)))
 
     def _explain(self, record: Record, drift: list[Drift]) -> Rejected:
         """The first reason, column by column: until here it is only known that there is one."""

@@ -14,16 +14,19 @@ from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import schema_drift as table
 from churnguard_pipelines.store.postgres.database import Store
 
+LONGEST_NAME = 200
+"""Characters of a foreign field's name that are kept: it is part of a key, and PostgreSQL's have a limit."""
+
 
 def record_drift(connection: Connection, lane: Lane, object: str, drift: Sequence[Drift]) -> None:
     if not drift:
         return
     rows = {
-        (item.column, item.kind): {
+        (item.column[:LONGEST_NAME], item.kind): {
             "organization_id": lane.organization_id,
             "integration_id": lane.integration_id,
             "object": object,
-            "column": item.column,
+            "column": item.column[:LONGEST_NAME],
             "kind": item.kind,
             "detail": item.detail,
             "examples": list(item.examples),

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from churnguard_pipelines.engine.mapping import MOST_NEW_FIELDS
+from churnguard_pipelines.store.ingest.drift import list_drift
 from tests.connectors.rest.conftest import MakeRule
 from tests.connectors.rest.quirky import Quirky, Reply
 
@@ -236,3 +238,12 @@ def test_names_of_fields_are_no_sql(rule: MakeRule, api: Quirky) -> None:
     made.runs()
     for row in (*made.rows(), *made.rows("records_lines")):
         assert [row[f"c{n}"] for n in range(len(names))] == list(record.values())
+
+
+def test_a_record_of_many_fields_does_not_fill_the_list_of_new_ones(rule: MakeRule, api: Quirky) -> None:
+    long = {str(n): "".join(map(chr, range(0x4E00 + n, 0x4E00 + n + 5_000))) for n in range(3)}  # no compressing of it
+    api.says("/list", [{"id": 1, **dict.fromkeys(long.values(), 1), **{f"field{n}": n for n in range(20_000)}}])
+    made = rule(key="id")
+    made.runs()
+    assert len(made.rows()[0]["extra"]) == 20_004
+    assert len(list_drift(made.store, made.rule_id)["records"]) <= MOST_NEW_FIELDS
