@@ -90,7 +90,8 @@ class MailchimpApi:
         return self._find(path, {"exclude_fields": "_links"})
 
     def page(self, cursor: Cursor, count: int = PAGE) -> Page:
-        """Empty where what the list belongs to is gone. Raises ``ProviderMisbehaved`` for an answer without rows."""
+        """Empty where what the list belongs to is gone. Raises ``ProviderMisbehaved`` for an answer without rows, and
+        ``RequestRefused`` where there is no such list though it belongs to nothing."""
         hidden = {"exclude_fields": f"{cursor.rows}._links,_links"}
         chosen = {} if "fields" in cursor.parameters else hidden
         more = cursor.parameters.get("exclude_fields")
@@ -153,7 +154,9 @@ class MailchimpApi:
         )
 
     def _find(self, path: str, parameters: Mapping[str, str]) -> tuple[Row, int] | None:
-        body, asked, status = self._ask(f"{self._api_url()}{path}", parameters, missing=True)
+        """None if there is none. Only what belongs to something can be missing: an account always has its lists,
+        campaigns and reports, and without them everything would seem to be gone."""
+        body, asked, status = self._ask(f"{self._api_url()}{path}", parameters, missing=path.count("/") > 1)
         return None if status == 404 else (body, asked)
 
     def _get(self, path: str, parameters: Mapping[str, str]) -> tuple[Row, int]:
@@ -164,6 +167,8 @@ class MailchimpApi:
         asked = time.time()
         allow = (404,) if missing else ()
         response = self._http.request("GET", url, params=parameters or None, allow=allow, expect_json=True)
+        if response.status == 404 and _title(response) is None:  # of something between us and Mailchimp
+            raise self.misbehaved(httpx.URL(url).path.removeprefix("/3.0"), "is not found, but not in Mailchimp's words")
         body = response.json() if response.status != 404 else {}
         return (body if isinstance(body, dict) else {}), int((asked + self._http.ahead) * 1000), response.status
 

@@ -24,6 +24,8 @@ from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Position, Window
 
 REREAD_EVERY = 24 * 3600
+AHEAD = 60
+"""Seconds after the last whole one that are searched for those who seem to be gone: they may have changed just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,17 @@ class MemberReader:
             return
         base: Position = position or {"through": -1, "lists": [], "reread_at": 0, "under_way": None}
         under_way = base["under_way"]
+        taken_up = under_way is not None
         if under_way is None or (reading.mode == DataSyncMode.FULL and not under_way["whole"]):
-            under_way = self._begin(base, reading)
+            under_way, taken_up = self._begin(base, reading), False
         sweeps = [Sweep.of(each) for each in under_way["open"]]
         for page, still_open in read_windows(self._page, sweeps, self._api.connections):
             left = {**under_way, "open": [each.to_json() for each in still_open]}
             yield Batch({**base, "under_way": left}, shape.records(page.records, page.version))
         until, absent_since = under_way["until"], under_way["absent_since"]
-        if absent_since is not None:  # whoever changed meanwhile was not met yet, and is not gone
+        if taken_up or absent_since is not None:  # whoever changed meanwhile was not met yet, and is not gone
             now = self._api.now() - 1
-            late = list(self._sweeps(under_way["lists"], until + 1, now + 1))
+            late = list(self._sweeps(under_way["lists"], until + 1, now + AHEAD))
             for page, _ in read_windows(self._page, late, self._api.connections):
                 yield Batch({**base, "under_way": {**under_way, "open": []}}, shape.records(page.records, page.version))
             until = max(until, now)

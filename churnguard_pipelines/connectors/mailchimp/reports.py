@@ -1,16 +1,17 @@
 """Reads what recipients of campaigns did, campaign by campaign, where the campaign's report has changed since.
 
 Each call costs by the number of recipients, whatever happened, so only those campaigns are asked for whose report shows
-other figures than when they were read last, and those sent within five days: a bounce need not show in a report.
+other figures than when they were read last, and those that were read last within five days after they were sent: a
+bounce need not show in a report.
 
-Position: ``{"marks", "since", "under_way"}``. ``marks``: campaign -> a digest of its report's figures when it was read;
-``since``: when the last whole round began.
+Position: ``{"marks", "under_way"}``. ``marks``: campaign -> a digest of its report's figures when it was read last, and
+that moment; a report may tell late, so that what happened in a campaign is asked for since the campaign was read.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,9 @@ LOOK_BACK = 600
 AT_ONCE = 100
 """Campaigns that are read together; then the position moves."""
 
+Mark = Sequence[Any]
+"""The digest, and epoch seconds."""
+
 
 class ReportReader:
     def __init__(self, api: MailchimpApi) -> None:
@@ -44,34 +48,29 @@ class ReportReader:
             start, end = reading.window.start.timestamp(), reading.window.end.timestamp()
             # What was done in the window was done to a campaign sent before its end
             ids = [each["id"] for each in reports if (seconds_of(each.get("send_time")) or 0) < end]
-            for records in self._of(item, shape, ids, {}, 0):
+            for records in self._of(item, shape, ids, {}):
                 kept = [each for each in records if start <= (seconds_of(each.payload.get("timestamp")) or start) < end]
                 yield Batch({}, kept)
             return
-        position = reading.position or {"marks": {}, "since": 0, "under_way": None}
+        position = reading.position or {"marks": {}, "under_way": None}
         under_way: dict[str, Any] | None = position["under_way"]
         if under_way is None or (reading.mode == DataSyncMode.FULL and not under_way["whole"]):
             whole = reading.mode == DataSyncMode.FULL and reading.position is not None
-            absent_since = reading.started.isoformat() if whole else None
-            under_way = {"began": now, "whole": whole, "absent_since": absent_since, "marks": {}}
-        done: dict[str, str] = dict(under_way["marks"])  # of this round; of another one only where nothing is whole
-        known: Mapping[str, str] = {} if under_way["whole"] else position["marks"]
-        marks = {each["id"]: _mark(each, options) for each in reports}
-        wanted = [
-            each["id"]
-            for each in reports
-            if (is_new := each["id"] not in done) or done[each["id"]] != marks[each["id"]]
-            if known.get(each["id"]) != marks[each["id"]] or (is_new and _is_settling(each, now))
-        ]
+            under_way = {"whole": whole, "absent_since": reading.started.isoformat() if whole else None, "marks": {}}
+        done: dict[str, Mark] = dict(under_way["marks"])
+        known: Mapping[str, Mark] = {} if under_way["whole"] else position["marks"]
+        figures = {each["id"]: _digest(each, options) for each in reports}
+        wanted = [each["id"] for each in reports if _is_due(each, figures[each["id"]], done, known)]
         for begin in range(0, len(wanted), AT_ONCE):
             ids = wanted[begin : begin + AT_ONCE]
-            for records in self._of(item, shape, ids, known, position["since"]):
+            for records in self._of(item, shape, ids, known):
                 yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}}, records)
-            done |= {each: marks[each] for each in ids}
+            done |= {each: [figures[each], now] for each in ids}
             yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}})
         absent_since = under_way["absent_since"]
+        marks = {**known, **done}
         yield Batch(
-            {"marks": marks, "since": under_way["began"], "under_way": None},
+            {"marks": {each: marks[each] for each in figures}, "under_way": None},
             delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
         )
 
@@ -89,14 +88,12 @@ class ReportReader:
             row["id"] = self._api.id("reports", row.get("id"))
         return sorted(rows, key=lambda row: str(row["id"]))
 
-    def _of(
-        self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, str], since: int
-    ) -> Iterator[list[Record]]:
+    def _of(self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, Mark]) -> Iterator[list[Record]]:
         options: ReportOptions = item.options
         hidden = {"exclude_fields": options.hidden} if options.hidden else {}
-        recent = {"since": iso(since - LOOK_BACK)} if options.events and since > LOOK_BACK else {}
+        recent = {id: {"since": iso(at - LOOK_BACK)} for id, (_, at) in known.items()} if options.events else {}
         cursors = [
-            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **(recent if each in known else {})})
+            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})})
             for each in ids
         ]
         for page in read_lists(self._api.paged, cursors, self._api.connections):
@@ -114,11 +111,18 @@ def _events(page: Page) -> list[Row]:
     return made
 
 
-def _mark(report: Row, options: ReportOptions) -> str:
+def _digest(report: Row, options: ReportOptions) -> str:
     figures = [found(report, name.split(".")) for name in options.gate]
     return hashlib.sha256(orjson.dumps(figures, default=str)).hexdigest()[:12]
 
 
-def _is_settling(report: Row, now: int) -> bool:
-    sent = seconds_of(report.get("send_time"))
-    return sent is not None and now - sent < SETTLING
+def _is_due(report: Row, figures: str, done: Mapping[str, Mark], known: Mapping[str, Mark]) -> bool:
+    """Of a round that goes on, only what has changed since is read again in it. A campaign that was settling when it
+    was read last is read once more, however long ago that is."""
+    id = report["id"]
+    if id in done:
+        return done[id][0] != figures
+    if id not in known:
+        return True
+    was, read_at = known[id]
+    return was != figures or read_at < (seconds_of(report.get("send_time")) or -SETTLING) + SETTLING

@@ -199,6 +199,40 @@ def test_a_list_that_does_not_heed_what_is_asked_is_an_error_and_no_endless_loop
     assert "another time" in str(errors(sync(store, "members"))["members"])
 
 
+def test_who_changes_in_the_running_second_of_a_read_of_all_is_not_gone(store: Store, mailchimp: StandIn) -> None:
+    """Such a member was not in its old second any more, and the running one is left to the next sync."""
+    crowd = Crowd(mailchimp, 3)
+    sync(store, "members")
+
+    def moves(query: Query) -> Any:
+        crowd.changed[0] = NOW + 60
+        return crowd._page(query)
+
+    mailchimp.now = NOW + 60
+    mailchimp.says["/3.0/lists/abc/members"] = [moves]
+    assert errors(sync(store, "members", mode=DataSyncMode.FULL)) == {}
+    assert gone(store, "members") == {}
+
+
+@pytest.mark.parametrize("mode", [DataSyncMode.INCREMENTAL, DataSyncMode.FULL], ids=str)
+def test_a_read_that_is_taken_up_goes_on_to_the_present(
+    store: Store, mailchimp: StandIn, connect: Register, mode: DataSyncMode
+) -> None:
+    """A sync that ends well has what there was when it began, however old the read is that it ends."""
+    connect(mailchimp.url, concurrent_requests=1)
+    crowd = Crowd(mailchimp, 1500)
+    crowd.changed = {number: NOW - 9000 + number for number in crowd.changed}
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page, (403, {"title": "Forbidden"})]
+    assert errors(sync(store, "members")).keys() == {"members"}
+    assert 0 < len(live(store, "members")) < 1500
+    mailchimp.now = NOW + 3 * DAY
+    crowd.changed[0] = NOW + 2 * DAY
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page]
+    assert errors(sync(store, "members", mode=mode)) == {}
+    assert len(live(store, "members")) == 1500
+    assert live(store, "members")[f"abc:{0:032x}"]["last_changed"] == datetime.fromtimestamp(NOW + 2 * DAY, UTC)
+
+
 def test_members_of_a_list_that_is_gone_are_gone(store: Store, mailchimp: StandIn) -> None:
     Crowd(mailchimp, 3)
     sync(store, "members")
