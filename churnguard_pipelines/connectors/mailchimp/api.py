@@ -168,7 +168,9 @@ class MailchimpApi:
         allow = (404,) if missing else ()
         response = self._http.request("GET", url, params=parameters or None, allow=allow, expect_json=True)
         if response.status == 404 and _title(response) is None:  # of something between us and Mailchimp
-            raise self.misbehaved(httpx.URL(url).path.removeprefix("/3.0"), "is not found, but not in Mailchimp's words")
+            raise self.misbehaved(
+                httpx.URL(url).path.removeprefix("/3.0"), "is not found, but not in Mailchimp's words"
+            )
         body = response.json() if response.status != 404 else {}
         return (body if isinstance(body, dict) else {}), int((asked + self._http.ahead) * 1000), response.status
 

@@ -93,8 +93,7 @@ class ReportReader:
         hidden = {"exclude_fields": options.hidden} if options.hidden else {}
         recent = {id: {"since": iso(at - LOOK_BACK)} for id, (_, at) in known.items()} if options.events else {}
         cursors = [
-            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})})
-            for each in ids
+            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})}) for each in ids
         ]
         for page in read_lists(self._api.paged, cursors, self._api.connections):
             rows = _events(page) if options.events else page.rows

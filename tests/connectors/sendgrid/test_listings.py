@@ -44,6 +44,28 @@ def test_a_page_that_comes_again_and_again_ends_the_reading(store: Store, sendgr
     assert "same page again" in errors_of(sync(store, "lists"))["lists"]
 
 
+def test_a_list_by_offset_that_never_ends_is_an_error_of_its_object_alone(store: Store, sendgrid: StandIn) -> None:
+    sendgrid.says["/v3/subusers"] = [[{"id": number, "username": f"u{number}"} for number in range(500)]]
+    errors = errors_of(sync(store, "subusers", "unsubscribe_groups"))
+    assert errors.keys() == {"subusers"}
+    assert "changes while it is read" in errors["subusers"]
+
+
+def test_a_subuser_that_goes_between_two_pages_hides_no_other(store: Store, sendgrid: StandIn) -> None:
+    there = [{"id": number, "username": f"u{number}"} for number in range(900)]
+
+    def page(query: Query) -> list[Row]:
+        offset = int(query["offset"][0])
+        found = there[offset : offset + 500]
+        if len(there) == 900:
+            del there[:10]
+        return found
+
+    sendgrid.says["/v3/subusers"] = [page]
+    assert errors_of(sync(store, "subusers")) == {}
+    assert {str(each["id"]) for each in there} <= live(store, "subusers").keys()
+
+
 def test_templates_of_both_generations_are_asked_for(store: Store, sendgrid: StandIn) -> None:
     """Without being asked for, dynamic ones are left out; and there are 200 a page at most."""
     asked: list[Query] = []
