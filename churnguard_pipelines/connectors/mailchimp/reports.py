@@ -118,10 +118,8 @@ def _digest(report: Row, options: ReportOptions) -> str:
 def _is_due(report: Row, figures: str, done: Mapping[str, Mark], known: Mapping[str, Mark]) -> bool:
     """Of a round that goes on, only what has changed since is read again in it. A campaign that was settling when it
     was read last is read once more, however long ago that is."""
-    id = report["id"]
-    if id in done:
-        return done[id][0] != figures
-    if id not in known:
+    latest = done.get(report["id"]) or known.get(report["id"])
+    if latest is None or latest[0] != figures:
         return True
-    was, read_at = known[id]
-    return was != figures or read_at < (seconds_of(report.get("send_time")) or -SETTLING) + SETTLING
+    sent, read_at = seconds_of(report.get("send_time")), int(latest[1])
+    return report["id"] not in done and sent is not None and read_at < sent + SETTLING

@@ -2,7 +2,8 @@
 at most, and no way to the others.
 
 Position: ``{"through", "under_way"}``: epoch seconds up to which all was read; ``under_way``: of a read that goes on,
-what is left of it, and whether it began as far back as there is activity. A second with more messages is read by how their ids begin.
+what is left of it, and whether it began as far back as there is activity. A second with more messages is read by how
+their ids begin.
 """
 
 from __future__ import annotations

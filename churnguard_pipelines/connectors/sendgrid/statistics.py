@@ -121,7 +121,8 @@ class StatisticsReader:
 
     def _steps(self, item: Object, ids: Sequence[str], span: Mapping[str, str]) -> Iterator[list[Record]]:
         for id in ids:
-            path, asked_for = f"{item.path}/{quote(id, safe='')}", {**span, "group_by": ["step_id"]}
+            path = f"{item.path}/{quote(id, safe='')}"
+            asked_for: Parameters = {**span, "group_by": ["step_id"]}
             try:
                 for rows, asked in self._api.paged(path, "results", PAGE_OF_MARKETING, asked_for):
                     steps = [row for row in rows if isinstance(row, dict) and _any(row.get("stats"))]
