@@ -33,6 +33,8 @@ METADATA = "/oauth2/metadata"
 PAGE = 1000
 """Rows; more may be asked for, and are not given."""
 CONNECTIONS = 10
+MOST_STEPS_BACK = 20
+"""That lead nowhere, in one list."""
 _CENTER = re.compile(r"us[0-9]{1,3}")
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 WHERE_KEYS_ARE = (
@@ -46,15 +48,17 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A page of a list. ``rows``: the name under which its answer has the rows; ``own``: what is added to each of them;
-    ``total``: what the page before counted; ``first``: a digest of its first row."""
+    ``last``, ``first``: marks of the last and the first row of the page before, which this one has to go on from;
+    ``back``: how often the list had to be gone back in because it did not."""
 
     path: str
     rows: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
     offset: int = 0
-    total: int | None = None
-    first: str | None = None
+    last: str = ""
+    first: str = ""
+    back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +112,24 @@ class MailchimpApi:
         return Page(cursor, [{**each, **cursor.own} for each in rows], asked, total if isinstance(total, int) else 0)
 
     def following(self, page: Page, count: int = PAGE) -> Cursor | None:
-        """The cursor of the next page; None after a short one, whatever the total says.
+        """The cursor of the next page, which begins with the last row of this one; None after a short page, whatever
+        the total says.
 
-        Rows that vanish while a list is read move the later ones forward: so many are read once more.
+        Rows that vanish while a list is read move the later ones forward: where the last row is not met again, what
+        came before is read once more.
         """
-        cursor = page.cursor
-        if len(page.rows) < count:
-            return None
-        first = hashlib.sha256(orjson.dumps(page.rows[0])).hexdigest()[:16]
-        if first == cursor.first:
+        cursor, marks = page.cursor, [_mark(row) for row in page.rows]
+        goes_on = not cursor.last or cursor.last in marks
+        if len(marks) >= count and marks[0] == cursor.first:
             raise self.misbehaved(cursor.path, "sends the same page again and again")
-        gone = max(0, (cursor.total or 0) - page.total)
-        if gone:
-            return replace(cursor, offset=max(0, cursor.offset - gone), total=page.total, first=None)
-        return replace(cursor, offset=cursor.offset + len(page.rows), total=page.total, first=first)
+        if not goes_on and cursor.offset > 0:
+            if cursor.back >= MOST_STEPS_BACK:
+                raise self.misbehaved(cursor.path, "changes while it is read")
+            return replace(cursor, offset=max(0, cursor.offset - count // 2), first="", back=cursor.back + 1)
+        if len(marks) < count:
+            return None
+        back = max(0, cursor.back - 1) if goes_on else cursor.back
+        return replace(cursor, offset=cursor.offset + len(marks) - 1, last=marks[-1], first=marks[0], back=back)
 
     def paged(self, cursor: Cursor) -> tuple[Page, Cursor | None]:
         page = self.page(cursor)
@@ -275,6 +283,12 @@ def _title(response: Response) -> str | None:
         return None
     told = body.get("title") if isinstance(body, dict) else None
     return told if isinstance(told, str) else None
+
+
+def _mark(row: Row) -> str:
+    """Of who or what a row is of, whatever else it says."""
+    who = next((row[name] for name in ("id", "email_id", "merge_id") if row.get(name)), row)
+    return hashlib.sha256(orjson.dumps(who, default=str)).hexdigest()[:16]
 
 
 def iso(seconds: int) -> str:

@@ -31,8 +31,7 @@ AHEAD = 60
 @dataclass(frozen=True, slots=True)
 class Sweep(OpenWindow):
     """Seconds of ``last_changed`` of one list's members; newest first. ``after_created``: the second in which the last
-    page ended; ``after``: of a second that fills pages by itself, the offset within it, how many it had then, and how
-    its last page began."""
+    page ended; ``after``: of a second that fills pages by itself, where its next page begins, as a cursor has it."""
 
     list_id: str = ""
     archived: bool = False
@@ -133,12 +132,12 @@ class MemberReader:
             },
         )  # fmt: skip
         if drained:
-            offset, total, first = drained.split("/")
-            cursor = replace(cursor, offset=int(offset), total=int(total), first=first)
+            offset, last, first, back = drained.split("/")
+            cursor = replace(cursor, offset=int(offset), last=last, first=first, back=int(back))
         page = self._api.page(cursor)
         if drained:
             following = self._api.following(page)
-            token = f"{following.offset}/{following.total}/{following.first or ''}" if following else ""
+            token = f"{following.offset}/{following.last}/{following.first}/{following.back}" if following else ""
             last = (token, before if following else before - 1)
             return Page(page.rows, following is not None or before - 1 >= sweep.start, page.asked, last)
         if len(page.rows) < PAGE:
@@ -146,7 +145,7 @@ class MemberReader:
         newest, oldest = (self._changed(page.rows[place]) for place in (0, -1))
         if not oldest <= newest <= before:
             raise self._api.misbehaved("members", "has some that changed at another time than was asked for")
-        return Page(page.rows, True, page.asked, ("0/0/" if newest == oldest else "", oldest))
+        return Page(page.rows, True, page.asked, ("0///0" if newest == oldest else "", oldest))
 
     def _changed(self, row: dict[str, Any]) -> int:
         at = seconds_of(row.get("last_changed"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -194,20 +195,37 @@ def test_a_short_page_ends_a_list_whatever_the_total_says(store: Store, mailchim
     assert len(live(store, "campaigns")) == 1700
 
 
-def test_rows_that_vanish_while_a_list_is_read_do_not_hide_others(store: Store, mailchimp: StandIn) -> None:
+@pytest.mark.parametrize(("size", "vanish", "total"), [
+    (2500, [40], None), (1500, [40], None), (1500, [1200], None), (1500, [40], 7), (4000, [600, 600, 600], None),
+], ids=["few", "and the next page is short", "and there is none", "the total does not tell", "many"])  # fmt: skip
+def test_rows_that_vanish_while_a_list_is_read_do_not_hide_others(
+    store: Store, mailchimp: StandIn, size: int, vanish: list[int], total: int | None
+) -> None:
     """They move what follows them forward, across the edge of a page."""
-    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(2500)]
+    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(size)]
+    left = list(vanish)
 
     def page(query: dict[str, Any]) -> Any:
-        offset, total = int(query["offset"][0]), len(rows)
+        offset, counted = int(query["offset"][0]), len(rows) if total is None else total
         shown = rows[offset : offset + 1000]
-        if total == 2500:
-            del rows[:40]
-        return {"campaigns": shown, "total_items": total}
+        if left:
+            del rows[: left.pop()]
+        return {"campaigns": shown, "total_items": counted}
 
     mailchimp.says["/3.0/campaigns"] = [page]
     assert errors(sync(store, "campaigns")) == {}
     assert {each["id"] for each in rows} <= live(store, "campaigns").keys()
+
+
+def test_a_list_in_another_order_each_time_ends_all_the_same(store: Store, mailchimp: StandIn) -> None:
+    """Nothing tells then that none was skipped."""
+    numbers = count()
+
+    def page(query: dict[str, Any]) -> Any:
+        return {"campaigns": [{"id": f"{next(numbers):010x}"} for _ in range(1000)], "total_items": 3000}
+
+    mailchimp.says["/3.0/campaigns"] = [page]
+    assert "changes while it is read" in str(errors(sync(store, "campaigns"))["campaigns"])
 
 
 def test_a_list_that_never_ends_is_an_error_of_its_object_alone(store: Store, mailchimp: StandIn) -> None:

@@ -114,6 +114,12 @@ def test_a_refusal_is_waited_out(store: Store, sendgrid: StandIn) -> None:
     assert live(store, "blocks").keys() == {"ada@example.com"}
 
 
+def test_the_key_is_in_no_message(store: Store, sendgrid: StandIn) -> None:
+    sendgrid.says["/v3/asm/groups"] = [(403, {"errors": [{"message": f"the key {KEY} may not"}]})]
+    error = errors_of(sync(store, "unsubscribe_groups"))["unsubscribe_groups"]
+    assert KEY not in error
+
+
 def test_sendgrid_s_own_words_are_repeated(store: Store, sendgrid: StandIn) -> None:
     sendgrid.says["/v3/asm/groups"] = [(400, {"errors": [{"message": "the moon is full", "field": None}]})]
     assert "the moon is full" in errors_of(sync(store, "unsubscribe_groups"))["unsubscribe_groups"]
