@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from churnguard_pipelines.connectors.sendgrid import listings
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.sendgrid.conftest import NOW, Row, errors_of, live, sync
 from tests.connectors.standin import Query, StandIn
@@ -104,6 +105,17 @@ def test_who_left_two_groups_is_a_member_of_both_and_who_came_back_of_none(store
     sendgrid.now = NOW + 60
     sync(store, "group_unsubscribes")
     assert live(store, "group_unsubscribes") == {}
+
+
+def test_members_of_groups_come_in_one_answer_and_are_handed_on_in_parts(
+    store: Store, sendgrid: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "PART", 2)
+    members = [{"email": f"{n}@example.com", "group_id": 1, "group_name": "A", "created_at": NOW} for n in range(5)]
+    sendgrid.says["/v3/asm/suppressions"] = [members]
+    for _ in range(2):
+        assert errors_of(sync(store, "group_unsubscribes")) == {}
+        assert len(live(store, "group_unsubscribes")) == 5
 
 
 def test_a_record_without_a_key_is_rejected_alone(store: Store, sendgrid: StandIn) -> None:
