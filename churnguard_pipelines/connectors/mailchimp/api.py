@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Lock
@@ -17,14 +17,18 @@ from typing import Any
 import httpx
 import orjson
 
+from churnguard_pipelines.connectors.sdk.paging import read_lists
 from churnguard_pipelines.engine.auth import Basic, Credential, OAuth2Refresh, Token, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
+    PermissionMissing,
+    ProviderError,
     ProviderMisbehaved,
     ProviderUnavailable,
+    RequestRefused,
 )
 from churnguard_pipelines.model import CredentialType, IntegrationConfiguration
 
@@ -45,7 +49,7 @@ WHERE_KEYS_ARE = (
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cursor:
     """A page of a list. ``rows``: the name under which its answer has the rows; ``own``: what is added to each of them;
     ``last``, ``first``: marks of the last and the first row of the page before, which this one has to go on from;
@@ -134,6 +138,21 @@ class MailchimpApi:
     def paged(self, cursor: Cursor) -> tuple[Page, Cursor | None]:
         page = self.page(cursor)
         return page, self.following(page)
+
+    def pages(self, cursors: Sequence[Cursor], failed: dict[Cursor, ProviderError]) -> Iterator[Page]:
+        """Of several lists, as they arrive. One that Mailchimp refuses, or that makes no sense, keeps nobody from the
+        others: it is ``failed``, by the cursor of the page that could not be read."""
+
+        def fetch(cursor: Cursor) -> tuple[Page | None, Cursor | None]:
+            try:
+                return self.paged(cursor)
+            except (PermissionMissing, RequestRefused, ProviderMisbehaved) as error:
+                failed[cursor] = error
+                return None, None
+
+        for page in read_lists(fetch, cursors, self.connections):
+            if page is not None:
+                yield page
 
     def all(self, cursor: Cursor) -> Iterator[Row]:
         """Every row of a list, page by page."""

@@ -21,7 +21,7 @@ from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, 
 from churnguard_pipelines.connectors.mailchimp.objects import ReportOptions
 from churnguard_pipelines.connectors.mailchimp.rows import Shape, found
 from churnguard_pipelines.connectors.sdk import Object, Reading
-from churnguard_pipelines.connectors.sdk.paging import read_lists
+from churnguard_pipelines.errors import ProviderError
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Record
 
@@ -44,13 +44,16 @@ class ReportReader:
         options: ReportOptions = item.options
         shape, now = Shape(item), self._api.now()
         reports = self._reports(options)
+        failed: dict[str, ProviderError] = {}
         if reading.window is not None:
             start, end = reading.window.start.timestamp(), reading.window.end.timestamp()
             # What was done in the window was done to a campaign sent before its end
             ids = [each["id"] for each in reports if (seconds_of(each.get("send_time")) or 0) < end]
-            for records in self._of(item, shape, ids, {}):
+            for records in self._of(item, shape, ids, {}, failed):
                 kept = [each for each in records if start <= (seconds_of(each.payload.get("timestamp")) or start) < end]
                 yield Batch({}, kept)
+            for error in failed.values():
+                raise error
             return
         position = reading.position or {"marks": {}, "under_way": None}
         under_way: dict[str, Any] | None = position["under_way"]
@@ -63,16 +66,18 @@ class ReportReader:
         wanted = [each["id"] for each in reports if _is_due(each, figures[each["id"]], done, known)]
         for begin in range(0, len(wanted), AT_ONCE):
             ids = wanted[begin : begin + AT_ONCE]
-            for records in self._of(item, shape, ids, known):
+            for records in self._of(item, shape, ids, known, failed):
                 yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}}, records)
-            done |= {each: [figures[each], now] for each in ids}
+            done |= {each: [figures[each], now] for each in ids if each not in failed}
             yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}})
-        absent_since = under_way["absent_since"]
-        marks = {**known, **done}
-        yield Batch(
-            {"marks": {each: marks[each] for each in figures}, "under_way": None},
-            delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
-        )
+        absent_since, marks = under_way["absent_since"], {**known, **done}
+        if not (failed and absent_since):  # where some could not be read, nothing is thought to be gone
+            yield Batch(
+                {"marks": {each: marks[each] for each in figures if each in marks}, "under_way": None},
+                delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
+            )
+        for error in failed.values():
+            raise error
 
     def probe(self, item: Object) -> None:
         """Raises ``PermissionMissing``."""
@@ -88,16 +93,25 @@ class ReportReader:
             row["id"] = self._api.id("reports", row.get("id"))
         return sorted(rows, key=lambda row: str(row["id"]))
 
-    def _of(self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, Mark]) -> Iterator[list[Record]]:
+    def _of(
+        self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, Mark], failed: dict[str, ProviderError]
+    ) -> Iterator[list[Record]]:
+        """Of these campaigns; of one that cannot be read, why not, in ``failed``: it keeps nobody from the others."""
         options: ReportOptions = item.options
         hidden = {"exclude_fields": options.hidden} if options.hidden else {}
         recent = {id: {"since": iso(at - LOOK_BACK)} for id, (_, at) in known.items()} if options.events else {}
         cursors = [
-            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})}) for each in ids
-        ]
-        for page in read_lists(self._api.paged, cursors, self._api.connections):
+            Cursor(
+                item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})},
+                {"campaign_id": each},
+            )
+            for each in ids
+        ]  # fmt: skip
+        unread: dict[Cursor, ProviderError] = {}
+        for page in self._api.pages(cursors, unread):
             rows = _events(page) if options.events else page.rows
             yield shape.records(rows, page.asked)
+        failed |= {cursor.own["campaign_id"]: error for cursor, error in unread.items()}
 
 
 def _events(page: Page) -> list[Row]:
@@ -116,10 +130,10 @@ def _digest(report: Row, options: ReportOptions) -> str:
 
 
 def _is_due(report: Row, figures: str, done: Mapping[str, Mark], known: Mapping[str, Mark]) -> bool:
-    """Of a round that goes on, only what has changed since is read again in it. A campaign that was settling when it
-    was read last is read once more, however long ago that is."""
+    """Whether it shows something else than when it was read last, in this round or before. A campaign that was settling
+    then is read once more, however long ago that is."""
     latest = done.get(report["id"]) or known.get(report["id"])
     if latest is None or latest[0] != figures:
         return True
     sent, read_at = seconds_of(report.get("send_time")), int(latest[1])
-    return report["id"] not in done and sent is not None and read_at < sent + SETTLING
+    return sent is not None and read_at < sent + SETTLING

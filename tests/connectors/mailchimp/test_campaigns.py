@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from churnguard_pipelines.connectors.mailchimp.api import iso, seconds_of
+from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.business.mailing import Campaign, Did, Mailing
 from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
@@ -264,3 +265,45 @@ def test_what_a_proxy_does_not_find_is_not_gone(store: Store, mailchimp: StandIn
     mailchimp.says[fields] = [(404, {"title": "Resource Not Found"})]
     assert errors(sync(store, "merge_fields")) == {}
     assert gone(store, "merge_fields") == {"abc:1": "inferred"}
+
+
+@pytest.mark.parametrize("mode", [DataSyncMode.INCREMENTAL, DataSyncMode.FULL], ids=str)
+def test_a_campaign_that_cannot_be_read_keeps_nobody_from_the_others(
+    store: Store, mailchimp: StandIn, mode: DataSyncMode
+) -> None:
+    """Its error is the object's; what it had stays, and it is read as soon as it can be."""
+    ids = ["aa11", "bb22", "cc33"]
+    reports = [{"id": id, "send_time": iso(NOW - 30 * DAY), "emails_sent": 1} for id in ids]
+    mailchimp.says["/3.0/reports"] = [{"reports": reports, "total_items": 3}]
+
+    def sends(id: str, email: str) -> None:
+        mailchimp.says[f"/3.0/reports/{id}/sent-to"] = [{"sent_to": [{"campaign_id": id, "email_id": email}]}]
+
+    for id in ids:
+        sends(id, "e1")
+    assert errors(sync(store, "sent_to")) == {}
+    for id, report in zip(ids, reports, strict=True):
+        report["emails_sent"] = 2
+        sends(id, "e2")
+    mailchimp.says["/3.0/reports/aa11/sent-to"] = [(400, {"title": "Bad Request", "detail": "The report is broken."})]
+    assert "The report is broken" in str(errors(sync(store, "sent_to", mode=mode))["sent_to"])
+    assert {"aa11:e1", "bb22:e2", "cc33:e2"} <= live(store, "sent_to").keys()
+    sends("aa11", "e2")
+    mailchimp.asked.clear()
+    assert errors(sync(store, "sent_to")) == {}
+    assert "aa11:e2" in live(store, "sent_to")
+    assert {path for path, _ in mailchimp.asked if "sent-to" in path} == {"/3.0/reports/aa11/sent-to"}
+
+
+def test_a_list_that_cannot_be_read_keeps_nobody_from_the_others(store: Store, mailchimp: StandIn) -> None:
+    mailchimp.says["/3.0/lists"] = [{"lists": [{"id": "abc"}, {"id": "def"}], "total_items": 2}]
+    for id in ("abc", "def"):
+        fields = {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "one"}], "total_items": 1}
+        mailchimp.says[f"/3.0/lists/{id}/merge-fields"] = [fields]
+    assert errors(sync(store, "merge_fields")) == {}
+    mailchimp.says["/3.0/lists/abc/merge-fields"] = [(403, {"title": "Forbidden", "detail": "Not this one."})]
+    mailchimp.says["/3.0/lists/def/merge-fields"] = [
+        {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "other"}], "total_items": 1}
+    ]
+    assert errors(sync(store, "merge_fields")).keys() == {"merge_fields"}
+    assert {key: row["name"] for key, row in live(store, "merge_fields").items()} == {"abc:1": "one", "def:1": "other"}
