@@ -113,3 +113,11 @@ def test_a_sync_that_is_told_to_end_is_cancelled_with_all_its_objects_and_counts
     assert get_integration(store, "acme-crm").status == IntegrationStatus.ACTIVE
     [vitals] = read_vitals(store, "acme-crm")
     assert (vitals.recent.failed, vitals.recent.partial, vitals.failing_since) == (0, 0, None)
+
+
+@pytest.mark.parametrize("account", [Toy], indirect=True, ids=["toy"])
+def test_each_call_counts_for_its_object_and_what_was_asked_before_for_the_first(account: Account) -> None:
+    account.configure(concurrent_requests=4)
+    report = account.sync(*NAMES)
+    before, own = 2, 2  # whose account it is and what it has; an object's fields and its records
+    assert [report.objects[name].calls for name in NAMES] == [before + own, own, own, own]

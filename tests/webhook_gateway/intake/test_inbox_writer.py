@@ -160,7 +160,7 @@ def end_writers(store: Store) -> None:
 def test_the_number_of_a_socket_that_libpq_has_closed_is_left_to_whoever_has_it_next(store: Store) -> None:
     async def next_ones(writer: InboxWriter) -> None:
         end_connections(store)
-        while not writer.closed:
+        while not writer.closed:  # noqa: ASYNC110 - nobody else tells of it
             await asyncio.sleep(0.01)
         loop, heard = asyncio.get_running_loop(), asyncio.Semaphore(0)
         with ExitStack() as opened:  # one of them has it: it is the lowest that is free
