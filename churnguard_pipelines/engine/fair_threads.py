@@ -85,8 +85,8 @@ class FairThreads:
                     unbegun.append((job, error))
                 else:
                     self._busy[job.organization_id] += 1
-        for job, error in unbegun:
-            job.future.set_exception(error)
+        for job, problem in unbegun:
+            job.future.set_exception(problem)
 
     def _next(self) -> _Job | None:
         while (queue := self._next_queue()) is not None:

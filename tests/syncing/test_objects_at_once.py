@@ -63,10 +63,10 @@ class Refused(Toy):
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         if item.name == "one":
-            raise CircuitOpen("skipped without a call", integration_id="acme-crm", retry_at=None, remedy=None)
+            raise CircuitOpen("skipped without a call", integration_id="acme-crm", retry_at=None, remedy="")
         assert self.told.wait(20)
+        yield from ()
         raise AuthenticationFailed("the key was revoked")
-        yield
 
 
 @pytest.fixture

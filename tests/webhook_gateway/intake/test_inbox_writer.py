@@ -149,7 +149,7 @@ def test_a_connection_that_is_ended_under_a_statement_says_so(store: Store) -> N
 def end_writers(store: Store) -> None:
     """Once one waits."""
     with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        ended: list[object] = []
+        ended: list[tuple[object, ...]] = []
         while not ended:
             ended = connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
