@@ -253,8 +253,8 @@ class QuotaGate:
 class Places:
     """``most`` of a ``name`` for all processes together: a provider's connections, where it counts them by key.
 
-    A place is an advisory lock on a connection to our own database, opened when it is first used, so that a process
-    that is killed leaves none taken. Thread safe.
+    A place is held by a connection to our own database, opened when it is first used, so that a process that is killed
+    leaves none taken. Thread safe.
     """
 
     def __init__(self, store: Store, name: str, most: int) -> None:

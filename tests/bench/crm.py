@@ -3,7 +3,6 @@ nothing new."""
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,15 +17,14 @@ from churnguard_pipelines.connectors.sdk import Reading
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.records import DataSyncMode
-from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.control.integrations import get_integration, replace_integration
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import opened, sync_integration
 from tests.bench import pubsub
-from tests.bench.harness import Row, peak_mib
+from tests.bench.child import synced, synced_in_child
+from tests.bench.harness import Row
 from tests.bench.provider import sandbox
 
 AREA = "crm"
@@ -56,16 +54,11 @@ def run(store: Store) -> Iterator[Row]:
 
 def _bulk(store: Store) -> Row:
     """The job is worked out before, as Salesforce works on its own machines."""
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[tuple[float, float]] = context.Queue()
     with sandbox(bulk=RECORDS, latency_ms=0) as url:
         made = _integration(SALESFORCE_BULK, url, "00Dsandbox_bulk", ["Contact"])
         replace_integration(store, made, actor="bench")
         floor = _writer(store)
-        child = context.Process(target=_sync_in_child, args=(store.database_url, answers))
-        child.start()
-        seconds, peak = answers.get(timeout=1800)
-        child.join()
+        seconds, peak, _ = synced_in_child(SALESFORCE_BULK)
         assert _forget(store) == RECORDS
     rate = RECORDS / seconds
     return Row(AREA, "salesforce_bulk_1m", "rows/s", rate, floor, WRITER, rate / floor, peak_mib=peak)
@@ -96,8 +89,8 @@ def _salesforce_objects(store: Store) -> Row:
     """All objects of an organization of some size, read again in whole once their tables are there."""
     with sandbox(scale=0.1, latency_ms=LATENCY_MS, paths="/services/*") as url:
         replace_integration(store, _integration(SALESFORCE, url, "00Dsandbox_acme", None), actor="bench")
-        _sync(store, SALESFORCE)
-        names = list(_sync(store, SALESFORCE).objects)
+        synced(store, SALESFORCE)
+        names = list(synced(store, SALESFORCE).report.objects)
         started = time.perf_counter()
         report = sync_integration(store, SALESFORCE, sync_id=str(uuid.uuid4()), mode=DataSyncMode.FULL)
         seconds = time.perf_counter() - started
@@ -130,26 +123,13 @@ def _forget(store: Store) -> int:
     return int(rows)
 
 
-def _sync_in_child(database_url: str, answers: multiprocessing.Queue[tuple[float, float]]) -> None:
-    store = Store.open(load_settings().model_copy(update={"database_url": None}))
-    started = time.perf_counter()
-    _sync(store, SALESFORCE_BULK)
-    seconds = time.perf_counter() - started
-    store.close()
-    answers.put((seconds, peak_mib()))
-
-
 def _hubspot(store: Store) -> list[Row]:
     with sandbox(bulk=HUBSPOT_RECORDS, latency_ms=LATENCY_MS, paths="/crm/*") as url:
         token = httpx.get(f"{url}/_hubspot/bulk", timeout=60).raise_for_status().json()["private_app_token"]
         replace_integration(store, _integration(HUBSPOT, url, token, list(OBJECTS)), actor="bench")
-        started = time.perf_counter()
-        first = _sync(store, HUBSPOT)
-        seconds = time.perf_counter() - started
+        seconds, _, first = synced(store, HUBSPOT)
         loop = sum(_loop(url, token, name) for name in OBJECTS)
-        started = time.perf_counter()
-        idle = _sync(store, HUBSPOT)
-        idle_seconds = time.perf_counter() - started
+        idle_seconds, _, idle = synced(store, HUBSPOT)
     calls = sum(item.calls for item in first.objects.values())
     rows = sum(item.counts.read for item in first.objects.values())
     assert rows == HUBSPOT_RECORDS * len(OBJECTS)
@@ -176,12 +156,6 @@ def _loop(url: str, token: str, name: str) -> float:
             after = answer.raise_for_status().json().get("paging", {}).get("next", {}).get("after")
             if after is None:
                 return time.perf_counter() - started
-
-
-def _sync(store: Store, integration_id: str) -> SyncReport:
-    report = sync_integration(store, integration_id, sync_id=str(uuid.uuid4()))
-    assert report.status == "succeeded", report
-    return report
 
 
 def _integration(name: str, url: str, token: str, objects: list[str] | None) -> IntegrationConfiguration:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
-from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import sync_integration
-from tests.bench import sendgrid
+from tests.bench import due_at_once, sendgrid
+from tests.bench.child import synced, synced_in_child
 from tests.bench.harness import Row
 from tests.bench.provider import sandbox
 
@@ -35,6 +29,7 @@ def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id="bench-saas", name="Bench"), actor="bench")
     yield from _mailchimp(store)
     yield from sendgrid.run(store)
+    yield from due_at_once.rows(store)
 
 
 def _mailchimp(store: Store) -> list[Row]:
@@ -43,20 +38,18 @@ def _mailchimp(store: Store) -> list[Row]:
         credentials = {"credential_type": "api_key", "api_key": key}
         integration = _integration(MAILCHIMP, url, credentials, ["members", "email_activity"])
         replace_integration(store, integration, actor="bench")
-        seconds, members, peak = _timed_in_child(store, MAILCHIMP, "members")
+        members = synced_in_child(MAILCHIMP, "members")
         loop, activity_loop = _loop(url, key), _activity_loop(url, key)
-        activity_seconds, activity_calls, _ = _timed_in_child(store, MAILCHIMP, "email_activity")
-        started = time.perf_counter()
-        idle = _sync(store, MAILCHIMP)
-        idle_seconds = time.perf_counter() - started
-    rate, calls = MAILCHIMP_MEMBERS / seconds, activity_calls / activity_seconds
-    waits = sum(each.calls for each in idle.objects.values()) * LATENCY_MS / 1000
-    assert members
+        activity = synced_in_child(MAILCHIMP, "email_activity")
+        idle = synced(store, MAILCHIMP)
+    rate = members.report.objects["members"].counts.read / members.seconds
+    calls = activity.report.objects["email_activity"].calls / activity.seconds
+    waits = sum(each.calls for each in idle.report.objects.values()) * LATENCY_MS / 1000
     return [
-        Row(AREA, "mailchimp_members_50ms", "rows/s", rate, loop, LOOP, rate / loop, peak_mib=peak),
+        Row(AREA, "mailchimp_members_50ms", "rows/s", rate, loop, LOOP, rate / loop, peak_mib=members.peak_mib),
         Row(AREA, "mailchimp_activity_50ms", "calls/s", calls, activity_loop, LOOP, calls / activity_loop),
         Row(AREA, "mailchimp_quota_used", "calls/s", calls, MAILCHIMP_CEILING, AT_CEILING, calls / MAILCHIMP_CEILING),
-        Row(AREA, "mailchimp_idle_sync", "ms", (idle_seconds - waits) * 1000, None, None, None),
+        Row(AREA, "mailchimp_idle_sync", "ms", (idle.seconds - waits) * 1000, None, None, None),
     ]
 
 
@@ -82,34 +75,6 @@ def _activity_loop(url: str, key: str, campaigns: int = 60) -> float:
         for each in reports:
             client.get(f"/3.0/reports/{each['id']}/email-activity", params={"count": "1000"}).raise_for_status().json()
     return len(reports) / (time.perf_counter() - started)
-
-
-def _timed_in_child(store: Store, integration_id: str, object: str) -> tuple[float, int, float]:
-    """Seconds and calls of a sync of one object in a process of its own, and that process's peak memory in MiB."""
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[tuple[float, int, float]] = context.Queue()
-    child = context.Process(target=_sync_in_child, args=(integration_id, object, answers))
-    child.start()
-    answer = answers.get(timeout=600)
-    child.join()
-    return answer
-
-
-def _sync_in_child(integration_id: str, object: str, answers: multiprocessing.Queue[tuple[float, int, float]]) -> None:
-    store = Store.open(load_settings().model_copy(update={"database_url": None}))
-    started = time.perf_counter()
-    report = _sync(store, integration_id, object)
-    seconds = time.perf_counter() - started
-    store.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    answers.put((seconds, report.objects[object].calls, peak))
-
-
-def _sync(store: Store, integration_id: str, *objects: str) -> SyncReport:
-    report = sync_integration(store, integration_id, sync_id=str(uuid.uuid4()), objects=objects or None)
-    assert report.status == "succeeded", report
-    return report
 
 
 def _integration(name: str, url: str, credentials: dict[str, Any], objects: list[str]) -> IntegrationConfiguration:

@@ -3,23 +3,18 @@ million contacts, and syncs that find nothing new."""
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
-from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.control.integrations import replace_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import sync_integration
+from tests.bench.child import synced, synced_in_child
 from tests.bench.harness import Row
 from tests.bench.provider import sandbox
 
@@ -78,40 +73,18 @@ def _loop(url: str, key: str) -> float:
 
 
 def _export(store: Store, url: str) -> Row:
-    """In a process of its own, for its memory; the file is made beforehand, as SendGrid makes it on its machines."""
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[tuple[float, float]] = context.Queue()
+    """The file is made beforehand, as SendGrid makes it on its machines."""
     key = httpx.get(f"{url}/_sendgrid/bulk", timeout=60).raise_for_status().json()["api_key"]
     replace_integration(store, _integration(url, key, "contacts"), actor="bench")
-    child = context.Process(target=_sync_in_child, args=(store.database_url, answers))
-    child.start()
-    seconds, peak = answers.get(timeout=1800)
-    child.join()
+    seconds, peak, _ = synced_in_child(INTEGRATION)
     assert _rows(store, "contacts") == CONTACTS
     return Row(AREA, "sendgrid_contacts_500k", "rows/s", CONTACTS / seconds, None, None, None, peak_mib=peak)
 
 
-def _sync_in_child(database_url: str, answers: multiprocessing.Queue[tuple[float, float]]) -> None:
-    store = Store.open(load_settings().model_copy(update={"database_url": None}))
-    started = time.perf_counter()
-    _sync(store)
-    seconds = time.perf_counter() - started
-    store.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answers.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))
-
-
 def _timed(store: Store, url: str, key: str, object: str) -> tuple[float, SyncReport]:
     replace_integration(store, _integration(url, key, object), actor="bench")
-    started = time.perf_counter()
-    report = _sync(store)
-    return time.perf_counter() - started, report
-
-
-def _sync(store: Store) -> SyncReport:
-    report = sync_integration(store, INTEGRATION, sync_id=str(uuid.uuid4()))
-    assert report.status == "succeeded", report
-    return report
+    seconds, _, report = synced(store, INTEGRATION)
+    return seconds, report
 
 
 def _rows(store: Store, object: str) -> int:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 import time
-import uuid
 from dataclasses import replace
 
 import httpx
 import orjson
 
 from churnguard_pipelines.model import (
-    DataSyncMode,
     IntegrationConfiguration,
     IntegrationCredentials,
     IntegrationType,
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.control.integrations import remove_integration, replace_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import sync_integration
+from tests.bench.child import synced, synced_in_child
 from tests.bench.harness import Row, compare
 from tests.bench.provider import sandbox
 
@@ -53,11 +47,7 @@ def integration(url: str) -> IntegrationConfiguration:
 def backfill(store: Store, url: str, expected: int) -> float:
     """A first sync of `customers`: everything but the start of a process. Returns seconds."""
     replace_integration(store, integration(url), actor="bench")
-    started = time.perf_counter()
-    report = sync_integration(
-        store, INTEGRATION, sync_id=str(uuid.uuid4()), mode=DataSyncMode.INCREMENTAL, objects=["customers"]
-    )
-    seconds = time.perf_counter() - started
+    seconds, _, report = synced(store, INTEGRATION, "customers")
     assert report.objects["customers"].counts.written == expected, report
     remove_integration(store, INTEGRATION, actor="bench", purge=True)
     return seconds
@@ -79,25 +69,12 @@ def sequential_loop(url: str, expected: int) -> float:
     return time.perf_counter() - started
 
 
-def _sync_in_child(
-    url: str, database_url: str, records: int, answers: multiprocessing.Queue[tuple[float, float]]
-) -> None:
-    settings = load_settings().model_copy(update={"database_url": None})
-    store = Store.open(settings)
-    seconds = backfill(store, url, records)
-    store.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answers.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))
-
-
 def memory(store: Store) -> Row:
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[tuple[float, float]] = context.Queue()
     with sandbox(bulk=MANY_RECORDS, latency_ms=0) as url:
-        child = context.Process(target=_sync_in_child, args=(url, store.database_url, MANY_RECORDS, answers))
-        child.start()
-        seconds, peak = answers.get(timeout=1800)
-        child.join()
+        replace_integration(store, integration(url), actor="bench")
+        seconds, peak, report = synced_in_child(INTEGRATION, "customers")
+        assert report.objects["customers"].counts.written == MANY_RECORDS, report
+        remove_integration(store, INTEGRATION, actor="bench", purge=True)
     return Row("stripe", "backfill_1m_memory", "rows/s", MANY_RECORDS / seconds, None, None, None, peak_mib=peak)
 
 

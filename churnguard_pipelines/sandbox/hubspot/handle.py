@@ -103,7 +103,7 @@ class PortalHandle:
 
     def webhooks(self, url: str, secret: str) -> None:
         """The portal's events from now on go to `url`, signed with the app's secret."""
-        self._hubspot.webhooks.subscribe(self.act(lambda portal: portal), url, secret)
+        self._hubspot.subscribe(self.act(lambda portal: portal), url, secret)
 
     @property
     def delivered(self) -> int:

@@ -16,6 +16,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from churnguard_pipelines.sandbox.answers import Answer
+from churnguard_pipelines.sandbox.batch_webhooks import BatchWebhooks
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.hubspot import errors
 from churnguard_pipelines.sandbox.hubspot.access import SCOPES, Client
@@ -23,7 +24,7 @@ from churnguard_pipelines.sandbox.hubspot.api import PREFIXES, Api
 from churnguard_pipelines.sandbox.hubspot.limits import Limits, Rolling
 from churnguard_pipelines.sandbox.hubspot.mirror import Mirror
 from churnguard_pipelines.sandbox.hubspot.portal import Portal
-from churnguard_pipelines.sandbox.hubspot.webhooks import APP_ID, Webhooks
+from churnguard_pipelines.sandbox.hubspot.webhooks import APP_ID, PortalSubscriber
 from churnguard_pipelines.sandbox.provider import Request
 from churnguard_pipelines.sandbox.world import World
 
@@ -50,7 +51,7 @@ class HubSpot:
         self._mirrors: dict[int, Mirror] = {}
         self._revoked: set[str] = set()
         self._slow: dict[float, Rolling] = {}
-        self.webhooks = Webhooks(world.lock, self._follow)
+        self.webhooks = BatchWebhooks("hubspot", world.lock)
         for account in PORTALS:
             if account in world.businesses:
                 self.api.access.private_app(PORTALS[account], private_token(account), set(SCOPES))
@@ -128,6 +129,12 @@ class HubSpot:
         window.take(now)
         return None
 
+    def subscribe(self, portal: Portal, url: str, secret: str) -> None:
+        """A portal's events from now on go to `url`."""
+        with self.world.lock:
+            subscriber = PortalSubscriber(portal, self._follow, url, secret)
+        self.webhooks.subscribe(portal.id, subscriber)
+
     def _own(self, request: Request) -> Answer:
         account, _, what = request.path.removeprefix(OWN).partition("/")
         if account not in self._portals:
@@ -135,7 +142,7 @@ class HubSpot:
         portal = self.portal(account)
         try:
             if request.method == "POST" and what == "webhooks":
-                self.webhooks.subscribe(portal, **orjson.loads(request.body))
+                self.subscribe(portal, **orjson.loads(request.body))
             elif request.method == "PATCH" and what == "limits":
                 change_limits(portal.limits, orjson.loads(request.body))
             elif request.method != "GET" or what:

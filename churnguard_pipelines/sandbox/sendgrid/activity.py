@@ -26,7 +26,7 @@ def found(request: Request) -> dict[str, Any]:
     """The latest ones that the query matches."""
     limit, query = request.number("limit", 10, 1, MOST), request.one("query")
     account = request.account
-    parts = re.split(r"\s+AND\s+(?!TIMESTAMP)", query.strip(), flags=re.IGNORECASE) if query else []
+    parts = re.split(r" AND (?!TIMESTAMP)", " ".join(query.split()), flags=re.IGNORECASE) if query else []
     begin, end, prefix = 0, 2**62, ""
     for part in parts:
         part = part.strip("() ")

@@ -109,7 +109,7 @@ class AccountHandle:
 
     def webhooks(self, url: str, *, since: int | None = None) -> None:
         """The account's events from now on, or from this one on, go to `url`, signed."""
-        self._sendgrid.webhooks.subscribe(self.act(lambda account: account), url, since=since)
+        self._sendgrid.subscribe(self.act(lambda account: account), url, since=since)
 
     @property
     def delivered(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import orjson
 
 from churnguard_pipelines.sandbox.answers import Answer
+from churnguard_pipelines.sandbox.batch_webhooks import BatchWebhooks
 from churnguard_pipelines.sandbox.faults import Fault
 from churnguard_pipelines.sandbox.provider import Request as Asked
 from churnguard_pipelines.sandbox.sendgrid import errors, marketing
@@ -25,7 +26,7 @@ from churnguard_pipelines.sandbox.sendgrid.account import Account, made_account
 from churnguard_pipelines.sandbox.sendgrid.api import Api
 from churnguard_pipelines.sandbox.sendgrid.limits import Limits, Quota
 from churnguard_pipelines.sandbox.sendgrid.requests import Request
-from churnguard_pipelines.sandbox.sendgrid.webhooks import Webhooks, public_key
+from churnguard_pipelines.sandbox.sendgrid.webhooks import AccountSubscriber, public_key
 from churnguard_pipelines.sandbox.world import World
 
 OWN = "/_sendgrid/"
@@ -39,7 +40,7 @@ class SendGrid:
         self.world = world
         self.access = Access()
         self.api = Api()
-        self.webhooks = Webhooks(world.lock)
+        self.webhooks = BatchWebhooks("sendgrid", world.lock)
         self.quotas: dict[str, Quota] = {}
         self._accounts: dict[str, Account] = {}
         self._revoked: set[str] = set()
@@ -127,6 +128,12 @@ class SendGrid:
                 refusal.headers["retry-after"] = f"{fault.retry_after:g}"
             raise refusal
 
+    def subscribe(self, account: Account, url: str, *, since: int | None = None) -> None:
+        """An account's events go to `url`: those from now on, or from this one on."""
+        with self.world.lock:
+            subscriber = AccountSubscriber(account, url, since)
+        self.webhooks.subscribe(account.name, subscriber)
+
     def _own(self, request: Asked) -> Answer:
         name, _, what = request.path.removeprefix(OWN).partition("/")
         account = next((each for each in self._with_subusers() if each.name == name), None)
@@ -140,7 +147,7 @@ class SendGrid:
                     return marketing.file(account, id, number, signed, "authorization" in request.headers)
                 case "POST", ["webhooks"]:
                     asked = orjson.loads(request.body)
-                    self.webhooks.subscribe(account, asked["url"], since=asked.get("since"))
+                    self.subscribe(account, asked["url"], since=asked.get("since"))
                 case "PATCH", ["limits"]:
                     change_limits(self.quotas[name].limits, orjson.loads(request.body))
                 case "GET", [""]:

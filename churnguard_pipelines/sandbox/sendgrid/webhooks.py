@@ -1,4 +1,4 @@
-"""The event webhook: what happens to messages, as SendGrid shows and posts it: signed, in no order, some of it twice.
+"""The event webhook: what happens to messages, as SendGrid shows and posts it, signed.
 
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
 """
@@ -8,27 +8,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from random import Random
-from threading import Event, Thread
 from typing import Any
 
-import httpx
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, derive_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from churnguard_pipelines.sandbox.batch_webhooks import Subscriber
 from churnguard_pipelines.sandbox.sendgrid.account import GROUPS, Account
 from churnguard_pipelines.sandbox.sendgrid.sending import Happening
 from churnguard_pipelines.sandbox.sendgrid.stats import classification_of
 
-MOST = 100  # of one delivery; the real one goes by bytes
-LOOK_EVERY = 0.1  # seconds
-TIMEOUT = 5.0
-LONGEST_PAUSE = 30.0
-REPEATED = 11  # every so many events come twice
 USER_AGENT = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15"
 
 
@@ -87,95 +78,28 @@ def event_of(account: Account, happening: Happening, place: int) -> dict[str, An
     return event
 
 
-@dataclass
-class _Subscriber:
-    """`place`: of the account's next event; `batch`: what is on its way; `again`: not before then."""
+class AccountSubscriber(Subscriber):
+    """`since`: from the account's event of this number on; None: from now on."""
 
-    account: Account
-    url: str
-    place: int
-    chance: Random
-    batch: list[dict[str, Any]] = field(default_factory=list)
-    twice: list[dict[str, Any]] = field(default_factory=list)
-    attempt: int = 0
-    again: float = 0.0
+    def __init__(self, account: Account, url: str, since: int | None) -> None:
+        account.follow()
+        super().__init__(url, len(account.sending.happened) if since is None else since, account.name)
+        self._account = account
 
+    def events(self, most: int) -> list[dict[str, Any]]:
+        self._account.follow()
+        happened = self._account.sending.happened[self.place : self.place + most]
+        return [event_of(self._account, each, place) for place, each in enumerate(happened, self.place)]
 
-class Webhooks:
-    """Where the accounts' events go, from a thread of its own."""
-
-    def __init__(self, lock: AbstractContextManager[object]) -> None:
-        self._lock = lock
-        self._subscribers: dict[str, _Subscriber] = {}
-        self._stop = Event()
-        self._thread: Thread | None = None
-        self.delivered = 0
-
-    def subscribe(self, account: Account, url: str, *, since: int | None = None) -> None:
-        """Events from now on, or from the account's event of this number on. A second subscription replaces the
-        first."""
-        with self._lock:
-            account.follow()
-            place = len(account.sending.happened) if since is None else since
-        self._subscribers[account.name] = _Subscriber(account, url, place, Random(account.name))  # noqa: S311
-        if self._thread is None:
-            self._thread = Thread(target=self._run, name="sendgrid-webhooks", daemon=True)
-            self._thread.start()
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        with httpx.Client(timeout=TIMEOUT) as client:
-            while not self._stop.wait(LOOK_EVERY):
-                for subscriber in list(self._subscribers.values()):
-                    while self._deliver(client, subscriber) and not self._stop.is_set():
-                        pass
-
-    def _deliver(self, client: httpx.Client, subscriber: _Subscriber) -> bool:
-        """Sends one batch; False where there is none, or where it was not taken."""
-        if time.monotonic() < subscriber.again:
-            return False
-        if not subscriber.batch:
-            self._fill(subscriber)
-        if not subscriber.batch:
-            return False
-        if _accepted(client, subscriber, orjson.dumps(subscriber.batch) + b"\r\n"):
-            self.delivered += len(subscriber.batch)
-            subscriber.batch, subscriber.attempt = [], 0
-            return True
-        subscriber.attempt += 1
-        subscriber.again = time.monotonic() + min(0.2 * 2**subscriber.attempt, LONGEST_PAUSE)
-        return False
-
-    def _fill(self, subscriber: _Subscriber) -> None:
-        account = subscriber.account
-        with self._lock:
-            account.follow()
-            room = MOST - len(subscriber.twice)
-            happened = account.sending.happened[subscriber.place : subscriber.place + room]
-            fresh = [event_of(account, each, place) for place, each in enumerate(happened, subscriber.place)]
-        subscriber.place += len(fresh)
-        subscriber.batch = subscriber.twice + fresh
-        subscriber.twice = fresh[::REPEATED]
-        subscriber.chance.shuffle(subscriber.batch)
+    def request(self) -> tuple[bytes, dict[str, str]]:
+        body, moment = orjson.dumps(self.batch) + b"\r\n", str(int(time.time()))
+        return body, {
+            "Content-Type": "application/json",
+            "User-Agent": "SendGrid Event API",
+            "X-Twilio-Email-Event-Webhook-Timestamp": moment,
+            "X-Twilio-Email-Event-Webhook-Signature": signed(self._account.name, body, moment),
+        }
 
 
 def signed(account: str, body: bytes, moment: str) -> str:
     return base64.b64encode(private_key(account).sign(moment.encode() + body, ECDSA(SHA256()))).decode()
-
-
-def _accepted(client: httpx.Client, subscriber: _Subscriber, body: bytes) -> bool:
-    moment = str(int(time.time()))
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "SendGrid Event API",
-        "X-Twilio-Email-Event-Webhook-Timestamp": moment,
-        "X-Twilio-Email-Event-Webhook-Signature": signed(subscriber.account.name, body, moment),
-    }
-    try:
-        return client.post(subscriber.url, content=body, headers=headers).is_success
-    except httpx.TransportError:
-        return False

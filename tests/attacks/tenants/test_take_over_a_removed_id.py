@@ -143,16 +143,16 @@ def test_an_organization_does_not_learn_which_ids_others_have(store: Store, call
     key_of(store, "victim")
     stream = {"name": "s", "stream_type": "kafka", "topics": ["t"], "connection_config": {}}
     rule = {"name": "r", "endpoint_url": "https://support.example.com/api"}
-    for path, field, body in (
-        ("/integrations", "integration_id", integration("x")),
-        ("/streaming/streams", "stream_id", stream),
-        ("/ingestion/rules", "rule_id", rule),
+    for path, field, body, name in (
+        ("/integrations", "integration_id", integration("x"), ID),
+        ("/streaming/streams", "stream_id", stream, ID),
+        ("/ingestion/rules", "rule_id", rule, f"{ID}_rule"),  # a rule is an integration, too
     ):
         if taken:
-            made = call("POST", path, json=body | {"organization_id": "victim", field: ID})
+            made = call("POST", path, json=body | {"organization_id": "victim", field: name})
             assert made.status_code == 201, made.text
         for organization in ("thief", "victim", "nobody"):
-            refused = call("POST", path, thief, json=body | {"organization_id": organization, field: ID})
+            refused = call("POST", path, thief, json=body | {"organization_id": organization, field: name})
             assert refused.status_code == 422
             assert refused.json()["title"] == f"ids are made for an organization. Leave {field} out."
         own = call("POST", path, thief, json=body | {"organization_id": "thief"})
