@@ -265,12 +265,14 @@ class Places:
     @contextmanager
     def held(self, clock: Clock) -> Iterator[None]:
         """Waits for a place and holds it. Raises ``Stopped`` when the run is cancelled."""
-        while (place := self._take()) is None:
+        while (taken := self._take()) is None:
             clock.wait(LOOK_EVERY)
+        locks, place = taken
         try:
             yield
         finally:
-            self._leave(place)
+            with self._lock:
+                locks.leave(place)
 
     def close(self) -> None:
         with self._lock:
@@ -278,13 +280,10 @@ class Places:
                 self._locks.close()
                 self._locks = None
 
-    def _take(self) -> int | None:
+    def _take(self) -> tuple[PlaceLocks, int] | None:
+        """Of the connection that holds it: another one may have the same number, once this one is broken."""
         with self._lock:
             if self._locks is None or self._locks.broken:  # a lost connection has lost its places
                 self._locks = PlaceLocks(self._store.database_url, self._name, self._most)
-            return self._locks.take()
-
-    def _leave(self, place: int) -> None:
-        with self._lock:
-            if self._locks is not None:
-                self._locks.leave(place)
+            place = self._locks.take()
+            return None if place is None else (self._locks, place)

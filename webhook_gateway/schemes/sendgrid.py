@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from webhook_gateway.schemes.bodies import as_json, digest_of, entity, parsed_batch, required, scalar, storable
+from webhook_gateway.schemes.bodies import as_json, digest_of, entity, parsed_batch, scalar, storable
 from webhook_gateway.schemes.sdk import Delivery, Event, Scheme, Trust
 from webhook_gateway.schemes.signatures import as_bytes, from_base64, header, is_recent
 
@@ -38,11 +38,11 @@ class SendGrid(Scheme):
 
     def events(self, delivery: Delivery) -> list[Event]:
         """https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event: ``sg_event_id`` is at most 100
-        characters, the same in every attempt, and may be absent."""
+        characters, the same in every attempt, and may be absent. What does not say what it is costs no other."""
         return [
             Event(
                 storable(scalar(item.get("sg_event_id")) or digest_of(item)),
-                storable(required(item, "event")),
+                storable(scalar(item.get("event")) or "unknown"),
                 entity("email", item.get("email")) or entity("message", item.get("sg_message_id")),
                 as_json(item),
             )

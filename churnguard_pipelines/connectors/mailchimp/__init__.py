@@ -93,17 +93,20 @@ class Mailchimp(ApiConnector):
         return ConnectionReport(self.integration.integration_id, identity, access)
 
     def discover_fields(self, item: Object) -> Sequence[Field]:
-        """Merge fields of all lists by their tags; one that lists have in different types is text."""
+        """Merge fields of all lists by their tags; one that lists have in different types is text. Those of a list that
+        may not be read are missed, which the read of its members says."""
         if not isinstance(item.options, MemberOptions):
             return ()
         found: dict[str, Field] = {}
-        for list_id in self._api.ids("/lists", "lists"):
-            for row in self._api.all(Cursor(f"/lists/{list_id}/merge-fields", "merge_fields")):
-                tag, label = str(row.get("tag")), str(row.get("name") or "")
-                type_ = _TYPES.get(str(row.get("type")), TEXT)
-                if tag in found and found[tag].type is not type_:
-                    type_ = TEXT
-                found[tag] = Field(tag, type_, f"merge_fields.{tag}", label=label)
+        lists = self._api.ids("/lists", "lists")
+        cursors = [Cursor(f"/lists/{each}/merge-fields", "merge_fields", own={"list_id": each}) for each in lists]
+        pages = sorted(self._api.pages(cursors, {}), key=lambda page: lists.index(page.cursor.own["list_id"]))
+        for row in (row for page in pages for row in page.rows):
+            tag, label = str(row.get("tag")), str(row.get("name") or "")
+            type_ = _TYPES.get(str(row.get("type")), TEXT)
+            if tag in found and found[tag].type is not type_:
+                type_ = TEXT
+            found[tag] = Field(tag, type_, f"merge_fields.{tag}", label=label)
         return list(found.values())
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:

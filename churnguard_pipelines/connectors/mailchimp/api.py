@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Lock
@@ -17,14 +17,18 @@ from typing import Any
 import httpx
 import orjson
 
+from churnguard_pipelines.connectors.sdk.paging import read_lists
 from churnguard_pipelines.engine.auth import Basic, Credential, OAuth2Refresh, Token, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.server_messages import repeated
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,
+    PermissionMissing,
+    ProviderError,
     ProviderMisbehaved,
     ProviderUnavailable,
+    RequestRefused,
 )
 from churnguard_pipelines.model import CredentialType, IntegrationConfiguration
 
@@ -33,6 +37,8 @@ METADATA = "/oauth2/metadata"
 PAGE = 1000
 """Rows; more may be asked for, and are not given."""
 CONNECTIONS = 10
+MOST_STEPS_BACK = 20
+"""That lead nowhere, in one list."""
 _CENTER = re.compile(r"us[0-9]{1,3}")
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 WHERE_KEYS_ARE = (
@@ -43,18 +49,20 @@ WHERE_KEYS_ARE = (
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cursor:
     """A page of a list. ``rows``: the name under which its answer has the rows; ``own``: what is added to each of them;
-    ``total``: what the page before counted; ``first``: a digest of its first row."""
+    ``last``, ``first``: marks of the last and the first row of the page before, which this one has to go on from;
+    ``back``: how often the list had to be gone back in because it did not."""
 
     path: str
     rows: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
     offset: int = 0
-    total: int | None = None
-    first: str | None = None
+    last: str = ""
+    first: str = ""
+    back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,8 @@ class MailchimpApi:
         return self._find(path, {"exclude_fields": "_links"})
 
     def page(self, cursor: Cursor, count: int = PAGE) -> Page:
-        """Empty where what the list belongs to is gone. Raises ``ProviderMisbehaved`` for an answer without rows."""
+        """Empty where what the list belongs to is gone. Raises ``ProviderMisbehaved`` for an answer without rows, and
+        ``RequestRefused`` where there is no such list though it belongs to nothing."""
         hidden = {"exclude_fields": f"{cursor.rows}._links,_links"}
         chosen = {} if "fields" in cursor.parameters else hidden
         more = cursor.parameters.get("exclude_fields")
@@ -107,24 +116,43 @@ class MailchimpApi:
         return Page(cursor, [{**each, **cursor.own} for each in rows], asked, total if isinstance(total, int) else 0)
 
     def following(self, page: Page, count: int = PAGE) -> Cursor | None:
-        """The cursor of the next page; None after a short one, whatever the total says.
+        """The cursor of the next page, which begins with the last row of this one; None after a short page, whatever
+        the total says.
 
-        Rows that vanish while a list is read move the later ones forward: so many are read once more.
+        Rows that vanish while a list is read move the later ones forward: where the last row is not met again, what
+        came before is read once more.
         """
-        cursor = page.cursor
-        if len(page.rows) < count:
-            return None
-        first = hashlib.sha256(orjson.dumps(page.rows[0])).hexdigest()[:16]
-        if first == cursor.first:
+        cursor, marks = page.cursor, [_mark(row) for row in page.rows]
+        goes_on = not cursor.last or cursor.last in marks
+        if len(marks) >= count and marks[0] == cursor.first:
             raise self.misbehaved(cursor.path, "sends the same page again and again")
-        gone = max(0, (cursor.total or 0) - page.total)
-        if gone:
-            return replace(cursor, offset=max(0, cursor.offset - gone), total=page.total, first=None)
-        return replace(cursor, offset=cursor.offset + len(page.rows), total=page.total, first=first)
+        if not goes_on and cursor.offset > 0:
+            if cursor.back >= MOST_STEPS_BACK:
+                raise self.misbehaved(cursor.path, "changes while it is read")
+            return replace(cursor, offset=max(0, cursor.offset - count // 2), first="", back=cursor.back + 1)
+        if len(marks) < count:
+            return None
+        back = max(0, cursor.back - 1) if goes_on else cursor.back
+        return replace(cursor, offset=cursor.offset + len(marks) - 1, last=marks[-1], first=marks[0], back=back)
 
     def paged(self, cursor: Cursor) -> tuple[Page, Cursor | None]:
         page = self.page(cursor)
         return page, self.following(page)
+
+    def pages(self, cursors: Sequence[Cursor], failed: dict[Cursor, ProviderError]) -> Iterator[Page]:
+        """Of several lists, as they arrive. One that Mailchimp refuses, or that makes no sense, keeps nobody from the
+        others: it is ``failed``, by the cursor of the page that could not be read."""
+
+        def fetch(cursor: Cursor) -> tuple[Page | None, Cursor | None]:
+            try:
+                return self.paged(cursor)
+            except (PermissionMissing, RequestRefused, ProviderMisbehaved) as error:
+                failed[cursor] = error
+                return None, None
+
+        for page in read_lists(fetch, cursors, self.connections):
+            if page is not None:
+                yield page
 
     def all(self, cursor: Cursor) -> Iterator[Row]:
         """Every row of a list, page by page."""
@@ -153,7 +181,9 @@ class MailchimpApi:
         )
 
     def _find(self, path: str, parameters: Mapping[str, str]) -> tuple[Row, int] | None:
-        body, asked, status = self._ask(f"{self._api_url()}{path}", parameters, missing=True)
+        """None if there is none. Only what belongs to something can be missing: an account always has its lists,
+        campaigns and reports, and without them everything would seem to be gone."""
+        body, asked, status = self._ask(f"{self._api_url()}{path}", parameters, missing=path.count("/") > 1)
         return None if status == 404 else (body, asked)
 
     def _get(self, path: str, parameters: Mapping[str, str]) -> tuple[Row, int]:
@@ -164,6 +194,10 @@ class MailchimpApi:
         asked = time.time()
         allow = (404,) if missing else ()
         response = self._http.request("GET", url, params=parameters or None, allow=allow, expect_json=True)
+        if response.status == 404 and _title(response) is None:  # of something between us and Mailchimp
+            raise self.misbehaved(
+                httpx.URL(url).path.removeprefix("/3.0"), "is not found, but not in Mailchimp's words"
+            )
         body = response.json() if response.status != 404 else {}
         return (body if isinstance(body, dict) else {}), int((asked + self._http.ahead) * 1000), response.status
 
@@ -268,6 +302,12 @@ def _title(response: Response) -> str | None:
         return None
     told = body.get("title") if isinstance(body, dict) else None
     return told if isinstance(told, str) else None
+
+
+def _mark(row: Row) -> str:
+    """Of who or what a row is of, whatever else it says."""
+    who = next((row[name] for name in ("id", "email_id", "merge_id") if row.get(name)), row)
+    return hashlib.sha256(orjson.dumps(who, default=str)).hexdigest()[:16]
 
 
 def iso(seconds: int) -> str:

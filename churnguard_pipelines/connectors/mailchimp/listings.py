@@ -10,8 +10,8 @@ from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, 
 from churnguard_pipelines.connectors.mailchimp.objects import ListOptions
 from churnguard_pipelines.connectors.mailchimp.rows import Shape, found
 from churnguard_pipelines.connectors.sdk import Object, Reading
-from churnguard_pipelines.connectors.sdk.paging import read_lists
 from churnguard_pipelines.engine.fair_threads import map_in_threads
+from churnguard_pipelines.errors import ProviderError
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, DeleteKind, Deletion, Record, Window
 
@@ -78,7 +78,11 @@ class ListingReader:
         return records, [Deletion(id, DeleteKind.HARD, self._api.now() * 1000) for id in gone]
 
     def _pages(self, item: Object, window: Window | None) -> Iterator[Page]:
-        return read_lists(self._api.paged, self._cursors(item, window), self._api.connections)
+        """Those of all lists that can be read; then the first error, so that nothing is thought to be gone."""
+        failed: dict[Cursor, ProviderError] = {}
+        yield from self._api.pages(self._cursors(item, window), failed)
+        for error in failed.values():
+            raise error
 
     def _cursors(self, item: Object, window: Window | None) -> list[Cursor]:
         options: ListOptions = item.options

@@ -20,17 +20,19 @@ from churnguard_pipelines.connectors.mailchimp.listings import created_within
 from churnguard_pipelines.connectors.mailchimp.rows import Shape
 from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.connectors.sdk.paging import OpenWindow, Page, read_windows
+from churnguard_pipelines.errors import PermissionMissing, ProviderError, ProviderMisbehaved, RequestRefused
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Position, Window
 
 REREAD_EVERY = 24 * 3600
+AHEAD = 60
+"""Seconds after the last whole one that are searched for those who seem to be gone: they may have changed just now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep(OpenWindow):
     """Seconds of ``last_changed`` of one list's members; newest first. ``after_created``: the second in which the last
-    page ended; ``after``: of a second that fills pages by itself, the offset within it, how many it had then, and how
-    its last page began."""
+    page ended; ``after``: of a second that fills pages by itself, where its next page begins, as a cursor has it."""
 
     list_id: str = ""
     archived: bool = False
@@ -55,24 +57,29 @@ class MemberReader:
             return
         base: Position = position or {"through": -1, "lists": [], "reread_at": 0, "under_way": None}
         under_way = base["under_way"]
+        taken_up = under_way is not None
         if under_way is None or (reading.mode == DataSyncMode.FULL and not under_way["whole"]):
-            under_way = self._begin(base, reading)
+            under_way, taken_up = self._begin(base, reading), False
         sweeps = [Sweep.of(each) for each in under_way["open"]]
-        for page, still_open in read_windows(self._page, sweeps, self._api.connections):
+        failed: dict[str, ProviderError] = {}
+        for page, still_open in self._pages(sweeps, failed):
             left = {**under_way, "open": [each.to_json() for each in still_open]}
             yield Batch({**base, "under_way": left}, shape.records(page.records, page.version))
         until, absent_since = under_way["until"], under_way["absent_since"]
-        if absent_since is not None:  # whoever changed meanwhile was not met yet, and is not gone
+        if taken_up or absent_since is not None:  # whoever changed meanwhile was not met yet, and is not gone
             now = self._api.now() - 1
-            late = list(self._sweeps(under_way["lists"], until + 1, now + 1))
-            for page, _ in read_windows(self._page, late, self._api.connections):
+            late = list(self._sweeps(under_way["lists"], until + 1, now + AHEAD))
+            for page, _ in self._pages(late, failed):
                 yield Batch({**base, "under_way": {**under_way, "open": []}}, shape.records(page.records, page.version))
             until = max(until, now)
         done = {
-            "through": until, "lists": under_way["lists"], "under_way": None,
+            "through": until, "lists": [each for each in under_way["lists"] if each not in failed], "under_way": None,
             "reread_at": under_way["began"] if under_way["whole"] else base["reread_at"],
         }  # fmt: skip
-        yield Batch(done, delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None)
+        absent = datetime.fromisoformat(absent_since) if absent_since and not failed else None
+        yield Batch(done, delete_absent_since=absent)
+        for error in failed.values():
+            raise error
 
     def count(self, window: Window) -> int:
         return sum(self._api.page(each, count=1).total for each in self._within(window))
@@ -117,6 +124,19 @@ class MemberReader:
 
     # --- pages
 
+    def _pages(self, sweeps: Sequence[Sweep], failed: dict[str, ProviderError]) -> Iterator[tuple[Page, list[Sweep]]]:
+        """A list that Mailchimp refuses, or that makes no sense, keeps nobody from the others: it is ``failed``, by its
+        id, as if it had not been read yet."""
+
+        def fetch(sweep: Sweep) -> Page:
+            try:
+                return self._page(sweep)
+            except (PermissionMissing, RequestRefused, ProviderMisbehaved) as error:
+                failed[sweep.list_id] = error
+                return Page([], False, 0, None)
+
+        return read_windows(fetch, sweeps, self._api.connections)
+
     def _page(self, sweep: Sweep) -> Page:
         """Newest first, from second to second: a member that changes leaves for a later window, and nothing between
         two pages is skipped. Only within a second that has more than a page are there offsets."""
@@ -130,20 +150,20 @@ class MemberReader:
             },
         )  # fmt: skip
         if drained:
-            offset, total, first = drained.split("/")
-            cursor = replace(cursor, offset=int(offset), total=int(total), first=first)
+            offset, last, first, back = drained.split("/")
+            cursor = replace(cursor, offset=int(offset), last=last, first=first, back=int(back))
         page = self._api.page(cursor)
         if drained:
             following = self._api.following(page)
-            token = f"{following.offset}/{following.total}/{following.first or ''}" if following else ""
-            last = (token, before if following else before - 1)
-            return Page(page.rows, following is not None or before - 1 >= sweep.start, page.asked, last)
+            token = f"{following.offset}/{following.last}/{following.first}/{following.back}" if following else ""
+            reached = (token, before if following else before - 1)
+            return Page(page.rows, following is not None or before - 1 >= sweep.start, page.asked, reached)
         if len(page.rows) < PAGE:
             return Page(page.rows, False, page.asked, None)
         newest, oldest = (self._changed(page.rows[place]) for place in (0, -1))
         if not oldest <= newest <= before:
             raise self._api.misbehaved("members", "has some that changed at another time than was asked for")
-        return Page(page.rows, True, page.asked, ("0/0/" if newest == oldest else "", oldest))
+        return Page(page.rows, True, page.asked, ("0///0" if newest == oldest else "", oldest))
 
     def _changed(self, row: dict[str, Any]) -> int:
         at = seconds_of(row.get("last_changed"))

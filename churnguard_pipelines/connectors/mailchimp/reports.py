@@ -1,16 +1,17 @@
 """Reads what recipients of campaigns did, campaign by campaign, where the campaign's report has changed since.
 
 Each call costs by the number of recipients, whatever happened, so only those campaigns are asked for whose report shows
-other figures than when they were read last, and those sent within five days: a bounce need not show in a report.
+other figures than when they were read last, and those that were read last within five days after they were sent: a
+bounce need not show in a report.
 
-Position: ``{"marks", "since", "under_way"}``. ``marks``: campaign -> a digest of its report's figures when it was read;
-``since``: when the last whole round began.
+Position: ``{"marks", "under_way"}``. ``marks``: campaign -> a digest of its report's figures when it was read last, and
+that moment; a report may tell late, so that what happened in a campaign is asked for since the campaign was read.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi, 
 from churnguard_pipelines.connectors.mailchimp.objects import ReportOptions
 from churnguard_pipelines.connectors.mailchimp.rows import Shape, found
 from churnguard_pipelines.connectors.sdk import Object, Reading
-from churnguard_pipelines.connectors.sdk.paging import read_lists
+from churnguard_pipelines.errors import ProviderError
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Record
 
@@ -31,6 +32,9 @@ LOOK_BACK = 600
 AT_ONCE = 100
 """Campaigns that are read together; then the position moves."""
 
+Mark = Sequence[Any]
+"""The digest, and epoch seconds."""
+
 
 class ReportReader:
     def __init__(self, api: MailchimpApi) -> None:
@@ -40,40 +44,40 @@ class ReportReader:
         options: ReportOptions = item.options
         shape, now = Shape(item), self._api.now()
         reports = self._reports(options)
+        failed: dict[str, ProviderError] = {}
         if reading.window is not None:
             start, end = reading.window.start.timestamp(), reading.window.end.timestamp()
             # What was done in the window was done to a campaign sent before its end
             ids = [each["id"] for each in reports if (seconds_of(each.get("send_time")) or 0) < end]
-            for records in self._of(item, shape, ids, {}, 0):
+            for records in self._of(item, shape, ids, {}, failed):
                 kept = [each for each in records if start <= (seconds_of(each.payload.get("timestamp")) or start) < end]
                 yield Batch({}, kept)
+            for error in failed.values():
+                raise error
             return
-        position = reading.position or {"marks": {}, "since": 0, "under_way": None}
+        position = reading.position or {"marks": {}, "under_way": None}
         under_way: dict[str, Any] | None = position["under_way"]
         if under_way is None or (reading.mode == DataSyncMode.FULL and not under_way["whole"]):
             whole = reading.mode == DataSyncMode.FULL and reading.position is not None
-            absent_since = reading.started.isoformat() if whole else None
-            under_way = {"began": now, "whole": whole, "absent_since": absent_since, "marks": {}}
-        done: dict[str, str] = dict(under_way["marks"])  # of this round; of another one only where nothing is whole
-        known: Mapping[str, str] = {} if under_way["whole"] else position["marks"]
-        marks = {each["id"]: _mark(each, options) for each in reports}
-        wanted = [
-            each["id"]
-            for each in reports
-            if (is_new := each["id"] not in done) or done[each["id"]] != marks[each["id"]]
-            if known.get(each["id"]) != marks[each["id"]] or (is_new and _is_settling(each, now))
-        ]
+            under_way = {"whole": whole, "absent_since": reading.started.isoformat() if whole else None, "marks": {}}
+        done: dict[str, Mark] = dict(under_way["marks"])
+        known: Mapping[str, Mark] = {} if under_way["whole"] else position["marks"]
+        figures = {each["id"]: _digest(each, options) for each in reports}
+        wanted = [each["id"] for each in reports if _is_due(each, figures[each["id"]], done, known)]
         for begin in range(0, len(wanted), AT_ONCE):
             ids = wanted[begin : begin + AT_ONCE]
-            for records in self._of(item, shape, ids, known, position["since"]):
+            for records in self._of(item, shape, ids, known, failed):
                 yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}}, records)
-            done |= {each: marks[each] for each in ids}
+            done |= {each: [figures[each], now] for each in ids if each not in failed}
             yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}})
-        absent_since = under_way["absent_since"]
-        yield Batch(
-            {"marks": marks, "since": under_way["began"], "under_way": None},
-            delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
-        )
+        absent_since, marks = under_way["absent_since"], {**known, **done}
+        if not (failed and absent_since):  # where some could not be read, nothing is thought to be gone
+            yield Batch(
+                {"marks": {each: marks[each] for each in figures if each in marks}, "under_way": None},
+                delete_absent_since=datetime.fromisoformat(absent_since) if absent_since else None,
+            )
+        for error in failed.values():
+            raise error
 
     def probe(self, item: Object) -> None:
         """Raises ``PermissionMissing``."""
@@ -90,18 +94,24 @@ class ReportReader:
         return sorted(rows, key=lambda row: str(row["id"]))
 
     def _of(
-        self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, str], since: int
+        self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, Mark], failed: dict[str, ProviderError]
     ) -> Iterator[list[Record]]:
+        """Of these campaigns; of one that cannot be read, why not, in ``failed``: it keeps nobody from the others."""
         options: ReportOptions = item.options
         hidden = {"exclude_fields": options.hidden} if options.hidden else {}
-        recent = {"since": iso(since - LOOK_BACK)} if options.events and since > LOOK_BACK else {}
+        recent = {id: {"since": iso(at - LOOK_BACK)} for id, (_, at) in known.items()} if options.events else {}
         cursors = [
-            Cursor(item.path.format(campaign_id=each), options.rows, {**hidden, **(recent if each in known else {})})
+            Cursor(
+                item.path.format(campaign_id=each), options.rows, {**hidden, **recent.get(each, {})},
+                {"campaign_id": each},
+            )
             for each in ids
-        ]
-        for page in read_lists(self._api.paged, cursors, self._api.connections):
+        ]  # fmt: skip
+        unread: dict[Cursor, ProviderError] = {}
+        for page in self._api.pages(cursors, unread):
             rows = _events(page) if options.events else page.rows
             yield shape.records(rows, page.asked)
+        failed |= {cursor.own["campaign_id"]: error for cursor, error in unread.items()}
 
 
 def _events(page: Page) -> list[Row]:
@@ -114,11 +124,16 @@ def _events(page: Page) -> list[Row]:
     return made
 
 
-def _mark(report: Row, options: ReportOptions) -> str:
+def _digest(report: Row, options: ReportOptions) -> str:
     figures = [found(report, name.split(".")) for name in options.gate]
     return hashlib.sha256(orjson.dumps(figures, default=str)).hexdigest()[:12]
 
 
-def _is_settling(report: Row, now: int) -> bool:
-    sent = seconds_of(report.get("send_time"))
-    return sent is not None and now - sent < SETTLING
+def _is_due(report: Row, figures: str, done: Mapping[str, Mark], known: Mapping[str, Mark]) -> bool:
+    """Whether it shows something else than when it was read last, in this round or before. A campaign that was settling
+    then is read once more, however long ago that is."""
+    latest = done.get(report["id"]) or known.get(report["id"])
+    if latest is None or latest[0] != figures:
+        return True
+    sent, read_at = seconds_of(report.get("send_time")), int(latest[1])
+    return sent is not None and read_at < sent + SETTLING

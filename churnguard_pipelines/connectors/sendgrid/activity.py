@@ -2,12 +2,13 @@
 at most, and no way to the others.
 
 Position: ``{"through", "under_way"}``: epoch seconds up to which all was read; ``under_way``: of a read that goes on,
-what is left of it. A second with more messages is read by how their ids begin.
+what is left of it, and whether it began as far back as there is activity. A second with more messages is read by how
+their ids begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from string import ascii_letters, digits
@@ -17,7 +18,7 @@ from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.connectors.sendgrid.api import SendGridApi, misbehaved
 from churnguard_pipelines.connectors.sendgrid.spans import Rows, Span, read_spans
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.records import Batch, Position, Record
+from churnguard_pipelines.records import Batch, Record
 
 MOST = 1000
 KEPT = 30 * 86_400
@@ -40,13 +41,25 @@ class ActivityReader:
         position = reading.position
         through = position["through"] if position else 0
         under_way = position["under_way"] if position else None
-        if under_way is None:
-            under_way = _begun(position, reading.mode, self._api.now // 1000 - 1)
+        full = reading.mode == DataSyncMode.FULL
+        if under_way is not None and (under_way["whole"] or not full):
+            yield from self._batches(item, through, under_way)
+            through, full = under_way["through"], False  # and on to the present
+        under_way = self._begun(0 if full else through)
+        yield from self._batches(item, through, under_way)
+        yield Batch({"through": under_way["through"], "under_way": None})
+
+    def _begun(self, through: int) -> dict[str, Any]:
+        """What happened since, and a while before; as far back as it is kept, where nothing was read yet."""
+        end = self._api.now // 1000 - 1
+        begin = max(end - KEPT, through - OVERLAP)
+        return {"open": [[begin, end]], "through": end, "whole": not through}
+
+    def _batches(self, item: Object, through: int, under_way: Mapping[str, Any]) -> Iterator[Batch]:
         spans = [Span(*each) for each in under_way["open"]]
         for found, rest in read_spans(lambda span: self._fetch(item, span), spans, MOST, 1):
             left = {**under_way, "open": [list(each) for each in rest]}
             yield Batch({"through": through, "under_way": left}, [_record(row, found.asked) for row in found.rows])
-        yield Batch({"through": under_way["through"], "under_way": None})
 
     def _fetch(self, item: Object, span: Span) -> Rows:
         rows, asked = self._ask(item, span, "", MOST)
@@ -77,13 +90,6 @@ class ActivityReader:
             query += f' AND msg_id LIKE "{prefix}%"'
         answer = self._api.get(item.path, {"query": query, "limit": most})
         return answer.rows(item.path, self._api.integration_id, "messages"), answer.asked
-
-
-def _begun(position: Position | None, mode: DataSyncMode, end: int) -> dict[str, Any]:
-    begin = end - KEPT
-    if position is not None and mode != DataSyncMode.FULL:
-        begin = max(begin, position["through"] - OVERLAP)
-    return {"open": [[begin, end]], "through": end}
 
 
 def _apart(rows: Sequence[Any]) -> int:

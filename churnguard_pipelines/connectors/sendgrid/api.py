@@ -19,6 +19,8 @@ HOST, EU_HOST = "api.sendgrid.com", "api.eu.sendgrid.com"
 SUBUSER = "on_behalf_of"
 """The custom field that names a subuser whose data is read."""
 _LONGEST_SUBUSER = 200
+TRIES = 5
+"""Reads of a list that is changed while it is read."""
 
 Parameters = Mapping[str, str | int | list[str]]
 
@@ -84,15 +86,22 @@ class SendGridApi:
                 raise misbehaved(self.integration_id, path, "sends the same page again and again")
             seen.add(token)
 
-    def by_offset(self, path: str, size: int) -> Iterator[tuple[list[Any], int]]:
-        offset = 0
-        while True:
-            answer = self.get(path, {"limit": size, "offset": offset})
-            rows = answer.rows(path, self.integration_id)
-            yield rows, answer.asked
-            if len(rows) < size:
-                return
-            offset += len(rows)
+    def by_offset(self, path: str, size: int, parameters: Parameters | None = None) -> Iterator[tuple[list[Any], int]]:
+        """The pages of a list that has nothing better. Each begins with the last row of the one before, which is left
+        out: where it does not, the list was changed meanwhile, and is read once more from its begin."""
+        for _ in range(TRIES):
+            last: list[Any] = []
+            offset = 0
+            while True:
+                answer = self.get(path, {**(parameters or {}), "limit": size, "offset": offset})
+                rows = answer.rows(path, self.integration_id)
+                if rows[: len(last)] != last:
+                    break
+                yield rows[len(last) :], answer.asked
+                if len(rows) < size:
+                    return
+                last, offset = rows[-1:], offset + len(rows) - 1
+        raise misbehaved(self.integration_id, path, "changes while it is read")
 
     def _ask(self, method: str, path: str, parameters: Parameters | None, content: bytes | None = None) -> Answer:
         asked = time.time()

@@ -40,8 +40,11 @@ PART = 2_000
 LONGEST_LINE = 2**20
 """Characters."""
 FIRST_LOOK, SLOWEST_LOOK, LONGEST_WAIT = 0.5, 30.0, 2 * 3600.0
+LONGEST_JOB = 24 * 3600 * 1000
+"""Milliseconds after which an export that is still not ready is given up, and another one made."""
 TRIES = 3
 """Exports of one sync."""
+KEY = "contact_id"
 _GZIP = b"\x1f\x8b"
 _TYPES = {"Text": TEXT, "Number": NUMERIC, "Date": TIMESTAMP}
 
@@ -115,7 +118,7 @@ class ContactReader:
 
     def _rows(self, item: Object, job: Job) -> Iterator[tuple[Job, list[dict[str, Any]]]]:
         """Of the files that are not stored yet. Raises ``_Gone`` if fewer come than there are said to be."""
-        told = self._ended(item, job["id"])
+        told = self._ended(item, job)
         urls = told.get("urls")
         if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
             raise misbehaved(self._api.integration_id, "export of contacts", "came without `urls`")
@@ -135,11 +138,11 @@ class ContactReader:
         if isinstance(expected, int) and job["rows"] < expected:
             raise _Gone(f"{job['rows']:,} of {expected:,} contacts came")
 
-    def _ended(self, item: Object, id: str) -> Mapping[str, Any]:
+    def _ended(self, item: Object, job: Job) -> Mapping[str, Any]:
         pause, until = FIRST_LOOK, time.monotonic() + LONGEST_WAIT
         while True:
             try:
-                told = self._api.get(f"{item.path}/{quote(id, safe='')}").body
+                told = self._api.get(f"{item.path}/{quote(job['id'], safe='')}").body
             except RequestRefused as error:
                 if error.status != 404:
                     raise
@@ -149,6 +152,8 @@ class ContactReader:
                 return dict(told)
             if status != "pending":
                 raise _Gone(f"it ended as {str(status)[:40]}")
+            if self._api.now - job["made"] > LONGEST_JOB:
+                raise _Gone("it was not ready after a day")
             if time.monotonic() > until:
                 raise ProviderUnavailable(
                     f"SendGrid has not ended its export of contacts in {LONGEST_WAIT / 3600:.0f} h.",
@@ -172,6 +177,8 @@ def _parsed(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
     reader = csv.reader(_lines(text), strict=True)
     try:
         header = [name.lower() for name in next(reader, [])]
+        if KEY not in header:
+            raise _Damaged(f"it has no {KEY}")
         while lines := list(islice(reader, PART)):
             if any(len(line) != len(header) for line in lines):
                 raise _Damaged("a line has another number of fields")

@@ -12,6 +12,8 @@ from churnguard_pipelines.records import Batch, Record
 
 LISTS, SINGLE_SENDS, STATS, TEMPLATES, SUBUSERS = 1000, 100, 50, 200, 500
 """Rows of a page."""
+PART = 10_000
+"""Rows handed on at once of an answer without pages."""
 
 Pages = Iterator[tuple[list[Any], int]]
 
@@ -48,9 +50,12 @@ class ListingReader:
         yield answer.rows(item.path, self._api.integration_id), answer.asked
 
     def _members(self, item: Object) -> Pages:
-        """Of all groups: SendGrid has no pages here."""
+        """Of all groups: SendGrid has no pages here, so what was handed on makes room for the rest."""
         for rows, asked in self._at_once(item):
-            yield [_keyed(row, "group_id", "email") for row in rows], asked
+            while rows:
+                part = rows[-PART:]
+                del rows[-PART:]
+                yield [_keyed(row, "group_id", "email") for row in part], asked
 
     def _segments(self, item: Object) -> Pages:
         """Those of both generations; an account without the old ones may not have their list, either."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.connectors.sendgrid.api import Parameters, SendGridApi, misbehaved
+from churnguard_pipelines.errors import RequestRefused
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Record
 
@@ -121,8 +122,14 @@ class StatisticsReader:
     def _steps(self, item: Object, ids: Sequence[str], span: Mapping[str, str]) -> Iterator[list[Record]]:
         for id in ids:
             path = f"{item.path}/{quote(id, safe='')}"
-            for rows, asked in self._api.paged(path, "results", PAGE_OF_MARKETING, {**span, "group_by": ["step_id"]}):
-                yield [Record(_step(row), asked) for row in rows if isinstance(row, dict) and _any(row.get("stats"))]
+            asked_for: Parameters = {**span, "group_by": ["step_id"]}
+            try:
+                for rows, asked in self._api.paged(path, "results", PAGE_OF_MARKETING, asked_for):
+                    steps = [row for row in rows if isinstance(row, dict) and _any(row.get("stats"))]
+                    yield [Record(_step(row), asked) for row in steps]
+            except RequestRefused as error:
+                if error.status != 404:  # it was deleted meanwhile
+                    raise
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._api.now / 1000, UTC).date()

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from churnguard_pipelines.connectors.sdk import Object, Reading
-from churnguard_pipelines.connectors.sendgrid.api import SendGridApi, misbehaved
+from churnguard_pipelines.connectors.sendgrid.api import SendGridApi
 from churnguard_pipelines.connectors.sendgrid.spans import Rows, Span, read_spans
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.records import Batch, Position, Record, Window
@@ -21,7 +21,6 @@ PAGE = 500
 OVERLAP = 3600
 """Seconds: addresses that appear in a list later than they were put there."""
 COMPARED_EVERY = 24 * 3600 * 1000
-TRIES = 5
 
 
 class SuppressionReader:
@@ -31,26 +30,36 @@ class SuppressionReader:
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         position, now = reading.position, self._api.now
         under_way = position["under_way"] if position else None
-        if under_way is None:
-            under_way = self._begun(reading, now)
+        taken_up = under_way is not None
+        full = reading.mode == DataSyncMode.FULL and reading.window is None
+        if under_way is None or (full and not under_way["whole"]):
+            under_way, taken_up = self._begun(reading, now), False
         base: Mapping[str, Any] = {
             "through": position["through"] if position else 0,
             "compared_at": position["compared_at"] if position else 0,
         }
-        spans = [Span(*each) for each in under_way["open"]]
-        for found, rest in read_spans(lambda span: self._fetch(item, span), spans, PAGE, self._api.connections):
-            under_way = {**under_way, "open": [list(each) for each in rest]}
-            yield Batch({**base, "under_way": under_way}, [Record(row, found.asked) for row in found.rows])
-        absent = under_way["absent_since"]
-        whole = under_way["whole"]
+        yield from self._batches(item, base, under_way)
+        absent, whole, through = under_way["absent_since"], under_way["whole"], under_way["through"]
+        if reading.window is None and (taken_up or absent is not None):
+            # Who was put there meanwhile, also once more, was not met yet, and is not gone; the running second is read,
+            # too, and once more by the next sync
+            late = Span(max(0, through - OVERLAP), max(through, self._api.now // 1000 - 1) + OVERLAP)
+            yield from self._batches(item, base, {**under_way, "open": [list(late)]})
+            through = late.end - OVERLAP
         yield Batch(
             {
-                "through": under_way["through"],
+                "through": through,
                 "compared_at": under_way["began"] if whole else base["compared_at"],
                 "under_way": None,
             },
             delete_absent_since=datetime.fromisoformat(absent) if absent else None,
         )
+
+    def _batches(self, item: Object, base: Mapping[str, Any], under_way: Mapping[str, Any]) -> Iterator[Batch]:
+        spans = [Span(*each) for each in under_way["open"]]
+        for found, rest in read_spans(lambda span: self._fetch(item, span), spans, PAGE, self._api.connections):
+            left = {**under_way, "open": [list(each) for each in rest]}
+            yield Batch({**base, "under_way": left}, [Record(row, found.asked) for row in found.rows])
 
     def keys(self, item: Object, window: Window, limit: int) -> Sequence[str] | None:
         span = Span(int(window.start.timestamp()), int(window.end.timestamp()) - 1)
@@ -83,31 +92,8 @@ class SuppressionReader:
             return Rows(rows, True, answer.asked)
         if span.seconds > 1:
             return Rows(rows, False, answer.asked, _apart(rows))
-        return Rows(self._one_second(item, span, rows), True, answer.asked)
-
-    def _one_second(self, item: Object, span: Span, first: list[Any]) -> list[Any]:
-        """All of one that has more than an answer. Each page begins with the last row of the one before: if it does
-        not, the list was changed meanwhile, and is read once more."""
-        for _ in range(TRIES):
-            rows = list(first)
-            for page in self._pages_after(item, span, rows):
-                if page[:1] != rows[-1:]:
-                    break
-                rows += page[1:]
-                if len(page) < PAGE:
-                    return rows
-            first = self._page(item, span, 0)
-            if len(first) < PAGE:
-                return first
-        raise misbehaved(self._api.integration_id, item.path, "changes while it is read")
-
-    def _pages_after(self, item: Object, span: Span, rows: list[Any]) -> Iterator[list[Any]]:
-        while True:
-            yield self._page(item, span, len(rows) - 1)
-
-    def _page(self, item: Object, span: Span, offset: int) -> list[Any]:
-        asked = {"start_time": span.start, "end_time": span.end, "limit": PAGE, "offset": offset}
-        return self._api.get(item.path, asked).rows(item.path, self._api.integration_id)
+        pages = self._api.by_offset(item.path, PAGE, {"start_time": span.start, "end_time": span.end})
+        return Rows([row for page, _ in pages for row in page], True, answer.asked)
 
 
 def _apart(rows: Sequence[Any]) -> int:

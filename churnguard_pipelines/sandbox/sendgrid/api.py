@@ -28,7 +28,7 @@ class Api:
             "categories": _categories,
             "categories/stats": lambda it: stats.of_categories(it, self.books(it.account)),
             "mailbox_providers/stats": lambda it: stats.of_providers(it, self.books(it.account)),
-            "subusers": _subusers,
+            "subusers": lambda it: it.by_offset(subusers(it.account), 500, 500),
             "subusers/stats": self._subuser_stats,
             "marketing/lists": lambda it: it.by_token(marketing.lists(it.account), 100, 1000),
             "marketing/segments/2.0": lambda it: {"results": marketing.segments(it.account)},
@@ -38,7 +38,7 @@ class Api:
             "marketing/field_definitions": lambda it: marketing.field_definitions(it.account),
             "marketing/stats/singlesends": self._single_sends,
             "marketing/stats/automations": self._automations,
-            "templates": lambda it: it.by_token(marketing.templates(it), 100, 200),
+            "templates": lambda it: it.by_token(marketing.templates_asked_for(it), 100, 200),
             "messages": activity.found,
         }
 
@@ -88,8 +88,7 @@ class Api:
         return request.by_token([stats.of_single_send(account, books, each) for each in sent], 25, 50, "results")
 
     def _automations(self, request: Request) -> Any:
-        account = request.account
-        rows = [stats.of_automation(account, self.books(account))] if account.sending.series else []
+        rows = stats.of_automations(request.account, self.books(request.account))
         return request.by_token(rows, 25, 50, "results")
 
 
@@ -98,12 +97,11 @@ def _categories(request: Request) -> Any:
     return request.by_offset([{"category": name} for name in names], 50, 500)
 
 
-def _subusers(request: Request) -> Any:
-    rows = [
+def subusers(account: Account) -> list[dict[str, Any]]:
+    return [
         {"disabled": False, "id": each.user_id, "username": name, "email": f"{name}@example.com"}
-        for name, each in request.account.subusers.items()
+        for name, each in account.subusers.items()
     ]
-    return request.by_offset(rows, 500, 500)
 
 
 def _count(request: Request) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any, TypeVar
 
 from churnguard_pipelines.sandbox.sendgrid import activity, marketing, stats, suppressions, webhooks
 from churnguard_pipelines.sandbox.sendgrid.access import key_of
 from churnguard_pipelines.sandbox.sendgrid.account import Account
+from churnguard_pipelines.sandbox.sendgrid.api import subusers
 from churnguard_pipelines.sandbox.sendgrid.provider import SendGrid, change_limits
 
 T = TypeVar("T")
@@ -68,6 +70,9 @@ class AccountHandle:
         found: dict[str, Callable[[], list[dict[str, Any]]]] = {
             "groups": lambda: suppressions.groups(account),
             "members": lambda: suppressions.members(account),
+            "subusers": lambda: subusers(account),
+            "templates": lambda: marketing.templates(account),
+            "automations": lambda: stats.of_automations(account, books),
             "lists": lambda: marketing.lists(account),
             "segments": lambda: [*marketing.segments(account), *marketing.old_segments(account)],
             "singlesends": lambda: marketing.single_sends(account),
@@ -88,18 +93,31 @@ class AccountHandle:
         return self.act(lambda it: {it.uuid("contact", email) for email in it.contacts if email not in it.deleted})
 
     def sums(self, dimension: str) -> dict[tuple[str, str], dict[str, int]]:
-        """(day, name) -> metrics, of all days with mail; dimension: global, category or provider."""
+        """(day, name) -> metrics, of all days with mail; dimension: global, category, provider, subuser, or automation,
+        whose names are of its steps."""
 
         def read(account: Account) -> dict[tuple[str, str], dict[str, int]]:
-            days = self._sendgrid.api.books(account).days
-            metrics = stats.OF_PROVIDERS if dimension == "provider" else stats.METRICS
+            metrics = {"provider": stats.OF_PROVIDERS, "automation": stats.OF_MARKETING}.get(dimension, stats.METRICS)
             return {
                 (day.isoformat(), name): stats.shown(sums, metrics)
-                for (kind, day, name), sums in days.items()
-                if kind == dimension
+                for day, name, sums in self._counted(account, dimension)
             }
 
         return self.act(read)
+
+    def _counted(self, account: Account, dimension: str) -> Iterator[tuple[date, str, stats.Sums]]:
+        books_of = self._sendgrid.api.books
+        if dimension == "automation":
+            steps = {each.number: account.step_id(each) for each in account.sending.series_mailings}
+            for (number, day), sums in books_of(account).mailing_days.items():
+                if number in steps:
+                    yield day, f"{account.automation_id()}:{steps[number]}", sums
+            return
+        own = {"": account} if dimension != "subuser" else account.subusers
+        for subuser, each in own.items():
+            for (kind, day, name), sums in books_of(each).days.items():
+                if kind == ("global" if subuser else dimension):
+                    yield day, subuser or name, sums
 
     # Webhooks
 

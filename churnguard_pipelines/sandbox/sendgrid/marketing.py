@@ -80,10 +80,15 @@ def single_send(account: Account, mailing: Mailing) -> dict[str, Any]:
     }
 
 
-def templates(request: Request) -> list[dict[str, Any]]:
-    account, wanted = request.account, request.one("generations", "legacy").split(",")
+def templates_asked_for(request: Request) -> list[dict[str, Any]]:
+    """The legacy ones only, unless others are named."""
     if "page_size" not in request.query:
         raise errors.invalid("page_size", "page_size is required")
+    wanted = request.one("generations", "legacy").split(",")
+    return [each for each in templates(request.account) if each["generation"] in wanted]
+
+
+def templates(account: Account) -> list[dict[str, Any]]:
     made = []
     for name, generation in (("Receipt", "dynamic"), ("Password", "dynamic"), ("Notice of old", "legacy")):
         id = account.uuid("template", name)
@@ -99,7 +104,7 @@ def templates(request: Request) -> list[dict[str, Any]]:
             "thumbnail_url": "//us-east-2-production-thumbnail-bucket.example.com/1.png",
         }
         row = {"id": id, "name": name, "generation": generation, "updated_at": "2026-02-03 04:05:06"}
-        if generation in wanted and id not in account.deleted:
+        if id not in account.deleted:
             made.append({**row, "versions": [version]})
     return made
 
@@ -142,7 +147,7 @@ def _write(account: Account, made: Job, contacts: list[Contact], most: int) -> N
 
 def job(request: Request, id: str) -> dict[str, Any]:
     found = request.account.jobs.get(id)
-    if found is None:
+    if found is None or _expired(request.account, found):
         raise errors.not_found()
     ready = found.files is not None and time.monotonic() >= found.ready_at
     shown: dict[str, Any] = {
@@ -163,10 +168,14 @@ def job(request: Request, id: str) -> dict[str, Any]:
     return shown
 
 
+def _expired(account: Account, found: Job) -> bool:
+    return account.clock() > found.made + LIFE
+
+
 def file(account: Account, id: str, place: int, signed: bool, authorization: bool) -> Answer:
     """As a store of files gives it to whoever has the address, and to nobody who also shows other credentials."""
     found = account.jobs.get(id)
-    if found is None or found.files is None or not signed or place >= len(found.files):
+    if found is None or found.files is None or not signed or place >= len(found.files) or _expired(account, found):
         return Answer(403, b"<Error><Code>AccessDenied</Code></Error>", {"content-type": "application/xml"})
     if authorization:
         body = b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>"

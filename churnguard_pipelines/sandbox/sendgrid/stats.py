@@ -172,6 +172,10 @@ def of_single_send(account: Account, books: Books, mailing: Mailing) -> dict[str
     }
 
 
+def of_automations(account: Account, books: Books) -> list[dict[str, Any]]:
+    return [of_automation(account, books)] if account.sending.series else []
+
+
 def of_automation(account: Account, books: Books) -> dict[str, Any]:
     total: Sums = defaultdict(int)
     for mailing in account.sending.series_mailings:

@@ -114,12 +114,20 @@ _TRY_PLACE: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
 _LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s))"
 
 
+_SPEAK_EVERY: LiteralString = "SELECT set_config('idle_session_timeout', %s, false)"
+
+HELD_SECONDS = 120
+"""After which places are given back of a process that neither takes nor leaves any: it hangs, and others wait."""
+
+
 class PlaceLocks:
-    """Some of ``most`` places of a ``name``, held by a connection of its own until it is closed or breaks. For one
-    thread at a time. Raises ``DatabaseUnavailable`` where it cannot be opened, psycopg's error where it breaks."""
+    """Some of ``most`` places of a ``name``, held by a connection of its own until it is closed or breaks, or the
+    server ends it after ``HELD_SECONDS`` without a word. For one thread at a time. Raises ``DatabaseUnavailable`` where
+    it cannot be opened."""
 
     def __init__(self, database_url: str, name: str, most: int) -> None:
         self._connection = connect(database_url, autocommit=True)
+        self._connection.execute(_SPEAK_EVERY, [f"{HELD_SECONDS}s"])
         self._name, self._most = name, most
         self._held: set[int] = set()
 
@@ -128,7 +136,7 @@ class PlaceLocks:
         return self._connection.broken or self._connection.closed
 
     def take(self) -> int | None:
-        """The number of a place that nobody had; None if there is none."""
+        """The number of a place that nobody had; None if there is none, or if the connection broke meanwhile."""
         for place in range(self._most):
             if place not in self._held and self._ask(_TRY_PLACE, place):
                 self._held.add(place)
@@ -136,13 +144,18 @@ class PlaceLocks:
         return None
 
     def leave(self, place: int) -> None:
-        if place in self._held and not self.broken:
-            self._held.discard(place)
-            self._ask(_LEAVE_PLACE, place)
+        self._held.discard(place)
+        self._ask(_LEAVE_PLACE, place)
 
     def close(self) -> None:
         self._connection.close()
 
     def _ask(self, query: LiteralString, place: int) -> bool:
-        row = self._connection.execute(query, [Own.PLACES.value, f"{self._name}/{place}"]).fetchone()
+        if self.broken:
+            return False
+        try:
+            row = self._connection.execute(query, [Own.PLACES.value, f"{self._name}/{place}"]).fetchone()
+        except psycopg.OperationalError:
+            self.close()
+            return False
         return row is not None and bool(row[0])

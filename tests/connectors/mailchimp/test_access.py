@@ -148,6 +148,23 @@ def test_a_killed_run_leaves_no_connection_taken(store: Store) -> None:
     living.close()
 
 
+def test_a_run_that_hangs_gives_its_connections_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our database ends its connection after a while without a word; a run that only paused goes on with another."""
+    from churnguard_pipelines.engine.clock import Clock
+    from churnguard_pipelines.engine.quota import Places
+    from churnguard_pipelines.store.postgres import locks
+
+    monkeypatch.setattr(locks, "HELD_SECONDS", 1)
+    hangs, lives = Places(store, "mailchimp/hangs", 1), locks.PlaceLocks(store.database_url, "mailchimp/hangs", 1)
+    with hangs.held(Clock()):
+        assert lives.take() is None
+        assert _soon(lives) == 0
+    lives.close()
+    with hangs.held(Clock()):
+        pass
+    hangs.close()
+
+
 def _soon(places: Any) -> int | None:
     """The server notices within a moment that a connection is gone."""
     for _ in range(500):

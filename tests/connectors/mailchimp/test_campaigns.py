@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
 
+from churnguard_pipelines.connectors.mailchimp.api import iso, seconds_of
+from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.business.mailing import Campaign, Did, Mailing
 from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from tests.connectors.mailchimp.conftest import errors, gone, live, sync
+from tests.connectors.mailchimp.conftest import NOW, errors, gone, live, sync
 from tests.connectors.standin import StandIn
 
 DAY = 24 * 3600
@@ -65,7 +68,44 @@ def test_a_campaign_is_settling_for_five_days(store: Store, sandbox: Sandbox, bu
     business.advance(4 * DAY)
     assert calls(sandbox, store, "email_activity") == QUIET + 1
     business.advance(DAY)
+    assert calls(sandbox, store, "email_activity") == QUIET + 1  # it was settling when it was read last
     assert calls(sandbox, store, "email_activity") == QUIET
+
+
+def test_a_bounce_that_no_report_shows_is_read_after_a_long_pause(store: Store, business: Account) -> None:
+    """The campaign was settling when it was read last, though it is not any more."""
+    draft = business.mail("draft", audience=1, title="Now")
+    business.mail("send", campaign=draft)
+    business.advance(5)
+    sync(store, "email_activity")
+    business.advance(2 * DAY)
+    business.read_mailing(lambda it: _bounces_untold(it, it.campaigns[draft]))
+    business.advance(60 * DAY)
+    assert errors(sync(store, "email_activity")) == {}
+    assert "untold" in {row["type"] for row in live(store, "email_activity").values()}
+
+
+def _bounces_untold(mailing: Mailing, campaign: Campaign) -> None:
+    campaign.did.setdefault(next(iter(campaign.sent)), []).append(Did("bounce", mailing.now, kind="untold"))
+
+
+def test_what_a_report_tells_late_is_asked_for_since_the_campaign_was_read(store: Store, mailchimp: StandIn) -> None:
+    """Not since the round before, which saw no change and did not read the campaign."""
+    opened = NOW + 100
+    report = {"id": "aa11", "send_time": iso(NOW - 30 * DAY), "opens": {"opens_total": 0}}
+
+    def activity(query: dict[str, Any]) -> Any:
+        happened = int(mailchimp.now or 0) >= opened
+        since = seconds_of(query["since"][0]) if "since" in query else 0
+        events = [{"action": "open", "timestamp": iso(opened)}] if happened and opened > (since or 0) else []
+        return {"emails": [{"campaign_id": "aa11", "email_id": "e1", "activity": events}], "total_items": 1}
+
+    mailchimp.says["/3.0/reports"] = [lambda _: {"reports": [report], "total_items": 1}]
+    mailchimp.says["/3.0/reports/aa11/email-activity"] = [activity]
+    for now, opens in ((NOW, 0), (NOW + 3600, 0), (NOW + 7200, 1)):
+        mailchimp.now, report["opens"] = now, {"opens_total": opens}
+        assert errors(sync(store, "email_activity")) == {}
+    assert len(live(store, "email_activity")) == 1
 
 
 def test_an_event_that_shows_up_late_is_read(store: Store, sandbox: Sandbox, business: Account) -> None:
@@ -156,20 +196,37 @@ def test_a_short_page_ends_a_list_whatever_the_total_says(store: Store, mailchim
     assert len(live(store, "campaigns")) == 1700
 
 
-def test_rows_that_vanish_while_a_list_is_read_do_not_hide_others(store: Store, mailchimp: StandIn) -> None:
+@pytest.mark.parametrize(("size", "vanish", "total"), [
+    (2500, [40], None), (1500, [40], None), (1500, [1200], None), (1500, [40], 7), (4000, [600, 600, 600], None),
+], ids=["few", "and the next page is short", "and there is none", "the total does not tell", "many"])  # fmt: skip
+def test_rows_that_vanish_while_a_list_is_read_do_not_hide_others(
+    store: Store, mailchimp: StandIn, size: int, vanish: list[int], total: int | None
+) -> None:
     """They move what follows them forward, across the edge of a page."""
-    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(2500)]
+    rows = [{"id": f"{number:010x}", "create_time": "2026-01-01T00:00:00+00:00"} for number in range(size)]
+    left = list(vanish)
 
     def page(query: dict[str, Any]) -> Any:
-        offset, total = int(query["offset"][0]), len(rows)
+        offset, counted = int(query["offset"][0]), len(rows) if total is None else total
         shown = rows[offset : offset + 1000]
-        if total == 2500:
-            del rows[:40]
-        return {"campaigns": shown, "total_items": total}
+        if left:
+            del rows[: left.pop()]
+        return {"campaigns": shown, "total_items": counted}
 
     mailchimp.says["/3.0/campaigns"] = [page]
     assert errors(sync(store, "campaigns")) == {}
     assert {each["id"] for each in rows} <= live(store, "campaigns").keys()
+
+
+def test_a_list_in_another_order_each_time_ends_all_the_same(store: Store, mailchimp: StandIn) -> None:
+    """Nothing tells then that none was skipped."""
+    numbers = count()
+
+    def page(query: dict[str, Any]) -> Any:
+        return {"campaigns": [{"id": f"{next(numbers):010x}"} for _ in range(1000)], "total_items": 3000}
+
+    mailchimp.says["/3.0/campaigns"] = [page]
+    assert "changes while it is read" in str(errors(sync(store, "campaigns"))["campaigns"])
 
 
 def test_a_list_that_never_ends_is_an_error_of_its_object_alone(store: Store, mailchimp: StandIn) -> None:
@@ -180,3 +237,73 @@ def test_a_list_that_never_ends_is_an_error_of_its_object_alone(store: Store, ma
     assert list(found) == ["campaigns"]
     assert "the same page again and again" in str(found["campaigns"])
     assert list(live(store, "automations")) == ["aa11"]
+
+
+@pytest.mark.parametrize("said", [(404, "<html>no such page</html>"), (404, {"title": "Resource Not Found"})],
+                         ids=["of a proxy", "of Mailchimp"])  # fmt: skip
+def test_an_account_always_has_its_lists_and_campaigns(store: Store, mailchimp: StandIn, said: Any) -> None:
+    """A 404 of the list of them is an error: nobody thinks that everything is gone."""
+    mailchimp.says["/3.0/lists"] = [{"lists": [{"id": "abc"}], "total_items": 1}]
+    mailchimp.says["/3.0/campaigns"] = [{"campaigns": [{"id": "aa11"}], "total_items": 1}]
+    mailchimp.says["/3.0/lists/abc/merge-fields"] = [{"merge_fields": [{"merge_id": 1, "tag": "A"}], "total_items": 1}]
+    names = ("lists", "campaigns", "merge_fields")
+    assert errors(sync(store, *names)) == {}
+    mailchimp.says["/3.0/lists"] = mailchimp.says["/3.0/campaigns"] = [said]
+    assert errors(sync(store, *names)).keys() == set(names)
+    assert [gone(store, name) for name in names] == [{}, {}, {}]
+
+
+def test_what_a_proxy_does_not_find_is_not_gone(store: Store, mailchimp: StandIn) -> None:
+    """Of a list that is gone Mailchimp says so in its own words."""
+    mailchimp.says["/3.0/lists"] = [{"lists": [{"id": "abc"}], "total_items": 1}]
+    fields = "/3.0/lists/abc/merge-fields"
+    mailchimp.says[fields] = [{"merge_fields": [{"merge_id": 1, "tag": "A"}], "total_items": 1}]
+    sync(store, "merge_fields")
+    mailchimp.says[fields] = [(404, "not here")]
+    assert "not in Mailchimp's words" in str(errors(sync(store, "merge_fields"))["merge_fields"])
+    assert gone(store, "merge_fields") == {}
+    mailchimp.says[fields] = [(404, {"title": "Resource Not Found"})]
+    assert errors(sync(store, "merge_fields")) == {}
+    assert gone(store, "merge_fields") == {"abc:1": "inferred"}
+
+
+@pytest.mark.parametrize("mode", [DataSyncMode.INCREMENTAL, DataSyncMode.FULL], ids=str)
+def test_a_campaign_that_cannot_be_read_keeps_nobody_from_the_others(
+    store: Store, mailchimp: StandIn, mode: DataSyncMode
+) -> None:
+    """Its error is the object's; what it had stays, and it is read as soon as it can be."""
+    ids = ["aa11", "bb22", "cc33"]
+    reports = [{"id": id, "send_time": iso(NOW - 30 * DAY), "emails_sent": 1} for id in ids]
+    mailchimp.says["/3.0/reports"] = [{"reports": reports, "total_items": 3}]
+
+    def sends(id: str, email: str) -> None:
+        mailchimp.says[f"/3.0/reports/{id}/sent-to"] = [{"sent_to": [{"campaign_id": id, "email_id": email}]}]
+
+    for id in ids:
+        sends(id, "e1")
+    assert errors(sync(store, "sent_to")) == {}
+    for id, report in zip(ids, reports, strict=True):
+        report["emails_sent"] = 2
+        sends(id, "e2")
+    mailchimp.says["/3.0/reports/aa11/sent-to"] = [(400, {"title": "Bad Request", "detail": "The report is broken."})]
+    assert "The report is broken" in str(errors(sync(store, "sent_to", mode=mode))["sent_to"])
+    assert {"aa11:e1", "bb22:e2", "cc33:e2"} <= live(store, "sent_to").keys()
+    sends("aa11", "e2")
+    mailchimp.asked.clear()
+    assert errors(sync(store, "sent_to")) == {}
+    assert "aa11:e2" in live(store, "sent_to")
+    assert {path for path, _ in mailchimp.asked if "sent-to" in path} == {"/3.0/reports/aa11/sent-to"}
+
+
+def test_a_list_that_cannot_be_read_keeps_nobody_from_the_others(store: Store, mailchimp: StandIn) -> None:
+    mailchimp.says["/3.0/lists"] = [{"lists": [{"id": "abc"}, {"id": "def"}], "total_items": 2}]
+    for id in ("abc", "def"):
+        fields = {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "one"}], "total_items": 1}
+        mailchimp.says[f"/3.0/lists/{id}/merge-fields"] = [fields]
+    assert errors(sync(store, "merge_fields")) == {}
+    mailchimp.says["/3.0/lists/abc/merge-fields"] = [(403, {"title": "Forbidden", "detail": "Not this one."})]
+    mailchimp.says["/3.0/lists/def/merge-fields"] = [
+        {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "other"}], "total_items": 1}
+    ]
+    assert errors(sync(store, "merge_fields")).keys() == {"merge_fields"}
+    assert {key: row["name"] for key, row in live(store, "merge_fields").items()} == {"abc:1": "one", "def:1": "other"}

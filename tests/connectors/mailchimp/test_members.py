@@ -199,6 +199,70 @@ def test_a_list_that_does_not_heed_what_is_asked_is_an_error_and_no_endless_loop
     assert "another time" in str(errors(sync(store, "members"))["members"])
 
 
+def test_who_changes_in_the_running_second_of_a_read_of_all_is_not_gone(store: Store, mailchimp: StandIn) -> None:
+    """Such a member was not in its old second any more, and the running one is left to the next sync."""
+    crowd = Crowd(mailchimp, 3)
+    sync(store, "members")
+
+    def moves(query: Query) -> Any:
+        crowd.changed[0] = NOW + 60
+        return crowd._page(query)
+
+    mailchimp.now = NOW + 60
+    mailchimp.says["/3.0/lists/abc/members"] = [moves]
+    assert errors(sync(store, "members", mode=DataSyncMode.FULL)) == {}
+    assert gone(store, "members") == {}
+
+
+@pytest.mark.parametrize("mode", [DataSyncMode.INCREMENTAL, DataSyncMode.FULL], ids=str)
+def test_a_read_that_is_taken_up_goes_on_to_the_present(
+    store: Store, mailchimp: StandIn, connect: Register, mode: DataSyncMode
+) -> None:
+    """A sync that ends well has what there was when it began, however old the read is that it ends."""
+    connect(mailchimp.url, concurrent_requests=1)
+    crowd = Crowd(mailchimp, 1500)
+    crowd.changed = {number: NOW - 9000 + number for number in crowd.changed}
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page, (500, {"title": "InternalServerError"})]
+    assert errors(sync(store, "members")).keys() == {"members"}
+    assert 0 < len(live(store, "members")) < 1500
+    mailchimp.now = NOW + 3 * DAY
+    crowd.changed[0] = NOW + 2 * DAY
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page]
+    assert errors(sync(store, "members", mode=mode)) == {}
+    assert len(live(store, "members")) == 1500
+    assert live(store, "members")[f"abc:{0:032x}"]["last_changed"] == datetime.fromtimestamp(NOW + 2 * DAY, UTC)
+
+
+@pytest.mark.parametrize("mode", [DataSyncMode.INCREMENTAL, DataSyncMode.FULL], ids=str)
+def test_a_list_that_may_not_be_read_keeps_nobody_from_the_others(
+    store: Store, mailchimp: StandIn, mode: DataSyncMode
+) -> None:
+    """Its members stay, and all of them are read once they may be."""
+    crowd, other = Crowd(mailchimp, 3), Crowd(mailchimp, 3)
+    mailchimp.says["/3.0/lists"] = [{"lists": [{"id": "abc"}, {"id": "def"}], "total_items": 2}]
+    mailchimp.says["/3.0/lists/def/members"] = [lambda query: _of_list("def", other._page(query))]
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page]
+    assert errors(sync(store, "members")) == {}
+    mailchimp.now, crowd.changed[0], other.changed[0] = NOW + 60, NOW + 30, NOW + 30
+    mailchimp.says["/3.0/lists/abc/members"] = [(403, {"title": "Forbidden", "detail": "Not this list."})]
+    mailchimp.says["/3.0/lists/abc/merge-fields"] = [(403, {"title": "Forbidden", "detail": "Nor its fields."})]
+    for _ in range(2):
+        assert "Not this list" in str(errors(sync(store, "members", mode=mode))["members"])
+    assert _changed(store, "def") == NOW + 30
+    assert (_changed(store, "abc"), gone(store, "members")) == (NOW - 9000, {})
+    mailchimp.says["/3.0/lists/abc/members"] = [crowd._page]
+    assert errors(sync(store, "members")) == {}
+    assert _changed(store, "abc") == NOW + 30
+
+
+def _of_list(list_id: str, page: Any) -> Any:
+    return page | {"members": [row | {"list_id": list_id} for row in page["members"]]}
+
+
+def _changed(store: Store, list_id: str) -> int:
+    return int(live(store, "members")[f"{list_id}:{0:032x}"]["last_changed"].timestamp())
+
+
 def test_members_of_a_list_that_is_gone_are_gone(store: Store, mailchimp: StandIn) -> None:
     Crowd(mailchimp, 3)
     sync(store, "members")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import urlencode
 
 import pytest
 
@@ -148,6 +149,35 @@ def test_a_delivery_that_comes_again_changes_nothing(
     assert [row["email_address"] for row in after.values() if row["merge_fields"].get("COMPANY") == "Once"] == [
         member.email
     ]
+
+
+def test_an_address_is_the_same_in_any_case(store: Store, account: MailchimpAccount, gateway: Gateway) -> None:
+    """A member's id is a digest of the address in lower case."""
+    before = live(store, "members")
+    list_id, email = next((row["list_id"], row["email_address"]) for row in before.values())
+    gateway.bodies = [_form("profile", list_id, email=email.upper())]
+    assert gateway.work_off() == {"stored": 1}
+    assert live(store, "members").keys() == before.keys()
+
+
+def test_a_change_to_an_address_that_somebody_has_makes_no_member_and_removes_none(
+    store: Store, sandbox: Sandbox, account: MailchimpAccount, gateway: Gateway
+) -> None:
+    """Who has it is read; whose it was before stays until the daily read finds that the contact is gone."""
+    before = live(store, "members")
+    list_id = account.rows("lists")[0]["id"]
+    one, other = [row["email_address"] for row in before.values() if row["list_id"] == list_id][:2]
+    gateway.bodies = [_form("upemail", list_id, old_email=one, new_email=other)]
+    assert gateway.work_off() == {"stored": 1}
+    after = live(store, "members")
+    assert {key: row["email_address"] for key, row in after.items()} == {
+        key: row["email_address"] for key, row in before.items()
+    }
+
+
+def _form(kind: str, list_id: str, **data: str) -> bytes:
+    told = {"type": kind, "fired_at": "2026-09-17 10:30:00", "data[list_id]": list_id}
+    return urlencode(told | {f"data[{name}]": value for name, value in data.items()}).encode()
 
 
 def test_an_event_of_who_is_gone_meanwhile_is_worked_off(

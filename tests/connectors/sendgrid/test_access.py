@@ -15,7 +15,7 @@ from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfigurati
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import check_connection
+from churnguard_pipelines.syncing.sync import check_connection, quota_account
 from tests.conftest import configuration
 from tests.connectors.sendgrid.conftest import INTEGRATION, KEY, Register, errors_of, live, sync
 from tests.connectors.standin import StandIn
@@ -78,6 +78,24 @@ def test_the_european_host_and_a_subuser_are_asked() -> None:
     assert EU_HOST in SendGrid.own_hosts
 
 
+def test_subusers_share_what_their_key_may_ask_for(connect: Register) -> None:
+    """SendGrid counts by the key, whomever it is used on behalf of."""
+    shared = {quota_account(connect(None, subuser=name)) for name in (None, "acme-alerts", "acme-events")}
+    assert len(shared) == 1
+    assert quota_account(connect(None, key=f"{KEY}x")) not in shared
+
+
+def test_another_subuser_of_the_same_key_is_another_source(
+    store: Store, sandbox: Sandbox, account: AccountHandle, connect: Register
+) -> None:
+    """Its rows are not mixed with those of whom was read before."""
+    assert errors_of(sync(store, "bounces")) == {}
+    before = live(store, "bounces")
+    connect(sandbox.url, key=account.key, subuser="acme-alerts")
+    assert "another account" in errors_of(sync(store, "bounces"))["bounces"]
+    assert live(store, "bounces") == before
+
+
 @pytest.mark.parametrize("name", ["", "two\nlines", "é", "a" * 300], ids=["empty", "lines", "not-ascii", "long"])
 def test_a_subuser_that_cannot_stand_in_a_header_is_refused(name: str) -> None:
     made = configuration(
@@ -112,6 +130,12 @@ def test_a_refusal_is_waited_out(store: Store, sendgrid: StandIn) -> None:
     sendgrid.says["/v3/suppression/blocks"] = [refused, [{"email": "ada@example.com", "created": 1}]]
     assert errors_of(sync(store, "blocks")) == {}
     assert live(store, "blocks").keys() == {"ada@example.com"}
+
+
+def test_the_key_is_in_no_message(store: Store, sendgrid: StandIn) -> None:
+    sendgrid.says["/v3/asm/groups"] = [(403, {"errors": [{"message": f"the key {KEY} may not"}]})]
+    error = errors_of(sync(store, "unsubscribe_groups"))["unsubscribe_groups"]
+    assert KEY not in error
 
 
 def test_sendgrid_s_own_words_are_repeated(store: Store, sendgrid: StandIn) -> None:

@@ -7,13 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import check_connection
-from tests.connectors.sendgrid.conftest import INTEGRATION, NOW, errors_of, live, sync
+from tests.connectors.sendgrid.conftest import INTEGRATION, NOW, errors_of, live, position, sync
 from tests.connectors.standin import Query, StandIn
+
+DAY = 86_400
 
 
 def written(account: AccountHandle, count: int, *, seconds_ago: int, apart: int = 0) -> None:
@@ -26,6 +29,10 @@ def written(account: AccountHandle, count: int, *, seconds_ago: int, apart: int 
 
     account.act(send)
     account.act(Account.follow)
+
+
+def iso(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def keys(account: AccountHandle) -> set[str]:
@@ -92,6 +99,31 @@ def test_the_first_read_begins_thirty_days_ago(store: Store, sendgrid: StandIn) 
     assert end - begin == timedelta(days=30)
     assert abs(end - datetime.fromtimestamp(NOW, UTC)) < timedelta(seconds=5)
     assert query["limit"] == ["1000"]
+
+
+@pytest.mark.parametrize(("mode", "days"), [(DataSyncMode.INCREMENTAL, 0), (DataSyncMode.FULL, 30)], ids=str)
+def test_a_read_that_is_taken_up_goes_on_to_the_present(
+    store: Store, sendgrid: StandIn, mode: DataSyncMode, days: int
+) -> None:
+    """And a full sync goes back all the way, though a read of what is new was under way."""
+    sendgrid.says["/v3/messages"] = [{"messages": []}]
+    sync(store, "messages")
+    sendgrid.now = NOW + 3600
+    sendgrid.says["/v3/messages"] = [
+        {"messages": [{"msg_id": f"m{n}", "last_event_time": iso(NOW + n)} for n in range(1000)]},
+        {"messages": [{"msg_id": "m1", "last_event_time": iso(NOW + 3590)}]},
+        (403, {"errors": [{"message": "access forbidden"}]}),
+    ]
+    assert errors_of(sync(store, "messages")).keys() == {"messages"}
+    assert position(store, "messages")["under_way"]["open"]
+    sendgrid.now = NOW + DAY
+    sendgrid.says["/v3/messages"] = [{"messages": []}]
+    sendgrid.asked.clear()
+    assert errors_of(sync(store, "messages", mode=mode)) == {}
+    asked = [re.findall(r'"([^"]+)"', query["query"][0]) for path, query in sendgrid.asked if path == "/v3/messages"]
+    moments = [datetime.fromisoformat(text).timestamp() for span in asked for text in span]
+    assert NOW + DAY - max(moments) < 5
+    assert (min(moments) <= NOW + DAY - 30 * DAY) is (days == 30)
 
 
 @pytest.mark.parametrize("said", [{"messages": None}, [1]], ids=str)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.connectors.sendgrid import contacts
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.sandbox.sendgrid.account import Account
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from tests.connectors.sendgrid.conftest import errors_of, live, position, sync
+from tests.connectors.sendgrid.conftest import NOW, errors_of, live, position, sync
+from tests.connectors.standin import StandIn
 
 EXPORTS = "/v3/marketing/contacts/exports"
 FILES = "/_sendgrid/acme/exports/*"
@@ -138,3 +140,41 @@ def test_an_export_without_addresses_is_no_empty_one(store: Store, sendgrid: Any
     sendgrid.says[EXPORTS] = [{"id": "e1"}]
     sendgrid.says[f"{EXPORTS}/e1"] = [{"id": "e1", "status": "ready"}]
     assert errors_of(sync(store, "contacts")).keys() == {"contacts"}
+
+
+def test_a_page_of_words_is_no_file_of_contacts(store: Store, sendgrid: StandIn) -> None:
+    """As something between us and the store of files gives it, with status 200: nobody is gone for it."""
+    told = {"id": "e1", "status": "ready", "urls": [f"{sendgrid.url}/file"]}
+    sendgrid.says[EXPORTS], sendgrid.says[f"{EXPORTS}/e1"] = [{"id": "e1"}], [told]
+    sendgrid.says["/file"] = ["contact_id"]
+    assert errors_of(sync(store, "contacts")) == {}
+    sendgrid.says["/file"] = ["<html>Please sign in</html>"]
+    sendgrid.now = NOW + 7200
+    assert "it has no contact_id" in errors_of(sync(store, "contacts"))["contacts"]
+
+
+def test_an_export_that_is_never_ready_is_given_up_after_a_day(
+    store: Store, sendgrid: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the next sync takes it up again."""
+    monkeypatch.setattr(contacts, "LONGEST_WAIT", 0.0)
+    sendgrid.says[EXPORTS] = [{"id": "e1"}, {"id": "e2"}]
+    for id in ("e1", "e2"):
+        sendgrid.says[f"{EXPORTS}/{id}"] = [{"id": id, "status": "pending"}]
+    for hours, under_way in ((0, "e1"), (23, "e1"), (25, "e2")):
+        sendgrid.now = NOW + hours * 3600
+        assert "has not ended" in errors_of(sync(store, "contacts"))["contacts"]
+        assert position(store, "contacts")["job"]["id"] == under_way
+
+
+def test_an_export_whose_files_have_expired_is_made_anew(
+    store: Store, sandbox: Sandbox, account: AccountHandle
+) -> None:
+    """It was under way when a sync ended, and the next one comes days later."""
+    sandbox.fault("status", FILES, status=503)
+    assert errors_of(sync(store, "contacts")).keys() == {"contacts"}
+    sandbox.clear_faults()
+    sandbox.account("acme").advance(4 * 86_400)
+    assert errors_of(sync(store, "contacts")) == {}
+    assert jobs(account) == 2
+    assert live(store, "contacts").keys() == account.contacts()

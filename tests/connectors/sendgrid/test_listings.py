@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from churnguard_pipelines.connectors.sendgrid import listings
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.sendgrid.conftest import NOW, Row, errors_of, live, sync
 from tests.connectors.standin import Query, StandIn
@@ -42,6 +43,28 @@ def test_a_page_that_comes_again_and_again_ends_the_reading(store: Store, sendgr
     page = {"result": [{"id": "l1"}], "_metadata": {"next": f"https://api.sendgrid.com{LISTS}?page_token=a"}}
     sendgrid.says[LISTS] = [page]
     assert "same page again" in errors_of(sync(store, "lists"))["lists"]
+
+
+def test_a_list_by_offset_that_never_ends_is_an_error_of_its_object_alone(store: Store, sendgrid: StandIn) -> None:
+    sendgrid.says["/v3/subusers"] = [[{"id": number, "username": f"u{number}"} for number in range(500)]]
+    errors = errors_of(sync(store, "subusers", "unsubscribe_groups"))
+    assert errors.keys() == {"subusers"}
+    assert "changes while it is read" in errors["subusers"]
+
+
+def test_a_subuser_that_goes_between_two_pages_hides_no_other(store: Store, sendgrid: StandIn) -> None:
+    there = [{"id": number, "username": f"u{number}"} for number in range(900)]
+
+    def page(query: Query) -> list[Row]:
+        offset = int(query["offset"][0])
+        found = there[offset : offset + 500]
+        if len(there) == 900:
+            del there[:10]
+        return found
+
+    sendgrid.says["/v3/subusers"] = [page]
+    assert errors_of(sync(store, "subusers")) == {}
+    assert {str(each["id"]) for each in there} <= live(store, "subusers").keys()
 
 
 def test_templates_of_both_generations_are_asked_for(store: Store, sendgrid: StandIn) -> None:
@@ -82,6 +105,17 @@ def test_who_left_two_groups_is_a_member_of_both_and_who_came_back_of_none(store
     sendgrid.now = NOW + 60
     sync(store, "group_unsubscribes")
     assert live(store, "group_unsubscribes") == {}
+
+
+def test_members_of_groups_come_in_one_answer_and_are_handed_on_in_parts(
+    store: Store, sendgrid: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "PART", 2)
+    members = [{"email": f"{n}@example.com", "group_id": 1, "group_name": "A", "created_at": NOW} for n in range(5)]
+    sendgrid.says["/v3/asm/suppressions"] = [members]
+    for _ in range(2):
+        assert errors_of(sync(store, "group_unsubscribes")) == {}
+        assert len(live(store, "group_unsubscribes")) == 5
 
 
 def test_a_record_without_a_key_is_rejected_alone(store: Store, sendgrid: StandIn) -> None:

@@ -37,9 +37,12 @@ NAMED_THERE = {
 }  # fmt: skip
 LISTED = (
     *KINDS, "unsubscribe_groups", "group_unsubscribes", "lists", "segments", "single_sends", "single_send_stats",
-    "messages",
+    "subusers", "automations", "templates", "messages",
 )  # fmt: skip
-SUMS = {"global_stats": "global", "category_stats": "category", "mailbox_provider_stats": "provider"}
+SUMS = {
+    "global_stats": "global", "category_stats": "category", "mailbox_provider_stats": "provider",
+    "subuser_stats": "subuser", "automation_stats": "automation",
+}  # fmt: skip
 
 
 def unequal(store: Store, account: AccountHandle, names: tuple[str, ...] = (*LISTED, *SUMS, "contacts")) -> Row:
@@ -48,7 +51,7 @@ def unequal(store: Store, account: AccountHandle, names: tuple[str, ...] = (*LIS
     for name in names:
         ours = live(store, name)
         if name in SUMS:
-            differing = _unequal_sums(ours, account.sums(SUMS[name]))
+            differing = _unequal_sums(name, ours, account.sums(SUMS[name]))
         elif name == "contacts":
             differing = {} if ours.keys() == account.contacts() else {"keys": sorted(ours.keys() ^ account.contacts())}
         else:
@@ -86,8 +89,12 @@ def _as_stored(columns: Any, row: Row) -> Row:
     }
 
 
-def _unequal_sums(ours: dict[str, Row], theirs: dict[tuple[str, str], dict[str, int]]) -> Row:
-    expected = {f"{day}:{name}" if name else day: sums for (day, name), sums in theirs.items()}
+def _unequal_sums(object: str, ours: dict[str, Row], theirs: dict[tuple[str, str], dict[str, int]]) -> Row:
+    def key(day: str, name: str) -> str:
+        parts = (name, day) if object == "automation_stats" else (day, name)
+        return ":".join(each for each in parts if each)
+
+    expected = {key(day, name): sums for (day, name), sums in theirs.items()}
     if expected.keys() != ours.keys():
         return {"keys": sorted(expected.keys() ^ ours.keys())}
     found = {
@@ -123,7 +130,7 @@ class Life:
         random, sending, now = self._random, account.sending, account.clock()
         kind, topic = random.choice(KINDS), random.choice(TOPICS)
         listed, left = sending.suppressed[kind], sending.left_topics[topic]
-        match random.randrange(9):
+        match random.randrange(10):
             case 0 | 1:
                 sending.suppress(kind, f"new-{random.randrange(10**6)}@example.com", now)
             case 2 if listed:
@@ -144,6 +151,8 @@ class Life:
             case 8:
                 id = account.uuid("draft", random.randrange(10**6))
                 account.drafts[id] = {"id": id, "name": "A draft", "status": "draft", "categories": []}
+            case 9:
+                account.deleted.add(account.uuid("template", random.choice(["Receipt", "Notice of old"])))
 
 
 def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(

@@ -112,3 +112,13 @@ def test_steps_of_an_automation_add_up_to_its_total(store: Store, sandbox: Sandb
 def test_of_a_day_that_makes_no_sense_nothing_is_stored(store: Store, sendgrid: StandIn) -> None:
     sendgrid.says["/v3/stats"] = [[{"date": "2026-01-01"}]]
     assert errors_of(sync(store, "global_stats")).keys() == {"global_stats"}
+
+
+def test_an_automation_that_is_deleted_while_they_are_read_hides_no_other(store: Store, sendgrid: StandIn) -> None:
+    path, day = "/v3/marketing/stats/automations", datetime.fromtimestamp(NOW, UTC).date().isoformat()
+    sendgrid.says[path] = [{"results": [{"id": "a1"}, {"id": "a2"}], "_metadata": {}}]
+    sendgrid.says[f"{path}/a1"] = [(404, {"errors": [{"message": "not found"}]})]
+    step = {"id": "a2", "step_id": "s1", "aggregation": day, "stats": {"opens": 1}}
+    sendgrid.says[f"{path}/a2"] = [{"results": [step], "_metadata": {}}]
+    assert errors_of(sync(store, "automation_stats")) == {}
+    assert live(store, "automation_stats").keys() == {f"a2:s1:{day}"}

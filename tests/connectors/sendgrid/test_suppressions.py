@@ -156,7 +156,71 @@ def test_a_whole_read_that_ended_early_goes_on_where_it_was(store: Store, bounce
     assert errors_of(sync(store, "bounces")) == {}
     assert live(store, "bounces").keys() == bounces.rows.keys()
     assert before > 0
-    assert max(int(query["end_time"][0]) for query in bounces.asked) <= max(end for _, end in stored["open"])
+    anew, *since = sorted(int(query["end_time"][0]) for query in bounces.asked)[::-1]
+    assert anew >= NOW - 5  # what came meanwhile
+    assert max(since) <= max(end for _, end in stored["open"])
+
+
+def test_a_read_that_is_taken_up_goes_on_to_the_present(store: Store, bounces: Bounces, sendgrid: StandIn) -> None:
+    """A sync that ends well has what there was when it began, however old the read is that it ends."""
+    bounces.put("old@example.com", NOW - DAY)
+    sync(store, "bounces")
+    _breaks_off(store, bounces, sendgrid, NOW + 600)
+    bounces.put("new@example.com", NOW + 2 * 3600)
+    sendgrid.now = NOW + 3 * 3600
+    assert errors_of(sync(store, "bounces")) == {}
+    assert live(store, "bounces").keys() >= {"old@example.com", "new@example.com"}
+
+
+def test_a_full_sync_is_full_though_a_read_of_what_is_new_was_under_way(
+    store: Store, bounces: Bounces, sendgrid: StandIn
+) -> None:
+    bounces.put("leaves@example.com", NOW - 90 * DAY)
+    sync(store, "bounces")
+    del bounces.rows["leaves@example.com"]
+    _breaks_off(store, bounces, sendgrid, NOW + 600)
+    assert errors_of(sync(store, "bounces", mode=DataSyncMode.FULL)) == {}
+    assert "leaves@example.com" not in live(store, "bounces")
+
+
+def _breaks_off(store: Store, bounces: Bounces, sendgrid: StandIn, now: int) -> None:
+    """A sync of what is new ends in its midst."""
+    for number in range(1200):
+        bounces.put(f"{number}@example.com", now - 60 - number % 300)
+    answer = sendgrid.says[BOUNCES][0]
+    sendgrid.now = now
+    sendgrid.says[BOUNCES] = [*[answer] * 4, (403, {"errors": [{"message": "access forbidden"}]})]
+    assert errors_of(sync(store, "bounces")).keys() == {"bounces"}
+    assert position(store, "bounces")["under_way"]["open"]
+    sendgrid.says[BOUNCES] = [answer]
+
+
+def test_an_address_that_bounces_again_while_all_are_read_is_not_gone(
+    store: Store, bounces: Bounces, sendgrid: StandIn
+) -> None:
+    """It has left the time at which it was, for the second that runs."""
+    bounces.put("again@example.com", NOW - DAY)
+    sync(store, "bounces")
+    sendgrid.now = NOW + 60
+    answer = sendgrid.says[BOUNCES][0]
+
+    def bounces_again(query: Query) -> Any:
+        bounces.put("again@example.com", NOW + 60)
+        return answer(query)
+
+    sendgrid.says[BOUNCES] = [bounces_again]
+    assert errors_of(sync(store, "bounces", mode=DataSyncMode.FULL)) == {}
+    assert live(store, "bounces").keys() == {"again@example.com"}
+
+
+def test_a_list_that_does_not_heed_what_is_asked_is_an_error_and_no_endless_loop(
+    store: Store, sendgrid: StandIn
+) -> None:
+    """The same full page, whatever the time and the offset."""
+    sendgrid.says[BOUNCES] = [[{"created": NOW - 5, "email": f"{number}@example.com"} for number in range(500)]]
+    errors = errors_of(sync(store, "bounces", "blocks"))
+    assert errors.keys() == {"bounces"}
+    assert "changes while it is read" in errors["bounces"]
 
 
 def test_a_window_reads_only_what_was_put_there_in_it(store: Store, bounces: Bounces) -> None:

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors.sendgrid import SendGrid
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.webhook_lane import InboxLane
-from tests.connectors.sendgrid.conftest import INTEGRATION, NOW, Row, live, sync
+from tests.connectors.conftest import difference
+from tests.connectors.sendgrid.conftest import INTEGRATION, NOW, OBJECTS, Row, live, sync
 from tests.connectors.standin import StandIn
 from webhook_gateway.schemes import scheme
 from webhook_gateway.schemes.sdk import Delivery
@@ -91,6 +93,15 @@ def test_an_event_that_does_not_say_when_is_rejected_alone(store: Store, sendgri
     assert live(store, "events").keys() == {"e1"}
 
 
+@pytest.mark.parametrize("timestamp", [10**19, -(10**19), 10**15, -(10**14)], ids=str)
+def test_an_event_of_a_time_that_nobody_can_read_is_rejected_alone(
+    store: Store, sendgrid: StandIn, timestamp: int
+) -> None:
+    deliver(store, event(), event(id="e2", at=timestamp))
+    assert live(store, "events").keys() == {"e1"}
+    assert [each.reason for each in list_rejected(store, INTEGRATION)] != []
+
+
 def test_a_kind_of_event_that_is_new_is_stored_as_well() -> None:
     assert SendGrid.object_of(event("machine_read")) == "events"
     assert SendGrid.object_of({"event": 7}) is None
@@ -109,7 +120,7 @@ def test_all_events_of_the_business_add_up_to_what_sendgrid_counts(store: Store,
     shuffled = [*told, *told[::7]]
     random.Random(7).shuffle(shuffled)
     deliver(store, *shuffled)
-    assert live(store, "events").keys() == {each["sg_event_id"] for each in told}
+    assert _unequal(live(store, "events"), told) == {}
     sync(store, "single_sends", "single_send_stats", "messages")
     with store.organization("acme") as connection:
         found = connection.execute(sa.text(JOINED)).all()
@@ -119,6 +130,18 @@ def test_all_events_of_the_business_add_up_to_what_sendgrid_counts(store: Store,
         half = len(ours_and_theirs) // 2
         assert ours_and_theirs[:half] == ours_and_theirs[half:], name
     assert unmatched == 0
+
+
+def _unequal(ours: dict[str, Row], told: list[Row]) -> Row:
+    theirs = {each["sg_event_id"]: each for each in told}
+    if ours.keys() != theirs.keys():
+        return {"keys": sorted(ours.keys() ^ theirs.keys())}
+    sent = {
+        key: {**each, "occurred_at": each["timestamp"], "message_id": each["sg_message_id"].partition(".")[0]}
+        for key, each in theirs.items()
+    }
+    found = {key: difference(OBJECTS["events"], ours[key], each) for key, each in sent.items()}
+    return {key: differing for key, differing in found.items() if differing}
 
 
 JOINED = """

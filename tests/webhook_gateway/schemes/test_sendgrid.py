@@ -91,7 +91,14 @@ def test_an_event_without_an_address_is_about_its_message() -> None:
     assert event.entity == "message:m1"
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[{}]", b'[{"event":1.5}]', b"[1]"])
+@pytest.mark.parametrize("bad", [b"{}", b'{"event":1.5}', b'{"event":null}'], ids=["nothing", "a number", "null"])
+def test_an_event_that_does_not_say_what_it_is_costs_no_other(bad: bytes) -> None:
+    """SendGrid sends hundreds together, and nobody sends them again who was told that they are malformed."""
+    events = SENDER.scheme.events(SENDER.unsigned(b'[{"event":"open","sg_event_id":"e1"},' + bad + b"]"))
+    assert [event.type for event in events] == ["open", "unknown"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[1]"])
 def test_what_is_no_batch(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         SENDER.scheme.events(SENDER.unsigned(body))
