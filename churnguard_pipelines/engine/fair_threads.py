@@ -76,10 +76,17 @@ class FairThreads:
             raise TooBusy("too many sources are being asked that have not answered yet.", remedy="Try again.")
 
     def _begin_next(self) -> None:
+        unbegun: list[tuple[_Job, RuntimeError]] = []
         with self._lock:
             while (job := self._next()) is not None:
-                self._busy[job.organization_id] += 1
-                in_thread(self._name, partial(self._do, job))
+                try:
+                    in_thread(self._name, partial(self._do, job))
+                except RuntimeError as error:  # the machine gives no more threads
+                    unbegun.append((job, error))
+                else:
+                    self._busy[job.organization_id] += 1
+        for job, problem in unbegun:
+            job.future.set_exception(problem)
 
     def _next(self) -> _Job | None:
         while (queue := self._next_queue()) is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from churnguard_pipelines.engine.filters import look
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
 from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record, Table
 from churnguard_pipelines.store.ingest import arrivals
@@ -62,35 +63,27 @@ class Pump:
         table = self.mapper.table
         records: list[Record] = [record for batch in gathered for record in batch.records]
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
-        incremental = self._incremental(gathered) if self.watched else {}
         mapped = self.mapper.rows(records)
+        found = self._incremental(gathered, mapped) if self.watched else {}
         with self.warehouse.transaction(lane.organization_id) as transaction:
-            if incremental:
-                self._count_missed(transaction, lane, incremental)
+            stored = transaction.versions(table, lane.integration_id, found) if found else {}
             counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:
                 if batch.delete_absent_since is not None:
                     absent = transaction.delete_absent(table, lane.integration_id, batch.delete_absent_since)
                     counts.deleted += absent
+            if found:  # after the rows, in the order in which those who store events lock both
+                now = round(time.time() * 1000)
+                arrivals.note_missed(transaction.connection, lane, table.object, self.watched, found, stored, now)
             moved = transaction.advance(lane, checkpoint, gathered[-1].position, source)
             transaction.progress(self.sync_id, table.object, counts)
         return counts, moved
 
-    def _incremental(self, gathered: Sequence[Batch]) -> dict[str, int]:
-        """Versions by key; before the records are mapped, which takes them apart."""
-        key = self.mapper.table.key
-        return {
-            str(record.payload.get(key)): record.version
-            for batch in gathered
-            if batch.incremental
-            for record in batch.records
-        }
-
-    def _count_missed(self, transaction: WarehouseTransaction, lane: Lane, found: Mapping[str, int]) -> None:
-        table = self.mapper.table
-        stored = transaction.versions(table, lane.integration_id, found)
-        now = round(time.time() * 1000)
-        arrivals.note_missed(transaction.connection, lane, table.object, self.watched, found, stored, now)
+    def _incremental(self, gathered: Sequence[Batch], mapped: Mapped) -> dict[str, int]:
+        """Versions, by key, of what goes into the table."""
+        path = self.mapper.table.key.split(".")
+        keys = {str(look(record.payload, path)) for batch in gathered if batch.incremental for record in batch.records}
+        return {row[0]: row[1] for row in mapped.rows if row[0] in keys} if keys else {}
 
 
 def store_changes(

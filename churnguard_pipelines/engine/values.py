@@ -126,7 +126,7 @@ def double(value: Any) -> float:
         raise _unexpected("a number", value)
     try:
         number = float(value)
-    except OverflowError:
+    except (OverflowError, ValueError):  # the latter of a signaling NaN
         number = float("inf")
     if not isfinite(number):
         raise TypeMismatch("a number beyond what can be stored")
@@ -270,11 +270,19 @@ def _finite(value: Any) -> Any:
 
 
 def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_has_nul(name) or _has_nul(inner) for name, inner in value.items())
-    return isinstance(value, (list, tuple)) and any(_has_nul(inner) for inner in value)
+    """However deep it is."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if "\0" in each:
+                return True
+        elif isinstance(each, dict):
+            waiting += each
+            waiting += each.values()
+        elif isinstance(each, (list, tuple)):
+            waiting += each
+    return False
 
 
 def _unexpected(expected: str, value: Any) -> TypeMismatch:

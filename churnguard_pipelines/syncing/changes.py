@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Event
 
 from churnguard_pipelines.connectors import databases, followable
 from churnguard_pipelines.errors import (
@@ -15,6 +16,7 @@ from churnguard_pipelines.errors import (
     InvalidConfiguration,
     NotFound,
     SourceChanged,
+    Stopped,
 )
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.records import Lane
@@ -82,6 +84,8 @@ class ChangeLogs(LaneKind):
         self._at_work[turn.lane] = integration
         try:
             self._follow(turn, integration)
+        except Stopped:
+            pass
         except (SourceChanged, AuthenticationFailed, InvalidConfiguration) as error:
             self._needs_somebody(integration, error)
             raise
@@ -91,7 +95,7 @@ class ChangeLogs(LaneKind):
 
     def _follow(self, turn: Turn, integration: IntegrationConfiguration) -> None:
         looked = time.monotonic()
-        with self._opened(integration) as lane:
+        with self._opened(integration, turn.stop) as lane:
             while not turn.stop.is_set():
                 stored = lane.step(STEP)
                 if stored is not None and stored.counts:
@@ -103,9 +107,9 @@ class ChangeLogs(LaneKind):
                     catalogue.set_lag(self._store, integration, lane.lag(stored))
 
     @contextmanager
-    def _opened(self, integration: IntegrationConfiguration) -> Iterator[ChangeLane | EventLane]:
+    def _opened(self, integration: IntegrationConfiguration, stop: Event) -> Iterator[ChangeLane | EventLane]:
         if integration.provider_name not in databases():
-            with EventLane(self._store, self._warehouse, integration) as events:
+            with EventLane(self._store, self._warehouse, integration, stop) as events:
                 yield events
             return
         with (

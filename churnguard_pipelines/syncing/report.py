@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import (
@@ -28,6 +29,8 @@ from churnguard_pipelines.store.postgres.database import Store
 
 _log = logging.getLogger(__name__)
 
+_END_ALL = (AuthenticationFailed, SourceChanged, CircuitOpen, Stopped)
+"""After them no other object can succeed. Of several at once the first of these is said: the others follow from it."""
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)  # a person's word, which a sync does not overrule
 
 
@@ -133,7 +136,7 @@ def each_object(
             error = future.exception() or error
     if error is not None:
         raise error
-    return failures[0] if failures else None
+    return min(failures, key=lambda each: list(map(partial(isinstance, each), _END_ALL)).index(True), default=None)
 
 
 def _one_object(
@@ -150,7 +153,7 @@ def _one_object(
     except ChurnGuardError as error:
         status: ledger.ObjectStatus = "cancelled" if isinstance(error, Stopped) else "failed"
         ledger.set_object(store, sync_id, name, status=status, error=error.explanation, calls=calls_of(name))
-        if isinstance(error, AuthenticationFailed | CircuitOpen | SourceChanged | Stopped):
+        if isinstance(error, _END_ALL):
             return error
     except Exception as error:
         _log.exception("%s of %s ended unexpectedly", name, sync_id)

@@ -152,7 +152,17 @@ def sync_integration(
         def work() -> ChurnGuardError | None:
             if failure is None and window is None:
                 keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
-            run = _Run(store, use, sync_id, mode, window, identity, known, warehouse or Warehouse(store))
+            run = _Run(
+                store,
+                use,
+                sync_id,
+                mode,
+                window,
+                identity,
+                known,
+                warehouse or Warehouse(store),
+                next(iter(items), None),
+            )
             helpers = Helpers(_HELPERS, integration.organization_id, integration.sync_config.concurrent_requests - 1)
             ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
@@ -216,6 +226,7 @@ class _Run:
         identity: str | None,
         known: Mapping[str, KnownObject],
         warehouse: Warehouse,
+        first: str | None,
     ) -> None:
         self._store = store
         self._use = use
@@ -225,6 +236,7 @@ class _Run:
         self._identity = identity
         self._known = known
         self._warehouse = warehouse
+        self._first = first
         self._clients: dict[str, HttpClient] = {}
 
     def one(self, item: Object) -> ObjectEnd:
@@ -278,10 +290,10 @@ class _Run:
         return f"{item.name}@{self._window.start.isoformat()}/{self._window.end.isoformat()}"
 
     def calls_of(self, name: str) -> int:
-        """What was asked before any object was read counts for the first one."""
+        """What was asked before any object was read counts for the first one, whichever is read first."""
         client = self._clients.get(name)
         calls = client.metrics.calls if client is not None else 0
-        return calls + (self._use.http.metrics.calls if name == next(iter(self._clients), name) else 0)
+        return calls + (self._use.http.metrics.calls if name == self._first else 0)
 
     def _note_quota(self, http: HttpClient) -> None:
         left = http.metrics.quota_left

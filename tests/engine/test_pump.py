@@ -250,3 +250,17 @@ def test_a_later_batch_of_the_same_key_wins(desk: Desk) -> None:
 
 def iter_batches(batches: Sequence[Batch]) -> Generator[Batch]:
     yield from batches
+
+
+@pytest.mark.parametrize("leaf", ["kept", "\0"], ids=["fits", "rejected"])
+def test_a_record_of_any_depth_stops_nothing(desk: Desk, leaf: str) -> None:
+    """Those between what Python and what its callers deeper down take, too."""
+    records: list[Record] = []
+    deep: Any = leaf
+    for depth in range(1020):
+        deep = [deep]
+        if depth > 880:
+            records.append(thing(depth, undeclared=deep))
+    counts, _ = desk.run(iter_batches([Batch({"batch": 1}, [*records, thing(0)])]))
+    assert counts.read == counts.written + counts.rejected == len(records) + 1
+    assert "thing-0000" in desk.stored()

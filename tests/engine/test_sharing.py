@@ -112,6 +112,34 @@ def test_what_was_cancelled_is_not_begun_and_an_error_is_told() -> None:
         failing.result(10)
 
 
+def test_work_that_no_thread_can_be_had_for_fails_at_once_and_takes_nobody_s_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = FairThreads("test", most=1, most_each=1)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", none_left)
+        refused = [threads.submit("acme", int) for _ in range(3)]
+        assert [str(each.exception(5)) for each in refused] == ["can't start new thread"] * 3
+    assert threads.submit("acme", int).result(20) == 0
+
+
+def test_what_waits_behind_work_that_ends_as_threads_run_out_hears_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, release = FairThreads("test", most=1, most_each=1), threading.Event()
+    first, second = threads.submit("acme", lambda: release.wait(20)), threads.submit("acme", int)
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", none_left)
+        release.set()
+        assert first.result(20) is True
+        assert second.exception(20) is not None
+
+
 def test_answers_come_in_the_order_of_the_questions() -> None:
     assert map_in_threads("test", 3, lambda n: n * n, range(50)) == [n * n for n in range(50)]
     with pytest.raises(ZeroDivisionError):

@@ -10,6 +10,7 @@ import pytest
 
 from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.engine.fair_threads import FairThreads
+from churnguard_pipelines.errors import AuthenticationFailed, CircuitOpen
 from churnguard_pipelines.model import IntegrationStatus, Organization
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.records import Batch
@@ -53,6 +54,19 @@ class Endless(Toy):
         yield from super().read(item, reading)
         self.begun.release()
         self.http.wait(600)
+
+
+class Refused(Toy):
+    """One object's call is refused; another one is not even made, since that opened the circuit, and is told first."""
+
+    told: threading.Event
+
+    def read(self, item: Object, reading: Reading) -> Generator[Batch]:
+        if item.name == "one":
+            raise CircuitOpen("skipped without a call", integration_id="acme-crm", retry_at=None, remedy="")
+        assert self.told.wait(20)
+        yield from ()
+        raise AuthenticationFailed("the key was revoked")
 
 
 @pytest.fixture
@@ -113,3 +127,29 @@ def test_a_sync_that_is_told_to_end_is_cancelled_with_all_its_objects_and_counts
     assert get_integration(store, "acme-crm").status == IntegrationStatus.ACTIVE
     [vitals] = read_vitals(store, "acme-crm")
     assert (vitals.recent.failed, vitals.recent.partial, vitals.failing_since) == (0, 0, None)
+
+
+@pytest.mark.parametrize("account", [Toy], indirect=True, ids=["toy"])
+def test_each_call_counts_for_its_object_and_what_was_asked_before_for_the_first(account: Account) -> None:
+    account.configure(concurrent_requests=4)
+    report = account.sync(*NAMES)
+    before, own = 2, 2  # whose account it is and what it has; an object's fields and its records
+    assert [report.objects[name].calls for name in NAMES] == [before + own, own, own, own]
+
+
+@pytest.mark.parametrize("account", [Refused], indirect=True, ids=["refused"])
+def test_refused_credentials_are_said_whatever_else_came_of_them_first(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(Refused, "told", told, raising=False)
+    account.configure(concurrent_requests=2)
+
+    def tell(name: str, seconds: float) -> None:
+        if name == "one":
+            told.set()
+
+    report = sync_integration(store, "acme-crm", sync_id="refused", objects=["one", "two"], on_object=tell)
+    assert report.status == "failed"
+    assert "the key was revoked" in str(report.error)
+    assert get_integration(store, "acme-crm").status == IntegrationStatus.AUTHENTICATION_FAILED

@@ -112,6 +112,7 @@ class Committer:
     async def work(self) -> None:
         """Returns never."""
         pause = FIRST_PAUSE
+        parts: list[_Part] = []
         try:
             while True:
                 if not self._queues:
@@ -126,6 +127,7 @@ class Committer:
                     await self._refuse_for(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
         finally:
+            self._fail(parts, CannotStore())  # whoever was being stored
             self._refuse_all()
             await self._disconnect()
 

@@ -43,6 +43,7 @@ class InboxWriter:
         self._libpq = connection.pgconn
         self._socket = connection.pgconn.socket
         self._loop = asyncio.get_running_loop()
+        self._watched = False
         self._has_room = True
         self._answered: asyncio.Future[None] | None = None
         self._results: list[pq.abc.PGresult] = []
@@ -60,6 +61,7 @@ class InboxWriter:
             await connection.execute("SET synchronous_commit = on")  # a 2xx means that it is on disk
             made._libpq.nonblocking = 1
             made._loop.add_reader(made._socket, made._hear)
+            made._watched = True
             made._libpq.send_prepare(_NAME, _STATEMENT)
             await made._answer()
         except BaseException:
@@ -114,6 +116,8 @@ class InboxWriter:
             while not self._libpq.is_busy():
                 result = self._libpq.get_result()
                 if result is None:
+                    if self.closed:  # by libpq itself, which could not make sense of what came
+                        self._leave()
                     if self._answered is not None and not self._answered.done():
                         self._answered.set_result(None)
                     return
@@ -127,9 +131,11 @@ class InboxWriter:
             self._answered.set_exception(error)
 
     def _leave(self) -> None:
-        """libpq has closed the socket, or is about to."""
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        """libpq has closed the socket, or is about to: from then on its number is somebody else's."""
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
 
 def _array(texts: Iterable[str]) -> bytes:

@@ -21,11 +21,11 @@ import ssl
 import struct
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 import psycopg
 
 from churnguard_pipelines.connectors.postgresql.parameters import VERIFYING
+from churnguard_pipelines.connectors.postgresql.saslprep import prepared
 from churnguard_pipelines.connectors.sdk.allowance import (
     CONNECT_SECONDS,
     MOST_ITERATIONS,
@@ -105,22 +105,12 @@ def _asked(challenge: bytes) -> tuple[bytes, int]:
 
 
 def _keys(password: str, salt: bytes, iterations: int) -> Parameters:
-    salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, iterations, _DIGEST)
+    salted = hashlib.pbkdf2_hmac("sha256", prepared(password), salt, iterations, _DIGEST)
     client, server = (hmac.digest(salted, name, "sha256") for name in (b"Client Key", b"Server Key"))
     return {
         "scram_client_key": base64.b64encode(client).decode(),
         "scram_server_key": base64.b64encode(server).decode(),
     }
-
-
-def _prepared(password: str) -> bytes:
-    """As PostgreSQL does: a password that SASLprep refuses is taken as it is."""
-    if not password.isascii():
-        from pymongo.saslprep import saslprep
-
-        with suppress(ValueError):
-            password = saslprep(password)
-    return password.encode()
 
 
 class _Conversation:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,9 @@ from churnguard_pipelines.records import Lane, Rejected
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import rejected_records as table
 from churnguard_pipelines.store.postgres.database import Store
+
+DEEPEST = 100
+"""Levels of a payload that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +111,22 @@ def _text(value: str) -> str:
 
 
 def _storable(payload: Any) -> Any:
-    """The payload if it is JSON (NaN is not), else its ``repr``."""
+    """The payload if it is JSON (NaN is not), else its ``repr``. Not what would be too deep for some of those who write
+    it and read it: how deep they get depends on how deep they are in calls already."""
+    if _deeper_than(DEEPEST, payload):
+        return "nested too deeply to be kept"
     try:
         json.dumps(payload, allow_nan=False)
     except (TypeError, ValueError):
         return repr(payload)
-    except RecursionError:
-        return "nested too deeply to be kept"
     return payload
+
+
+def _deeper_than(levels: int, payload: Any) -> bool:
+    level = [payload]
+    for _ in range(levels):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return False
+    return True

@@ -147,19 +147,45 @@ class Store:
 
     @contextmanager
     def _transaction(self, begins_with: str, value: str) -> Iterator[Connection]:
-        connection = self._engine.connect()
-        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        connection = self._begun(begins_with, value)
+        driver = _driver_of(connection)
         try:
             with connection, connection.begin():
-                driver.execute(begins_with, (value,))
                 yield connection
         except (sa.exc.OperationalError, psycopg.OperationalError) as error:
             if not driver.broken:
                 raise
-            raise DatabaseUnavailable(
-                f"the connection to {self.described} broke; what was not committed is undone.",
-                remedy="Check that PostgreSQL is running.",
-            ) from error
+            raise self._broke() from error
+
+    def _begun(self, begins_with: str, value: str) -> Connection:
+        """One that was trusted, and has ended after all, shows it by its first statement; so have those beside it."""
+        for trusted in (True, False):
+            connection = self._engine.connect()
+            driver = _driver_of(connection)
+            try:
+                driver.execute(begins_with, (value,))
+            except BaseException as error:
+                broken = driver.broken
+                connection.invalidate()
+                connection.close()
+                if not broken:
+                    raise
+                if not trusted:
+                    raise self._broke() from error
+                self._engine.dispose()
+            else:
+                return connection
+        raise AssertionError("unreachable")
+
+    def _broke(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"the connection to {self.described} broke; what was not committed is undone.",
+            remedy="Check that PostgreSQL is running.",
+        )
+
+
+def _driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
 
 
 def _check_those_that_rested(engine: sa.Engine) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from churnguard_pipelines.connectors.sdk import ApiConnector, Object
-from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.ingest import catalogue, checkpoints, ledger
 from churnguard_pipelines.store.postgres.database import Store
@@ -32,7 +33,10 @@ def keep_following(store: Store, connector: ApiConnector, sync_id: str, items: S
         return
     if checkpoint is None:
         position = connector.begin_following()
-        with Warehouse(store).transaction(integration.organization_id) as transaction:
+        with (
+            suppress(LaneTakenOver),  # another sync has begun it at the same time
+            Warehouse(store).transaction(integration.organization_id) as transaction,
+        ):
             transaction.advance(lane, None, position, source)
     try:
         for name, reason in connector.unfollowed(items).items():

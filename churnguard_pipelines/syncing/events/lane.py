@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from threading import Event
 from types import TracebackType
 from typing import Any
 
@@ -33,19 +34,25 @@ _log = logging.getLogger(__name__)
 
 class EventLane:
     """The lane of one integration's feed. Reads on from the lane's checkpoint, which a sync has begun. One thread at a
-    time.
+    time. ``cancelled``: once it is set, whatever waits for the provider or wants to ask it raises ``Stopped``.
 
     Raises ``LaneTakenOver`` when another reader moved it, ``SourceChanged``, and what the connector raises.
     """
 
     stays_warm = True
 
-    def __init__(self, store: Store, warehouse: Warehouse, integration: IntegrationConfiguration) -> None:
+    def __init__(
+        self,
+        store: Store,
+        warehouse: Warehouse,
+        integration: IntegrationConfiguration,
+        cancelled: Event | None = None,
+    ) -> None:
         self._warehouse = warehouse
         self._integration = integration
         self._lane = lane_of(integration)
         self._resources = ExitStack()
-        self._connector = self._resources.enter_context(opened(store, integration)).connector
+        self._connector = self._resources.enter_context(opened(store, integration, cancelled=cancelled)).connector
         self._writer = EventWriter(store, warehouse, integration, self._connector, self._lane)
         self._feed: EventFeed | None = None
         self._checkpoint = load_checkpoint(store, self._lane)

@@ -72,7 +72,7 @@ class EventWriter:
     def store(self, transaction: WarehouseTransaction, changes: Mapping[str, Changes]) -> dict[str, Counts]:
         """Counts by object. What events brought is counted by the lane's name, the path that they took."""
         counts: dict[str, Counts] = {}
-        for name, (records, deletions) in changes.items():
+        for name, (records, deletions) in sorted(changes.items()):  # two writers lock tables in the same order
             mapper = self._mapper(name)
             mapped = mapper.rows(records)
             counts[name] = store_changes(transaction, self._lane, mapper.table, mapped, deletions, None)

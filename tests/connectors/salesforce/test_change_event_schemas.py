@@ -63,6 +63,12 @@ def read(told: dict[str, Any], **header: Any) -> Any:
     return Schema(orjson.dumps(told).decode()).read(payload(told, **header))
 
 
+@pytest.mark.parametrize("moment", [-1, 253_402_300_800_000, 2**63 - 1], ids=["before all", "year 10000", "last"])
+def test_a_moment_that_is_none_makes_an_event_unreadable(moment: int) -> None:
+    with pytest.raises(Unreadable):
+        read(CONTACTS, commitTimestamp=moment)
+
+
 def test_bitmaps_become_the_names_of_fields() -> None:
     event = read(CONTACTS, changedFields=["0x02", "2-0x06"], nulledFields=["0x10", "3-0x01"])
     assert event.changed == {"Title", "MailingAddress.City", "MailingAddress.Country", "Tier__c", "OtherAddress.Street"}

@@ -3,6 +3,7 @@ told is read again."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from churnguard_pipelines.errors import AuthenticationFailed, LaneTakenOver, ProviderUnavailable
+from churnguard_pipelines.errors import AuthenticationFailed, LaneTakenOver, ProviderUnavailable, Stopped
 from churnguard_pipelines.sandbox.business.crm_schema import Field
 from churnguard_pipelines.sandbox.salesforce.pubsub.server import PubSub
 from churnguard_pipelines.sandbox.serve import Sandbox
@@ -194,6 +195,23 @@ def test_a_session_that_ends_is_renewed_in_the_running_stream(crm: Followed) -> 
         crm.account.advance(3 * 3600)
         crm.account.crm("update", kind="company", id=crm.some("company"), name="With a new session")
         crm.follow_on(lane, "Account")
+
+
+def test_who_is_told_to_end_asks_nothing_more_and_leaves_the_rest_to_the_next_one(crm: Followed) -> None:
+    cancelled = threading.Event()
+    with crm.lane():
+        pass
+    crm.account.crm("update", kind="company", id=crm.some("company"), name="For the next one")
+    position = crm.position()
+    integration = get_integration(crm.store, "acme-crm")
+    with EventLane(crm.store, Warehouse(crm.store), integration, cancelled) as lane:
+        assert lane.step(0) is None  # it listens
+        cancelled.set()
+        with pytest.raises(Stopped):
+            crm.work(lane, lambda: False)
+    assert crm.position() == position
+    crm.follow("Account")
+    assert crm.row("Account", name="For the next one")
 
 
 def test_a_session_that_cannot_be_renewed_is_said(crm: Followed) -> None:

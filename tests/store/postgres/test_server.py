@@ -353,6 +353,21 @@ def test_a_connection_that_was_ended_while_it_rested_is_replaced(store: Store, m
         assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != backend
 
 
+def test_connections_that_were_ended_while_they_were_trusted_are_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_SECONDS", 600.0)
+    with store.organization("acme"), store.organization("globex"), store.operator():
+        pass
+    with psycopg.connect(as_administrator(store.database_url)) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with store.organization("acme") as first, store.organization("globex") as second, store.operator() as third:
+        assert [each.exec_driver_sql("SELECT 1").scalar() for each in (first, second, third)] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

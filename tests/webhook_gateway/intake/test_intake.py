@@ -176,7 +176,10 @@ def test_nothing_is_acknowledged_while_the_database_is_away(store: Store, gatewa
 def test_a_broken_connection_is_made_again(store: Store, gateway: Gateway) -> None:
     assert gateway.post(stripe_event("evt_1")).status_code == 200
     with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
     wait_for(lambda: gateway.post(stripe_event("evt_2")).status_code == 200)
     assert inbox(store) == ["evt_1", "evt_2"]
 

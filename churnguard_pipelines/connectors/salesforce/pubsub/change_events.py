@@ -20,6 +20,7 @@ LONGEST_SCHEMA = 2**21  # characters
 _HEADER = "ChangeEventHeader"
 _BITS = re.compile(r"(?:(\d{1,5})-)?0x([0-9A-Fa-f]{1,4096})", re.ASCII)
 _ID = re.compile(r"(?!0{15})[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?", re.ASCII)
+_LAST = 253_402_300_800_000  # milliseconds: the end of the year 9999
 _PRIMITIVES = frozenset(("boolean", "int", "long", "float", "double", "bytes", "string"))
 """None of them takes no room: what is read of an event is bounded by its size."""
 
@@ -62,6 +63,8 @@ class Schema:
             header = record[_HEADER]
             ids = [str(each) for each in header["recordIds"]]
             bitmaps = [*header["changedFields"], *header.get("nulledFields", ()), *header.get("diffFields", ())]
+            if not 0 <= header["commitTimestamp"] < _LAST:
+                raise Unreadable("an event of no moment")
             return ChangeEvent(
                 str(header["entityName"]), str(header["changeType"]),
                 tuple(ids) if all(map(_ID.fullmatch, ids)) else (),

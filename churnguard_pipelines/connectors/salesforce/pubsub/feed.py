@@ -82,13 +82,15 @@ class ChangeFeed(EventFeed):
         self._subscription: Subscription | None = None
         self._failure: Exception | None = None
         self._heard = self._handed_over = 0.0
-        self._renewed = False  # since the last answer
+        self._renewed = False  # since the last answer that was understood
 
     def read(self, timeout: float) -> EventBatch | None:
         try:
             answers = self._gathered(timeout)
             if answers:
-                return self._batch(answers)
+                batch = self._batch(answers)
+                self._renewed = False
+                return batch
             self._refuse_silence()
         except grpc.RpcError as error:
             self.close()
@@ -130,7 +132,7 @@ class ChangeFeed(EventFeed):
         except (grpc.RpcError, Ended) as error:  # what came before is stored first
             self._failure = error
         if found:
-            self._heard, self._renewed = time.monotonic(), False
+            self._heard = time.monotonic()
         if any(each.events for each in found):
             self._handed_over = time.monotonic()
         return found
@@ -147,7 +149,7 @@ class ChangeFeed(EventFeed):
         at = datetime.fromtimestamp(told[-1].at / 1000, UTC) if told else None
         reach = self._since - REACH
         self._replay, self._lost = bytes(answers[-1].latest_replay_id), False
-        self._since = at or self._now()
+        self._since = min(at, self._now()) if at else self._now()  # what it says of times to come is never made up for
         return EventBatch(
             {"replay": base64.b64encode(self._replay).decode(), "since": soql.moment(self._since)},
             [_as_event(each) for each in told if each.ids],
