@@ -43,7 +43,7 @@ def test_a_sync_that_is_stopped_is_over_in_dagster_and_in_the_ledger(
     sync.stop()
 
     report = sync.report()
-    assert (report.status, report.objects["products"].status) == ("failed", "succeeded")
+    assert (report.status, report.objects["products"].status) == ("cancelled", "succeeded")
     assert _status(instance, sync) in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
