@@ -274,7 +274,9 @@ class _Run:
             with self._warehouse.transaction(self._integration.organization_id) as transaction:
                 for name in missed:  # what changed in them meanwhile nobody has kept: they are read once more
                     checkpoints.forget(transaction.connection, self._lane(name))
-                transaction.advance(lane, checkpoint, position, self._identity)
+                # Its reader has moved it meanwhile, and again while we look.
+                stands = checkpoints.load(transaction.connection, lane, lock=True)
+                transaction.advance(lane, stands, stands.position if stands else position, self._identity)
 
     def _end_changes(self) -> None:
         """It was followed once and is not any more: the source need not keep anything for us."""

@@ -11,10 +11,10 @@ from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.ingest.tables import checkpoints as table
 
 
-def load(connection: Connection, lane: Lane) -> Checkpoint | None:
-    row = connection.execute(
-        sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
-    ).one_or_none()
+def load(connection: Connection, lane: Lane, *, lock: bool = False) -> Checkpoint | None:
+    """``lock``: nobody moves it until the end of the transaction."""
+    statement = sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
     return Checkpoint(row.position, row.source, row.version) if row else None
 
 

@@ -4,10 +4,14 @@ column or table to another. The table is read anew by itself, and is right after
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import psycopg
+import pytest
 
+from churnguard_pipelines.connectors.postgresql import PostgreSQL
+from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.store.postgres.database import Store
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, running, sync
@@ -122,6 +126,28 @@ def test_a_session_learns_which_table_has_a_name_now(store: Store, register: Reg
         source.execute("INSERT INTO plans_old VALUES (2, 20); INSERT INTO plans VALUES (3, 3000)")
         wait_for(lambda: mirrored(store, "plans_old", "id", "price") == [("1", "10"), ("2", "20")])
         wait_for(lambda: mirrored(store, "plans", "id", "price") == [("1", "1000"), ("3", "3000")])
+
+
+def test_a_sync_finds_a_new_table_while_a_session_moves_on(
+    store: Store, register: Register, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.execute("CREATE TABLE plans (id int PRIMARY KEY)")
+    register(sync_mode="real_time")
+    sync(store)
+    follow = PostgreSQL.follow
+
+    def busily(self: PostgreSQL, tables: Sequence[SourceTable]) -> list[str]:
+        """The sync has looked where the log is read, and not said yet that there is more to read."""
+        source.execute("INSERT INTO plans VALUES (1)")
+        wait_for(lambda: mirrored(store, "plans", "id") == [("1",)])
+        return follow(self, tables)
+
+    monkeypatch.setattr(PostgreSQL, "follow", busily)
+    with running(store):
+        source.execute("CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (7)")
+        assert sync(store).status == "succeeded"
+        source.execute("INSERT INTO users VALUES (8)")
+        wait_for(lambda: mirrored(store, "users", "id") == [("7",), ("8",)])
 
 
 def test_changes_from_before_a_table_was_read_anew_do_not_come_back(
