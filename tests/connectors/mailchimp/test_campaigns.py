@@ -301,6 +301,7 @@ def test_a_list_that_cannot_be_read_keeps_nobody_from_the_others(store: Store, m
         fields = {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "one"}], "total_items": 1}
         mailchimp.says[f"/3.0/lists/{id}/merge-fields"] = [fields]
     assert errors(sync(store, "merge_fields")) == {}
+    mailchimp.now = NOW + DAY
     mailchimp.says["/3.0/lists/abc/merge-fields"] = [(403, {"title": "Forbidden", "detail": "Not this one."})]
     mailchimp.says["/3.0/lists/def/merge-fields"] = [
         {"merge_fields": [{"merge_id": 1, "tag": "A", "name": "other"}], "total_items": 1}
