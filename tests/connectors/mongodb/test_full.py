@@ -285,7 +285,7 @@ def test_a_server_that_restarts_during_a_copy(own_server: MongoDBServer, small_p
             own_server.kill()
         own_server.start()
         with connector.snapshot([table], followed=True) as snapshot:
-            assert snapshot.version >= first
+            assert snapshot.version >> 32 >= first >> 32  # seconds: a killed SecantusDB counts anew within one
             for each in snapshot.pieces(table, piece.end):
                 found += ids(b"".join(snapshot.copy(table, each)))
         connector.close()
