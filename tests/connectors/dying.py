@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.process import BaseProcess
+from threading import Event, Timer
 from typing import Any
 
 import psycopg
@@ -32,6 +33,18 @@ def sync_that_dies(store: Store, statement: int, *objects: str, integration_id: 
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
+
+
+def sync_that_is_stopped(store: Store, seconds: float, *objects: str, integration_id: str) -> None:
+    """One that is told to end after so many seconds; it may have done its work before."""
+    stop = Event()
+    timer = Timer(seconds, stop.set)
+    timer.start()
+    try:
+        sync_id = f"stopped-{next(_numbers)}"
+        sync_integration(store, integration_id, sync_id=sync_id, objects=objects or None, cancelled=stop)
+    finally:
+        timer.cancel()
 
 
 def _sync(settings: Settings, integration_id: str, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.portal import Portal
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import check_connection, sync_integration
-from tests.connectors.dying import sync_that_dies
+from churnguard_pipelines.syncing.sync import check_connection
+from tests.connectors.dying import sync_that_dies, sync_that_is_stopped
 from tests.connectors.hubspot.conftest import INTEGRATION, Register, gone, live, sync
 from tests.soak import SECONDS, SOAK
 
@@ -136,14 +135,8 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
 ) -> None:
     random = Random(3)
 
-    def stopped(number: int) -> None:
-        stop = Event()
-        timer = Timer(random.uniform(0.0, 0.3), stop.set)
-        timer.start()
-        try:
-            sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", objects=NAMES, cancelled=stop)
-        finally:
-            timer.cancel()
+    def stopped(_: int) -> None:
+        sync_that_is_stopped(store, random.uniform(0.0, 0.3), *NAMES, integration_id=INTEGRATION)
 
     _lives_and_is_equal(store, sandbox, portal, 8, stopped)
 

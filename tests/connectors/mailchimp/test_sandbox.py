@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
-from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.parity import compare_counts
-from churnguard_pipelines.syncing.sync import check_connection, sync_integration
-from tests.connectors.dying import sync_that_dies
+from churnguard_pipelines.syncing.sync import check_connection
+from tests.connectors.dying import sync_that_dies, sync_that_is_stopped
 from tests.connectors.mailchimp.conftest import INTEGRATION, OBJECTS, errors, gone, live, sync
 from tests.soak import SECONDS, SOAK
 
@@ -108,14 +107,8 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
 ) -> None:
     random = Random(3)
 
-    def stopped(number: int) -> None:
-        stop = Event()
-        timer = Timer(random.uniform(0.0, 0.3), stop.set)
-        timer.start()
-        try:
-            sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", objects=NAMES, cancelled=stop)
-        finally:
-            timer.cancel()
+    def stopped(_: int) -> None:
+        sync_that_is_stopped(store, random.uniform(0.0, 0.3), *NAMES, integration_id=INTEGRATION)
 
     _lives_and_is_equal(store, sandbox, account, 3, stopped)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
-from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.sendgrid.sending import DAY, KINDS, TOPICS
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import check_connection, sync_integration
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import difference
-from tests.connectors.dying import sync_that_dies
+from tests.connectors.dying import sync_that_dies, sync_that_is_stopped
 from tests.connectors.sendgrid.conftest import INTEGRATION, OBJECTS, Register, Row, errors_of, live, sync
 from tests.soak import SECONDS, SOAK
 
@@ -160,14 +159,8 @@ def test_after_random_changes_and_syncs_that_were_stopped_all_is_equal(
 ) -> None:
     random = Random(3)
 
-    def stopped(number: int) -> None:
-        stop = Event()
-        timer = Timer(random.uniform(0.0, 0.3), stop.set)
-        timer.start()
-        try:
-            sync_integration(store, INTEGRATION, sync_id=f"stopped-{number}", cancelled=stop)
-        finally:
-            timer.cancel()
+    def stopped(_: int) -> None:
+        sync_that_is_stopped(store, random.uniform(0.0, 0.3), integration_id=INTEGRATION)
 
     _lives_and_is_equal(store, sandbox, account, 6, stopped)
 

@@ -7,8 +7,6 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
 from threading import Thread
 from typing import Any
 
@@ -17,31 +15,12 @@ import pytest
 from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.webhooks import signed
 from churnguard_pipelines.sandbox.serve import Sandbox
+from tests.sandbox.receiver import WebhookReceiver
 
 SECRET = "app-secret"
-Delivery = tuple[dict[str, str], bytes]
 
 
-class Receiver:
-    def __init__(self) -> None:
-        self.deliveries: Queue[Delivery] = Queue()
-        self.refusing = 0
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.deliveries.put(({name.lower(): value for name, value in self.headers.items()}, body))
-                receiver.refusing -= 1
-                self.send_response(500 if receiver.refusing >= 0 else 204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/webhooks/hubspot/acme?a=%2Fb"
-
+class Receiver(WebhookReceiver):
     def batch(self) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = json.loads(self.deliveries.get(timeout=10)[1])
         return events
@@ -56,7 +35,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(portal: PortalHandle) -> Iterator[Receiver]:
-    made = Receiver()
+    made = Receiver("/webhooks/hubspot/acme?a=%2Fb")
     thread = Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     portal.webhooks(made.url, SECRET)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
 from threading import Thread
 from typing import Any
 
@@ -15,30 +13,12 @@ import pytest
 
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
+from tests.sandbox.receiver import WebhookReceiver
 from webhook_gateway.schemes import scheme
 from webhook_gateway.schemes.sdk import Delivery, Trust
 
 
-class Receiver:
-    def __init__(self) -> None:
-        self.deliveries: Queue[tuple[dict[str, str], bytes]] = Queue()
-        self.refusing = 0
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.deliveries.put(({name.lower(): value for name, value in self.headers.items()}, body))
-                receiver.refusing -= 1
-                self.send_response(500 if receiver.refusing >= 0 else 204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/webhooks/sendgrid/acme"
-
+class Receiver(WebhookReceiver):
     def all(self, ids: set[str]) -> list[dict[str, Any]]:
         """Events, until all of these came."""
         found: list[dict[str, Any]] = []
@@ -49,7 +29,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
+    made = Receiver("/webhooks/sendgrid/acme")
     thread = Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     yield made
