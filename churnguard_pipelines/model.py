@@ -43,6 +43,11 @@ from churnguard_pipelines.rule_options import (
     Parent,
     Status,
 )
+from churnguard_pipelines.stream_options import FormatOptions as FormatOptions
+from churnguard_pipelines.stream_options import ProcessingMode as ProcessingMode
+from churnguard_pipelines.stream_options import StreamTarget as StreamTarget
+from churnguard_pipelines.stream_options import StreamType as StreamType
+from churnguard_pipelines.stream_options import check_connection
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Organization, integration and stream ids. They become Dagster partition keys, so the alphabet is narrow."""
@@ -114,25 +119,15 @@ class CredentialType(StrEnum):
     JWT_BEARER = "jwt_bearer"
 
 
-class StreamType(StrEnum):
-    KAFKA = "kafka"
-    REDIS = "redis"
-    WEBSOCKET = "websocket"
-    CUSTOM = "custom"
-
-
 class DataFormat(StrEnum):
     JSON = "json"
     AVRO = "avro"
     PROTOBUF = "protobuf"
     CSV = "csv"
+    MSGPACK = "msgpack"
+    TEXT = "text"
     XML = "xml"
     NDJSON = "ndjson"
-
-
-class ProcessingMode(StrEnum):
-    AT_LEAST_ONCE = "at_least_once"
-    EXACTLY_ONCE = "exactly_once"
 
 
 ConfiguredBy = Literal["operator", "organization"]
@@ -233,19 +228,23 @@ class IntegrationConfiguration(_Model):
     tags: list[str] = Field(default_factory=list)
 
 
-StreamFormat = Literal[DataFormat.JSON, DataFormat.AVRO, DataFormat.PROTOBUF, DataFormat.CSV, DataFormat.XML]
+StreamFormat = Literal[
+    DataFormat.JSON, DataFormat.AVRO, DataFormat.PROTOBUF, DataFormat.CSV, DataFormat.MSGPACK, DataFormat.TEXT
+]
 Topics = list[Annotated[str, StringConstraints(min_length=1)]]
-
-_HOST_PORT = re.compile(r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s:/@,\[\]]+):\d{1,5}\s*")
-_SCHEMES = {StreamType.REDIS: ("redis", "rediss", "unix"), StreamType.WEBSOCKET: ("ws", "wss")}
 
 
 class StreamFields(_Model):
-    """A configured real-time feed. ``topics``: a WebSocket may have none.
+    """A configured real-time feed. ``topics``: a WebSocket may have none; a name with ``*`` is a pattern.
 
     ``connection_config``: for ``kafka`` ``bootstrap_servers`` (host:port, a list or comma-separated), for ``redis`` and
-    ``websocket`` ``url``, for ``custom`` anything; and what the connection needs beyond that. Kafka's and Redis'
-    address may be left out: it is the installation's then. Secrets in it are sealed before they are stored.
+    ``websocket`` ``url``, for ``custom`` ``source``; and what the connection needs beyond that, ``schema_registry``
+    (``url``, ``username``, ``password``) with any. Kafka's and Redis' address may be left out by an operator: it is the
+    installation's then. Secrets in it are sealed before they are stored.
+
+    ``key``: fields that identify a record together where ``target`` is ``upsert``; None: the message's own key.
+    ``batch_size``: messages stored together at most. ``start``: where a partition without a position begins.
+    ``most_rejected``: share of rejected messages beyond which the stream pauses itself. ``largest_message``: bytes.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
@@ -256,9 +255,16 @@ class StreamFields(_Model):
     topics: Topics
     data_format: StreamFormat = DataFormat.JSON
     processing_mode: ProcessingMode = ProcessingMode.AT_LEAST_ONCE
-    batch_size: BatchSize = 100
+    batch_size: BatchSize = 1000
     connection_config: dict[str, JsonValue] = Field(default_factory=dict, validate_default=True, repr=False)
     field_mappings: FieldMappings = Field(default_factory=dict)
+    target: StreamTarget = StreamTarget.APPEND
+    key: Annotated[list[FieldPath], Field(min_length=1, max_length=20)] | None = None
+    filters: list[DataFilter] = Field(default_factory=list, max_length=100)
+    format_options: FormatOptions = Field(default_factory=FormatOptions)
+    start: Literal["earliest", "latest"] = "earliest"
+    most_rejected: Annotated[float, Field(ge=0, le=1)] = 0.1
+    largest_message: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 8 * 1024 * 1024
 
     @field_validator("topics")
     @classmethod
@@ -270,13 +276,7 @@ class StreamFields(_Model):
     @field_validator("connection_config")
     @classmethod
     def _can_connect(cls, config: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
-        kind = info.data.get("stream_type")
-        if kind is StreamType.KAFKA:
-            _check_servers(config.get("bootstrap_servers"))
-        elif kind in _SCHEMES:
-            _check_url(config.get("url"), _SCHEMES[kind], required=kind is StreamType.WEBSOCKET)
-        elif kind is StreamType.CUSTOM and not config:
-            raise ValueError("a custom stream needs it")
+        check_connection(info.data.get("stream_type"), config)
         return config
 
 
@@ -284,24 +284,6 @@ class StreamConfiguration(StreamFields):
     """A configured real-time feed and who configured it, which no request says for itself."""
 
     configured_by: ConfiguredBy = "operator"
-
-
-def _check_servers(servers: JsonValue) -> None:
-    listed = servers.split(",") if isinstance(servers, str) else servers
-    if listed is None:
-        return
-    if not (isinstance(listed, list) and listed):
-        raise ValueError("bootstrap_servers must be host:port, several in a list or separated by commas")
-    for each in listed:
-        if not (isinstance(each, str) and _HOST_PORT.fullmatch(each)):
-            raise ValueError("each of bootstrap_servers must be host:port")
-
-
-def _check_url(url: JsonValue, schemes: tuple[str, ...], *, required: bool) -> None:
-    if url is None and not required:
-        return
-    if not (isinstance(url, str) and re.fullmatch(rf"({'|'.join(schemes)})://\S+", url)):
-        raise ValueError(f"url must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
 
 
 HttpMethod = Annotated[str, StringConstraints(pattern=r"^(GET|POST)$")]

@@ -34,7 +34,7 @@ LAYERS = (
     ("settings",),
     (
         *("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry"),
-        *("destinations", "record_paths", "rule_options"),
+        *("destinations", "record_paths", "rule_options", "stream_options"),
     ),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
