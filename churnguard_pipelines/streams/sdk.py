@@ -50,6 +50,7 @@ class Message(NamedTuple):
     value: bytes | None
     produced_at: int | None
     headers: Mapping[str, str]
+    defect: str | None = None
 
 
 class Loss(NamedTuple):
