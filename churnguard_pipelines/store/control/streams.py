@@ -38,8 +38,8 @@ class StreamState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StateOfStream:
-    """``reason``, ``remedy``: why it is not active, and what to do. ``revision``: another number whenever it is to do
-    something else than before."""
+    """``reason``, ``remedy``: why it is not active, or does not get on, and what to do. ``revision``: another number
+    whenever it is to do something else than before."""
 
     state: StreamState
     reason: str | None
@@ -107,6 +107,17 @@ class Streams(Configurations[StreamConfiguration]):
             connection.execute(sa.update(streams).where(streams.c.stream_id == stream_id).values(values))
             detail = {"state": state.value, "reason": reason, "remedy": remedy}
             self._note(connection, actor, "state", stream_id, row.organization_id, detail)
+
+    def note_trouble(self, store: Store, told: Mapping[str, tuple[str | None, str | None]]) -> None:
+        """Why streams that are active do not get on, which are tried again, and what to do; None once they do. By
+        stream."""
+        values = {
+            "ids": builtins.list(told),
+            "reasons": [_storable(reason) for reason, _ in told.values()],
+            "remedies": [_storable(remedy) for _, remedy in told.values()],
+        }
+        with store.operator() as connection:
+            connection.execute(_NOTE_TROUBLE, values)
 
     def states(self, store: Store, stream_ids: Collection[str]) -> dict[str, StateOfStream]:
         """Of those of these streams that there are, by id. Opens no secret."""
@@ -182,9 +193,23 @@ class Streams(Configurations[StreamConfiguration]):
             )
 
 
+_NOTE_TROUBLE = sa.text("""
+UPDATE control.streams AS stream SET state_reason = told.reason, state_remedy = told.remedy
+  FROM unnest(cast(:ids AS text[]), cast(:reasons AS text[]), cast(:remedies AS text[]))
+       AS told (stream_id, reason, remedy)
+ WHERE stream.stream_id = told.stream_id AND state = 'active' AND state_reason IS DISTINCT FROM told.reason
+""")
+
+
+def _storable(text: str | None) -> str | None:
+    """A source's words may be in it."""
+    return None if text is None else text.replace("\0", "").encode(errors="replace").decode()
+
+
 def _state(state: StreamState, reason: str | None = None, remedy: str | None = None) -> dict[str, Any]:
     since = sa.func.clock_timestamp()
-    return {"state": state.value, "state_reason": reason, "state_remedy": remedy, "state_since": since}
+    told = {"state_reason": _storable(reason), "state_remedy": _storable(remedy)}
+    return {"state": state.value, "state_since": since, **told}
 
 
 def _told(before: Mapping[str, Checkpoint]) -> dict[str, Any]:

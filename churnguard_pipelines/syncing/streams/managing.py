@@ -1,11 +1,11 @@
 """What people do with streams, whether by the API, the command line or from Python.
 
-    create    checked at its source first, then stored
-    change    ends its lanes within seconds; they begin anew with the new configuration
-    pause, resume
-    seek      where to read on; whoever reads at that moment writes nothing more from where it was
-    test      asks its source and its format whether all that is configured can be
-    remove    with its checkpoints, rejected records and views; its rows by ``purge`` only
+create    checked at its source first, then stored
+change    ends its lanes within seconds; they begin anew with the new configuration
+pause, resume
+seek      where to read on; whoever reads at that moment writes nothing more from where it was
+test      asks its source and its format whether all that is configured can be
+remove    with its checkpoints, rejected records and views; its rows by ``purge`` only
 """
 
 from __future__ import annotations

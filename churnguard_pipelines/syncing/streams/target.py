@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from churnguard_pipelines.engine.mapping import Row, View
 from churnguard_pipelines.engine.values import LONGEST_KEY, TypeMismatch
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import StreamConfiguration
-from churnguard_pipelines.records import JSON, TEXT, TIMESTAMP, Column, Deletion, DeleteKind, Drift, Rejected, Table
+from churnguard_pipelines.records import JSON, TEXT, TIMESTAMP, Column, DeleteKind, Deletion, Drift, Rejected, Table
 from churnguard_pipelines.stream_options import StreamTarget
 from churnguard_pipelines.streams.formats.decoder import Decoded, Decoder, Undecodable
 from churnguard_pipelines.streams.sdk import Message
@@ -44,7 +44,7 @@ _COLUMNS = tuple(
 )
 _PLACE = slice(2, 5)
 """Of a row: topic, partition and offset."""
-_value = itemgetter(Message._fields.index("value"))
+_value, _defect = (itemgetter(Message._fields.index(name)) for name in ("value", "defect"))
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Target:
         """In the messages' order. Raises what the decoder does."""
         prepared = Prepared()
         found = list(map(_value, messages))
-        if None in found or max(map(len, found), default=0) > self._largest:
-            messages = self._without_oversized(messages, prepared)
+        if None in found or max(map(len, found), default=0) > self._largest or any(map(_defect, messages)):
+            messages = self._without_defects(messages, prepared)
             found = list(map(_value, messages))
         decoded = iter(_decoded(decoder, [value for value in found if value is not None]))
         told = [_GONE if value is None else next(decoded) for value in found]
@@ -97,15 +97,18 @@ class Target:
         place = row[_PLACE]
         return next(each for each in messages if (each.topic, each.partition, each.offset) == place)
 
-    def _without_oversized(self, messages: Sequence[Message], prepared: Prepared) -> list[Message]:
+    def _without_defects(self, messages: Sequence[Message], prepared: Prepared) -> list[Message]:
         kept: list[Message] = []
         for message in messages:
-            if message.value is not None and len(message.value) > self._largest:
+            size = len(message.value or b"")
+            if message.defect is not None:
+                prepared.rejected.append(rejected_of(message, message.defect, whole=message.value is not None))
+            elif size > self._largest:
                 reason = (
-                    f"larger than {self._largest:,} bytes, of which it has {len(message.value):,}; it is not kept here. "
-                    "Raise largest_message and read its time again."
+                    f"it has {size:,} bytes, more than the {self._largest:,} of largest_message, and is not kept here; "
+                    "raise that and read its time again"
                 )
-                prepared.rejected.append(rejected_of(message._replace(value=b""), reason))
+                prepared.rejected.append(rejected_of(message, reason, whole=False))
             else:
                 kept.append(message)
         return kept
@@ -128,7 +131,7 @@ class Target:
                 if keeps is not None and not keeps(document):
                     prepared.filtered += 1
                     continue
-            topic, partition, offset, version, key, _, produced_at, headers = message
+            topic, partition, offset, version, key, _, produced_at, headers, _ = message
             try:
                 if text is None and each is not _GONE:
                     text = values.json_text(document)
@@ -224,8 +227,8 @@ def key_text(key: bytes) -> str:
     return text if "\0" not in text else f"\\x{key.hex()}"
 
 
-def rejected_of(message: Message, reason: str, schema_id: int | None = None) -> Rejected:
-    """With all that a replay needs."""
+def rejected_of(message: Message, reason: str, schema_id: int | None = None, *, whole: bool = True) -> Rejected:
+    """With all that a replay needs; ``whole``: with its value, without which there is none."""
     payload = {
         "topic": message.topic,
         "partition": message.partition,
@@ -235,9 +238,30 @@ def rejected_of(message: Message, reason: str, schema_id: int | None = None) -> 
         "headers": dict(message.headers),
         "produced_at": message.produced_at,
         "schema_id": schema_id,
-        **_written("value", message.value),
+        **(_written("value", message.value) if whole else {}),
     }
     return Rejected(name_of(message), reason, payload)
+
+
+def message_of(payload: Any) -> Message | None:
+    """The message of such a payload; None if there is none in it."""
+    if not isinstance(payload, dict) or not {"value", "value_base64"} & payload.keys():
+        return None
+    names = ("topic", "partition", "offset", "version")
+    return Message(
+        *(payload[name] for name in names),
+        _read("key", payload),
+        _read("value", payload),
+        payload["produced_at"],
+        payload["headers"],
+    )
+
+
+def _read(name: str, payload: Mapping[str, Any]) -> bytes | None:
+    text = payload.get(name)
+    if f"{name}_base64" in payload:
+        return b64decode(payload[f"{name}_base64"])
+    return None if text is None else str(text).encode()
 
 
 def _written(name: str, data: bytes | None) -> dict[str, str | None]:
