@@ -152,6 +152,6 @@ def refuse_another_source(lane: Lane, checkpoint: Checkpoint, identity: str) -> 
         raise SourceChanged(
             f"the position of {lane.name} belongs to another source than the one that answers now.",
             integration_id=lane.integration_id,
-            remedy="Correct its address, or read on here: "
-            f"`churnguard streams seek {lane.integration_id} --to earliest` (or latest, which leaves out what is there).",
+            remedy=f"Correct its address, or read on here: `churnguard streams seek {lane.integration_id} "
+            "--to earliest` (or latest, which leaves out what is there).",
         )

@@ -67,8 +67,8 @@ class Prepared:
 
 
 class Target:
-    """Where a stream's messages go. One thread at a time. Raises ``InvalidConfiguration`` for filters, keys and mappings
-    that cannot work."""
+    """Where a stream's messages go. One thread at a time. Raises ``InvalidConfiguration`` for filters and mappings that
+    cannot work."""
 
     def __init__(self, stream: StreamConfiguration) -> None:
         self.table = table_of(stream)
@@ -87,7 +87,7 @@ class Target:
             messages = self._without_defects(messages, prepared)
             found = list(map(_value, messages))
         decoded = iter(_decoded(decoder, [value for value in found if value is not None]))
-        told = [_GONE if value is None else next(decoded) for value in found]
+        told = [None if value is None else next(decoded) for value in found]
         documents = self._collect(messages, told, prepared)
         prepared.drift += self._view.misfits(documents)
         return prepared
@@ -114,27 +114,27 @@ class Target:
         return kept
 
     def _collect(
-        self, messages: Sequence[Message], told: Sequence[Decoded | Undecodable], prepared: Prepared
+        self, messages: Sequence[Message], told: Sequence[Decoded | Undecodable | None], prepared: Prepared
     ) -> list[Mapping[str, Any]]:
         """Returns the documents of what is stored."""
         documents: list[Mapping[str, Any]] = []
         newest: dict[str, tuple[int, Row | Deletion]] = {}
         rows, upserts, keeps = prepared.rows, self._upserts, self._keeps
         for message, each in zip(messages, told, strict=True):
-            if type(each) is Undecodable:
+            document: Any = None
+            text = schema_id = None
+            if isinstance(each, Undecodable):
                 prepared.rejected.append(rejected_of(message, *each))
                 continue
-            document, text, schema_id = each
-            if each is not _GONE:
+            if each is not None:
+                document, text, schema_id = each
                 if type(document) is not dict:
-                    document, text = {"value": document}, None if text is None else f'{{"value":{text}}}'
+                    document, text = {"value": document}, f'{{"value":{text}}}'
                 if keeps is not None and not keeps(document):
                     prepared.filtered += 1
                     continue
             topic, partition, offset, version, key, _, produced_at, headers, _ = message
             try:
-                if text is None and each is not _GONE:
-                    text = values.json_text(document)
                 name = self._record_key(message, document) if upserts else f"{topic}/{partition}/{offset}"
                 row = (
                     name, version, topic, partition, offset,
@@ -146,7 +146,7 @@ class Target:
             except TypeMismatch as mismatch:
                 prepared.rejected.append(rejected_of(message, str(mismatch), schema_id))
                 continue
-            if each is not _GONE:
+            if each is not None:
                 documents.append(document)
             if not upserts:
                 rows.append(row)
@@ -154,7 +154,7 @@ class Target:
             before = newest.get(name)
             prepared.superseded += before is not None
             if before is None or version >= before[0]:
-                newest[name] = version, Deletion(name, DeleteKind.HARD, version) if each is _GONE else row
+                newest[name] = version, Deletion(name, DeleteKind.HARD, version) if each is None else row
         for _, item in newest.values():
             if isinstance(item, Deletion):
                 prepared.deletions.append(item)
@@ -207,10 +207,6 @@ class Target:
                 self._seconds.clear()
             self._seconds[second] = text
         return f"{text}.{rest:03d}+00"
-
-
-_GONE = Decoded(None)
-"""Stands for a message that has no value."""
 
 
 def name_of(message: Message) -> str:
