@@ -46,7 +46,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that began after it was installed."""
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
-    fresh = Registry("churnguard_pipelines.streams", streams.__path__, StreamSource, {"sdk", "formats"}, "churnguard.streams", "stream source")  # type: ignore[type-abstract]  # fmt: skip
+    ours = streams._registry
+    fresh = Registry(ours._package, ours._path, StreamSource, ours._tools, ours._group, ours._what)  # type: ignore[type-abstract]
     monkeypatch.setattr(streams, "_registry", fresh)
 
 
