@@ -70,11 +70,13 @@ def log(tmp_path: Path) -> Log:
 @pytest.fixture
 def configure(store: Store, organization: Organization, log: Log) -> Configure:
     """Adds a stream of the log; ``fields`` overrule."""
+    known = {organization.organization_id}
 
     def add(
         stream_id: str = "orders", organization_id: str = "acme", checks: bool = True, **fields: Any
     ) -> StreamConfiguration:
-        if organization_id != organization.organization_id:
+        if organization_id not in known:
+            known.add(organization_id)
             add_organization(store, Organization(organization_id=organization_id, name=organization_id), actor="test")
         more = {"hangs": True} if fields.pop("hangs", False) else {}
         defaults = {
