@@ -12,25 +12,27 @@ from churnguard_pipelines.cli.terminal import opened_store, out
 
 app = typer.Typer(help="Records that could not be stored as they were.", no_args_is_help=True)
 
-IntegrationId = Annotated[str, typer.Argument(metavar="INTEGRATION", help="The integration's id.")]
+Id = Annotated[str, typer.Argument(metavar="INTEGRATION", help="The id of an integration, or of a stream.")]
 
 
 @app.command("list")
 def list_(
-    integration_id: IntegrationId,
+    integration_id: Id,
     object_: Annotated[str | None, typer.Option("--object", help="Only this object's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
 ) -> None:
-    """List the rejected records of an integration with their reasons.
+    """List the rejected records of an integration, or of a stream, with their reasons.
 
     Example: `churnguard rejected list acme --object invoices`
     """
     from churnguard_pipelines.store.control.integrations import get_integration
+    from churnguard_pipelines.store.control.streams import STREAMS
     from churnguard_pipelines.store.ingest.rejected import list_rejected
 
     table = Table("id", "object", "key", "since", "reason", box=None, pad_edge=False)
     with opened_store() as store:
-        get_integration(store, integration_id)  # refuses an unknown one
+        if not STREAMS.states(store, [integration_id]):
+            get_integration(store, integration_id)  # refuses an unknown one
         records = list_rejected(store, integration_id, object=object_, limit=limit)
     for record in records:
         table.add_row(
@@ -45,17 +47,22 @@ def list_(
 
 @app.command("replay")
 def replay(
-    integration_id: IntegrationId,
+    integration_id: Id,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]…", help="Which; all of them if omitted.")] = None,
 ) -> None:
     """Map and store rejected records again, for example after a fixed field mapping. Safe to repeat.
 
+    Messages of a stream are decoded again, by its present format, key and filters.
+
     Example: `churnguard rejected replay acme`
     """
+    from churnguard_pipelines.store.control.streams import STREAMS
+    from churnguard_pipelines.syncing.streams.replay import replay_messages
     from churnguard_pipelines.syncing.sync import replay_rejected
 
     with opened_store() as store:
-        counts = replay_rejected(store, integration_id, ids)
+        again = replay_messages if STREAMS.states(store, [integration_id]) else replay_rejected
+        counts = again(store, integration_id, ids)
     out.print(
         f"{counts.read} replayed: {counts.written} written, {counts.stale} older than what stands, "
         f"{counts.rejected} rejected again."
