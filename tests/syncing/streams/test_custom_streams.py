@@ -55,8 +55,8 @@ def test_the_source_of_the_document_is_one(
         queue.execute("CREATE TABLE queue (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, body TEXT)")
         put(queue, ("ann", '{"plan": "pro", "seats": 3}'), ("bob", '{"plan": "free"}'), ("bob", None))
     managing.create(store, stream, actor="test")
+    tenants = stream.model_copy(update={"stream_id": "theirs", "configured_by": "organization"})
     with pytest.raises(InvalidConfiguration, match="operator's to configure"):
-        tenants = stream.model_copy(update={"stream_id": "theirs", "configured_by": "organization"})
         managing.create(store, tenants, actor="test")
     with following():
         wait_for(lambda: rows("records", "signups"))
@@ -67,10 +67,8 @@ def test_the_source_of_the_document_is_one(
         wait_for(lambda: managing.status_of(store, "signups").lag_messages == 0)
     view = known_objects(store, "signups")["records"].view
     with store.organization("acme") as connection:
-        shown = connection.execute(
-            sa.text(f"SELECT record_key, plan, seats FROM views.{view} WHERE deleted_at IS NULL")
-        )
-        assert shown.all() == [("ann", "pro", 4)]
+        statement = f"SELECT record_key, plan, seats FROM views.{view} WHERE deleted_at IS NULL"
+        assert connection.execute(sa.text(statement)).all() == [("ann", "pro", 4)]
     queue.close()
 
 
