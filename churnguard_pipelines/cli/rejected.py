@@ -1,4 +1,4 @@
-"""`churnguard rejected …`: records that could not be stored as they were, and how to bring them in."""
+"""`churnguard rejected …`: records and messages that could not be stored as they were, and how to bring them in."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from churnguard_pipelines.cli.terminal import opened_store, out
 
 app = typer.Typer(help="Records that could not be stored as they were.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="INTEGRATION", help="The id of an integration, or of a stream.")]
+IntegrationId = Annotated[str, typer.Argument(metavar="INTEGRATION", help="The integration's or the stream's id.")]
 
 
 @app.command("list")
 def list_(
-    integration_id: Id,
+    integration_id: IntegrationId,
     object_: Annotated[str | None, typer.Option("--object", help="Only this object's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
 ) -> None:
-    """List the rejected records of an integration, or of a stream, with their reasons.
+    """List the rejected records of an integration, or messages of a stream, with their reasons.
 
     Example: `churnguard rejected list acme --object invoices`
     """
@@ -47,12 +47,10 @@ def list_(
 
 @app.command("replay")
 def replay(
-    integration_id: Id,
+    integration_id: IntegrationId,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]…", help="Which; all of them if omitted.")] = None,
 ) -> None:
     """Map and store rejected records again, for example after a fixed field mapping. Safe to repeat.
-
-    Messages of a stream are decoded again, by its present format, key and filters.
 
     Example: `churnguard rejected replay acme`
     """
@@ -61,8 +59,8 @@ def replay(
     from churnguard_pipelines.syncing.sync import replay_rejected
 
     with opened_store() as store:
-        again = replay_messages if STREAMS.states(store, [integration_id]) else replay_rejected
-        counts = again(store, integration_id, ids)
+        is_stream = STREAMS.states(store, [integration_id])
+        counts = (replay_messages if is_stream else replay_rejected)(store, integration_id, ids)
     out.print(
         f"{counts.read} replayed: {counts.written} written, {counts.stale} older than what stands, "
         f"{counts.rejected} rejected again."
