@@ -1,4 +1,4 @@
-"""An organization's streams reach no rows, positions, rejected messages or ids of another's, whatever is in a message."""
+"""An organization's streams reach nothing of another's: rows, positions, rejected messages, ids, files."""
 
 from __future__ import annotations
 
