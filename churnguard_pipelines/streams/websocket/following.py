@@ -101,7 +101,7 @@ class Following:
         while not connection.opened(WAIT):
             yield None
         self._opened_at = time.monotonic()
-        yield from self._store(self._progress.connected(self._opened_at))
+        yield from self._store(self._progress.connected())
         self._client.greet(self._progress)
         yield from self._catch_up()
         while not self._cancelled.is_set():
@@ -114,7 +114,7 @@ class Following:
                 raise
             again = self._take(received)
             yield from self._store(buffered=buffered)
-            while (missing := self._progress.missing(time.monotonic())) is not None:
+            while not self._cancelled.is_set() and (missing := self._progress.missing(time.monotonic())) is not None:
                 yield from self._fill(missing)
             yield from self._store()
             self._acknowledge(again)
@@ -180,6 +180,8 @@ class Following:
                 if gap is None:
                     return
                 yield from self._pause(pause)
+                if self._cancelled.is_set():  # not asked enough to call it lost
+                    return
                 yield from self._ask(missing.topic, gap.first, missing.gap.last)
         yield from self._give_up(missing)
 
@@ -197,7 +199,7 @@ class Following:
             yield None
 
     def _give_up(self, missing: Missing) -> Batches:
-        while (lost := self._progress.give_up(missing, time.monotonic())) is not None:
+        while (lost := self._progress.give_up(missing)) is not None:
             yield from self._store([lost])
 
     def _pause(self, seconds: float) -> Batches:

@@ -25,29 +25,33 @@ class Ordering:
     def __init__(self, last: int | None, seconds: float) -> None:
         self.last = last
         self._seconds = seconds
-        self._held: dict[int, Item] = {}
+        self._held: dict[int, tuple[Item, float]] = {}  # with the moment it came
         self._bytes = 0
-        self._since: float | None = None
+
+    @property
+    def next_held(self) -> int | None:
+        """The least that waits."""
+        return min(self._held, default=None)
 
     def take(self, item: Item, sequence: int, now: float) -> list[Item] | None:
         """What can be handed on now, in order; None if it has been before, or waits already."""
         if (self.last is not None and sequence <= self.last) or sequence in self._held:
             return None
-        self._held[sequence] = item
+        if self.last is not None and sequence == self.last + 1 and not self._held:
+            self.last = sequence
+            return [item]
+        self._held[sequence] = item, now
         self._bytes += item.size
-        if self.last is None or sequence != self.last + 1:
-            if self._since is None:
-                self._since = now
-            return []
-        return self._released(now)
+        return self._released()
 
     def due_in(self, now: float) -> float | None:
         """Seconds until what waits has waited long enough; None if nothing waits."""
-        if self._since is None:
+        if not self._held:
             return None
         if len(self._held) > WINDOW or self._bytes > WINDOW_BYTES:
             return 0.0
-        return max(0.0, self._since + self._seconds - now)
+        _, came = self._held[min(self._held)]
+        return max(0.0, came + self._seconds - now)
 
     def gap(self, now: float) -> Gap | None:
         """What is missing before what has waited long enough."""
@@ -59,23 +63,18 @@ class Ordering:
         """Begin with the least that came, once the window is over; nothing before, or after that."""
         if self.last is not None or self.due_in(now) != 0.0:
             return []
-        return self.skip(min(self._held) - 1, now)
+        return self.skip(min(self._held) - 1)
 
-    @property
-    def next_held(self) -> int | None:
-        """The least that waits."""
-        return min(self._held, default=None)
-
-    def skip(self, last: int, now: float) -> list[Item]:
+    def skip(self, last: int) -> list[Item]:
         """Give up on what is missing up to ``last``; what can be handed on then."""
         self.last = last
-        return self._released(now)
+        return self._released()
 
-    def _released(self, now: float) -> list[Item]:
+    def _released(self) -> list[Item]:
         released: list[Item] = []
-        while self.last is not None and (item := self._held.pop(self.last + 1, None)) is not None:
+        while self.last is not None and self.last + 1 in self._held:
             self.last += 1
+            item, _ = self._held.pop(self.last)
             self._bytes -= item.size
             released.append(item)
-        self._since = now if self._held else None
         return released

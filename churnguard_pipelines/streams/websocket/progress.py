@@ -65,7 +65,7 @@ class Progress:
         """Whether there is something to store."""
         return bool(self._ready)
 
-    def connected(self, now: float) -> list[Loss]:
+    def connected(self) -> list[Loss]:
         """A new connection begins. Where sequences begin with it, what still waited has lost what it waited for."""
         self._begun.clear()
         self._repeated = 0
@@ -75,7 +75,7 @@ class Progress:
                 while (held := order.next_held) is not None:
                     if order.last is not None:
                         lost.append(_lost(topic, order.last + 1, held - 1))
-                    self._ready.extend(order.skip(held - 1, now))
+                    self._ready.extend(order.skip(held - 1))
             self._orders.clear()
         return lost
 
@@ -143,12 +143,12 @@ class Progress:
         before = missing.gap.last if order.next_held is None else order.next_held - 1
         return Gap(order.last + 1, min(missing.gap.last, before))
 
-    def give_up(self, missing: Missing, now: float) -> Loss | None:
+    def give_up(self, missing: Missing) -> Loss | None:
         """What is still missing of a gap; None if nothing is. What waited behind it is ready then."""
         gap = self.still_missing(missing)
         if gap is None:
             return None
-        self._ready.extend(self._orders[missing.topic].skip(gap.last, now))
+        self._ready.extend(self._orders[missing.topic].skip(gap.last))
         return _lost(missing.topic, *gap)
 
     def handed_on(self, most: int, now: float) -> Iterator[tuple[Item, list[Message]]]:
