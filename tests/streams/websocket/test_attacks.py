@@ -182,7 +182,12 @@ def test_a_handshake_that_never_ends_has_a_deadline(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     "answer",
-    [b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 101 x\r\nA: " + b"x" * 100_000, b"\0" * 10_000],
+    [
+        b"HTTP/1.1 200 OK\r\n\r\nhello",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 101 x\r\nA: " + b"x" * 100_000,
+        b"\0" * 10_000,
+    ],
     ids=["http", "ssh", "long header", "zeros"],
 )
 def test_what_is_no_websocket_is_told_as_that(answer: bytes) -> None:
