@@ -69,7 +69,7 @@ def schema_registry(config: Mapping[str, JsonValue]) -> SchemaRegistry | None:
     try:
         return SchemaRegistry.model_validate(given)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        problems = [": ".join((*map(str, each["loc"]), each["msg"])) for each in error.errors()]
         raise ValueError(f"schema_registry: {'; '.join(problems)}") from None
 
 

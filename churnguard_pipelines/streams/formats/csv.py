@@ -26,7 +26,7 @@ class CsvDecoder(Decoder):
             raise self._error(f"format_options.columns names {', '.join(sorted(twice))} twice")
         try:
             csv.reader([], delimiter=self._delimiter, quotechar=self._quote, strict=True)
-            if self._delimiter == self._quote:
+            if self._delimiter == self._quote or {self._delimiter, self._quote} & set("\r\n\0"):
                 raise ValueError
         except (csv.Error, TypeError, ValueError):
             raise self._error("format_options: this delimiter and this quote cannot go together") from None

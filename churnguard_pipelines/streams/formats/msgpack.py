@@ -64,7 +64,7 @@ class _Count:
 
 
 def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    """Its keys are text before they are hashed: numbers can be chosen so that a dictionary of them takes hours."""
+    """Its keys are text before they are hashed: hashes of numbers can be chosen."""
     made = {key if type(key) is str else _key(key): value for key, value in pairs}
     if len(made) < len(pairs):
         raise Malformed("MessagePack with a key twice")

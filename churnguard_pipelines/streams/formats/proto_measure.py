@@ -23,11 +23,10 @@ class Measure:
         """Raises ``Malformed`` for a message of more than :data:`MOST_VALUES`."""
         if (len(message) // 2 + 1) * self._largest <= MOST_VALUES:
             return
-        left = MOST_VALUES
+        left = MOST_VALUES - len(self._kind.fields)
         waiting: list[tuple[int, int, Descriptor | None]] = [(0, len(message), self._kind)]
         while waiting:
             at, end, kind = waiting.pop()
-            left -= len(kind.fields) if kind is not None else 0
             outer: list[Descriptor | None] = []
             """Of groups, which end where their end is told."""
             while at < end:
@@ -46,6 +45,7 @@ class Measure:
                         if size > end - at:
                             raise Malformed(_CUT)
                         if field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
+                            left -= len(field.message_type.fields)
                             waiting.append((at, at + size, field.message_type))
                         elif field is not None and field.type not in _WHOLE:
                             left -= size

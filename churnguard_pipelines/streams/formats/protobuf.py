@@ -82,7 +82,8 @@ class ProtobufSchema(Schema):
         return self._readers.setdefault(kind.full_name, _Reader(kind))
 
     def _indexed(self, message: bytes) -> tuple[Descriptor, int]:
-        """The type that is told before a message, as places within the file and within types; none for the first."""
+        """The type that is told before a message, as places within the file and within types; none for the first. What
+        stands for a map's pairs has no place, as Confluent's own serializer counts."""
         count, at = _zigzag(message, 0)
         if not 0 <= count <= _MOST_INDEXES:
             raise Malformed("which of the schema's types it is cannot be read")
@@ -90,12 +91,12 @@ class ProtobufSchema(Schema):
         for _ in range(count):
             place, at = _zigzag(message, at)
             places.append(place)
-        names, within = [self._main.package] if self._main.package else [], self._main.message_type
+        names, within = [self._main.package] if self._main.package else [], [*self._main.message_type]
         for place in places or [0]:
             if not 0 <= place < len(within):
                 raise Malformed("it is of a type that its schema does not have")
             names.append(within[place].name)
-            within = within[place].nested_type
+            within = [each for each in within[place].nested_type if not each.options.map_entry]
         return self._named(".".join(names)), at
 
     def _named(self, name: str) -> Descriptor:
