@@ -60,8 +60,9 @@ def list_rejected(
     limit: int = 1000,
     *,
     ids: Iterable[int] | None = None,
+    before: int | None = None,
 ) -> list[StoredRejected]:
-    """Those still waiting, newest first. ``object``, ``ids``: only these."""
+    """Those still waiting, newest first. ``object``, ``ids``: only these; ``before``: only those with a lower id."""
     columns = (table.c[name] for name in StoredRejected.__dataclass_fields__)
     statement = (
         sa.select(*columns)
@@ -73,6 +74,8 @@ def list_rejected(
         statement = statement.where(table.c.object == object)
     if ids is not None:
         statement = statement.where(table.c.id.in_(list(ids)))
+    if before is not None:
+        statement = statement.where(table.c.id < before)
     with store.operator() as connection:
         return [StoredRejected(**row._asdict()) for row in connection.execute(statement)]
 
