@@ -218,3 +218,18 @@ def test_a_person_can_send_and_is_told_when_nobody_hears(server: WebSocketServer
 
         reader.read(once)
         wait_for(lambda: heard == ["order 1"])
+
+
+def test_whoever_reads_once_more_acknowledges_nothing(server: WebSocketServer) -> None:
+    heard: list[str] = []
+
+    def script(talk: Talk) -> None:
+        talk.say({"n": 1})
+        heard.append(talk.hear())
+
+    server.scripts = [script]
+    with reading(stream_of(server.url, sequence_path="n", acknowledge={"upto": "{sequence}"})) as reader:
+        reader.source.again = True
+        reader.read(lambda it: it.stored)
+        reader.source.close()
+    assert heard == []
