@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -137,7 +138,7 @@ def test_a_session_s_work_is_shown_with_numbers_and_a_picture(
     assert follow(instance, monkeypatch).success
     shown = materialized(instance, "events")
     assert shown.partition == clicks
-    metadata = {name: entry.value for name, entry in shown.metadata.items()}
+    metadata: dict[str, Any] = {name: entry.value for name, entry in shown.metadata.items()}
     assert (metadata["rows_read"], metadata["rows_written"], metadata["rows_rejected"]) == (3, 2, 1)
     assert metadata["messages_per_second"] == 3 / 60
     assert metadata["error_rate"] == pytest.approx(1 / 3, abs=0.001)
