@@ -39,7 +39,8 @@ class JsonDecoder(Decoder):
 
 
 def _together(values: Sequence[bytes]) -> Iterable[Decoded | Undecodable]:
-    if not (_is_strange(b"\n".join(values)) or any(map(_is_great, values))):
+    great = max(map(len, values)) > 2 * DEEPEST and any(map(_is_great, values))
+    if not (great or _is_strange(b"\n".join(values))):
         with suppress(json.JSONDecodeError):  # of one message; the others are in order
             return list(map(Decoded, map(orjson.loads, values), map(bytes.decode, values)))
     return map(decoded, values)
