@@ -99,9 +99,15 @@ def lags(store: Store, stream_id: str) -> list[PartitionLag]:
 
 
 def lag_of_all(store: Store, organization_id: str | None = None) -> dict[str, tuple[int | None, float | None]]:
-    """By stream the messages that it is behind, and how old the oldest of them is."""
+    """By stream the messages that it is behind, and how old the oldest of them is; None for what its source does not
+    say of one of the partitions that are behind."""
     table = stream_partitions.c
-    statement = sa.select(table.integration_id, sa.func.sum(table.lag_messages), sa.func.max(table.lag_seconds))
+    behind = table.lag_messages.is_distinct_from(0)
+    messages = sa.case((sa.func.bool_and(table.lag_messages.is_not(None)), sa.func.sum(table.lag_messages)))
+    seconds = sa.case(
+        (sa.func.bool_or(behind), sa.func.max(table.lag_seconds).filter(behind)), else_=sa.literal(0.0, sa.Double)
+    )
+    statement = sa.select(table.integration_id, messages, seconds)
     if organization_id is not None:
         statement = statement.where(table.organization_id == organization_id)
     with store.operator() as connection:
