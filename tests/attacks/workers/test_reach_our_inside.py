@@ -167,7 +167,8 @@ def stream(kind: str, **connection: Any) -> dict[str, Any]:
 
 
 HONEST: dict[str, dict[str, Any]] = {
-    "kafka": {"bootstrap_servers": "broker.example.com:9092"}, "redis": {"url": "rediss://cache.example.com:6379/0"},
+    "kafka": {"bootstrap_servers": "broker.example.com:9092", "security_protocol": "SSL"},
+    "redis": {"url": "rediss://cache.example.com:6379/0"},
     "websocket": {"url": "wss://example.com/"}, "custom": {"source": "shelf"},
 }  # fmt: skip
 
