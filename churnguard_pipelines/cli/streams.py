@@ -41,6 +41,7 @@ def add(
         topics: [user.events]
         connection_config:
           bootstrap_servers: broker.example.com:9092
+          security_protocol: SASL_SSL
           sasl_mechanism: PLAIN
           sasl_username: acme
           sasl_password: "${KAFKA_PASSWORD}"

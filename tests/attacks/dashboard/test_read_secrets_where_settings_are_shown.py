@@ -7,6 +7,7 @@ import pytest
 from churnguard_pipelines.store.control.api_keys import Role
 from churnguard_pipelines.store.control.masking import MASK, looks_secret
 from churnguard_pipelines.store.postgres.database import Store
+from tests.shelf import shelves  # noqa: F401 - a fixture
 from tests.webhook_gateway.api.conftest import Call, key_of
 from tests.webhook_gateway.api.conftest import call as call
 from tests.webhook_gateway.api.conftest import settings as settings
@@ -31,16 +32,22 @@ PLAIN = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("shelves")
 def test_no_secret_is_shown_and_what_is_none_stays_readable(store: Store, call: Call) -> None:
     stream = {
-        "organization_id": "org_123", "name": "s", "stream_type": "custom", "topics": ["t"],
-        "connection_config": {"outer": [SECRET], **SECRET, **PLAIN},
+        "organization_id": "org_123", "name": "s", "stream_type": "custom", "topics": ["clicks"],
+        "connection_config": {"source": "shelf", "outer": [SECRET], **SECRET, **PLAIN},
     }  # fmt: skip
     assert call("POST", "/streaming/streams", key_of(store, "org_123"), json=stream).status_code == 201
     shown = call("GET", "/streaming/streams", key_of(store, "org_123", role=Role.VIEWER))
     assert shown.status_code == 200
     assert CANARY not in shown.text
-    assert shown.json()[0]["connection_config"] == {"outer": MASK, **dict.fromkeys(SECRET, MASK), **PLAIN}
+    assert shown.json()[0]["connection_config"] == {
+        "source": "shelf",
+        "outer": MASK,
+        **dict.fromkeys(SECRET, MASK),
+        **PLAIN,
+    }
 
 
 @pytest.mark.timeout(10)

@@ -13,15 +13,18 @@ import pytest
 
 from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.tenants.test_take_over_a_removed_id import live
+from tests.shelf import shelves  # noqa: F401 - a fixture
 from tests.webhook_gateway.api.conftest import Call, call, integration, key_of, settings
 
 __all__ = ["call", "settings"]
 
 ID = "shared_name"
 CANARY = "canary-of-the-victim"
-STREAM = {"name": CANARY, "stream_type": "kafka", "topics": [CANARY], "connection_config": {"bootstrap_servers": "b:1"}}
+STREAM = {"name": CANARY, "stream_type": "custom", "topics": ["clicks"], "connection_config": {"source": "shelf"}}
 RULE = {"name": CANARY, "endpoint_url": f"https://support.example.com/{CANARY}"}
 METHODS = ("get", "post", "put", "patch", "delete")
+
+pytestmark = pytest.mark.usefixtures("shelves")
 
 
 @pytest.fixture
@@ -52,7 +55,10 @@ def operations(call: Call) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def test_no_operation_answers_for_another_s_id(store: Store, call: Call, victim: dict[str, str]) -> None:
     thief = key_of(store, "thief")
-    bodies = {"/sync": {}, "/rotate": {}, "/endpoints/": {"allowed_events": None}}
+    bodies: dict[str, dict[str, Any]] = {
+        "/sync": {}, "/rotate": {}, "/endpoints/": {"allowed_events": None}, "/seek": {"to": "latest"},
+        "/messages": {"message": "hello"},
+    }  # fmt: skip
     known = victim | {"name": "customers"}
     tried = 0
     for method, path, _ in operations(call):

@@ -25,11 +25,15 @@ from churnguard_pipelines.store.ingest.drift import list_drift, record_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator
+from tests.shelf import shelves  # noqa: F401 - a fixture
 from tests.webhook_gateway.api.conftest import Call, call, integration, key_of, settings
 
 __all__ = ["call", "settings"]
 
 ID = "shared_name"
+SHELF = {"name": "s", "stream_type": "custom", "topics": ["clicks"], "connection_config": {"source": "shelf"}}
+
+pytestmark = pytest.mark.usefixtures("shelves")
 TABLE = Table("stripe", "things", "id", (Column("a", TEXT),))
 
 
@@ -79,7 +83,7 @@ def test_a_removed_id_stays_with_its_organization(store: Store, call: Call) -> N
         (
             "/streaming/streams",
             "stream_id",
-            {"name": "s", "stream_type": "kafka", "topics": ["t"], "connection_config": {}},
+            SHELF,
         ),
         ("/ingestion/rules", "rule_id", {"name": "r", "endpoint_url": "https://support.example.com/api"}),
     ],
@@ -141,12 +145,11 @@ def test_what_a_former_owner_left_is_not_the_next_one_s(store: Store, call: Call
 def test_an_organization_does_not_learn_which_ids_others_have(store: Store, call: Call, taken: bool) -> None:
     thief = key_of(store, "thief")
     key_of(store, "victim")
-    stream = {"name": "s", "stream_type": "kafka", "topics": ["t"], "connection_config": {}}
     rule = {"name": "r", "endpoint_url": "https://support.example.com/api"}
     for path, field, body, name in (
         ("/integrations", "integration_id", integration("x"), ID),
-        ("/streaming/streams", "stream_id", stream, ID),
-        ("/ingestion/rules", "rule_id", rule, f"{ID}_rule"),  # a rule is an integration, too
+        ("/streaming/streams", "stream_id", SHELF, f"{ID}_stream"),  # one namespace
+        ("/ingestion/rules", "rule_id", rule, f"{ID}_rule"),
     ):
         if taken:
             made = call("POST", path, json=body | {"organization_id": "victim", field: name})
@@ -165,8 +168,7 @@ def test_an_upgrade_keeps_the_ids_that_were_removed_before(store: Store, call: C
     call("POST", "/integrations", json=integration("victim", integration_id=ID))
     call("POST", "/integrations", json=integration("victim", integration_id="in_use"))
     call("DELETE", f"/integrations/{ID}")
-    stream = {"organization_id": "victim", "name": "s", "stream_type": "kafka", "topics": ["t"], "stream_id": "st"}
-    call("POST", "/streaming/streams", json=stream | {"connection_config": {}})
+    call("POST", "/streaming/streams", json=SHELF | {"organization_id": "victim", "stream_id": "st"})
     STREAMS.remove(store, "st", actor="test")
     migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.0010_tenancy")
     with psycopg.connect(as_administrator(store.database_url)) as connection:

@@ -22,6 +22,7 @@ from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store.control.masking import looks_secret
 from churnguard_pipelines.store.postgres.database import Store
 from tests.attacks.workers.patterns import Used, all_patterns, pumped
+from tests.shelf import shelves  # noqa: F401 - a fixture
 from tests.webhook_gateway.api.conftest import Call, key_of
 from tests.webhook_gateway.api.conftest import call as call
 from tests.webhook_gateway.api.conftest import settings as settings
@@ -37,12 +38,13 @@ def test_a_url_whose_secrets_are_looked_for(unit: str) -> None:
 
 
 @pytest.mark.timeout(20, func_only=True)
+@pytest.mark.usefixtures("shelves")
 def test_a_stream_of_a_tenant_whose_settings_are_shown(store: Store, call: Call) -> None:
     key = key_of(store, "org_123")
     settings = {"anything": "?" * 80_000, "nested": {"deep": ["&" * 80_000, "?a" * 40_000]}}
     stream = {
-        "organization_id": "org_123", "name": "s", "stream_type": "custom", "topics": ["t"],
-        "connection_config": settings,
+        "organization_id": "org_123", "name": "s", "stream_type": "custom", "topics": ["clicks"],
+        "connection_config": settings | {"source": "shelf"},
     }  # fmt: skip
     created = call("POST", "/streaming/streams", key, json=stream)
     assert created.status_code == 201
