@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
+from confluent_kafka._types import HeadersType
 
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.kafka.cluster import Cluster, Partition
@@ -109,34 +110,40 @@ class Reader:
         size, wanted, wait = 0, 1, READ_WITHIN / 2
         while True:
             told = self._consumer.consume(wanted, wait)
-            for each in told:
-                error = each.error()
-                if error is None:
-                    messages.append(self._message(each))
-                    size += len(each)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._pass(each.offset())
-                elif error.code() not in _NO_MATTER:
-                    return messages, error
-            if len(told) < wanted or size >= BATCH_BYTES or len(messages) >= self._batch_size:
-                return messages, None
+            size += sum(map(len, told))
+            failure = self._take(told, messages)
+            if failure is not None or len(told) < wanted or size >= BATCH_BYTES or len(messages) >= self._batch_size:
+                return messages, failure
             wanted, wait = min(self._batch_size - len(messages), SLICE), LINGER
 
-    def _message(self, told: KafkaMessage) -> Message:
-        topic, number = self.partition
-        offset: int = told.offset()  # type: ignore[assignment]  # a message that was read has one
-        _, moment = told.timestamp()
-        place = self.place
-        version = max(place.version + 1, version_of(moment, offset))
-        self.place = Place(offset + 1, place.topic_id, version, told.leader_epoch())
-        headers = _headers(told)
-        produced_at = moment if moment >= 0 else None
-        return Message(topic, str(number), str(offset), version, told.key(), told.value(), produced_at, headers)
-
-    def _pass(self, end: int | None) -> None:
-        """Markers of transactions, what was aborted and what compaction took are passed without a message."""
-        if end is not None and end > self.place.offset:
-            self.place = replace(self.place, offset=end)
+    def _take(self, told: Sequence[KafkaMessage], into: list[Message]) -> KafkaError | None:
+        """The hot path."""
+        (topic, partition), last = self.partition, None
+        name, offset, version = str(partition), self.place.offset, self.place.version
+        failure = None
+        for each in told:
+            error = each.error()
+            if error is None:
+                at: int = each.offset()  # type: ignore[assignment]  # a message that was read has one
+                _, moment = each.timestamp()
+                version = max(version + 1, version_of(moment, at))
+                headers = each.headers()
+                into.append(
+                    Message(
+                        topic, name, str(at), version, each.key(), each.value(), moment if moment >= 0 else None,
+                        _headers(headers) if headers else {},
+                    )
+                )  # fmt: skip
+                offset, last = at + 1, each
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Markers of transactions, what was aborted and what compaction took are passed without a message.
+                offset = max(offset, each.offset() or 0)
+            elif error.code() not in _NO_MATTER:
+                failure = error
+                break
+        epoch = last.leader_epoch() if last is not None else self.place.epoch
+        self.place = Place(offset, self.place.topic_id, version, epoch)
+        return failure
 
     def _tell_kafka(self, *, now: bool) -> None:
         """A courtesy to Kafka's own tools; that it fails is no matter."""
@@ -167,13 +174,9 @@ def version_of(moment: int, offset: int) -> int:
     return (min(max(moment, 0), LATEST_TIME) << _OFFSET_BITS) | (offset & _LOW_OFFSET)
 
 
-def _headers(told: KafkaMessage) -> dict[str, str]:
+def _headers(told: HeadersType) -> dict[str, str]:
     """What is no text, or none that PostgreSQL takes, is escaped; of several of one name the last holds."""
-    headers = told.headers()
-    if not headers:
-        return {}
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return {_text(name): _text(value) for name, value in pairs}
+    return {_text(name): _text(value) for name, value in (told.items() if isinstance(told, dict) else told)}
 
 
 def _text(value: str | bytes | None) -> str:
@@ -195,7 +198,7 @@ def _consuming(options: KafkaOptions) -> dict[str, Any]:
         "fetch.error.backoff.ms": 200,
         "fetch.queue.backoff.ms": 10,
         "fetch.max.bytes": 1024 * 1024,
-        "max.partition.fetch.bytes": 1024 * 1024,
-        "queued.max.messages.kbytes": 2048,
+        "max.partition.fetch.bytes": 512 * 1024,
+        "queued.max.messages.kbytes": 1024,
         "receive.message.max.bytes": 128 * 1024 * 1024,
     }
