@@ -24,12 +24,13 @@ from churnguard_pipelines.store.control.forgetting import forget
 from churnguard_pipelines.store.control.masking import Document, Path, looks_secret
 from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
-from churnguard_pipelines.store.ingest import checkpoints, stream_progress
+from churnguard_pipelines.store.ingest import checkpoints, stream_outbox, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 
 class StreamState(StrEnum):
-    """``paused``: by a person, or by itself as too much is rejected; ``failed``: it needs a person's decision."""
+    """``paused``: by a person, or by itself as too much is rejected, with a reason then; ``failed``: a person has to
+    decide."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -86,6 +87,7 @@ class Streams(Configurations[StreamConfiguration]):
     def _removed(self, connection: Connection, id_: str, organization_id: str) -> None:
         forget(connection, organization_id, id_)
         stream_progress.forget(connection, organization_id, id_)
+        stream_outbox.forget(connection, organization_id, id_)
 
     def set_state(
         self,
@@ -119,6 +121,12 @@ class Streams(Configurations[StreamConfiguration]):
         }
         with store.operator() as connection:
             connection.execute(_NOTE_TROUBLE, values)
+
+    def ids(self, store: Store, kind: StreamType) -> builtins.list[str]:
+        """Of a type, in whatever state. Opens no secret."""
+        of_type = streams.c.config["stream_type"].astext == kind.value
+        with store.operator() as connection:
+            return builtins.list(connection.scalars(sa.select(streams.c.stream_id).where(of_type)))
 
     def states(self, store: Store, stream_ids: Collection[str]) -> dict[str, StateOfStream]:
         """Of those of these streams that there are, by id. Opens no secret."""

@@ -232,6 +232,7 @@ stream_metrics = Table(
     *(count(name) for name in ("messages", "bytes", "rejected")),
     *(Column(name, Double, nullable=False, server_default="0") for name in ("busy_seconds", "buffered")),
     Column("histogram", ARRAY(BigInteger), nullable=False),
+    Column("lag_messages", BigInteger),
     schema="ingest",
 )
 
@@ -242,5 +243,14 @@ stream_losses = Table(
     *(text(name) for name in ("organization_id", "integration_id", "topic", "partition")),
     *(text(name) for name in ("first_offset", "last_offset", "reason")),
     moment("noted_at"),
+    schema="ingest",
+)
+
+stream_outbox = Table(
+    "stream_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    *(text(name) for name in ("organization_id", "integration_id", "message")),
+    moment("created_at"),
     schema="ingest",
 )
