@@ -103,7 +103,7 @@ class Kafka(StreamSource):
             self._check_place(which, place)
             group = None if self.again else self._options.group_id or f"churnguard-{self.stream.stream_id}"
             reader = Reader(
-                self._cluster, self._options, which, place, batch_size=self.stream.batch_size, group=group,
+                self._cluster, self._options, which, place, stream=self.stream, group=group,
                 check=partial(self._check_news, which),
             )  # fmt: skip
             with closing(reader):
