@@ -58,8 +58,7 @@ def explained(guard: AddressGuard, error: KafkaError, what: str) -> ChurnGuardEr
         return InvalidConfiguration(
             f"{what} sent more at once than is taken{words}.",
             integration_id=stream_id,
-            remedy="Raise largest_message, or read on behind that message: `churnguard streams seek`. Or is TLS spoken at "
-            "this port?",
+            remedy="Raise largest_message, or read on behind that message: `churnguard streams seek`.",
         )
     if _is_not_trusted(error):
         return InvalidConfiguration(
@@ -70,7 +69,7 @@ def explained(guard: AddressGuard, error: KafkaError, what: str) -> ChurnGuardEr
     return ProviderUnavailable(
         f"{what} do not answer{words}.",
         integration_id=stream_id,
-        remedy="It is tried again; if it lasts, correct bootstrap_servers or look after the brokers.",
+        remedy="It is tried again; if it lasts, correct bootstrap_servers or security.protocol, or look after them.",
     )
 
 

@@ -199,11 +199,6 @@ def test_an_answer_that_is_larger_than_is_taken(kafka: KafkaServer, topic: str, 
     assert read(source(large), f"{large}/0", lambda done: done.messages).values == [bytes(17_000_000)]
 
 
-def test_a_port_that_speaks_tls(kafka: KafkaServer, topic: str, source: Sources) -> None:
-    with pytest.raises(ChurnGuardError, match=r"TLS|SSL"):
-        source(topic, servers=kafka.servers["SSL"]).check()
-
-
 @pytest.fixture
 def mortal() -> Iterator[KafkaServer]:
     with running_kafka() as server:
