@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -163,6 +164,9 @@ class Reader:
 _PASSES = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 """Comes instead of a message, and passes by itself. What is of no topic is of the group, which is only a courtesy."""
 _NONE: Mapping[str, str] = {}
+_checked_headers = methodcaller("headers")
+"""Not ``message.headers()``: of a name that is no UTF-8 it gives a list with a hole, and an error that is pending. Of a
+method that was called often Python does not look for that, and the whole process dies; called so it always does."""
 
 
 def version_of(moment: int, offset: int) -> int:
@@ -175,7 +179,7 @@ def _headers(told: KafkaMessage) -> tuple[Mapping[str, str], str | None]:
     """What is no text, or none that PostgreSQL takes, is escaped; of several of one name the last holds. And what is
     wrong with the message, if its headers cannot be read."""
     try:
-        headers = told.headers()
+        headers = _checked_headers(told)
     except (SystemError, UnicodeError):  # the client takes names for UTF-8, which Kafka does not ask for
         return {}, "the name of one of its headers is not UTF-8; its headers are not kept"
     if not headers:
