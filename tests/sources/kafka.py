@@ -124,7 +124,8 @@ class KafkaServer:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
-            "log.retention.check.interval.ms": "500",
+            "log.retention.ms": "-1",  # whatever the times of messages are
+            "log.message.timestamp.after.max.ms": str(2**63 - 1),
             "log.cleaner.backoff.ms": "200",
             "log.cleaner.dedupe.buffer.size": "2097152",
             "log.segment.delete.delay.ms": "100",
