@@ -20,7 +20,7 @@ from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import StreamConfiguration, StreamType
 from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.control.configurations import Configurations
-from churnguard_pipelines.store.control.integrations import forget
+from churnguard_pipelines.store.control.forgetting import forget
 from churnguard_pipelines.store.control.masking import Document, Path, looks_secret
 from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
@@ -29,7 +29,8 @@ from churnguard_pipelines.store.postgres.database import Store
 
 
 class StreamState(StrEnum):
-    """``paused``: by a person, or by itself as too much is rejected; ``failed``: it needs a person's decision."""
+    """``paused``: by a person, or by itself as too much is rejected, with a reason then; ``failed``: a person has to
+    decide."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -78,7 +79,8 @@ class Streams(Configurations[StreamConfiguration]):
         if set(changes) <= {"name"}:
             return
         own = streams.c.stream_id == configuration.stream_id
-        connection.execute(sa.update(streams).where(own).values(revision=streams.c.revision + 1))
+        another = {"revision": streams.c.revision + 1}
+        connection.execute(sa.update(streams).where(own).values(another))
         failed = streams.c.state == StreamState.FAILED.value
         connection.execute(sa.update(streams).where(own, failed).values(_state(StreamState.ACTIVE)))
 
@@ -118,6 +120,12 @@ class Streams(Configurations[StreamConfiguration]):
         }
         with store.operator() as connection:
             connection.execute(_NOTE_TROUBLE, values)
+
+    def ids(self, store: Store, kind: StreamType) -> builtins.list[str]:
+        """Of a type, in whatever state. Opens no secret."""
+        of_type = streams.c.config["stream_type"].astext == kind.value
+        with store.operator() as connection:
+            return builtins.list(connection.scalars(sa.select(streams.c.stream_id).where(of_type)))
 
     def states(self, store: Store, stream_ids: Collection[str]) -> dict[str, StateOfStream]:
         """Of those of these streams that there are, by id. Opens no secret."""
