@@ -29,7 +29,7 @@ class RedisServer:
     """``home``: an empty folder. Its user ``default`` may do everything, by :data:`PASSWORD`."""
 
     def __init__(self, home: Path, *settings: str) -> None:
-        self._home, self._settings = home, settings
+        self._home, self.settings = home, settings
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -46,7 +46,7 @@ class RedisServer:
             "--bind", "127.0.0.1", "--dir", str(self._home), "--requirepass", PASSWORD, "--masterauth", PASSWORD,
             "--appendonly", "yes", "--appendfsync", "always", "--save", "", "--enable-debug-command", "local",
         )  # fmt: skip
-        self._run("--port", str(self.port), *settings, *self._settings)
+        self._run("--port", str(self.port), *settings, *self.settings)
 
     def kill(self) -> None:
         assert self._process is not None

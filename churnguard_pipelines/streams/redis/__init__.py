@@ -58,10 +58,10 @@ class Redis(StreamSource):
     def batches(self, partition: str, position: Position | None) -> Generator[MessageBatch | None]:
         from churnguard_pipelines.streams.redis.place import Place
         from churnguard_pipelines.streams.redis.reading import GroupReading, batches_again
-        from churnguard_pipelines.streams.redis.server import Server
+        from churnguard_pipelines.streams.redis.server import Server, understood
 
         place = None if position is None else Place.of(position)
-        with closing(Server(self._target, self.guard, self.cancelled)) as server:
+        with understood(self.guard), closing(Server(self._target, self.guard, self.cancelled)) as server:
             self._reading = server
             if self.again:
                 yield from batches_again(

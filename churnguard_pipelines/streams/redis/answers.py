@@ -153,9 +153,10 @@ class Answers(BaseParser):
         while True:
             left = min(self._allowance.left(), _LOOK_EVERY)
             began = time.monotonic()
-            if self._readable(left):
-                break
+            came = self._readable(left)
             self._allowance.waited(time.monotonic() - began)
+            if came:
+                break
             if self.cancelled.is_set():
                 raise ConnectionLost("nobody waits for the answer any more")
         part: bytes = self._socket.recv(_READ_BYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_WRITTEN = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+_WRITTEN = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _HIGHEST = 2**64 - 1
 _SEQUENCE_BITS = 20
 _MOST_MILLISECONDS = 2 ** (63 - _SEQUENCE_BITS) - 1

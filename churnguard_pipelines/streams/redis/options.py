@@ -19,8 +19,8 @@ _URL = re.compile(
     r"(?P<scheme>rediss?|sentinels?|unix)://(?:(?P<user>[^:@/?\s]*)(?::(?P<password>[^@/?\s]*))?@)?"
     r"(?P<hosts>[^@/?\s]*)(?P<path>/[^?\s]*)?"
 )
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/@,\[\]]+)(?::(?P<port>\d{1,5}))?")
-_DATABASE = re.compile(r"\d{1,9}")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/@,\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
+_DATABASE = re.compile(r"[0-9]{1,9}")
 _MOST_SENTINELS = 20
 _OTHERS = ("schema_registry",)
 """Parts of a stream's connection that are not Redis'."""

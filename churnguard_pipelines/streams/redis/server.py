@@ -3,6 +3,7 @@ in our own words."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ Command = tuple[str | bytes | int, ...]
 
 _NOT_TRUSTED = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 """OpenSSL's reasons that the next attempt will have, too."""
+_log = logging.getLogger(__name__)
+
 _RULES = "+@stream +scan +dbsize +ping +multi +exec +role +select"
 
 
@@ -196,6 +199,20 @@ class Server:
             integration_id=name,
             remedy="It is tried again; if it lasts, correct the URL or look after the server.",
         )
+
+
+@contextmanager
+def understood(guard: AddressGuard) -> Iterator[None]:
+    """An answer of another shape than Redis' is an error of the server's."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        _log.warning("%s: an answer was not understood", guard.integration_id, exc_info=error)
+        raise ProviderUnavailable(
+            "Redis answers what cannot be understood.",
+            integration_id=guard.integration_id,
+            remedy="It is tried again; if it lasts, look whether Redis is what listens there.",
+        ) from None
 
 
 def _answer(connection: _Connection) -> Any:

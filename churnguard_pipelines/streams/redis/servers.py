@@ -11,7 +11,7 @@ from threading import Event, Lock
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.settings import AllowedAddress
 from churnguard_pipelines.streams.redis.options import Target
-from churnguard_pipelines.streams.redis.server import Server
+from churnguard_pipelines.streams.redis.server import Server, understood
 
 REST_SECONDS = 60.0
 _MOST_RESTING = 4
@@ -33,7 +33,8 @@ def lent(target: Target, guard: AddressGuard, cancelled: Event) -> Iterator[Serv
     else:
         server.lend(guard, cancelled)
     try:
-        yield server
+        with understood(guard):
+            yield server
     except BaseException:
         server.close()
         raise
