@@ -192,7 +192,7 @@ def test_sentinels_say_who_leads_now(topic: str) -> None:
                 first.kill()
 
                 def leads() -> bool:
-                    return follower.info("replication")["role"] == "master"
+                    return bool(follower.info("replication")["role"] == "master")
 
                 wait_for(leads)
                 added(follower, topic, 2, first=4)
