@@ -16,8 +16,7 @@ from redis.connection import Connection
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import InvalidResponse
 
-from churnguard_pipelines.engine.allowance import Allowance
-from churnguard_pipelines.engine.sockets import is_readable
+from churnguard_pipelines.engine.allowance import Allowance, is_readable
 
 ANSWER_SECONDS = 30.0
 KEPT_BYTES = 16 * 2**20
