@@ -34,6 +34,7 @@ from churnguard_pipelines.streams import source_class
 from churnguard_pipelines.streams.formats import decoder_of
 from churnguard_pipelines.streams.sdk import Seek, StreamSource
 from churnguard_pipelines.syncing.streams import views
+from churnguard_pipelines.syncing.streams.sending import send_later
 from churnguard_pipelines.syncing.streams.target import Target
 
 ANSWERS_WITHIN = 20.0
@@ -59,13 +60,25 @@ def create(
     """``checks``: ask its source first. From now on what comes is kept, even if ``start`` is ``latest`` and nobody
     reads it yet. Raises ``InvalidConfiguration``, and what a source's ``check`` does."""
     check_configuration(stream)
-    if checks:
-        check(stream)
+    begun = _begun(stream) if checks else None
     added = STREAMS.add(store, stream, actor=actor)
     _prepare(store, stream)
-    if checks and stream.start == "latest" and not source_class(stream).pushes:
-        seek(store, stream.stream_id, Seek("latest"), actor=actor)
+    if begun is not None:
+        STREAMS.seek(store, stream.stream_id, *begun, to="latest", actor=actor, others=False)
     return added
+
+
+def _begun(stream: StreamConfiguration) -> tuple[Mapping[str, Position], str] | None:
+    """Its source and format checked; where it ends now, if the stream is to begin there."""
+
+    def ask(source: StreamSource) -> tuple[Mapping[str, Position], str] | None:
+        source.check()
+        at_its_end = stream.start == "latest" and not source.pushes
+        return (source.sought(Seek("latest")), source.identity()) if at_its_end else None
+
+    begun = _within(stream, ask)
+    _in_time(stream, decoder_of(stream, guard_of(stream)).check)
+    return begun
 
 
 def change(
@@ -89,8 +102,7 @@ def check_configuration(stream: StreamConfiguration) -> None:
 
 def check(stream: StreamConfiguration) -> None:
     """Ask its source and its format. Raises what they raise, and ``ProviderUnavailable`` if they do not answer."""
-    _within(stream, lambda source: source.check())
-    _in_time(stream, decoder_of(stream, guard_of(stream)).check)
+    _begun(stream)
 
 
 def test(store: Store, stream_id: str) -> None:
@@ -161,8 +173,13 @@ def status_of(store: Store, stream_id: str, organization_id: str | None = None) 
 
 
 def send(store: Store, stream_id: str, message: str) -> None:
-    """Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, and what the source does."""
-    _within(STREAMS.get(store, stream_id).configuration, lambda source: source.send(message))
+    """Say something to the stream's server: by the session that is connected to it, within seconds and at least once.
+    Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, ``TooBusy``."""
+    stream = STREAMS.get(store, stream_id).configuration
+    if source_class(stream).pushes:
+        send_later(store, stream, message)
+    else:
+        _within(stream, lambda source: source.send(message))
 
 
 @contextmanager

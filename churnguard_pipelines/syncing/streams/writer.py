@@ -43,7 +43,8 @@ class Writer:
         self, prepared: Prepared, messages: Sequence[Message], also: Callable[[WarehouseTransaction], Also]
     ) -> tuple[Counts, Also]:
         """All of it and what ``also`` does in one transaction. ``messages``: those that were prepared; what PostgreSQL
-        refuses is found among them, and ``prepared`` has it as rejected then."""
+        refuses is found among them, and ``prepared`` has it as rejected then. What is there already is not looked for
+        before it is known that something is."""
         try:
             return self._commit(prepared, None, also)
         except Exception as error:
@@ -61,7 +62,7 @@ class Writer:
         self, transaction: WarehouseTransaction, prepared: Prepared, messages: Sequence[Message] | None
     ) -> Counts:
         if messages is None:
-            counts = self._apply(transaction, prepared.changes)
+            counts = self._apply(transaction, prepared.changes, new=True)
         else:
             counts = self._halved(transaction, prepared.changes, messages, prepared.rejected)
         transaction.reject(self._lane, MESSAGES, prepared.rejected, None)
@@ -70,12 +71,12 @@ class Writer:
         counts.filtered = prepared.filtered
         return counts
 
-    def _apply(self, transaction: WarehouseTransaction, changes: Sequence[Change]) -> Counts:
+    def _apply(self, transaction: WarehouseTransaction, changes: Sequence[Change], *, new: bool = False) -> Counts:
         if not changes:
             return Counts()
         table, stream_id = self.target.table, self._lane.integration_id
         if self._appends:
-            return transaction.append(table, stream_id, cast("Sequence[Row]", changes))
+            return transaction.append(table, stream_id, cast("Sequence[Row]", changes), new=new)
         rows, deletions = newest(changes)
         counts = transaction.upsert(table, stream_id, rows) if rows else Counts()
         counts.stale += len(changes) - len(rows) - len(deletions)

@@ -58,8 +58,8 @@ def nearly(draw: st.DrawFn) -> str:
     return text.replace("\0", "")  # PostgreSQL's client sends none
 
 
-@given(st.lists(texts, min_size=1, max_size=20))
-@settings(deadline=None, max_examples=60)
+@given(st.lists(texts, min_size=1, max_size=10))
+@settings(deadline=None, max_examples=30)
 def test_what_postgresql_stores_is_what_was_sent_with_every_digit(stored: Stored, sent: list[str]) -> None:
     results = decoder().decode([text.encode() for text in sent])
     kept = [(text, each) for text, each in zip(sent, results, strict=True) if isinstance(each, Decoded)]
@@ -69,8 +69,8 @@ def test_what_postgresql_stores_is_what_was_sent_with_every_digit(stored: Stored
         assert rounded(each.document) == rounded(value)
 
 
-@given(st.lists(nearly(), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=100)
+@given(st.lists(nearly(), min_size=1, max_size=15))
+@settings(deadline=None, max_examples=50)
 def test_what_is_decoded_postgresql_takes_and_what_is_not_it_refuses(taken: Taken, sent: list[str]) -> None:
     results = decoder().decode([text.encode() for text in sent])
     for text, result, valid in zip(sent, results, taken(sent), strict=True):
@@ -119,11 +119,8 @@ def test_one_that_is_strange_does_not_change_what_the_others_are(beside: bytes) 
 def test_what_is_strange_and_can_be_stored(stored: Stored, value: bytes, expected: Any) -> None:
     result = one(decoder(), value)
     assert result == Decoded(expected, value.decode())
-    assert rounded_or_exact(stored([value.decode()])[0]) == rounded_or_exact(expected)
-
-
-def rounded_or_exact(value: Any) -> Any:
-    return float(value) if isinstance(value, (float, Decimal)) and abs(value) < 1 else value
+    (found,) = stored([value.decode()])
+    assert found == (None if expected is None else expected) or float(found) == expected
 
 
 @pytest.mark.parametrize(
