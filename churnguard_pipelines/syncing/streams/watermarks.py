@@ -143,6 +143,7 @@ class Watermarks:
 
 def _ask(each: _Asked, stored: Mapping[str, Checkpoint]) -> Answer:
     """In a thread."""
+    each.asked_at = time.monotonic()  # it may have waited for its turn
     try:
         return _answer(each, stored)
     except ChurnGuardError as error:

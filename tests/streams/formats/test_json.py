@@ -106,6 +106,8 @@ def test_one_that_is_strange_does_not_change_what_the_others_are(beside: bytes) 
     ("value", "expected"),
     [
         pytest.param(b"123456789012345678901234567890", 123456789012345678901234567890, id="beyond 64 bits"),
+        pytest.param(b"[18446744073709551615, -9223372036854775808]", [2**64 - 1, -(2**63)], id="64 bits"),
+        pytest.param(b"[18446744073709551616, -9223372036854775809]", [2**64, -(2**63) - 1], id="a little beyond"),
         pytest.param(b"[1e400]", [Decimal("1e400")], id="beyond a double"),
         pytest.param(b"-0.1e-400", -0.0, id="too small for a double"),
         pytest.param(b"9" * 4000, int("9" * 4000), id="4,000 digits"),
@@ -149,6 +151,7 @@ def test_what_is_strange_and_can_be_stored(stored: Stored, value: bytes, expecte
         pytest.param(b'{"a":' * 251 + b"1" + b"}" * 251, "250 levels", id="too deep in objects"),
         pytest.param(b"[" * 100_000, "no JSON", id="a bomb of brackets"),
         pytest.param(b"[123456789012345678901234567890" + b"[" * 100_000, "no JSON", id="a bomb beside a long number"),
+        pytest.param(b"[" + b"1," * 1_000_000 + b"1]", "1,000,000 values", id="a million numbers"),
         pytest.param(b'\0\0\0\0\x01{"a": 1}', "schema_registry", id="in a registry's envelope"),
     ],
 )

@@ -22,7 +22,7 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.settings import AllowedAddress
-from churnguard_pipelines.store.control.configurations import STREAMS
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.formats import registry as client
 from churnguard_pipelines.streams.formats.decoder import Decoded, Decoder, Undecodable
