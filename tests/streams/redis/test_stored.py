@@ -39,6 +39,6 @@ def test_entries_with_a_defect_are_rejected_and_the_rest_is_stored(
         rows = connection.execute(sa.text("SELECT (extra->>'n')::int FROM raw.redis_events ORDER BY source_version"))
         assert [row[0] for row in rows] == [1, 4]
     reasons = sorted(each.reason for each in list_rejected(store, stream.stream_id))
-    assert "20,000 bytes" in reasons[0]
+    assert "largest_message" in reasons[0]
     assert reasons[1] == "the entry has no field “event”"
     assert client.xpending(topic, "churnguard-acme-events")["pending"] == 0
