@@ -80,7 +80,7 @@ def check_connection(kind: StreamType | None, config: Mapping[str, JsonValue]) -
         case StreamType.KAFKA:
             _check_servers(config.get("bootstrap_servers"))
         case StreamType.REDIS:
-            _check_url(config.get("url"), ("redis", "rediss", "unix", "sentinel"), required=False)
+            _check_url(config.get("url"), ("redis", "rediss", "unix", "sentinel", "sentinels"), required=False)
         case StreamType.WEBSOCKET:
             _check_url(config.get("url"), ("ws", "wss"), required=True)
         case StreamType.CUSTOM:

@@ -34,8 +34,10 @@ _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,6})")
 _HOST = re.compile(r"[\w.:-]{1,255}")
 """No socket path, list, user, zone or control character, which some driver or other would understand."""
 
-_ENCRYPTED = ("https", "wss", "rediss")
-_PORTS = {"http": 80, "ws": 80, "redis": 6379, "rediss": 6379}
+_SENTINELS = re.compile(r"(?P<scheme>sentinels?:)//(?:[^@/]*@)?(?P<hosts>[^@/,]*,[^@/]*)(?:/.*)?", re.DOTALL)
+
+_ENCRYPTED = ("https", "wss", "rediss", "sentinels")
+_PORTS = {"http": 80, "ws": 80, "redis": 6379, "rediss": 6379, "sentinel": 26379, "sentinels": 26379}
 """Of schemes whose port is not 443."""
 _WEB = (80, 443)
 """Below 1024: what listens at others may take a request for its own protocol, as mail servers do."""
@@ -119,13 +121,17 @@ class AddressGuard:
             raise self._unreachable(host)
 
     def check_url(self, url: str) -> None:
-        """Of HTTP or another protocol: the host, and that nobody on the way may read what is sent. Raises
-        ``InvalidConfiguration``."""
+        """Of HTTP or another protocol: the host, or each of Redis' Sentinels, and that nobody on the way may read what
+        is sent. Raises ``InvalidConfiguration``."""
+        if several := _SENTINELS.fullmatch(url):
+            for each in several["hosts"].split(","):
+                self.check_url(f"{several['scheme']}//{each}")
+            return
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise self._unreachable(url) from None
+            raise self._unreachable(url.rpartition("@")[2]) from None  # before it there may be a password
         port = _PORTS.get(parts.scheme, 443) if port is None else port
         self.check(host, port)
         if (

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from churnguard_pipelines.engine.sockets import is_readable, is_writable
+from churnguard_pipelines.engine.allowance import is_readable, is_writable
 
 HIGH = 1500
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.sockets import is_readable, is_writable
+from churnguard_pipelines.engine.allowance import is_readable, is_writable
 from churnguard_pipelines.engine.transport import trust
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.streams.websocket.ending import Ended, Kind

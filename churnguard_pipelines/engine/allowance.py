@@ -8,6 +8,7 @@ hours goes on as long as it moves.
 from __future__ import annotations
 
 import contextvars
+import select
 import socket
 import struct
 import time
@@ -126,6 +127,16 @@ def connected_socket(addresses: Sequence[str], port: int) -> socket.socket:
     raise problem
 
 
+def is_readable(waited_for: socket.socket | int, seconds: float) -> bool:
+    """Whether within so many seconds something has arrived, or the connection has ended."""
+    return _happens(waited_for, select.POLLIN, seconds)
+
+
+def is_writable(waited_for: socket.socket | int, seconds: float) -> bool:
+    """Whether within so many seconds there is room for something to send, or the connection has ended."""
+    return _happens(waited_for, select.POLLOUT, seconds)
+
+
 def received(descriptor: int) -> int:
     """Bytes that have come on a TCP connection since its begin, as the kernel counts them. 0 where it does not tell:
     on other systems than Linux, and of sockets of this machine, which only operators may name."""
@@ -148,3 +159,10 @@ def _left() -> float:
     if (left := end - time.monotonic()) <= 0:
         raise Exhausted("has not answered in time", too_much=False)
     return left
+
+
+def _happens(waited_for: socket.socket | int, event: int, seconds: float) -> bool:
+    """``select`` fails for a descriptor past 1023, which a busy process has; ``poll`` does not."""
+    poll = select.poll()
+    poll.register(waited_for, event)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
