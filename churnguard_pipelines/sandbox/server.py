@@ -1,7 +1,7 @@
 """The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
 GET /v1/… is Stripe; other providers have paths of their own (`provider.py`).
-GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
+GET /_books/{account}/mrr, /counts, and /usage where it is published; POST and DELETE /_faults; POST /_webhooks; GET /_health.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Application:
         self.deliveries = Deliveries(world)
         self.revoked: set[str] = set()
         self.requests = 0
+        self.books: dict[str, Callable[[str], Any]] = {"mrr": world.movements, "counts": world.counts}
         self.providers = {made.name: made for made in (make(world) for make in PROVIDERS)}
         self.provider_requests = dict.fromkeys(self.providers, 0)
         self._under_way: Counter[str | None] = Counter()
@@ -167,7 +168,7 @@ class Application:
         """What Stripe does not have: the books, the faults, where webhooks go."""
         parts = path.strip("/").split("/")
         if parts[0] == "_books" and len(parts) == 3 and parts[1] in self.world.businesses:
-            reader = {"mrr": self.world.movements, "counts": self.world.counts}.get(parts[2])
+            reader = self.books.get(parts[2])
             if reader is not None:
                 return Answer(200, orjson.dumps(reader(parts[1])))
         if path == "/_faults" and method == "POST":
