@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -113,8 +114,6 @@ def _answers(url: str) -> bool:
 def _end(url: str) -> None:
     import redis
 
-    with redis.Redis.from_url(url, socket_timeout=STOP_SECONDS) as server:
-        try:
-            server.shutdown()
-        except redis.RedisError:
-            pass  # somebody else's
+    somebody_elses = redis.RedisError
+    with redis.Redis.from_url(url, socket_timeout=STOP_SECONDS) as server, suppress(somebody_elses):
+        server.shutdown()

@@ -1,7 +1,8 @@
 """The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
 GET /v1/… is Stripe; other providers have paths of their own (`provider.py`).
-GET /_books/{account}/mrr, /counts, and /usage where it is published; POST and DELETE /_faults; POST /_webhooks; GET /_health.
+GET /_books/{account}/mrr, /counts, and /usage where it is published; POST and DELETE /_faults; POST /_webhooks;
+GET /_health.
 """
 
 from __future__ import annotations
