@@ -25,7 +25,7 @@ lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
 
-bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale narrows it
+bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale|streams narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing

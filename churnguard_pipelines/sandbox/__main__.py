@@ -12,7 +12,6 @@ from churnguard_pipelines.sandbox.product import Product
 from churnguard_pipelines.sandbox.salesforce.api import Salesforce
 from churnguard_pipelines.sandbox.serve import listen, run
 from churnguard_pipelines.sandbox.server import Application
-from churnguard_pipelines.sandbox.usage import Usage, feed_at
 from churnguard_pipelines.sandbox.world import KEY, World
 
 
@@ -48,15 +47,9 @@ def main() -> int:
             if live:
                 product.live()
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        application = Application(world, rate=options.rate or None, compress=options.gzip)
+        usage_stream = os.environ.get("SANDBOX_USAGE_STREAM")  # Redis' URL; with a password
+        application = Application(world, rate=options.rate or None, compress=options.gzip, usage_stream=usage_stream)
         stack.callback(application.close)
-        if stream := os.environ.get("SANDBOX_USAGE_STREAM"):  # Redis' URL; with a password
-            told = {name: Usage(world, name, feed_at(stream, name)) for name in ("acme", "globex")}
-            application.books["usage"] = lambda name: told[name].books
-            for each in told.values():
-                stack.callback(each.close)
-                if live:
-                    each.live()
         salesforce = application.providers["salesforce"]
         if options.pubsub and isinstance(salesforce, Salesforce):
             print(f"sandbox: Pub/Sub API at {salesforce.pubsub(options.pubsub).target}", flush=True)  # noqa: T201
