@@ -20,7 +20,8 @@ from churnguard_pipelines.model import (
     StreamType,
     Topics,
 )
-from churnguard_pipelines.store.control.configurations import STREAMS, Configured
+from churnguard_pipelines.store.control.configurations import Configured
+from churnguard_pipelines.store.control.streams import STREAMS
 from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
 
 router = APIRouter(prefix="/streaming", tags=["streaming"])

@@ -28,7 +28,7 @@ from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.opening import STORED, opened, opened_or_error
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
-from churnguard_pipelines.store.control.tables import integrations
+from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest import catalogue
 from churnguard_pipelines.store.ingest.due import RESTING
 from churnguard_pipelines.store.ingest.tables import (
@@ -57,6 +57,13 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
         if not claim(connection, Kind.INTEGRATION, integration.integration_id, integration.organization_id):
             raise InvalidConfiguration(
                 "this id is, or was, another organization's.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id.",
+            )
+        stream = sa.select(streams.c.stream_id).where(streams.c.stream_id == integration.integration_id)
+        if connection.scalar(stream) is not None:
+            raise InvalidConfiguration(
+                "a stream has this id.",
                 integration_id=integration.integration_id,
                 remedy="Choose another integration_id.",
             )
@@ -284,7 +291,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         forget(connection, row.organization_id, integration_id)
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
-        _purge_rows(store, row.organization_id, integration_id)
+        purge_rows(store, row.organization_id, integration_id)
 
 
 def forget(connection: Connection, organization_id: str, integration_id: str) -> None:
@@ -302,7 +309,8 @@ SELECT tablename FROM pg_tables
 """)
 
 
-def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
+def purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
+    """What is left of one that was removed; a stream's, too."""
     for mirror in catalogue.forget(store, organization_id, integration_id):
         try:
             with store.owner() as connection:

@@ -27,6 +27,7 @@ class Statements:
     copy: str
     text_columns: frozenset[int]
     upsert: str
+    append: str
     touch_stale: str
     versions_of: str
     lock_deleted: str
@@ -67,6 +68,7 @@ class _Writer:
             copy=self.copy(),
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
+            append=self.append(),
             touch_stale=self.touch_stale(),
             versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
             f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
@@ -98,6 +100,15 @@ class _Writer:
                SET {", ".join(f"{name} = excluded.{name}" for name in changed)},
                    deleted_at = NULL, delete_kind = NULL, synced_at = excluded.synced_at
              WHERE {_newer("excluded")}"""
+
+    def append(self) -> str:
+        """A row that is there already is the same one."""
+        columns = ", ".join(name for name, _ in self.typed)
+        return f"""
+            INSERT INTO {self.raw} (organization_id, integration_id, {columns}, synced_at)
+            SELECT %(organization_id)s::text, %(integration_id)s::text, {columns}, statement_timestamp()
+              FROM {self.staging}
+            ON CONFLICT DO NOTHING"""
 
     def touch_stale(self) -> str:
         """A record that came in an old version exists all the same: absence must not be inferred from it."""

@@ -23,10 +23,10 @@ from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import APIIngestionRule, DataSyncMode, Organization, StreamConfiguration
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.api_keys import create_key
-from churnguard_pipelines.store.control.configurations import STREAMS
 from churnguard_pipelines.store.control.integrations import add_integration, find_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.rules import RULES
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, list_endpoints
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration

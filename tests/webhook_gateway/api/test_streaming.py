@@ -8,8 +8,8 @@ import pytest
 
 from churnguard_pipelines.model import ProcessingMode
 from churnguard_pipelines.store.control.api_keys import Role
-from churnguard_pipelines.store.control.configurations import STREAMS
 from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
 from tests.webhook_gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 

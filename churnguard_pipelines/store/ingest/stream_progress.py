@@ -1,0 +1,128 @@
+"""How far each partition of a stream is, and what its source no longer had when it was to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from churnguard_pipelines.records import Lane
+from churnguard_pipelines.store.control.ownership import of_integration
+from churnguard_pipelines.store.ingest.tables import stream_losses, stream_metrics, stream_partitions
+from churnguard_pipelines.store.postgres.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """``watermark``: where the partition ends, as its source says it; ``lag_messages``: those beyond what is stored,
+    None if the source does not count them; ``lag_seconds``: how old the first of them is, 0 if there is none, None if
+    nobody knows."""
+
+    partition: str
+    watermark: str | None
+    lag_messages: int | None
+    lag_seconds: float | None
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLoss:
+    """Messages that a source no longer had: ``first_offset`` to ``last_offset``."""
+
+    topic: str
+    partition: str
+    first_offset: str
+    last_offset: str
+    reason: str
+    noted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a look at a source says of one partition; as :class:`PartitionLag`."""
+
+    lane: Lane
+    watermark: str | None
+    lag_messages: int | None
+    lag_seconds: float | None
+
+
+def observe(store: Store, observed: Sequence[Observed]) -> None:
+    """Of any number of streams, in one statement. One that was removed meanwhile gets none."""
+    if not observed:
+        return
+    rows = [
+        {
+            "organization_id": each.lane.organization_id,
+            "integration_id": each.lane.integration_id,
+            "partition": each.lane.name,
+            "watermark": each.watermark,
+            "lag_messages": each.lag_messages,
+            "lag_seconds": each.lag_seconds,
+        }
+        for each in sorted(
+            observed, key=lambda each: (each.lane.organization_id, each.lane.integration_id, each.lane.name)
+        )
+    ]
+    statement = insert(stream_partitions).values(rows)
+    changed = {name: statement.excluded[name] for name in ("watermark", "lag_messages", "lag_seconds")}
+    statement = statement.on_conflict_do_update(
+        constraint="stream_partitions_pkey", set_=changed | {"observed_at": sa.func.clock_timestamp()}
+    )
+    with store.operator() as connection:
+        connection.execute(statement)
+
+
+def lags(store: Store, stream_id: str) -> list[PartitionLag]:
+    """By partition."""
+    columns = (stream_partitions.c[name] for name in PartitionLag.__dataclass_fields__)
+    statement = sa.select(*columns).where(of_integration(stream_partitions, stream_id))
+    with store.operator() as connection:
+        return [PartitionLag(*row) for row in connection.execute(statement.order_by(stream_partitions.c.partition))]
+
+
+def lag_of_all(store: Store, organization_id: str | None = None) -> dict[str, tuple[int | None, float | None]]:
+    """By stream the messages that it is behind, and how old the oldest of them is."""
+    table = stream_partitions.c
+    statement = sa.select(table.integration_id, sa.func.sum(table.lag_messages), sa.func.max(table.lag_seconds))
+    if organization_id is not None:
+        statement = statement.where(table.organization_id == organization_id)
+    with store.operator() as connection:
+        rows = connection.execute(statement.group_by(table.integration_id)).all()
+    return {row[0]: (None if row[1] is None else int(row[1]), row[2]) for row in rows}
+
+
+def note_loss(
+    connection: Connection, lane: Lane, topic: str, partition: str, first: str, last: str, reason: str
+) -> None:
+    """In the transaction that moves the position beyond it."""
+    values = {
+        "organization_id": lane.organization_id,
+        "integration_id": lane.integration_id,
+        "topic": topic,
+        "partition": partition,
+        "first_offset": first,
+        "last_offset": last,
+        "reason": reason,
+    }
+    connection.execute(sa.insert(stream_losses).values(values))
+
+
+def losses(store: Store, stream_id: str, limit: int = 100) -> list[StoredLoss]:
+    """Newest first."""
+    columns = (stream_losses.c[name] for name in StoredLoss.__dataclass_fields__)
+    statement = sa.select(*columns).where(of_integration(stream_losses, stream_id))
+    with store.operator() as connection:
+        return [
+            StoredLoss(*row) for row in connection.execute(statement.order_by(stream_losses.c.id.desc()).limit(limit))
+        ]
+
+
+def forget(connection: Connection, organization_id: str, stream_id: str) -> None:
+    for table in (stream_partitions, stream_metrics, stream_losses):
+        own = table.c.organization_id == organization_id, table.c.integration_id == stream_id
+        connection.execute(sa.delete(table).where(*own))

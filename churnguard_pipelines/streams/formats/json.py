@@ -1,0 +1,69 @@
+"""Messages that are JSON. The text itself is stored, so that nothing is written again and no digit is lost; here it is
+made sure that PostgreSQL takes it, and understood as PostgreSQL does: of two fields of one name the last counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+import orjson
+
+from churnguard_pipelines.engine import exact_json
+from churnguard_pipelines.engine.values import has_nul
+from churnguard_pipelines.store.ingest.rejected import deeper_than
+from churnguard_pipelines.streams.formats.decoder import DEEPEST, Decoded, Decoder, Undecodable
+
+_LOOK = bytes.maketrans(b"123456789E+", b"000000000e-")
+_STRANGE_NUMBERS = (b"0" * 19, b"e-00000", b"e0000000000")
+"""Whole numbers beyond 64 bits, and exponents that PostgreSQL may refuse where a double is zero."""
+_STRANGE_NUMBER = re.compile(rb"[0-9]{19}|[0-9][eE][+-]?[0-9]{3}")
+"""Those, and what may be beyond a double."""
+_NUL = b"\\u0000"
+
+
+class JsonDecoder(Decoder):
+    def decode(self, values: Sequence[bytes]) -> Sequence[Decoded | Undecodable]:
+        if not (_is_strange(b"\n".join(values)) or any(map(_may_be_deep, values))):
+            try:
+                return list(map(Decoded, map(orjson.loads, values), map(bytes.decode, values)))
+            except json.JSONDecodeError:
+                pass  # of one message; the others are in order
+        return list(map(decoded, values))
+
+    def check(self) -> None:
+        """Whatever is JSON can be."""
+
+
+def decoded(value: bytes) -> Decoded | Undecodable:
+    """One message, however strange."""
+    try:
+        document = exact_json.exactly(value) if _STRANGE_NUMBER.search(value) else orjson.loads(value)
+    except json.JSONDecodeError as error:
+        return Undecodable(_reason(value, error))
+    if _may_be_deep(value) and deeper_than(DEEPEST, document):
+        return Undecodable(f"JSON nested deeper than {DEEPEST} levels")
+    if _NUL in value and has_nul(document):
+        return Undecodable("JSON with a NUL character, which PostgreSQL cannot store")
+    return Decoded(document, value.decode())
+
+
+def _is_strange(messages: bytes) -> bool:
+    """Most are not, and that can be told of many at once."""
+    if _NUL in messages:
+        return True
+    looked = messages.translate(_LOOK)
+    return any(each in looked for each in _STRANGE_NUMBERS)
+
+
+def _may_be_deep(value: bytes) -> bool:
+    return len(value) > 2 * DEEPEST and value.count(b"[") + value.count(b"{") > DEEPEST
+
+
+def _reason(value: bytes, error: json.JSONDecodeError) -> str:
+    if not value:
+        return "an empty message, which is no JSON"
+    if value[0] == 0:
+        return "a zero byte before JSON, as a schema registry's serializers write; is `schema_registry` left out?"
+    return f"no JSON ({error})"
