@@ -46,7 +46,7 @@ def synced_in_child(integration_id: str, *objects: str) -> Synced:
 
 
 class Streamed(NamedTuple):
-    """``seconds``: from the session's start to its last message's commit; ``cpu_seconds``: of its process until then."""
+    """``seconds``: from the session's start to the last commit; ``cpu_seconds``: of its process until then."""
 
     seconds: float
     cpu_seconds: float

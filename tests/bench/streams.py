@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 
@@ -18,6 +19,7 @@ import psycopg
 import redis
 from confluent_kafka.admin import NewTopic
 
+from churnguard_pipelines.cli.demo_broker import Broker, server_program
 from churnguard_pipelines.model import Organization, StreamConfiguration, StreamTarget, StreamType
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -30,8 +32,8 @@ from tests.bench.bare_streams import BARE_KAFKA, BARE_REDIS, kafka_to_postgresql
 from tests.bench.child import Streamed, streamed_in_child
 from tests.bench.harness import Row, compare
 from tests.conftest import as_administrator
+from tests.sources.homes import temporary_home
 from tests.sources.kafka import KafkaServer, running_kafka
-from tests.sources.redis import running_redis
 
 AREA, ORGANIZATION = "streams", "bench-streams"
 MESSAGES, BACKLOG = 200_000, 1_000_000
@@ -84,11 +86,23 @@ def run(store: Store) -> Iterator[Row]:
         yield _backlog(store, kafka)
         yield from _warm_and_idle(store, kafka)
         yield _tick(store, kafka)
-    with running_redis() as url:
+    with _valkey() as url:
         fill(url, "many", MESSAGES)
         bare = partial(redis_to_nowhere, url, "many", MESSAGES)
         ours = partial(_seconds, store, partial(_of_redis, url, "many"))
         yield compare(AREA, "redis", "messages/s", MESSAGES, ours, bare, BARE_REDIS)
+
+
+@contextmanager
+def _valkey() -> Iterator[str]:
+    program = server_program()
+    assert program is not None
+    with temporary_home() as home:
+        broker = Broker(home, program)
+        try:
+            yield broker.start()
+        finally:
+            broker.stop()
 
 
 def _seconds(store: Store, made: Callable[[], StreamConfiguration]) -> float:
@@ -190,7 +204,8 @@ def _observe(
 def _tick(store: Store, kafka: KafkaServer) -> Row:
     """Of the sensor that looks at all of them, once it has seen them; in a process of its own, as Dagster's is."""
     topics = [f"tick-{number}" for number in range(CONFIGURED)]
-    made = kafka.admin().create_topics([NewTopic(each, 1) for each in topics])
+    admin = kafka.admin()
+    made = admin.create_topics([NewTopic(each, 1) for each in topics])
     for each in made.values():
         each.result(120)
     streams = [_of_kafka(kafka, each) for each in topics]
