@@ -19,6 +19,6 @@ cat > "$draft/pom.xml" <<POM
   </dependencies>
 </project>
 POM
-mvn --quiet --batch-mode --file "$draft/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+mvn --quiet --batch-mode -Dstyle.color=never --file "$draft/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
   -DincludeScope=runtime -DoutputDirectory="$draft/jars"
 mv -T "$draft/jars" "$folder"

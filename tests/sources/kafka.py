@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,14 @@ class KafkaServer:
             if probe.connect_ex(("127.0.0.1", self._ports["PLAINTEXT"])):
                 return False
         try:  # whatever it advertises
-            return bool(self.admin().list_topics(timeout=5).brokers)
+            return bool(self.admin.list_topics(timeout=5).brokers)
         except KafkaException:
             return False
 
     def _java(self, *command: str) -> None:
         with self._log.open("ab") as log:
-            subprocess.run([*_java(), *command], check=True, stdout=log, stderr=log)
+            ended = subprocess.run([*_java(), *command], check=False, stdout=log, stderr=log)
+        assert ended.returncode == 0, self._log.read_text()[-3000:]
 
     def _write(self, host: str = "127.0.0.1") -> None:
         ports = self._ports
@@ -104,9 +106,14 @@ class KafkaServer:
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in ports
+            ),
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{ports['CONTROLLER']}",
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
-            "advertised.listeners": ",".join(f"{name}://{host}:{port}" for name, port in ports.items()),
+            "advertised.listeners": ",".join(
+                f"{name}://{'127.0.0.1' if name == 'CONTROLLER' else host}:{port}" for name, port in ports.items()
+            ),
             "log.dirs": str(self._home / "data"),
             "inter.broker.listener.name": "PLAINTEXT",
             "num.partitions": "1",
@@ -141,28 +148,29 @@ class KafkaServer:
 
     # What an administrator and an application of the customer's do.
 
+    @cached_property
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
     def add_user(self) -> None:
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             change = UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
-            for future in self.admin().alter_user_scram_credentials([change]).values():
+            for future in self.admin.alter_user_scram_credentials([change]).values():
                 future.result(30)
 
     def create(self, topic: str, partitions: int = 1, **settings: str) -> str:
         named = {name.replace("_", "."): value for name, value in settings.items()}
         new = NewTopic(topic, partitions, replication_factor=1, config=named)
-        self.admin().create_topics([new])[topic].result(30)
+        self.admin.create_topics([new])[topic].result(30)
         self._wait_for(topic, lambda count: count == partitions)
         return topic
 
     def delete(self, topic: str) -> None:
-        self.admin().delete_topics([topic])[topic].result(30)
+        self.admin.delete_topics([topic])[topic].result(30)
         self._wait_for(topic, lambda count: count == 0)
 
     def _wait_for(self, topic: str, holds: Callable[[int], bool]) -> None:
-        admin = self.admin()
+        admin = self.admin
 
         def partitions() -> int:
             found = admin.list_topics(timeout=10).topics.get(topic)

@@ -203,7 +203,7 @@ class Cluster:
 
 
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
-_OF_ONE = (*_GONE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_TOPIC_EXCEPTION)
+_OF_ONE = (*_GONE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)
 
 
 def made(guard: AddressGuard, kind: Callable[[dict[str, Any]], R], properties: dict[str, Any]) -> R:

@@ -118,7 +118,8 @@ class Reader:
             wanted, wait = min(self._batch_size - len(messages), SLICE), LINGER
 
     def _message(self, told: KafkaMessage) -> Message:
-        topic, number, offset = self.topic, self.number, told.offset()
+        topic, number = self.topic, self.number
+        offset: int = told.offset()  # type: ignore[assignment]  # a message that was read has one
         _, moment = told.timestamp()
         place = self.place
         version = max(place.version + 1, version_of(moment, offset))
@@ -127,9 +128,9 @@ class Reader:
         produced_at = moment if moment >= 0 else None
         return Message(topic, str(number), str(offset), version, told.key(), told.value(), produced_at, headers)
 
-    def _pass(self, end: int) -> None:
+    def _pass(self, end: int | None) -> None:
         """Markers of transactions, what was aborted and what compaction took are passed without a message."""
-        if end > self.place.offset:
+        if end is not None and end > self.place.offset:
             self.place = replace(self.place, offset=end)
 
     def _tell_kafka(self, *, now: bool) -> None:

@@ -41,7 +41,7 @@ def exhaust(batches: Iterator[MessageBatch | None], into: list[bytes | None] | N
 
 def remove(kafka: KafkaServer, topic: str, before: int) -> None:
     """As the topic's retention would."""
-    for future in kafka.admin().delete_records([TopicPartition(topic, 0, before)]).values():
+    for future in kafka.admin.delete_records([TopicPartition(topic, 0, before)]).values():
         future.result(30)
 
 

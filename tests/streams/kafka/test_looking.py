@@ -31,7 +31,7 @@ def test_partitions_of_topics_by_name_and_pattern(kafka: KafkaServer, topic: str
     assert reader.partitions() == [f"{topic}.eu/0", f"{topic}.eu/1", f"{topic}.us/0"]
     kafka.create(f"{topic}.asia")  # is found without a change of the configuration
     wait_for(lambda: f"{topic}.asia/0" in reader.partitions())
-    kafka.admin().create_partitions([NewPartitions(f"{topic}.us", 2)])[f"{topic}.us"].result(30)
+    kafka.admin.create_partitions([NewPartitions(f"{topic}.us", 2)])[f"{topic}.us"].result(30)
     wait_for(lambda: f"{topic}.us/1" in reader.partitions())
 
 

@@ -174,7 +174,7 @@ def forbidden(kafka: KafkaServer, topic: str) -> str:
             ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", operation,
             AclPermissionType.ALLOW,
         )  # fmt: skip
-        for future in kafka.admin().create_acls([allowed]).values():
+        for future in kafka.admin.create_acls([allowed]).values():
             future.result(30)
     return topic
 
