@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
-from churnguard_pipelines.connectors.sdk.allowance import CHECK_SECONDS, CONNECT_SECONDS, within
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
 from churnguard_pipelines.connectors.sdk.database_credentials import SERVER_FIELDS
+from churnguard_pipelines.engine.allowance import CHECK_SECONDS, CONNECT_SECONDS, within
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Position

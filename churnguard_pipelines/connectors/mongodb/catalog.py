@@ -24,8 +24,8 @@ from churnguard_pipelines.connectors.mongodb.documents import (
     Script,
     is_uuid,
 )
-from churnguard_pipelines.connectors.sdk.allowance import ANSWER_SECONDS, Exhausted
 from churnguard_pipelines.connectors.sdk.table_errors import TABLE_ERRORS, table_errors
+from churnguard_pipelines.engine.allowance import ANSWER_SECONDS, Exhausted
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 

@@ -21,13 +21,6 @@ from churnguard_pipelines.connectors.mongodb.address import address_of
 from churnguard_pipelines.connectors.mongodb.documents import DECODING
 from churnguard_pipelines.connectors.mongodb.pipelines import pipelines
 from churnguard_pipelines.connectors.mongodb.pool import guarded_pool
-from churnguard_pipelines.connectors.sdk.allowance import (
-    CONNECT_SECONDS,
-    STAYS,
-    WRONG_HOST,
-    Exhausted,
-    connected_socket,
-)
 from churnguard_pipelines.connectors.sdk.database_credentials import (
     certificate_file,
     clear_fields,
@@ -35,6 +28,13 @@ from churnguard_pipelines.connectors.sdk.database_credentials import (
     tls_context,
 )
 from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.allowance import (
+    CONNECT_SECONDS,
+    STAYS,
+    WRONG_HOST,
+    Exhausted,
+    connected_socket,
+)
 from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,

@@ -18,8 +18,8 @@ from pymongo.errors import ProtocolError
 from pymongo.pool_options import PoolOptions
 from pymongo.synchronous import pool
 
-from churnguard_pipelines.connectors.sdk.allowance import MOST_ITERATIONS, connected_socket
 from churnguard_pipelines.engine.addresses import AddressGuard
+from churnguard_pipelines.engine.allowance import MOST_ITERATIONS, connected_socket
 from churnguard_pipelines.errors import InvalidConfiguration
 
 MOST_MESSAGE_BYTES = 48_000_000

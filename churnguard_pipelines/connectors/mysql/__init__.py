@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport
-from churnguard_pipelines.connectors.sdk.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.engine.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Position

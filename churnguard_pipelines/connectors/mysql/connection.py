@@ -11,7 +11,9 @@ import pymysql
 from pymysql.constants.CR import CR_SSL_CONNECTION_ERROR
 
 from churnguard_pipelines.connectors.mysql.protocol import Connection
-from churnguard_pipelines.connectors.sdk.allowance import (
+from churnguard_pipelines.connectors.sdk.database_credentials import Server, refused, server_of, tls_context
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.allowance import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     STAYS,
@@ -19,8 +21,6 @@ from churnguard_pipelines.connectors.sdk.allowance import (
     Exhausted,
     connected_socket,
 )
-from churnguard_pipelines.connectors.sdk.database_credentials import Server, refused, server_of, tls_context
-from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.server_messages import quoted as quoted_words
 from churnguard_pipelines.errors import (
     AuthenticationFailed,

@@ -19,7 +19,7 @@ from pymysql import _auth
 from pymysql.constants.CR import CR_AUTH_PLUGIN_ERR, CR_MALFORMED_PACKET, CR_SERVER_LOST
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
-from churnguard_pipelines.connectors.sdk.allowance import (
+from churnguard_pipelines.engine.allowance import (
     ANSWER_BYTES,
     CONNECT_BYTES,
     ROW_BYTES,

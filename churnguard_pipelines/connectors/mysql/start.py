@@ -12,7 +12,7 @@ from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.connection import as_ours
 from churnguard_pipelines.connectors.mysql.position import BinlogPosition
 from churnguard_pipelines.connectors.mysql.stream import BinlogStream
-from churnguard_pipelines.connectors.sdk.allowance import CONNECT_SECONDS, Exhausted
+from churnguard_pipelines.engine.allowance import CONNECT_SECONDS, Exhausted
 from churnguard_pipelines.engine.malformed import Malformed
 from churnguard_pipelines.errors import PermissionMissing, ProviderMisbehaved, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.model import IntegrationConfiguration

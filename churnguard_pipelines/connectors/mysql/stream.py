@@ -19,7 +19,7 @@ from churnguard_pipelines.connectors.mysql import events
 from churnguard_pipelines.connectors.mysql.connection import close_quietly, connect, execute
 from churnguard_pipelines.connectors.mysql.events import Event
 from churnguard_pipelines.connectors.mysql.position import BinlogPosition
-from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted
+from churnguard_pipelines.engine.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.engine.sockets import is_readable
 from churnguard_pipelines.model import IntegrationConfiguration
 

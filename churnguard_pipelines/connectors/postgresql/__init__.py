@@ -22,8 +22,8 @@ from churnguard_pipelines.connectors.postgresql.publication import drop_publicat
 from churnguard_pipelines.connectors.postgresql.slot import create_slot, current_lag, drop_slot, slot_name
 from churnguard_pipelines.connectors.postgresql.snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
-from churnguard_pipelines.connectors.sdk.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.engine.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration

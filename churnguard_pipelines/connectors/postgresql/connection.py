@@ -15,7 +15,9 @@ from psycopg.waiting import Ready, Wait
 
 from churnguard_pipelines.connectors.postgresql.parameters import TLS, VERIFYING, parameters
 from churnguard_pipelines.connectors.postgresql.proving import proof
-from churnguard_pipelines.connectors.sdk.allowance import (
+from churnguard_pipelines.connectors.sdk.database_credentials import Server, certificate_file, refused, server_of
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.engine.allowance import (
     ANSWER_BYTES,
     CONNECT_BYTES,
     CONNECT_SECONDS,
@@ -28,8 +30,6 @@ from churnguard_pipelines.connectors.sdk.allowance import (
     connect_seconds,
     received,
 )
-from churnguard_pipelines.connectors.sdk.database_credentials import Server, certificate_file, refused, server_of
-from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.server_messages import quoted
 from churnguard_pipelines.errors import (
     AuthenticationFailed,

@@ -26,14 +26,14 @@ import psycopg
 
 from churnguard_pipelines.connectors.postgresql.parameters import VERIFYING
 from churnguard_pipelines.connectors.postgresql.saslprep import prepared
-from churnguard_pipelines.connectors.sdk.allowance import (
+from churnguard_pipelines.connectors.sdk.database_credentials import Server, tls_context
+from churnguard_pipelines.engine.allowance import (
     CONNECT_SECONDS,
     MOST_ITERATIONS,
     Exhausted,
     connect_seconds,
     connected_socket,
 )
-from churnguard_pipelines.connectors.sdk.database_credentials import Server, tls_context
 
 _VERSION, _WANTS_TLS = 0x30000, 80877103
 _MOST_BYTES = 16 * 1024  # of an answer; a refusal has some hundred

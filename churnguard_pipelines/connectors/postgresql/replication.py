@@ -13,7 +13,7 @@ from psycopg import pq
 from psycopg.sql import Identifier, Literal
 
 from churnguard_pipelines.connectors.postgresql.connection import connect_for_replication
-from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted, received
+from churnguard_pipelines.engine.allowance import ROW_BYTES, Exhausted, received
 from churnguard_pipelines.engine.sockets import is_readable, is_writable
 from churnguard_pipelines.model import IntegrationConfiguration
 

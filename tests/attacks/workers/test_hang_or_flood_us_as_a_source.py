@@ -18,9 +18,9 @@ from churnguard_pipelines.connectors.mysql.connection import translated as trans
 from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
 from churnguard_pipelines.connectors.postgresql.connection import translated
 from churnguard_pipelines.connectors.postgresql.replication import ReplicationStream
-from churnguard_pipelines.connectors.sdk import allowance
-from churnguard_pipelines.connectors.sdk.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
+from churnguard_pipelines.engine import allowance
+from churnguard_pipelines.engine.allowance import ROW_BYTES, Exhausted
 from churnguard_pipelines.errors import ProviderError, ProviderMisbehaved, ProviderUnavailable
 from tests.attacks.workers.hostile import OK, WELCOME, HostileServer, Treatment, Victim, greeting, message, packet
 from tests.attacks.workers.test_steal_our_credentials_by_a_driver import pointed_at

