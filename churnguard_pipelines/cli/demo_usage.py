@@ -106,8 +106,23 @@ class UsageStreams:
         if known is None:
             managing.create(self._store, wanted, actor=actor)
         elif known.connection_config != wanted.connection_config:
-            at = {"connection_config": wanted.connection_config}
-            managing.change(self._store, wanted.stream_id, at, actor=actor)
+            self._follow(wanted, actor)
+
+    def _follow(self, moved: StreamConfiguration, actor: str) -> None:
+        """The broker's port was taken. It is the same one, with all that it had: what was read of it stays read."""
+        from churnguard_pipelines.store.control.streams import STREAMS
+        from churnguard_pipelines.store.ingest import checkpoints
+        from churnguard_pipelines.syncing.streams import managing
+
+        at = {"connection_config": moved.connection_config}
+        managing.change(self._store, moved.stream_id, at, actor=actor)
+        with self._store.operator() as connection:
+            found = checkpoints.of_integration(connection, moved.organization_id, moved.stream_id)
+        positions = {name: checkpoint.position for name, checkpoint in found.items()}
+        with managing.opened_source(moved) as source:
+            identity = source.identity()
+        to = "the same place at another address"
+        STREAMS.seek(self._store, moved.stream_id, positions, identity, to=to, actor=actor, others=False)
 
     def _stored(self, organization_id: str) -> tuple[int, str]:
         """How many events, and a digest of their ids as the product makes it."""

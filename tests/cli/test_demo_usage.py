@@ -12,10 +12,11 @@ from churnguard_pipelines.cli.demo_usage import UsageStreams, usage_stream
 from churnguard_pipelines.model import Organization, StreamType
 from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.session import Session
+from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import KINDS
 from churnguard_pipelines.syncing.streams.target import table_of
 from tests.waiting import wait_for
@@ -79,12 +80,19 @@ def test_what_people_do_now_arrives_while_a_session_is_warm(
             thread.join()
 
 
-def test_a_stream_follows_its_broker_to_another_address(store: Store, streams: UsageStreams) -> None:
-    streams.register("test")
+def test_what_was_read_stays_read_when_the_broker_gets_another_port(
+    store: Store, streams: UsageStreams, tmp_path: Path
+) -> None:
+    with serve(tmp_path / "world", seed=7, scale=0.02, usage_stream=streams.url) as sandbox:
+        streams.register("test")
+        streams.drain(sandbox.url)
+    before = streams.url
     streams.stop()
-    access = store.settings.home / "broker" / "access.json"
-    access.unlink()
+    (store.settings.home / "broker" / "access.json").unlink()
     streams.start()
-    streams.register("test")
-    found = STREAMS.get(store, "acme-usage").configuration
-    assert found.connection_config == {"url": streams.url}
+    assert streams.url != before
+    with serve(tmp_path / "world", usage_stream=streams.url) as sandbox:
+        streams.register("test")
+        streams.drain(sandbox.url)
+        assert streams.print(sandbox.url, living=False)
+    assert {each.state.state for each in managing.list_streams(store)} == {StreamState.ACTIVE}
