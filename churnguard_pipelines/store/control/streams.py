@@ -20,7 +20,7 @@ from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import StreamConfiguration, StreamType
 from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.control.configurations import Configurations
-from churnguard_pipelines.store.control.integrations import forget
+from churnguard_pipelines.store.control.forgetting import forget
 from churnguard_pipelines.store.control.masking import Document, Path, looks_secret
 from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
@@ -78,7 +78,8 @@ class Streams(Configurations[StreamConfiguration]):
         if set(changes) <= {"name"}:
             return
         own = streams.c.stream_id == configuration.stream_id
-        connection.execute(sa.update(streams).where(own).values(revision=streams.c.revision + 1))
+        another = {"revision": streams.c.revision + 1}
+        connection.execute(sa.update(streams).where(own).values(another))
         failed = streams.c.state == StreamState.FAILED.value
         connection.execute(sa.update(streams).where(own, failed).values(_state(StreamState.ACTIVE)))
 

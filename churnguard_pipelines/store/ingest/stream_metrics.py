@@ -168,7 +168,7 @@ def roll(store: Store) -> None:
 
 def _added(rows: Sequence[sa.Row[tuple[object, ...]]], seconds: float) -> Point:
     def total(name: str) -> float:
-        return sum(getattr(row, name) for row in rows)
+        return float(sum(getattr(row, name) for row in rows))
 
     return Point(
         rows[0].at,

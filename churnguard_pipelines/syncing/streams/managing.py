@@ -23,7 +23,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailabl
 from churnguard_pipelines.model import ConfiguredBy, StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.store.control.configurations import Configured
-from churnguard_pipelines.store.control.integrations import purge_rows
+from churnguard_pipelines.store.control.forgetting import purge_rows
 from churnguard_pipelines.store.control.streams import STREAMS, StateOfStream, StreamState
 from churnguard_pipelines.store.ingest import stream_progress
 from churnguard_pipelines.store.postgres.database import Store

@@ -243,14 +243,8 @@ def message_of(payload: Any) -> Message | None:
     """The message of such a payload; None if there is none in it."""
     if not isinstance(payload, dict) or not {"value", "value_base64"} & payload.keys():
         return None
-    names = ("topic", "partition", "offset", "version")
-    return Message(
-        *(payload[name] for name in names),
-        _read("key", payload),
-        _read("value", payload),
-        payload["produced_at"],
-        payload["headers"],
-    )
+    kept = {name: payload[name] for name in ("topic", "partition", "offset", "version", "produced_at", "headers")}
+    return Message(key=_read("key", payload), value=_read("value", payload), **kept)
 
 
 def _read(name: str, payload: Mapping[str, Any]) -> bytes | None:

@@ -46,7 +46,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that began after it was installed."""
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
-    fresh = Registry("churnguard_pipelines.streams", streams.__path__, StreamSource, {"sdk", "formats"}, "churnguard.streams", "stream source")  # type: ignore[type-abstract]  # fmt: skip
+    ours = streams._registry
+    fresh = Registry(ours._package, ours._path, StreamSource, ours._tools, ours._group, ours._what)  # type: ignore[type-abstract]
     monkeypatch.setattr(streams, "_registry", fresh)
 
 
@@ -69,11 +70,13 @@ def log(tmp_path: Path) -> Log:
 @pytest.fixture
 def configure(store: Store, organization: Organization, log: Log) -> Configure:
     """Adds a stream of the log; ``fields`` overrule."""
+    known = {organization.organization_id}
 
     def add(
         stream_id: str = "orders", organization_id: str = "acme", checks: bool = True, **fields: Any
     ) -> StreamConfiguration:
-        if organization_id != organization.organization_id:
+        if organization_id not in known:
+            known.add(organization_id)
             add_organization(store, Organization(organization_id=organization_id, name=organization_id), actor="test")
         more = {"hangs": True} if fields.pop("hangs", False) else {}
         defaults = {
