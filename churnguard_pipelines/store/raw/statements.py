@@ -28,6 +28,7 @@ class Statements:
     text_columns: frozenset[int]
     upsert: str
     append: str
+    append_missing: str
     touch_stale: str
     versions_of: str
     lock_deleted: str
@@ -69,6 +70,7 @@ class _Writer:
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
             append=self.append(),
+            append_missing=f"{self.append()} ON CONFLICT DO NOTHING",
             touch_stale=self.touch_stale(),
             versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
             f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
@@ -102,13 +104,11 @@ class _Writer:
              WHERE {_newer("excluded")}"""
 
     def append(self) -> str:
-        """A row that is there already is the same one."""
         columns = ", ".join(name for name, _ in self.typed)
         return f"""
             INSERT INTO {self.raw} (organization_id, integration_id, {columns}, synced_at)
             SELECT %(organization_id)s::text, %(integration_id)s::text, {columns}, statement_timestamp()
-              FROM {self.staging}
-            ON CONFLICT DO NOTHING"""
+              FROM {self.staging}"""
 
     def touch_stale(self) -> str:
         """A record that came in an old version exists all the same: absence must not be inferred from it."""

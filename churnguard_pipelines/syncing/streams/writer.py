@@ -43,7 +43,8 @@ class Writer:
         self, prepared: Prepared, messages: Sequence[Message], also: Callable[[WarehouseTransaction], Also]
     ) -> tuple[Counts, Also]:
         """All of it and what ``also`` does in one transaction. ``messages``: those that were prepared; what PostgreSQL
-        refuses is found among them, and ``prepared`` has it as rejected then."""
+        refuses is found among them, and ``prepared`` has it as rejected then. What is there already is not looked for
+        before it is known that something is."""
         try:
             return self._commit(prepared, None, also)
         except Exception as error:
@@ -62,7 +63,7 @@ class Writer:
     ) -> Counts:
         rejected = prepared.rejected
         if messages is None:
-            counts = self._rows(transaction, prepared.rows)
+            counts = self._rows(transaction, prepared.rows, new=True)
         else:
             counts = self._halved(transaction, prepared.rows, messages, rejected)
         table, stream_id = self.target.table, self._lane.integration_id
@@ -75,11 +76,13 @@ class Writer:
         counts.stale += prepared.superseded
         return counts
 
-    def _rows(self, transaction: WarehouseTransaction, rows: Sequence[Row]) -> Counts:
+    def _rows(self, transaction: WarehouseTransaction, rows: Sequence[Row], *, new: bool = False) -> Counts:
         if not rows:
             return Counts()
-        store = transaction.append if self._appends else transaction.upsert
-        return store(self.target.table, self._lane.integration_id, rows)
+        table, stream_id = self.target.table, self._lane.integration_id
+        if self._appends:
+            return transaction.append(table, stream_id, rows, new=new)
+        return transaction.upsert(table, stream_id, rows)
 
     def _halved(
         self,

@@ -9,6 +9,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, NotFound, Provider
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import stream_progress
+from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing, watermarks
@@ -131,6 +132,21 @@ def test_seeking_moves_a_stream_that_is_being_read_and_is_audited(
     with store.operator() as connection:
         statement = "SELECT actor, detail ->> 'to' FROM control.audit_log WHERE action = 'stream.seek' ORDER BY id"
         assert connection.execute(sa.text(statement)).all() == [("ann", "offsets"), ("ann", "earliest")]
+
+
+def test_messages_that_are_rows_already_are_not_rows_twice_and_not_rejected(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
+) -> None:
+    configure()
+    log.extend([({"n": number}, None) for number in range(5)])
+    with following():
+        wait_for(lambda: len(rows()) == 5)
+        with store.organization("acme") as connection:
+            connection.execute(sa.text("DELETE FROM raw.custom_events WHERE message_offset = '3'"))
+        managing.seek(store, "orders", Seek("earliest"), actor="ann")
+        log.append({"n": 5})
+        wait_for(lambda: [row["extra"]["n"] for row in rows()] == [0, 1, 2, 3, 4, 5])
+    assert not list_rejected(store, "orders")
 
 
 def test_a_stream_that_begins_at_its_end_misses_nothing_that_comes_after_it_was_made(
