@@ -15,13 +15,11 @@ from functools import partial
 from threading import Event
 from typing import ClassVar
 
-from confluent_kafka import Consumer
-
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, PermissionMissing, SourceChanged
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
-from churnguard_pipelines.streams.kafka.cluster import EARLIEST, LATEST, Partition, Topic, cluster_of, made
+from churnguard_pipelines.streams.kafka.cluster import EARLIEST, LATEST, Partition, Topic, cluster_of
 from churnguard_pipelines.streams.kafka.errors import explained
 from churnguard_pipelines.streams.kafka.names import is_pattern, is_topic, matching, parsed, partition_name
 from churnguard_pipelines.streams.kafka.options import options_of
@@ -30,8 +28,6 @@ from churnguard_pipelines.streams.sdk import MessageBatch, Seek, StreamSource, W
 
 MOST_PARTITIONS = 2_000
 """That a stream may have; each is a lane."""
-LOOK_EVERY = 30.0
-"""Seconds after which a lane that is quiet looks whether its topic is still the same."""
 DOWN_FOR = 20.0
 """Seconds without a broker after which it is asked whether any answers."""
 
@@ -87,11 +83,11 @@ class Kafka(StreamSource):
                     behind[each] = None if self.stream.start == "latest" else end - begins.get(each, end)
                 else:
                     if place.topic_id != topic.id or place.offset > end:
-                        self._checked(each, place)  # where it ends may have been asked before the place was stored
+                        self._check_place(each, place)  # where it ends may have been asked before the place was stored
                     behind[each] = max(0, end - place.offset)
             for name, topic in topics.items():
                 if gone := [each for each in places if each[0] == name and each[1] >= topic.partitions]:
-                    self._checked(gone[0], places[gone[0]])
+                    self._check_topic(gone[0], places[gone[0]])
             oldest = self._oldest({each: places.get(each) for each, messages in behind.items() if messages})
             return {
                 partition_name(*each): Watermark(str(ends[each]), messages, oldest.get(each))
@@ -101,13 +97,13 @@ class Kafka(StreamSource):
     def batches(self, partition: str, position: Position | None) -> Generator[MessageBatch | None]:
         with self._named():
             self._cluster.identity(now=True)
-            topic, number = parsed(partition)
-            place = self._beginning(topic, number) if position is None else Place.of(position)
-            self._checked((topic, number), place)
+            which = parsed(partition)
+            place = self._beginning(which) if position is None else Place.of(position)
+            self._check_place(which, place)
+            group = None if self.again else self._options.group_id or f"churnguard-{self.stream.stream_id}"
             reader = Reader(
-                topic, number, place, make=partial(made, self.guard, Consumer), properties=self._cluster.properties,
-                options=self._options, group=self._options.group_id or f"churnguard-{self.stream.stream_id}",
-                batch_size=self.stream.batch_size, tells_kafka=not self.again,
+                self._cluster, self._options, which, place, batch_size=self.stream.batch_size, group=group,
+                check=partial(self._check_news, which),
             )  # fmt: skip
             with closing(reader):
                 if position is None:
@@ -133,35 +129,32 @@ class Kafka(StreamSource):
             return {partition_name(*each): Place(offset, topics[each[0]].id).position for each, offset in told.items()}
 
     def _watched(self, reader: Reader) -> Iterator[MessageBatch | None]:
-        looked = time.monotonic()
         for batch in reader.batches():
             yield batch
-            if batch is not None:
-                continue
-            self._cluster.check_heard(reader.heard)
-            down, now = reader.heard.down, time.monotonic()
-            if down is not None and now - down > DOWN_FOR:
-                self._cluster.identity(now=True)
-                reader.heard.down = None
-            if now - looked > LOOK_EVERY:
-                looked = now
-                self._checked((reader.topic, reader.number), reader.place)
+            if batch is None:
+                self._cluster.check_heard(reader.heard)
+                down = reader.heard.down
+                if down is not None and time.monotonic() - down > DOWN_FOR:
+                    self._cluster.identity(now=True)
+                    reader.heard.down = None
         assert reader.failure is not None
-        if not self.cancelled.is_set():
-            self._checked((reader.topic, reader.number), reader.place)
+        self._check_place(reader.partition, reader.place)
         raise explained(self.guard, reader.failure, "its brokers")
 
-    def _beginning(self, topic: str, number: int) -> Place:
-        topics = self._cluster.topics([topic], now=True)
-        found = self._offsets([(topic, number)], LATEST if self.stream.start == "latest" else EARLIEST)
-        if topic not in topics or (topic, number) not in found:
-            raise InvalidConfiguration(
-                f"there is no partition {number} of a topic {topic}.", remedy="Correct `topics`."
-            )
-        return Place(found[topic, number], topics[topic].id)
+    def _beginning(self, partition: Partition) -> Place:
+        name, number = partition
+        topic = self._cluster.topics([name], now=True).get(name)
+        found = self._offsets([partition], LATEST if self.stream.start == "latest" else EARLIEST)
+        if topic is None or partition not in found:
+            raise InvalidConfiguration(f"there is no partition {number} of a topic {name}.", remedy="Correct `topics`.")
+        return Place(found[partition], topic.id)
 
-    def _checked(self, partition: Partition, place: Place) -> None:
-        """Raises ``SourceChanged`` if reading cannot go on from there: whoever did would skip or repeat in silence."""
+    def _check_news(self, partition: Partition, place: Place) -> None:
+        """A broker that came to be one may be reached, and the topic is the one it was."""
+        self._cluster.identity(now=True)
+        self._check_topic(partition, place)
+
+    def _check_topic(self, partition: Partition, place: Place) -> None:
         name, number = partition
         topic = self._cluster.topics([name], now=True).get(name)
         if topic is None:
@@ -175,6 +168,10 @@ class Kafka(StreamSource):
             raise self._changed(
                 f"partition {number} of {name}, read to offset {place.offset:,}, is gone: it has {topic.partitions:,}."
             )
+
+    def _check_place(self, partition: Partition, place: Place) -> None:
+        """Raises ``SourceChanged`` if reading cannot go on from there: whoever did would skip or repeat in silence."""
+        self._check_topic(partition, place)
         low, high = (self._offsets([partition], spec).get(partition, place.offset) for spec in (EARLIEST, LATEST))
         held = f"{partition_name(*partition)} now holds offsets {low:,} to {high:,}"
         if place.offset < low:

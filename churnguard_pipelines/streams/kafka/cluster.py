@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, OffsetSpec
 
 from churnguard_pipelines.engine.addresses import AddressGuard
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.streams.kafka.errors import Heard, Journal, explained
@@ -24,6 +26,8 @@ from churnguard_pipelines.streams.kafka.options import KafkaOptions
 from churnguard_pipelines.streams.kafka.tokens import Tokens
 
 ANSWERS_WITHIN = 8.0
+DOWN_FOR = 3.0
+"""Seconds that none of the brokers may be there until they are given up."""
 STEP = 0.1
 MOST_BROKERS = 200
 KEPT = 120.0
@@ -36,6 +40,8 @@ Partition = tuple[str, int]
 Place = tuple[str, int, int]
 """Topic, partition and one of librdkafka's offset specs: -2 earliest, -1 latest, or a moment in milliseconds."""
 EARLIEST, LATEST = -2, -1
+_NO_TOPIC = "."
+"""No topic has this name: it is asked for where only the brokers are wanted, and none is made of it."""
 _SPECS = {EARLIEST: OffsetSpec.earliest(), LATEST: OffsetSpec.latest()}
 
 
@@ -66,9 +72,7 @@ class Cluster:
         self._named = ", ".join(f"{host}:{port}" for host, port in self._servers)
         self._heard = Heard()
         self._tokens = Tokens(options, guard) if options.sasl_mechanism == "OAUTHBEARER" else None
-        self.properties = options.properties() | {"logger": Journal()}
-        if self._tokens is not None:
-            self.properties["oauth_cb"] = self._tokens
+        self._properties = options.properties() | ({"oauth_cb": self._tokens} if self._tokens is not None else {})
         self._lock = RLock()
         self._admin: AdminClient | None = None
         self._described = Gathered(self._describe)
@@ -79,6 +83,21 @@ class Cluster:
     def identity(self, *, now: bool = False) -> str:
         """The cluster's own id. Each broker that it names is one that may be connected to; ``now``: at this moment."""
         return self._judged(self._client()) if now else self._ids.get([""])[""]
+
+    def client(self, kind: Callable[[dict[str, Any]], R], properties: Mapping[str, Any]) -> R:
+        """A client of librdkafka's with these properties and those of the cluster. Raises ``InvalidConfiguration`` if
+        it does not take them."""
+        if self._tokens is not None:
+            self._tokens("")  # a client without one would be waited for
+        try:
+            return kind({**self._properties, **properties})
+        except (KafkaException, ValueError) as error:
+            code = error.args[0] if isinstance(error, KafkaException) else None
+            told = code.str() if isinstance(code, KafkaError) else "a value cannot be used"
+            raise InvalidConfiguration(
+                f"Kafka's client does not take connection_config: {on_one_line(told, 200)}.",
+                remedy="Correct it; certificates and keys are PEM text, from BEGIN to END.",
+            ) from None
 
     def topic_names(self) -> set[str]:
         return self._names.get([""])[""]
@@ -103,10 +122,7 @@ class Cluster:
         return {name: self._kept(future, _topic) for name, future in self._wait(admin, asked).items()}
 
     def _list_topics(self, _: Collection[str]) -> Mapping[str, set[str]]:
-        try:
-            return {"": set(self._client().list_topics(timeout=ANSWERS_WITHIN).topics)}
-        except KafkaException as error:
-            raise self._failed(error.args[0]) from None
+        return {"": set(self._metadata(self._client(), None).topics)}
 
     def _list_offsets(self, places: Collection[Place]) -> Mapping[Place, Offset | KafkaError]:
         admin, answers = self._client(), dict[Place, Offset | KafkaError]()
@@ -142,22 +158,29 @@ class Cluster:
                 for host, port in self._servers:
                     self._guard.resolve(host, port)
                 self._heard = Heard()
-                admin = made(self._guard, AdminClient, self.properties | {"error_cb": self._heard})
+                admin = self.client(AdminClient, {"error_cb": self._heard, "logger": Journal()})
                 self._judged(admin)  # before it is asked what only one of them answers
                 self._admin = admin
             return self._admin
 
     def _judged(self, admin: AdminClient) -> str:
-        told = self._wait(admin, {"": admin.describe_cluster(request_timeout=ANSWERS_WITHIN)})[""]
+        found = self._metadata(admin, _NO_TOPIC)
+        brokers = found.brokers.values()
+        if len(brokers) > MOST_BROKERS:
+            raise InvalidConfiguration(f"Kafka says that it has {len(brokers):,} brokers, which is too many.")
+        for broker in brokers:
+            self._judge(str(broker.host), int(broker.port or 0))
+        return str(found.cluster_id or self._named)
+
+    def _metadata(self, admin: AdminClient, topic: str | None) -> ClusterMetadata:
+        """The one thing that the brokers that were named answer themselves: they need not be reached by the names that
+        Kafka says they have."""
+        asked = in_thread("asks-for-metadata", partial(admin.list_topics, topic, ANSWERS_WITHIN))
+        self._wait(admin, {"": asked})
         try:
-            found = told.result()
+            return asked.result()
         except KafkaException as error:
             raise self._failed(error.args[0]) from None
-        if len(found.nodes) > MOST_BROKERS:
-            raise InvalidConfiguration(f"Kafka says that it has {len(found.nodes):,} brokers, which is too many.")
-        for node in found.nodes:
-            self._judge(node.host, node.port)
-        return str(found.cluster_id or self._named)
 
     def _judge(self, host: str, port: int) -> None:
         try:
@@ -178,7 +201,8 @@ class Cluster:
             except ChurnGuardError:
                 self._forget_client()
                 raise
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline or (heard.down is not None and now - heard.down > DOWN_FOR):
                 raise self._failed(KafkaError(KafkaError._TIMED_OUT))
         return asked
 
@@ -204,20 +228,6 @@ class Cluster:
 
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 _OF_ONE = (*_GONE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)
-
-
-def made(guard: AddressGuard, kind: Callable[[dict[str, Any]], R], properties: dict[str, Any]) -> R:
-    """A client. Raises ``InvalidConfiguration`` for properties that librdkafka does not take."""
-    try:
-        return kind(properties)
-    except (KafkaException, ValueError) as error:
-        code = error.args[0] if isinstance(error, KafkaException) else None
-        told = code.str() if isinstance(code, KafkaError) else "a value cannot be used"
-        raise InvalidConfiguration(
-            f"Kafka's client does not take connection_config: {told[:200]}.",
-            integration_id=guard.integration_id,
-            remedy="Correct it; certificates and keys are PEM text, from BEGIN to END.",
-        ) from None
 
 
 def _topic(told: Any) -> Topic:

@@ -90,7 +90,15 @@ class Heard:
 
 
 class Journal:
-    """What librdkafka writes, which is a lot while a broker restarts, into our log for those who look for it."""
+    """What librdkafka writes, which is a lot while a broker restarts, into our log for those who look for it. ``news``:
+    it has heard something of brokers and topics since that was last set to False; with ``debug`` set to ``metadata``.
+    It says so before it reads on, and that is all one hears of a topic that was deleted and made anew: it reads on
+    there, from the old one's offset."""
+
+    def __init__(self) -> None:
+        self.news = False
 
     def log(self, level: int, message: str, *values: object) -> None:
+        if values and values[0] == "METADATA":
+            self.news = True
         _log.debug(message, *values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from churnguard_pipelines.records import Position
-from churnguard_pipelines.streams.kafka.errors import Heard
+from churnguard_pipelines.streams.kafka.cluster import Cluster, Partition
+from churnguard_pipelines.streams.kafka.errors import Heard, Journal
 from churnguard_pipelines.streams.kafka.options import KafkaOptions
 from churnguard_pipelines.streams.sdk import READ_WITHIN, Message, MessageBatch
 
@@ -19,7 +20,7 @@ LINGER = 0.02
 """Seconds in which messages that come one by one are gathered to a batch."""
 SLICE, BATCH_BYTES = 1000, 8 * 1024 * 1024
 """What is taken at once, and how many bytes of messages fill a batch."""
-COMMIT_EVERY = 1.0
+TELL_EVERY = 1.0
 LATEST_TIME = 1 << 42
 """Milliseconds; a message that claims to be of a later year than 2109 has no say in what is newer."""
 _OFFSET_BITS = 20
@@ -52,31 +53,34 @@ class Place:
 
 
 class Reader:
-    """One thread. ``properties``: of the cluster's clients; ``heard``: what the consumer told of its connections."""
+    """One thread. ``check``: raises if it must not read on; asked before what was read is given, whenever there was
+    news of brokers or topics. ``group``: who is told what is stored; None: nobody. ``heard``: what the consumer told of
+    its connections; ``failure``: what came instead of a message and ended it."""
 
     def __init__(
         self,
-        topic: str,
-        number: int,
+        cluster: Cluster,
+        options: KafkaOptions,
+        partition: Partition,
         place: Place,
         *,
-        make: Callable[[dict[str, Any]], Consumer],
-        properties: Mapping[str, Any],
-        options: KafkaOptions,
-        group: str,
         batch_size: int,
-        tells_kafka: bool,
+        group: str | None,
+        check: Callable[[Place], None],
     ) -> None:
-        self.topic, self.number, self.place = topic, number, place
+        self.partition, self.place = partition, place
         self.heard = Heard()
         self.failure: KafkaError | None = None
+        self._journal = Journal()
         self._batch_size = batch_size
-        self._tells_kafka = tells_kafka
-        self._stored = place.offset
-        self._committed, self._committed_at = place.offset, time.monotonic()
-        self._consumer = make({**properties, **_consuming(options), "group.id": group, "error_cb": self.heard})
+        self._check = check
+        self._tells_kafka = group is not None
+        self._stored = place
+        self._told, self._told_at = place, time.monotonic()
+        own = {"error_cb": self.heard, "logger": self._journal, "debug": "metadata", "group.id": group or "churnguard"}
+        self._consumer = cluster.client(Consumer, _consuming(options) | own)
         try:
-            self._consumer.assign([self._at(place.offset, place.epoch)])
+            self._consumer.assign([self._at(place)])
         except BaseException:
             self._consumer.close()
             raise
@@ -86,17 +90,18 @@ class Reader:
         self._consumer.close()
 
     def batches(self) -> Iterator[MessageBatch | None]:
-        """Until something came that is no message: :attr:`failure`."""
+        """Until :attr:`failure`."""
         while self.failure is None:
-            messages, failure = self._read()
-            moved = self.place.offset > self._stored
-            if moved:
+            messages, self.failure = self._read()
+            if self.place.offset > self._stored.offset:
+                if self._journal.news:
+                    self._journal.news = False
+                    self._check(self._stored)
                 yield MessageBatch(self.place.position, messages, buffered=min(1.0, len(messages) / self._batch_size))
-                self._stored = self.place.offset
-            elif failure is None:
+                self._stored = self.place
+            elif self.failure is None:
                 yield None
             self._tell_kafka(now=False)
-            self.failure = failure
 
     def _read(self) -> tuple[list[Message], KafkaError | None]:
         """What there is now, waiting for the first; and the error that stands behind it."""
@@ -118,7 +123,7 @@ class Reader:
             wanted, wait = min(self._batch_size - len(messages), SLICE), LINGER
 
     def _message(self, told: KafkaMessage) -> Message:
-        topic, number = self.topic, self.number
+        topic, number = self.partition
         offset: int = told.offset()  # type: ignore[assignment]  # a message that was read has one
         _, moment = told.timestamp()
         place = self.place
@@ -135,17 +140,15 @@ class Reader:
 
     def _tell_kafka(self, *, now: bool) -> None:
         """A courtesy to Kafka's own tools; that it fails is no matter."""
-        if not self._tells_kafka or self._stored == self._committed:
+        if not self._tells_kafka or self._stored.offset == self._told.offset:
             return
-        if not (now or time.monotonic() - self._committed_at >= COMMIT_EVERY):
-            return
-        self._committed, self._committed_at = self._stored, time.monotonic()
-        self._consumer.commit(offsets=[self._at(self._stored, None)], asynchronous=True)
+        if now or time.monotonic() - self._told_at >= TELL_EVERY:
+            self._told, self._told_at = self._stored, time.monotonic()
+            self._consumer.commit(offsets=[self._at(self._stored)], asynchronous=True)
 
-    def _at(self, offset: int, epoch: int | None) -> TopicPartition:
-        if epoch is None:
-            return TopicPartition(self.topic, self.number, offset)
-        return TopicPartition(self.topic, self.number, offset, leader_epoch=epoch)
+    def _at(self, place: Place) -> TopicPartition:
+        epoch: dict[str, Any] = {} if place.epoch is None else {"leader_epoch": place.epoch}
+        return TopicPartition(*self.partition, place.offset, **epoch)
 
 
 _NO_MATTER = (

@@ -42,6 +42,7 @@ _COLUMNS = tuple(
         ("produced_at", TIMESTAMP),
     )
 )
+Change = Row | Deletion
 _PLACE = slice(2, 5)
 """Of a row: topic, partition and offset."""
 _value, _defect = (itemgetter(Message._fields.index(name)) for name in ("value", "defect"))
@@ -56,13 +57,11 @@ def table_of(stream: StreamConfiguration) -> Table:
 
 @dataclass(slots=True)
 class Prepared:
-    """What messages became. ``superseded``: those that another one of the same key among them came after."""
+    """What messages became. ``changes``: in their order."""
 
-    rows: list[Row] = field(default_factory=list)
-    deletions: list[Deletion] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     filtered: int = 0
-    superseded: int = 0
     drift: list[Drift] = field(default_factory=list)
 
 
@@ -118,8 +117,7 @@ class Target:
     ) -> list[Mapping[str, Any]]:
         """Returns the documents of what is stored."""
         documents: list[Mapping[str, Any]] = []
-        newest: dict[str, tuple[int, Row | Deletion]] = {}
-        rows, upserts, keeps = prepared.rows, self._upserts, self._keeps
+        changes, upserts, keeps = prepared.changes, self._upserts, self._keeps
         for message, each in zip(messages, told, strict=True):
             document: Any = None
             text = schema_id = None
@@ -148,18 +146,7 @@ class Target:
                 continue
             if each is not None:
                 documents.append(document)
-            if not upserts:
-                rows.append(row)
-                continue
-            before = newest.get(name)
-            prepared.superseded += before is not None
-            if before is None or version >= before[0]:
-                newest[name] = version, Deletion(name, DeleteKind.HARD, version) if each is None else row
-        for _, item in newest.values():
-            if isinstance(item, Deletion):
-                prepared.deletions.append(item)
-            else:
-                rows.append(item)
+            changes.append(Deletion(name, DeleteKind.HARD, version) if upserts and each is None else row)
         return documents
 
     def _record_key(self, message: Message, document: Any) -> str:
@@ -207,6 +194,25 @@ class Target:
                 self._seconds.clear()
             self._seconds[second] = text
         return f"{text}.{rest:03d}+00"
+
+
+def newest(changes: Sequence[Change]) -> tuple[list[Row], list[Deletion]]:
+    """Of each key the change with the highest version, of equal ones the last."""
+    latest: dict[str, Change] = {}
+    versions: dict[str, int] = {}
+    for change in changes:
+        key, version = (change.key, change.version) if isinstance(change, Deletion) else (change[0], change[1])
+        if version >= versions.get(key, version):
+            versions[key] = version
+            latest[key] = change
+    rows: list[Row] = []
+    deletions: list[Deletion] = []
+    for change in latest.values():
+        if isinstance(change, Deletion):
+            deletions.append(change)
+        else:
+            rows.append(change)
+    return rows, deletions
 
 
 def name_of(message: Message) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import psycopg
 import sqlalchemy as sa
 
 from churnguard_pipelines.engine.mapping import Row
 from churnguard_pipelines.model import StreamConfiguration
-from churnguard_pipelines.records import Counts, Lane, Rejected
+from churnguard_pipelines.records import Counts, Deletion, Lane, Rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.stream_options import StreamTarget
 from churnguard_pipelines.streams.formats.decoder import Decoder
 from churnguard_pipelines.streams.sdk import Message
-from churnguard_pipelines.syncing.streams.target import Prepared, Target, rejected_of
+from churnguard_pipelines.syncing.streams.target import Change, Prepared, Target, newest, rejected_of
 
 MESSAGES = "messages"
 """The object of rejected messages."""
@@ -61,48 +61,49 @@ class Writer:
     def _write(
         self, transaction: WarehouseTransaction, prepared: Prepared, messages: Sequence[Message] | None
     ) -> Counts:
-        rejected = prepared.rejected
         if messages is None:
-            counts = self._rows(transaction, prepared.rows, new=True)
+            counts = self._apply(transaction, prepared.changes, new=True)
         else:
-            counts = self._halved(transaction, prepared.rows, messages, rejected)
-        table, stream_id = self.target.table, self._lane.integration_id
-        if prepared.deletions:
-            counts.deleted = transaction.delete(table, stream_id, prepared.deletions)
-        transaction.reject(self._lane, MESSAGES, rejected, None)
-        record_drift(transaction.connection, self._lane, table.object, prepared.drift)
-        counts.rejected = len(rejected)
+            counts = self._halved(transaction, prepared.changes, messages, prepared.rejected)
+        transaction.reject(self._lane, MESSAGES, prepared.rejected, None)
+        record_drift(transaction.connection, self._lane, self.target.table.object, prepared.drift)
+        counts.rejected = len(prepared.rejected)
         counts.filtered = prepared.filtered
-        counts.stale += prepared.superseded
         return counts
 
-    def _rows(self, transaction: WarehouseTransaction, rows: Sequence[Row], *, new: bool = False) -> Counts:
-        if not rows:
+    def _apply(self, transaction: WarehouseTransaction, changes: Sequence[Change], *, new: bool = False) -> Counts:
+        if not changes:
             return Counts()
         table, stream_id = self.target.table, self._lane.integration_id
         if self._appends:
-            return transaction.append(table, stream_id, rows, new=new)
-        return transaction.upsert(table, stream_id, rows)
+            return transaction.append(table, stream_id, cast("Sequence[Row]", changes), new=new)
+        rows, deletions = newest(changes)
+        counts = transaction.upsert(table, stream_id, rows) if rows else Counts()
+        counts.stale += len(changes) - len(rows) - len(deletions)
+        if deletions:
+            counts.deleted = transaction.delete(table, stream_id, deletions)
+        return counts
 
     def _halved(
         self,
         transaction: WarehouseTransaction,
-        rows: Sequence[Row],
+        changes: Sequence[Change],
         messages: Sequence[Message],
         rejected: list[Rejected],
     ) -> Counts:
+        """In their order: what one of a key leaves when it is refused is the one before it."""
         try:
             with transaction.attempt():
-                return self._rows(transaction, rows)
+                return self._apply(transaction, changes)
         except Exception as error:
-            if not is_refused(error):
+            if not is_refused(error) or (isinstance(changes[0], Deletion) and len(changes) == 1):
                 raise
-            if len(rows) == 1:
-                message = self.target.message_of(rows[0], messages)
+            if len(changes) == 1:
+                message = self.target.message_of(cast("Row", changes[0]), messages)
                 rejected.append(rejected_of(message, f"PostgreSQL does not take it: {_said(error)}"))
                 return Counts()
-        counts, middle = Counts(), len(rows) // 2
-        for half in (rows[:middle], rows[middle:]):
+        counts, middle = Counts(), len(changes) // 2
+        for half in (changes[:middle], changes[middle:]):
             counts.add(self._halved(transaction, half, messages, rejected))
         return counts
 

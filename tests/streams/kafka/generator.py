@@ -40,7 +40,9 @@ class Generator:
         self._chance = random.Random(seed)
         self._failed: list[KafkaError] = []
         self._plain = server.producer(enable_idempotence=True, message_timeout_ms=300_000)
-        self._transactional = server.producer(transactional_id=f"writes-{topic}", message_timeout_ms=300_000)
+        self._transactional = server.producer(
+            transactional_id=f"writes-{topic}", message_timeout_ms=300_000, transaction_timeout_ms=300_000
+        )
         self._patiently(self._transactional.init_transactions)
         self.written: Counter[str] = Counter()
         self._number = 0

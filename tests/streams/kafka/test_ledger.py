@@ -34,7 +34,8 @@ from tests.streams.kafka.conftest import stream
 from tests.streams.kafka.generator import PARTITIONS, Generator, Truth, truth
 from tests.waiting import wait_for
 
-MESSAGES = 1_000_000 if SOAK else 20_000
+MESSAGES = 1_400_000 if SOAK else 20_000
+"""That are written; a quarter of them is aborted."""
 ROUNDS = 50 if SOAK else 3
 EVERY = 8 if SOAK else 3
 """Rounds in which the broker and PostgreSQL are killed once."""

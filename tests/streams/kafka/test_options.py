@@ -21,7 +21,12 @@ pytestmark = pytest.mark.xdist_group("kafka")
 
 OPERATOR = AddressGuard("usage", restricted=False)
 TENANT = AddressGuard("usage", restricted=True)
-SIGNS_IN = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "canary"}
+SIGNS_IN: dict[str, Any] = {
+    "security.protocol": "SASL_SSL",
+    "sasl.mechanism": "PLAIN",
+    "sasl.username": "u",
+    "sasl.password": "canary",
+}
 
 
 def options(guard: AddressGuard = OPERATOR, **own: Any) -> KafkaOptions:

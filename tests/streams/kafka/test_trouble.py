@@ -169,13 +169,12 @@ def test_a_topic_that_there_is_not(source: Sources) -> None:
 @pytest.fixture
 def forbidden(kafka: KafkaServer, topic: str) -> str:
     """A topic that ``reader`` may see and nothing else."""
-    for operation in (AclOperation.DESCRIBE,):
-        allowed = AclBinding(
-            ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", operation,
-            AclPermissionType.ALLOW,
-        )  # fmt: skip
-        for future in kafka.admin.create_acls([allowed]).values():
-            future.result(30)
+    allowed = AclBinding(
+        ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
+    )  # fmt: skip
+    for future in kafka.admin.create_acls([allowed]).values():
+        future.result(30)
     return topic
 
 
