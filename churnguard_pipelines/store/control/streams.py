@@ -29,7 +29,8 @@ from churnguard_pipelines.store.postgres.database import Store
 
 
 class StreamState(StrEnum):
-    """``paused``: by a person, or by itself as too much is rejected; ``failed``: it needs a person's decision."""
+    """``paused``: by a person, or by itself as too much is rejected, with a reason then; ``failed``: a person has to
+    decide."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -119,6 +120,12 @@ class Streams(Configurations[StreamConfiguration]):
         }
         with store.operator() as connection:
             connection.execute(_NOTE_TROUBLE, values)
+
+    def ids(self, store: Store, kind: StreamType) -> builtins.list[str]:
+        """Of a type, in whatever state. Opens no secret."""
+        of_type = streams.c.config["stream_type"].astext == kind.value
+        with store.operator() as connection:
+            return builtins.list(connection.scalars(sa.select(streams.c.stream_id).where(of_type)))
 
     def states(self, store: Store, stream_ids: Collection[str]) -> dict[str, StateOfStream]:
         """Of those of these streams that there are, by id. Opens no secret."""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import stream_metrics as table
+from churnguard_pipelines.store.ingest.tables import stream_partitions
 from churnguard_pipelines.store.postgres.database import Store
 
 BOUNDS_MS = tuple(round(2 ** (place / 2), 2) for place in range(-2, 34))
@@ -48,7 +49,8 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Point:
     """A stream's measured seconds from ``at`` on; as :class:`Measured`. Times to process are those of a message's
-    batch, from when it was read until it was stored; None where there was no message."""
+    batch, from when it was read until it was stored; None where there was no message. ``lag_messages``: those that were
+    known to wait at its end, None if nobody knew."""
 
     at: datetime
     seconds: float
@@ -58,6 +60,7 @@ class Point:
     busy_seconds: float
     buffered: float
     histogram: Sequence[int]
+    lag_messages: int | None = None
 
     @property
     def messages_per_second(self) -> float:
@@ -103,11 +106,19 @@ def record(store: Store, session_id: str, measured: Sequence[Measured]) -> None:
             "busy_seconds": each.busy_seconds,
             "buffered": each.buffered,
             "histogram": each.histogram,
+            "lag_messages": _lag_of(each),
         }
         for each in measured
     ]
     with store.operator() as connection:
         connection.execute(sa.insert(table).values(rows))
+
+
+def _lag_of(each: Measured) -> sa.ScalarSelect[int]:
+    """As sources were seen last."""
+    of = stream_partitions.c
+    own = of.organization_id == each.organization_id, of.integration_id == each.stream_id
+    return sa.select(sa.cast(sa.func.sum(of.lag_messages), sa.BigInteger)).where(*own).scalar_subquery()
 
 
 def recent(store: Store, seconds: float = 60.0, organization_id: str | None = None) -> dict[str, Point]:
@@ -142,7 +153,8 @@ WITH old AS (
  RETURNING *, date_trunc('minute', at) AS minute),
 sums AS (
     SELECT organization_id, integration_id, minute, sum(messages) AS messages, sum(bytes) AS bytes,
-           sum(rejected) AS rejected, sum(busy_seconds) AS busy_seconds, max(buffered) AS buffered
+           sum(rejected) AS rejected, sum(busy_seconds) AS busy_seconds, max(buffered) AS buffered,
+           max(lag_messages) AS lag_messages
       FROM old GROUP BY 1, 2, 3),
 classes AS (
     SELECT organization_id, integration_id, minute, place, sum(count) AS count
@@ -151,8 +163,9 @@ histograms AS (
     SELECT organization_id, integration_id, minute, array_agg(count::bigint ORDER BY place) AS histogram
       FROM classes GROUP BY 1, 2, 3)
 INSERT INTO ingest.stream_metrics AS kept (organization_id, integration_id, at, session_id, seconds, messages, bytes,
-                                           rejected, busy_seconds, buffered, histogram)
-SELECT organization_id, integration_id, minute, '', 60, messages, bytes, rejected, busy_seconds, buffered, histogram
+                                           rejected, busy_seconds, buffered, histogram, lag_messages)
+SELECT organization_id, integration_id, minute, '', 60, messages, bytes, rejected, busy_seconds, buffered, histogram,
+       lag_messages
   FROM sums JOIN histograms USING (organization_id, integration_id, minute)
     ON CONFLICT DO NOTHING
 """)
@@ -179,4 +192,5 @@ def _added(rows: Sequence[sa.Row[tuple[object, ...]]], seconds: float) -> Point:
         total("busy_seconds"),
         max(row.buffered for row in rows),
         [sum(counts) for counts in zip(*(row.histogram for row in rows), strict=True)],
+        next((row.lag_messages for row in reversed(rows) if row.lag_messages is not None), None),
     )

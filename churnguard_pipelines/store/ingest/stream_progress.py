@@ -122,6 +122,13 @@ def losses(store: Store, stream_id: str, limit: int = 100) -> list[StoredLoss]:
         ]
 
 
+def forget_losses(store: Store, days: int) -> int:
+    """Returns how many notes were older."""
+    old = stream_losses.c.noted_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, days)
+    with store.operator() as connection:
+        return connection.execute(sa.delete(stream_losses).where(old)).rowcount
+
+
 def forget(connection: Connection, organization_id: str, stream_id: str) -> None:
     for table in (stream_partitions, stream_metrics, stream_losses):
         own = table.c.organization_id == organization_id, table.c.integration_id == stream_id

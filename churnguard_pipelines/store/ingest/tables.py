@@ -232,6 +232,7 @@ stream_metrics = Table(
     *(count(name) for name in ("messages", "bytes", "rejected")),
     *(Column(name, Double, nullable=False, server_default="0") for name in ("busy_seconds", "buffered")),
     Column("histogram", ARRAY(BigInteger), nullable=False),
+    Column("lag_messages", BigInteger),
     schema="ingest",
 )
 

@@ -12,6 +12,8 @@ from churnguard_pipelines.store.ingest.rejected import deeper_than
 
 DEEPEST = 250
 """Levels of objects and lists in a document. orjson writes no more than 254."""
+MOST_VALUES = 1_000_000
+"""In a document: a byte of a message can become a hundred of memory."""
 
 
 class Decoded(NamedTuple):

@@ -13,7 +13,7 @@ import orjson
 from churnguard_pipelines.engine import exact_json
 from churnguard_pipelines.engine.values import has_nul
 from churnguard_pipelines.store.ingest.rejected import deeper_than
-from churnguard_pipelines.streams.formats.decoder import DEEPEST, Decoded, Decoder, Undecodable
+from churnguard_pipelines.streams.formats.decoder import DEEPEST, MOST_VALUES, Decoded, Decoder, Undecodable
 
 _LOOK = bytes.maketrans(b"123456789E+", b"000000000e-")
 _STRANGE_NUMBERS = (b"0" * 19, b"e-00000", b"e0000000000")
@@ -25,7 +25,7 @@ _NUL = b"\\u0000"
 
 class JsonDecoder(Decoder):
     def decode(self, values: Sequence[bytes]) -> Sequence[Decoded | Undecodable]:
-        if not (_is_strange(b"\n".join(values)) or any(map(_may_be_deep, values))):
+        if not (_is_strange(b"\n".join(values)) or any(map(_is_great, values))):
             try:
                 return list(map(Decoded, map(orjson.loads, values), map(bytes.decode, values)))
             except json.JSONDecodeError:
@@ -38,11 +38,13 @@ class JsonDecoder(Decoder):
 
 def decoded(value: bytes) -> Decoded | Undecodable:
     """One message, however strange."""
+    if len(value) > MOST_VALUES and sum(map(value.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        return Undecodable(f"JSON with more than {MOST_VALUES:,} values")
     try:
         document = exact_json.exactly(value) if _STRANGE_NUMBER.search(value) else orjson.loads(value)
     except json.JSONDecodeError as error:
         return Undecodable(_reason(value, error))
-    if _may_be_deep(value) and deeper_than(DEEPEST, document):
+    if _is_great(value) and deeper_than(DEEPEST, document):
         return Undecodable(f"JSON nested deeper than {DEEPEST} levels")
     if _NUL in value and has_nul(document):
         return Undecodable("JSON with a NUL character, which PostgreSQL cannot store")
@@ -57,7 +59,8 @@ def _is_strange(messages: bytes) -> bool:
     return any(each in looked for each in _STRANGE_NUMBERS)
 
 
-def _may_be_deep(value: bytes) -> bool:
+def _is_great(value: bytes) -> bool:
+    """Whether it may be too deep, or have too many values."""
     return len(value) > 2 * DEEPEST and value.count(b"[") + value.count(b"{") > DEEPEST
 
 

@@ -57,13 +57,19 @@ class Redis(StreamSource):
 
     def batches(self, partition: str, position: Position | None) -> Generator[MessageBatch | None]:
         from churnguard_pipelines.streams.redis.place import Place
-        from churnguard_pipelines.streams.redis.reading import Reading
+        from churnguard_pipelines.streams.redis.reading import GroupReading, batches_again
         from churnguard_pipelines.streams.redis.server import Server
 
+        place = None if position is None else Place.of(position)
         with closing(Server(self._target, self.guard, self.cancelled)) as server:
             self._reading = server
-            reading = Reading(server, self.stream, self._options, partition, self.cancelled)
-            yield from reading.batches(None if position is None else Place.of(position))
+            if self.again:
+                yield from batches_again(
+                    server, self.stream, self._options, partition, place or Place(), self.cancelled
+                )
+            else:
+                reading = GroupReading(server, self.stream, self._options, partition, self.cancelled)
+                yield from reading.batches(place)
 
     def sought(self, seek: Seek) -> Mapping[str, Position]:
         """A moment is one of the ids' clock; an offset is the id of the entry that is to be read next."""

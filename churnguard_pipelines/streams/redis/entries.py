@@ -9,13 +9,40 @@ import orjson
 
 from churnguard_pipelines.model import StreamConfiguration, StreamTarget
 from churnguard_pipelines.streams.redis.answers import Cut
-from churnguard_pipelines.streams.redis.ids import EntryId
+from churnguard_pipelines.streams.redis.ids import EntryId, parsed
 from churnguard_pipelines.streams.redis.options import WHOLE_VALUES, RedisOptions
 from churnguard_pipelines.streams.redis.place import PARTITION
 from churnguard_pipelines.streams.sdk import Message
 
 _WHOLE = tuple(name.encode() for name in WHOLE_VALUES)
 _NOTHING: Mapping[str, str] = {}
+
+
+Entry = tuple[EntryId, Sequence[bytes]]
+"""Its id; and the names and values of its fields in turn."""
+
+_TARGET_BYTES = 8 * 2**20
+_GROWTH = 8
+
+
+class Portions:
+    """How many entries to ask for at once, and how many bytes of them to keep: ``count`` grows as long as they turn out
+    to be small."""
+
+    def __init__(self, stream: StreamConfiguration) -> None:
+        self.kept = 2 * stream.largest_message + _TARGET_BYTES
+        self.count = 1
+        self._most = stream.batch_size
+
+    def fitting(self, entries: Sequence[Entry], received: int) -> Sequence[Entry]:
+        """Without those that were cut, as all together did not fit; but with the first one, which then is too large by
+        itself. ``received``: bytes that came with them."""
+        if not entries:
+            return entries
+        whole = next((at for at, (_, fields) in enumerate(entries) if is_cut(fields)), len(entries))
+        room = 1 if whole < len(entries) else max(_TARGET_BYTES * len(entries) // max(received, 1), 1)
+        self.count = min(self.count * _GROWTH, room, self._most)
+        return entries[: max(whole, 1)]
 
 
 class Messages:
@@ -28,8 +55,15 @@ class Messages:
         self._key = options.key_field.encode() if options.key_field else None
         self._deletes = stream.target is StreamTarget.UPSERT
 
-    def of(self, entry: EntryId, fields: Sequence[bytes], version: int, defect: str | None = None) -> Message:
-        """``fields``: names and values in turn. ``defect``: if it is known to have one."""
+    def of(self, entries: Sequence[Entry], version: int, defect: str | None = None) -> list[Message]:
+        """``version``: of the message before. ``defect``: if they are known to have one."""
+        found = []
+        for entry, fields in entries:
+            version = max(entry.version, version + 1)
+            found.append(self._one(entry, fields, version, defect))
+        return found
+
+    def _one(self, entry: EntryId, fields: Sequence[bytes], version: int, defect: str | None) -> Message:
         key = _first(fields, self._key) if self._key else None
         headers = _NOTHING
         whole = self._value or (fields[0] if len(fields) == 2 and fields[0] in _WHOLE else None)
@@ -47,6 +81,10 @@ class Messages:
             elif not value and self._deletes and self._value:
                 value = None
         return Message(self._topic, PARTITION, str(entry), version, key, value, entry.moment, headers, defect)
+
+
+def entries_of(answer: Any) -> list[Entry]:
+    return [(parsed(each[0]), each[1]) for each in answer or ()]
 
 
 def is_cut(fields: Sequence[bytes]) -> bool:

@@ -27,7 +27,7 @@ from redis.exceptions import ResponseError
 
 from churnguard_pipelines.errors import ChurnGuardError, Stopped
 from churnguard_pipelines.model import StreamConfiguration
-from churnguard_pipelines.streams.redis.entries import Messages, is_cut
+from churnguard_pipelines.streams.redis.entries import Entry, Messages, Portions, entries_of
 from churnguard_pipelines.streams.redis.ids import ZERO, EntryId, parsed
 from churnguard_pipelines.streams.redis.options import RedisOptions
 from churnguard_pipelines.streams.redis.place import NOTHING, PARTITION, Facts, Place, facts_of, fields_of
@@ -38,14 +38,10 @@ CAREFUL_FROM, MOST_DELIVERIES = 3, 8
 """Deliveries of an entry that ended a process each: from so many on it is given alone, and not any more."""
 CONSUMERS = "churnguard-"
 """What the names of ours begin with."""
-_TARGET_BYTES = 8 * 2**20
-_GROWTH = 8
 _CLAIMED_AT_ONCE = 1000
 
-Entry = tuple[EntryId, list[bytes]]
 
-
-class Reading:
+class GroupReading:
     """One turn of one stream. ``batches`` is what :meth:`StreamSource.batches` promises."""
 
     def __init__(
@@ -55,8 +51,7 @@ class Reading:
         self._group = options.group or f"churnguard-{stream.stream_id}"
         self._consumer = f"{CONSUMERS}{secrets.token_hex(6)}"
         self._messages = Messages(stream, options, topic)
-        self._kept = 2 * stream.largest_message + _TARGET_BYTES
-        self._count = 1  # grows as long as entries turn out to be small
+        self._portions = Portions(stream)
         self._delivered = ZERO  # the group's last, as far as we know
         self._careful = ZERO  # up to where entries are given one by one
         self._done: list[str] = []  # stored, and not yet acknowledged
@@ -113,7 +108,7 @@ class Reading:
         self._forget_the_dead()
         return place, deleted
 
-    def _read(self, place: Place) -> tuple[Facts, list[Entry] | None, int]:
+    def _read(self, place: Place) -> tuple[Facts, Sequence[Entry] | None, int]:
         """The stream's facts, entries that follow the place without a gap, and how often the first of them has been
         delivered before. No entries: there are none; None for them: look again."""
         if place.id < self._delivered:
@@ -129,11 +124,11 @@ class Reading:
             place.check_same(facts, self._topic, self._stream.stream_id)
             self._delivered = self._create_group(place)
             return facts, None, 0
-        entries = _entries(answer[0][1]) if answer else []
+        entries = entries_of(answer[0][1]) if answer else []
         stood = self._group_at(groups) or place.id
         if stood == place.id:
             self._delivered = entries[-1][0] if entries else stood
-            return facts, self._weighed(entries), 0
+            return facts, self._portions.fitting(entries, self._server.received), 0
         # Somebody else has moved the group. What this has delivered is pending, and comes by its place.
         self._delivered = max(stood, entries[-1][0] if entries else stood)
         self._done = [str(entry) for entry, _ in entries if entry <= place.id]
@@ -141,7 +136,7 @@ class Reading:
             self._set_group(place)
         return facts, None, 0
 
-    def _read_delivered(self, place: Place) -> tuple[Facts, list[Entry] | None, int]:
+    def _read_delivered(self, place: Place) -> tuple[Facts, Sequence[Entry] | None, int]:
         after, until = f"({place.id}", str(self._delivered)
         answer, pending, told = self._transaction(
             ("XRANGE", self._topic, after, until, "COUNT", self._next_count(place)),
@@ -153,7 +148,7 @@ class Reading:
             place.check_same(facts, self._topic, self._stream.stream_id)
             self._delivered = max(self._delivered, self._create_group(place))
             pending = []
-        entries = self._weighed(_entries(answer))
+        entries = self._portions.fitting(entries_of(answer), self._server.received)
         if not entries:  # all of it was deleted
             place.check_same(facts, self._topic, self._stream.stream_id)
             self._set_group(place)
@@ -171,12 +166,8 @@ class Reading:
         defect = None
         if deliveries >= MOST_DELIVERIES:
             defect = f"each of {deliveries} times that this entry was to be stored, the process came to an end"
-        messages = []
-        version = place.version
-        for entry, fields in entries:
-            version = max(entry.version, version + 1)
-            messages.append(self._messages.of(entry, fields, version, defect))
-        moved = place.after(entries[-1][0], len(entries), version, facts)
+        messages = self._messages.of(entries, place.version, defect)
+        moved = place.after(entries[-1][0], len(entries), messages[-1].version, facts)
         buffered = min(len(entries) / self._stream.batch_size, 1.0)
         return MessageBatch(moved.position, messages, [gone] if gone else (), buffered), moved
 
@@ -196,7 +187,7 @@ class Reading:
         """What is done is acknowledged on the way."""
         done, self._done = self._done, []
         before = [("XACK", self._topic, self._group, *done)] if done else []
-        answers: list[Any] = self._server.ask_at_once(commands, before=before, kept=self._kept)
+        answers: list[Any] = self._server.ask_at_once(commands, before=before, kept=self._portions.kept)
         return answers
 
     def _acknowledge(self) -> None:
@@ -204,17 +195,8 @@ class Reading:
         if done:
             self._server.ask("XACK", self._topic, self._group, *done)
 
-    def _weighed(self, entries: list[Entry]) -> list[Entry]:
-        """Without those that did not fit; and how many to ask for next time."""
-        whole = next((at for at, (_, fields) in enumerate(entries) if is_cut(fields)), len(entries))
-        if entries:
-            each = max(self._server.received // len(entries), 1)
-            room = 1 if whole < len(entries) else max(_TARGET_BYTES // each, 1)
-            self._count = min(self._count * _GROWTH, room, self._stream.batch_size)
-        return entries[: max(whole, 1)]
-
     def _next_count(self, place: Place) -> int:
-        return 1 if place.id < self._careful else self._count
+        return 1 if place.id < self._careful else self._portions.count
 
     def _facts(self, told: Any) -> Facts:
         if isinstance(told, ResponseError):  # it is gone, and so may be what we had not read of it
@@ -293,10 +275,24 @@ class Reading:
             self._count_delivery(entry, deliveries)
 
 
-def _entries(answer: Any) -> list[Entry]:
-    """Without those that were deleted: a group's history has them, too."""
-    return [(parsed(each[0]), each[1]) for each in answer or () if each[1]]
-
-
 def _entries_read(place: Place) -> tuple[str | int, ...]:
     return () if place.added is None else ("ENTRIESREAD", place.added)
+
+
+def batches_again(
+    server: Server, stream: StreamConfiguration, options: RedisOptions, topic: str, place: Place, cancelled: Event
+) -> Generator[MessageBatch | None]:
+    """The same entries, of which the group does not hear."""
+    messages, portions = Messages(stream, options, topic), Portions(stream)
+    while True:
+        answer = server.ask(
+            "XRANGE", topic, f"({place.id}", "+", "COUNT", portions.count, kept=portions.kept
+        )  # fmt: skip
+        entries = portions.fitting(entries_of(answer), server.received)
+        if entries:
+            found = messages.of(entries, place.version)
+            place = Place(entries[-1][0], None, found[-1].version)
+            yield MessageBatch(place.position, found)
+        else:
+            cancelled.wait(READ_WITHIN)
+            yield None

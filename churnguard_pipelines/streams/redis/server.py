@@ -73,7 +73,7 @@ class Server:
     @property
     def rests(self) -> bool:
         """Whether it is connected, and can be used by somebody else."""
-        made = self._connection._sock if self._connection else None
+        made = self._connection._get_socket() if self._connection else None
         return made is not None and not closed(made)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from churnguard_pipelines.engine.addresses import check_addresses, guard_of
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import ConfiguredBy, StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.store.control.configurations import Configured
@@ -98,12 +100,29 @@ def test(store: Store, stream_id: str) -> None:
 
 def pause(store: Store, stream_id: str, *, actor: str) -> None:
     """Its lanes end within seconds. Raises ``NotFound``."""
-    STREAMS.set_state(store, stream_id, StreamState.PAUSED, "It was paused.", "Resume it.", actor=actor)
+    STREAMS.set_state(store, stream_id, StreamState.PAUSED, actor=actor)
 
 
 def resume(store: Store, stream_id: str, *, actor: str) -> None:
     """One that failed, too. Raises ``NotFound``."""
     STREAMS.set_state(store, stream_id, StreamState.ACTIVE, actor=actor)
+
+
+def place(to: str) -> Seek:
+    """Of what a person writes: ``earliest``, ``latest`` or a moment with its time zone. Raises
+    ``InvalidConfiguration``."""
+    if to in ("earliest", "latest"):
+        return Seek(to)
+    try:
+        moment = datetime.fromisoformat(to)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidConfiguration(
+            f"{on_one_line(to, 60)!r} is no place to read on from.",
+            remedy="Say earliest, latest, a moment with its time zone (2026-11-01T00:00:00Z), or offsets by partition.",
+        )
+    return Seek(moment)
 
 
 def seek(store: Store, stream_id: str, to: Seek, *, actor: str) -> Mapping[str, Position]:

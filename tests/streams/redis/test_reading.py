@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +21,7 @@ GROUP = "churnguard-acme-events"
 
 def drained(source: Redis, topic: str, position: Position | None = None) -> tuple[list[MessageBatch], Position | None]:
     """All that is there now, each batch stored; and the position then."""
-    found = []
+    found: list[MessageBatch] = []
     with closing(source.batches(topic, position)) as batches:
         for batch in batches:
             if batch is None:
@@ -116,7 +117,8 @@ def test_a_group_that_somebody_else_moves_leaves_nothing_out(
 
 def meddle(client: redis.Redis, topic: str, how: str) -> None:
     if how.startswith("read"):
-        ((_, entries),) = client.xreadgroup(GROUP, "somebody", {topic: ">"}, count=4)
+        answer: Any = client.xreadgroup(GROUP, "somebody", {topic: ">"}, count=4)
+        entries = answer[0][1]
         if how.endswith("acknowledged"):
             client.xack(topic, GROUP, *(entry for entry, _ in entries))
     elif how.startswith("set"):
@@ -152,9 +154,10 @@ def test_what_was_trimmed_unread_is_told_with_its_ids(client: redis.Redis, topic
     ids = added(client, topic, 10, first=11)
     client.xtrim(topic, minid="16-0", approximate=False)
     batches, position = drained(opened(), topic, position)
+    reason = "5 of these entries were trimmed or deleted before we read them"
     assert [loss for batch in batches for loss in batch.lost] == [
-        Loss(topic, "0", "10-1", "15-18446744073709551615", "5 of these entries were trimmed or deleted before we read them")
-    ]  # fmt: skip
+        Loss(topic, "0", "10-1", "15-18446744073709551615", reason)
+    ]
     assert offsets(batches) == ids[5:]
     client.xtrim(topic, maxlen=0, approximate=False)
     batches, _ = drained(opened(), topic, position)

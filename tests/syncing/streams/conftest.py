@@ -46,9 +46,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that began after it was installed."""
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
+    monkeypatch.setattr(streams, "_registry", fresh_registry())
+
+
+def fresh_registry() -> Registry[StreamSource]:
+    """One that looks for entry points anew."""
     ours = streams._registry
-    fresh = Registry(ours._package, ours._path, StreamSource, ours._tools, ours._group, ours._what)  # type: ignore[type-abstract]
-    monkeypatch.setattr(streams, "_registry", fresh)
+    return Registry(ours._package, ours._path, StreamSource, ours._tools, ours._group, ours._what)  # type: ignore[type-abstract]
 
 
 @pytest.fixture(autouse=True)

@@ -56,6 +56,7 @@ CREATE TABLE ingest.stream_metrics (
     busy_seconds double precision NOT NULL DEFAULT 0,
     buffered double precision NOT NULL DEFAULT 0,
     histogram bigint[] NOT NULL,
+    lag_messages bigint,
     PRIMARY KEY (organization_id, integration_id, at, session_id)
 );
 CREATE INDEX stream_metrics_by_age ON ingest.stream_metrics (at);
