@@ -43,14 +43,17 @@ clean: ## removes .venv, caches and the demo's data; real data go by `churnguard
 	rm -rf .venv .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# What tests need besides Python: a customer's MariaDB and MySQL, and a browser for the dashboard.
+# What tests need besides Python: a customer's MariaDB, MySQL and Kafka, and a browser for the dashboard.
 servers: .venv/.uv
-	@missing="$$(command -v chromium >/dev/null || echo chromium) $$(PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || echo mariadb-server)"; \
-	  test "$$missing" = " " || { test "$$(id -u)" = 0 && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } || \
-	  echo "Some tests need these Debian packages: apt-get install $$missing"
+	@set -- $$(command -v chromium >/dev/null || echo chromium) $$(PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || echo mariadb-server) \
+	  $$(command -v java >/dev/null || echo openjdk-17-jre-headless) $$(command -v mvn >/dev/null || echo maven); \
+	  test $$# = 0 || { test "$$(id -u)" = 0 && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "$$@" >/dev/null; } || \
+	  echo "Some tests need these Debian packages: apt-get install $$*"
 	@test -e .venv/mysql-server || .ci/mysql_server.sh .venv/mysql-server || \
 	  echo "Some tests need MySQL's own server, which .ci/mysql_server.sh could not unpack from Debian's packages."
+	@test -e .venv/kafka || .ci/kafka.sh .venv/kafka || \
+	  echo "Some tests need Apache Kafka, whose jars .ci/kafka.sh could not get by Maven."
 
 .venv/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

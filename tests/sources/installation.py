@@ -46,10 +46,10 @@ class Mortal(Protocol):
     def start(self) -> None: ...
 
 
-class Installation:
-    """The warehouse, with the one integration ``acme-db``, and one process at a time that syncs or follows it."""
+class OurWarehouse:
+    """A warehouse of the organization ``acme`` whose server may be killed, and programs of ours that work with it."""
 
-    def __init__(self, home: Path, provider: str, username: str, password: str, **where: str) -> None:
+    def __init__(self, home: Path) -> None:
         self.postgres = EmbeddedPostgres(home)
         self.store = opened_on(self.postgres, home)
         settings = self.store.settings
@@ -59,9 +59,34 @@ class Installation:
             "INTEGRATION_ENCRYPTION_KEY": settings.encryption_key.get_secret_value(),
         }  # fmt: skip
         self._log = (home / "processes.log").open("ab")
+        add_organization(self.store, Organization(organization_id="acme", name="Acme"), actor="test")
+
+    def run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], env=self._environment, stdout=self._log, stderr=self._log
+        )
+
+    def kill_warehouse(self) -> None:
+        pid = int((self.postgres.data / "postmaster.pid").read_text().splitlines()[0])
+        for process in (psutil.Process(pid), *psutil.Process(pid).children()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        self.postgres.start()
+
+    def stop(self) -> None:
+        self._log.close()
+        self.store.close()
+        self.postgres.stop()
+
+
+class Installation(OurWarehouse):
+    """With the one integration ``acme-db``, and one process at a time that syncs or follows it."""
+
+    def __init__(self, home: Path, provider: str, username: str, password: str, **where: str) -> None:
+        super().__init__(home)
         self._process: subprocess.Popen[bytes] | None = None
         self._number = 0
-        add_organization(self.store, Organization(organization_id="acme", name="Acme"), actor="test")
         credentials = {
             "credential_type": "basic_auth",
             "username": username,
@@ -76,10 +101,7 @@ class Installation:
 
     def start(self, program: str) -> None:
         self._number += 1
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program, f"process-{self._number}"],
-            env=self._environment, stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        self._process = self.run(program, f"process-{self._number}")
 
     def keep(self) -> None:
         """What Dagster does: a session that ended is followed by another."""
@@ -90,14 +112,6 @@ class Installation:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-
-    def kill_warehouse(self) -> None:
-        pid = int((self.postgres.data / "postmaster.pid").read_text().splitlines()[0])
-        for process in (psutil.Process(pid), *psutil.Process(pid).children()):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-        self.postgres.start()
 
     def progress(self, lane: str) -> int:
         """How often the lane has moved."""
@@ -136,6 +150,4 @@ class Installation:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        self._log.close()
-        self.store.close()
-        self.postgres.stop()
+        super().stop()

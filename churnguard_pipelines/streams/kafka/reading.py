@@ -1,0 +1,201 @@
+"""Reads one partition from a place on: librdkafka's consumer, the versions of messages, places to go on from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from churnguard_pipelines.records import Position
+from churnguard_pipelines.streams.kafka.cluster import Cluster, Partition
+from churnguard_pipelines.streams.kafka.errors import Heard, Journal
+from churnguard_pipelines.streams.kafka.options import KafkaOptions
+from churnguard_pipelines.streams.sdk import READ_WITHIN, Message, MessageBatch
+
+LINGER = 0.02
+"""Seconds in which messages that come one by one are gathered to a batch."""
+SLICE, BATCH_BYTES = 1000, 8 * 1024 * 1024
+"""What is taken at once, and how many bytes of messages fill a batch."""
+TELL_EVERY = 1.0
+LATEST_TIME = 1 << 42
+"""Milliseconds; a message that claims to be of a later year than 2109 has no say in what is newer."""
+_OFFSET_BITS = 20
+_LOW_OFFSET = (1 << _OFFSET_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a partition is read on. ``version``: the highest of a message before it; ``epoch``: the leader's under
+    which the last one was written, by which Kafka notices that its log was cut off and written anew."""
+
+    offset: int
+    topic_id: str
+    version: int = 0
+    epoch: int | None = None
+
+    @classmethod
+    def of(cls, position: Position) -> Self:
+        return cls(position["offset"], position["topic_id"], position.get("version", 0), position.get("epoch"))
+
+    @property
+    def position(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"offset": self.offset, "topic_id": self.topic_id, "version": self.version}
+        return told if self.epoch is None else told | {"epoch": self.epoch}
+
+    @property
+    def moment(self) -> int:
+        """Milliseconds since 1970 of the last message before it, by the highest clock so far; 0 if there was none."""
+        return self.version >> _OFFSET_BITS
+
+
+class Reader:
+    """One thread. ``check``: raises if it must not read on; asked before what was read is given, whenever there was
+    news of brokers or topics. ``group``: who is told what is stored; None: nobody. ``heard``: what the consumer told of
+    its connections; ``failure``: what came instead of a message and ended it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: KafkaOptions,
+        partition: Partition,
+        place: Place,
+        *,
+        batch_size: int,
+        group: str | None,
+        check: Callable[[Place], None],
+    ) -> None:
+        self.partition, self.place = partition, place
+        self.heard = Heard()
+        self.failure: KafkaError | None = None
+        self._journal = Journal()
+        self._batch_size = batch_size
+        self._check = check
+        self._tells_kafka = group is not None
+        self._stored = place
+        self._told, self._told_at = place, time.monotonic()
+        own = {"error_cb": self.heard, "logger": self._journal, "debug": "metadata", "group.id": group or "churnguard"}
+        self._consumer = cluster.client(Consumer, _consuming(options) | own)
+        try:
+            self._consumer.assign([self._at(place)])
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    def close(self) -> None:
+        self._tell_kafka(now=True)
+        self._consumer.close()
+
+    def batches(self) -> Iterator[MessageBatch | None]:
+        """Until :attr:`failure`."""
+        while self.failure is None:
+            messages, self.failure = self._read()
+            if self.place.offset > self._stored.offset:
+                if self._journal.news:
+                    self._journal.news = False
+                    self._check(self._stored)
+                yield MessageBatch(self.place.position, messages, buffered=min(1.0, len(messages) / self._batch_size))
+                self._stored = self.place
+            elif self.failure is None:
+                yield None
+            self._tell_kafka(now=False)
+
+    def _read(self) -> tuple[list[Message], KafkaError | None]:
+        """What there is now, waiting for the first; and the error that stands behind it."""
+        messages: list[Message] = []
+        size, wanted, wait = 0, 1, READ_WITHIN / 2
+        while True:
+            told = self._consumer.consume(wanted, wait)
+            for each in told:
+                error = each.error()
+                if error is None:
+                    messages.append(self._message(each))
+                    size += len(each)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._pass(each.offset())
+                elif error.code() not in _NO_MATTER:
+                    return messages, error
+            if len(told) < wanted or size >= BATCH_BYTES or len(messages) >= self._batch_size:
+                return messages, None
+            wanted, wait = min(self._batch_size - len(messages), SLICE), LINGER
+
+    def _message(self, told: KafkaMessage) -> Message:
+        topic, number = self.partition
+        offset: int = told.offset()  # type: ignore[assignment]  # a message that was read has one
+        _, moment = told.timestamp()
+        place = self.place
+        version = max(place.version + 1, version_of(moment, offset))
+        self.place = Place(offset + 1, place.topic_id, version, told.leader_epoch())
+        headers = _headers(told)
+        produced_at = moment if moment >= 0 else None
+        return Message(topic, str(number), str(offset), version, told.key(), told.value(), produced_at, headers)
+
+    def _pass(self, end: int | None) -> None:
+        """Markers of transactions, what was aborted and what compaction took are passed without a message."""
+        if end is not None and end > self.place.offset:
+            self.place = replace(self.place, offset=end)
+
+    def _tell_kafka(self, *, now: bool) -> None:
+        """A courtesy to Kafka's own tools; that it fails is no matter."""
+        if not self._tells_kafka or self._stored.offset == self._told.offset:
+            return
+        if now or time.monotonic() - self._told_at >= TELL_EVERY:
+            self._told, self._told_at = self._stored, time.monotonic()
+            self._consumer.commit(offsets=[self._at(self._stored)], asynchronous=True)
+
+    def _at(self, place: Place) -> TopicPartition:
+        epoch: dict[str, Any] = {} if place.epoch is None else {"leader_epoch": place.epoch}
+        return TopicPartition(*self.partition, place.offset, **epoch)
+
+
+_NO_MATTER = (
+    KafkaError.GROUP_AUTHORIZATION_FAILED,  # only Kafka's own tools know less then
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+)
+"""Comes instead of a message, and passes by itself."""
+
+
+def version_of(moment: int, offset: int) -> int:
+    """Orders messages of different partitions by their clock: a key that moved to another partition is not held up by
+    its last version in the old one. Milliseconds since 1970."""
+    return (min(max(moment, 0), LATEST_TIME) << _OFFSET_BITS) | (offset & _LOW_OFFSET)
+
+
+def _headers(told: KafkaMessage) -> dict[str, str]:
+    """What is no text, or none that PostgreSQL takes, is escaped; of several of one name the last holds."""
+    headers = told.headers()
+    if not headers:
+        return {}
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return {_text(name): _text(value) for name, value in pairs}
+
+
+def _text(value: str | bytes | None) -> str:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value or ""
+    return text.replace("\0", "\\x00") if "\0" in text else text
+
+
+def _consuming(options: KafkaOptions) -> dict[str, Any]:
+    """A consumer's own: nothing is committed or skipped by itself, and little is read ahead, as many are open."""
+    return {
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "allow.auto.create.topics": False,
+        "fetch.wait.max.ms": options.fetch_wait_max_ms,
+        "fetch.min.bytes": options.fetch_min_bytes,
+        "fetch.error.backoff.ms": 200,
+        "fetch.queue.backoff.ms": 10,
+        "fetch.max.bytes": 1024 * 1024,
+        "max.partition.fetch.bytes": 1024 * 1024,
+        "queued.max.messages.kbytes": 2048,
+        "receive.message.max.bytes": 128 * 1024 * 1024,
+    }

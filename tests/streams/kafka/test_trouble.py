@@ -1,0 +1,236 @@
+"""What goes wrong between us and a cluster is said in one sentence, by the right error, and passes if it can."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    InvalidConfiguration,
+    PermissionMissing,
+    ProviderUnavailable,
+)
+from churnguard_pipelines.ports import free_port
+from churnguard_pipelines.streams.sdk import MessageBatch
+from tests.sources.kafka import PASSWORD, USER, KafkaServer, running_kafka
+from tests.streams.kafka.conftest import Sources, opened, stream
+from tests.streams.kafka.reading import read
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("kafka")
+
+WRONG = "canary-wrong-password"
+
+
+@contextmanager
+def token_endpoint(status: int = 200) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Sells tokens that this broker takes: unsigned, which it does as long as it is told of no keys."""
+    asked: list[dict[str, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            form = self.rfile.read(int(self.headers["content-length"])).decode()
+            asked.append({"form": form, "authorization": self.headers["authorization"]})
+            now = int(time.time())
+            parts = ({"alg": "none"}, {"sub": USER, "iat": now, "exp": now + 600})
+            token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+            body = json.dumps({"access_token": f"{token}.", "expires_in": 600}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token", asked
+        server.shutdown()
+
+
+def signing_in(mechanism: str, password: str = PASSWORD) -> dict[str, Any]:
+    return {"sasl_mechanism": mechanism, "sasl_username": USER, "sasl_password": password}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_signed_in(kafka: KafkaServer, topic: str, source: Sources, protocol: str, mechanism: str) -> None:
+    encrypted = {"ssl_ca_pem": kafka.authority} if protocol == "SASL_SSL" else {}
+    reader = source(
+        topic, servers=kafka.servers[protocol], security_protocol=protocol, **signing_in(mechanism), **encrypted
+    )
+    kafka.produce(topic, [b"x"])
+    reader.check()
+    assert read(reader, f"{topic}/0", lambda done: done.messages).values == [b"x"]
+
+
+def test_signed_in_by_a_token(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    kafka.produce(topic, [b"x"])
+    with token_endpoint() as (url, asked):
+        reader = source(topic, servers=kafka.servers["SASL_PLAINTEXT"], **by_token(url))
+        reader.check()
+        assert read(reader, f"{topic}/0", lambda done: done.messages).values == [b"x"]
+    assert len(asked) == 1, "one token serves all clients of a cluster"
+    assert asked[0]["form"] == "grant_type=client_credentials&scope=kafka"
+    assert base64.b64decode(asked[0]["authorization"].removeprefix("Basic ")) == f"app:{PASSWORD}".encode()
+
+
+def by_token(url: str) -> dict[str, Any]:
+    return {
+        "security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER",
+        "sasl_oauthbearer_client_id": "app", "sasl_oauthbearer_client_secret": PASSWORD,
+        "sasl_oauthbearer_token_endpoint_url": url, "sasl.oauthbearer.scope": "kafka",
+    }  # fmt: skip
+
+
+def test_a_token_endpoint_that_refuses(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    with token_endpoint(status=401) as (url, _):
+        reader = source(topic, servers=kafka.servers["SASL_PLAINTEXT"], **by_token(url))
+        with pytest.raises(AuthenticationFailed) as raised:
+            reader.check()
+    assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_a_wrong_password(kafka: KafkaServer, topic: str, source: Sources, mechanism: str) -> None:
+    reader = source(
+        topic, servers=kafka.servers["SASL_PLAINTEXT"], security_protocol="SASL_PLAINTEXT",
+        **signing_in(mechanism, WRONG),
+    )  # fmt: skip
+    with pytest.raises(AuthenticationFailed, match="refused the credentials") as raised:
+        reader.check()
+    assert raised.value.integration_id == "usage"
+    assert WRONG not in str(raised.value)
+
+
+def test_tls_with_an_authority_that_is_not_ours(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    told = source(topic, servers=kafka.servers["SSL"], security_protocol="SSL")
+    with pytest.raises(InvalidConfiguration, match="no TLS connection"):
+        told.check()
+
+
+def test_tls_with_a_name_that_is_not_the_brokers(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    port = kafka.servers["SSL"].rpartition(":")[2]
+    told = source(topic, servers=f"localhost:{port}", security_protocol="SSL", ssl_ca_pem=kafka.authority)
+    with pytest.raises(InvalidConfiguration, match="no TLS connection"):
+        told.check()
+
+
+def test_tls_where_there_is_none(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    with pytest.raises((InvalidConfiguration, ProviderUnavailable), match=r"no TLS connection|do not answer"):
+        source(topic, servers=kafka.address, security_protocol="SSL").check()
+
+
+def test_a_certificate_that_is_none(topic: str, source: Sources) -> None:
+    with pytest.raises(InvalidConfiguration, match="PEM"):
+        source(topic, security_protocol="SSL", ssl_ca_pem="-----BEGIN CERTIFICATE-----\ncanary").check()
+
+
+def test_nobody_listens(topic: str, source: Sources) -> None:
+    port = free_port()
+    reader = source(topic, servers=f"127.0.0.1:{port}")
+    began = time.monotonic()
+    with pytest.raises(ProviderUnavailable, match=rf"the brokers 127.0.0.1:{port} do not answer"):
+        reader.check()
+    assert time.monotonic() - began < 60
+
+
+def test_a_host_that_there_is_not(topic: str, source: Sources) -> None:
+    with pytest.raises((InvalidConfiguration, ProviderUnavailable), match=r"no-such-host\.invalid"):
+        source(topic, servers="no-such-host.invalid:9092").check()
+
+
+def test_a_topic_that_there_is_not(source: Sources) -> None:
+    for ask in (lambda: source("no.such").check(), lambda: source("no.such").partitions()):
+        with pytest.raises(InvalidConfiguration, match=r"there is no topic no\.such"):
+            ask()
+    with pytest.raises(InvalidConfiguration, match="matches 'no-such-"):
+        source("no-such-*").check()
+
+
+@pytest.fixture
+def forbidden(kafka: KafkaServer, topic: str) -> str:
+    """A topic that ``reader`` may see and nothing else."""
+    allowed = AclBinding(
+        ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
+    )  # fmt: skip
+    for future in kafka.admin.create_acls([allowed]).values():
+        future.result(30)
+    return topic
+
+
+def test_a_topic_that_may_not_be_read(kafka: KafkaServer, forbidden: str, source: Sources) -> None:
+    kafka.produce(forbidden, [b"x"])
+    own = {"servers": kafka.servers["SASL_PLAINTEXT"], "security_protocol": "SASL_PLAINTEXT"} | signing_in("PLAIN")
+    with pytest.raises(PermissionMissing, match=rf"may not read {forbidden}.*ACLs"):
+        source(forbidden, **own).check()
+    with pytest.raises(PermissionMissing, match="READ"):
+        read(source(forbidden, **own), f"{forbidden}/0", lambda done: done.messages)
+
+
+@pytest.fixture
+def mortal() -> Iterator[KafkaServer]:
+    with running_kafka() as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_and_comes_back(mortal: KafkaServer) -> None:
+    """Reading goes on by itself; nobody who looks meanwhile waits long."""
+    topic = mortal.create("events")
+    mortal.produce(topic, [b"before"])
+    reader = opened(stream(topic, servers=mortal.address))
+    got: list[bytes | None] = []
+    with closing(reader.batches(f"{topic}/0", None)) as batches:
+        while b"before" not in got:
+            got += values(next(batches))
+        mortal.kill()
+        with pytest.raises(ProviderUnavailable, match="do not answer"):
+            reader.watermarks({})
+        for _ in range(3):
+            assert next(batches) is None
+        mortal.start()
+        mortal.produce(topic, [b"after"])
+        deadline = time.monotonic() + 90
+        while b"after" not in got:
+            assert time.monotonic() < deadline
+            got += values(next(batches))
+    assert got == [b"before", b"after"]
+    wait_for(lambda: _looks(reader))
+
+    mortal.kill()
+    mortal.advertise("broker.invalid")
+    mortal.start()
+    with pytest.raises(ChurnGuardError, match=r"one of its brokers is at broker\.invalid:\d+") as raised:
+        opened(stream(topic, servers=mortal.address)).check()
+    assert "advertised.listeners" in str(raised.value)
+
+
+def values(batch: MessageBatch | None) -> list[bytes | None]:
+    return [message.value for message in batch.messages] if batch else []
+
+
+def _looks(reader: Any) -> bool:
+    try:
+        return bool(reader.watermarks({}))
+    except ProviderUnavailable:
+        return False
