@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
@@ -148,6 +148,25 @@ class TokenKeeper(Protocol):
         ...
 
 
+class ProcessToken:
+    """A :class:`TokenKeeper` for a token that costs nothing but a call: each process has its own."""
+
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self._lock = Lock()
+
+    def load(self) -> Token | None:
+        return self.token
+
+    @contextmanager
+    def locked(self) -> Iterator[ProcessToken]:
+        with self._lock:
+            yield self
+
+    def save(self, token: Token | None) -> None:
+        self.token = token
+
+
 class OAuth2(Credential):
     """Adds a bearer token and renews it. Subclasses say what to ask the token endpoint for.
 
@@ -186,6 +205,10 @@ class OAuth2(Credential):
             token = yield from self._renew(request, token)
             self._sign(request, token)
             yield request
+
+    def received(self, status: int, content: bytes) -> Token:
+        """What the token endpoint answered to a grant that was sent apart. Raises what a renewal does."""
+        return self._parse(httpx.Response(status, content=content), None)
 
     @staticmethod
     def _sign(request: httpx.Request, token: Token) -> None:
@@ -277,10 +300,6 @@ class OAuth2Refresh(OAuth2):
         grant = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         return grant | {"code_verifier": verifier} | self._app
 
-    def received(self, status: int, content: bytes) -> Token:
-        """What the token endpoint answered to a :meth:`code_grant`. Raises what a renewal does."""
-        return self._parse(httpx.Response(status, content=content), None)
-
     def _grant(self, token: Token | None) -> Mapping[str, str]:
         if token is None or not token.refresh_token:
             raise AuthenticationFailed("the access token has ended and there is no refresh token.", remedy=RECONNECT)
@@ -311,13 +330,13 @@ class OAuth2ClientCredentials(OAuth2):
     def secrets(self) -> tuple[str, ...]:
         return (*super().secrets(), self._client_secret)
 
+    def grant(self) -> dict[str, str]:
+        """The form fields that buy a token."""
+        own = {"client_id": self._client_id, "client_secret": self._client_secret}
+        return {"grant_type": "client_credentials"} | own | ({"scope": self._scope} if self._scope else {})
+
     def _grant(self, token: Token | None) -> Mapping[str, str]:
-        grant = {
-            "grant_type": "client_credentials",
-            "client_id": self._client_id,
-            "client_secret": self._client_secret,
-        }
-        return grant | ({"scope": self._scope} if self._scope else {})
+        return self.grant()
 
 
 class OAuth2JwtBearer(OAuth2):

@@ -24,7 +24,7 @@ from churnguard_pipelines.store.control.forgetting import forget
 from churnguard_pipelines.store.control.masking import Document, Path, looks_secret
 from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
-from churnguard_pipelines.store.ingest import checkpoints, stream_progress
+from churnguard_pipelines.store.ingest import checkpoints, stream_outbox, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 
@@ -87,6 +87,7 @@ class Streams(Configurations[StreamConfiguration]):
     def _removed(self, connection: Connection, id_: str, organization_id: str) -> None:
         forget(connection, organization_id, id_)
         stream_progress.forget(connection, organization_id, id_)
+        stream_outbox.forget(connection, organization_id, id_)
 
     def set_state(
         self,

@@ -245,3 +245,12 @@ stream_losses = Table(
     moment("noted_at"),
     schema="ingest",
 )
+
+stream_outbox = Table(
+    "stream_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    *(text(name) for name in ("organization_id", "integration_id", "message")),
+    moment("created_at"),
+    schema="ingest",
+)

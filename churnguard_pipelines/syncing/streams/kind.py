@@ -34,6 +34,7 @@ from churnguard_pipelines.syncing.session import LaneKind, Turn
 from churnguard_pipelines.syncing.streams.lane import StreamLane, TooManyRejected
 from churnguard_pipelines.syncing.streams.managing import opened_source
 from churnguard_pipelines.syncing.streams.metrics import Meter
+from churnguard_pipelines.syncing.streams.sending import Outbox
 from churnguard_pipelines.syncing.streams.troubles import Troubles
 from churnguard_pipelines.syncing.streams.watermarks import Watermarks
 
@@ -122,15 +123,18 @@ class StreamLanes(LaneKind):
     def _follow(self, turn: Turn, stream: ActiveStream) -> None:
         configuration = stream.configuration
         decoder = decoder_of(configuration, guard_of(configuration))
-        stays_warm = source_class(configuration).pushes
+        pushes = source_class(configuration).pushes
         with opened_source(configuration, turn.stop) as source:
             lane = StreamLane(self._store, self._warehouse, configuration, turn.lane, source, decoder)
+            outbox = Outbox(self._store, configuration, source) if pushes else None
             for stored in lane.pump(turn.stop):
                 if stored is not None:
                     self._meter.add(turn.lane, stored)
                     turn.note({lane.object: stored.counts})
-                elif stays_warm:
+                elif pushes:
                     turn.note({})
+                if outbox is not None:
+                    outbox.deliver()
                 self._troubles.note(stream.stream_id, turn.lane.name, None)
 
     def _fail(self, stream_id: str, revision: int | None, error: ChurnGuardError) -> None:

@@ -34,6 +34,7 @@ from churnguard_pipelines.streams import source_class
 from churnguard_pipelines.streams.formats import decoder_of
 from churnguard_pipelines.streams.sdk import Seek, StreamSource
 from churnguard_pipelines.syncing.streams import views
+from churnguard_pipelines.syncing.streams.sending import send_later
 from churnguard_pipelines.syncing.streams.target import Target
 
 ANSWERS_WITHIN = 20.0
@@ -161,8 +162,13 @@ def status_of(store: Store, stream_id: str, organization_id: str | None = None) 
 
 
 def send(store: Store, stream_id: str, message: str) -> None:
-    """Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, and what the source does."""
-    _within(STREAMS.get(store, stream_id).configuration, lambda source: source.send(message))
+    """Say something to the stream's server: by the session that is connected to it, within seconds and at least once.
+    Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, ``TooBusy``."""
+    stream = STREAMS.get(store, stream_id).configuration
+    if source_class(stream).pushes:
+        send_later(store, stream, message)
+    else:
+        _within(stream, lambda source: source.send(message))
 
 
 @contextmanager

@@ -272,7 +272,7 @@ def test_a_removed_stream_leaves_its_rows_and_nothing_else(
         wait_for(lambda: stream_progress.lags(store, "orders"))
         managing.remove(store, "orders", actor="test")
         wait_for(lambda: not at_work(store))
-    left = ("checkpoints", "rejected_records", "stream_partitions", "stream_metrics", "stream_losses", "objects")
+    left = ("checkpoints", "rejected_records", "stream_partitions", "stream_metrics", "stream_losses", "stream_outbox", "objects")
     with store.operator() as connection:
         counts = {name: connection.scalar(sa.text(f"SELECT count(*) FROM ingest.{name}")) for name in left}
     assert counts == dict.fromkeys(left, 0)
