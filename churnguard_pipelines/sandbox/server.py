@@ -77,10 +77,9 @@ class Application:
         self.requests = 0
         self.providers = {made.name: made for made in (make(world) for make in PROVIDERS)}
         self.provider_requests = dict.fromkeys(self.providers, 0)
-        self.usage = {
-            profile.name: Usage(world, profile.name, feed_at(usage_stream, profile.name))
-            for profile in (PROFILES if usage_stream else ())
-        }
+        self.usage: dict[str, Usage] = {}
+        if usage_stream:
+            self.usage = {each.name: Usage(world, each.name, feed_at(usage_stream, each.name)) for each in PROFILES}
         self._under_way: Counter[str | None] = Counter()
         self._rate = rate
         self._compress = compress

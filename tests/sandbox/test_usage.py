@@ -76,6 +76,7 @@ def test_who_is_about_to_leave_stays_away_sees_errors_and_takes_the_data_out(
     business: Business, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage, "HISTORY_EVENTS", 40 * usage.HISTORY_EVENTS)  # few leave in a month
+
     def of(leaving: bool) -> tuple[float, Counter[str]]:
         some = [
             each
