@@ -79,8 +79,9 @@ class Shelf(StreamSource):
 
     def _watermark(self, topic: str, at: int) -> Watermark:
         ahead = self._on(topic)[at:]
-        oldest = ahead[0].produced_at if ahead else None
-        return Watermark(str(at + len(ahead)), len(ahead), oldest and datetime.fromtimestamp(oldest / 1000, UTC))
+        times = [each.produced_at for each in ahead if each.produced_at is not None]
+        oldest = datetime.fromtimestamp(min(times) / 1000, UTC) if times else None
+        return Watermark(str(at + len(ahead)), len(ahead), oldest)
 
     def _on(self, topic: str) -> list[Message]:
         if topic not in SHELVES:

@@ -213,16 +213,14 @@ def _seek(to: str) -> Seek:
 
 def _meaning(stream_id: str, seek: Seek) -> str:
     """What a seek will do, for whoever has to confirm it."""
-    match seek.to:
-        case "earliest":
-            return f"All that the source still holds is read into {stream_id} again."
-        case "latest":
-            return f"What waits now is left out: {stream_id} goes on with what comes from this moment on."
-        case datetime():
-            return f"{stream_id} goes on with what came from {seek.to:%Y-%m-%d %H:%M:%S %Z} on."
-        case {**offsets}:
-            places = ", ".join(f"{partition} at {offset}" for partition, offset in offsets.items())
-            return f"{stream_id} goes on at these places, and elsewhere as before: {places}."
+    if isinstance(seek.to, datetime):
+        return f"{stream_id} goes on with what came from {seek.to:%Y-%m-%d %H:%M:%S %Z} on."
+    if not isinstance(seek.to, str):
+        places = ", ".join(f"{partition} at {offset}" for partition, offset in seek.to.items())
+        return f"{stream_id} goes on at these places, and elsewhere as before: {places}."
+    if seek.to == "earliest":
+        return f"All that the source still holds is read into {stream_id} again."
+    return f"What waits now is left out: {stream_id} goes on with what comes from this moment on."
 
 
 def _behind(messages: int | None, seconds: float | None) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
@@ -146,25 +146,6 @@ class TokenKeeper(Protocol):
         """Excludes every other holder, in any process, until it is left. Held over one call to the token endpoint:
         that is what makes the renewal happen once."""
         ...
-
-
-class ProcessToken:
-    """A :class:`TokenKeeper` for a token that costs nothing but a call: each process has its own."""
-
-    def __init__(self) -> None:
-        self.token: Token | None = None
-        self._lock = Lock()
-
-    def load(self) -> Token | None:
-        return self.token
-
-    @contextmanager
-    def locked(self) -> Iterator[ProcessToken]:
-        with self._lock:
-            yield self
-
-    def save(self, token: Token | None) -> None:
-        self.token = token
 
 
 class OAuth2(Credential):

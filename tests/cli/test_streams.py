@@ -16,6 +16,7 @@ from tests.cli.test_cli import Shell, shell  # noqa: F401 - a fixture
 from tests.shelf import read_all
 
 pytestmark = pytest.mark.xdist_group("cli")
+ROOT = Path(__file__).parents[2]
 CANARY = "canary-of-a-stream"
 FILE = """
 organization_id: acme
@@ -125,6 +126,14 @@ def test_a_file_describes_a_stream_and_its_organization(tmp_path: Path, monkeypa
     monkeypatch.delenv("PASSWORD")
     with pytest.raises(InvalidConfiguration, match=r"connection_config.password refers to \$\{PASSWORD\}"):
         read_stream_file(tmp_path / "clicks.yaml")
+
+
+def test_the_file_in_the_documentation_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", CANARY)
+    document = ROOT.joinpath("docs", "streams.md").read_text()
+    tmp_path.joinpath("events.yaml").write_text(document.split("```yaml")[1].split("```")[0])
+    stream = read_stream_file(tmp_path / "events.yaml").stream
+    assert (stream.stream_id, stream.connection_config["sasl_password"]) == ("user_events", CANARY)
 
 
 @pytest.mark.parametrize(

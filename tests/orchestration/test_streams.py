@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,7 +18,7 @@ from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.streams import kind, managing
-from tests.orchestration.runs import failure_of
+from tests.orchestration.runs import failure_of, pass_time
 from tests.shelf import (
     SHELVES,
     configured,
@@ -28,6 +29,7 @@ from tests.shelf import (
 
 pytestmark = [pytest.mark.xdist_group("dagster"), pytest.mark.usefixtures("shelves")]
 SET = "custom_streams"
+SESSIONS = {"custom_stream_session": "custom_streams", "custom_history": "custom_history"}
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_a_session_s_work_is_shown_with_numbers_and_a_picture(
     assert follow(instance, monkeypatch).success
     shown = materialized(instance, "events")
     assert shown.partition == clicks
-    metadata = {name: entry.value for name, entry in shown.metadata.items()}
+    metadata: dict[str, Any] = {name: entry.value for name, entry in shown.metadata.items()}
     assert (metadata["rows_read"], metadata["rows_written"], metadata["rows_rejected"]) == (3, 2, 1)
     assert metadata["messages_per_second"] == 3 / 60
     assert metadata["error_rate"] == pytest.approx(1 / 3, abs=0.001)
@@ -165,6 +167,20 @@ def test_a_stream_that_was_added_or_removed_anywhere_is_a_partition_or_none(
     assert instance.get_dynamic_partitions(SET) == []
     managing.create(store, configured(organization="acme", stream_id="more"), actor="test")
     assert "custom streams: added more" in tick(instance, "partition_keeper")[1]
+
+
+@pytest.mark.parametrize("job", ["custom_stream_session", "custom_history"])
+def test_a_run_whose_process_was_killed_ends(instance: dg.DagsterInstance, store: Store, job: str) -> None:
+    run = instance.create_run_for_job(definitions.resolve_job_def(job))
+    began = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=job)
+    instance.report_dagster_event(began, run.run_id)
+    sessions.begin(store, run.run_id, SESSIONS[job])
+    assert tick(instance, "dead_runs")[1] == "Every run that is running lives."
+    pass_time(store, timedelta(minutes=1))
+    assert run.run_id in tick(instance, "dead_runs")[1]
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status == dg.DagsterRunStatus.FAILURE
 
 
 # --- a day again

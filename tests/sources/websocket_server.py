@@ -61,13 +61,31 @@ class Talk:
         self.connection.close_socket()
 
 
+Script = Callable[[Talk], None]
+
+
+def says(*messages: Any, then: Script = Talk.stay) -> Script:
+    """A script."""
+
+    def script(talk: Talk) -> None:
+        for message in messages:
+            talk.say(message)
+        then(talk)
+
+    return script
+
+
+def closes(code: int, reason: str = "") -> Script:
+    return lambda talk: talk.close(code, reason)
+
+
 @dataclass
 class WebSocketServer:
     """``scripts``: what is done with each connection, one after the other, the last for ever. ``refusals``: statuses
     and headers in the place of handshakes, None for none, one after the other, the last for ever."""
 
     url: str = ""
-    scripts: list[Callable[[Talk], None]] = field(default_factory=lambda: [Talk.stay])
+    scripts: list[Script] = field(default_factory=lambda: [Talk.stay])
     refusals: list[Refusal | None] = field(default_factory=lambda: [None])
     asked: list[Request] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
@@ -155,16 +173,16 @@ def shake_hands(connection: socket.socket) -> None:
 
 
 class Feed:
-    """An exchange's feed: counts its messages, tells whoever is connected when they come, and no more; its REST endpoint
-    has all of them. As ``seed`` says it cuts, repeats, delays, reorders and leaves out. ``chance``: of each message to
-    meet one of these; of a cut a tenth of it."""
+    """An exchange's feed: it counts its messages and tells them to whoever is connected when they come, and to nobody
+    else; its REST endpoint has all of them. As ``seed`` says it repeats, swaps, leaves out and cuts. ``fault``: the
+    chance of each message to meet one of the first three; ``cut``: to be the connection's last."""
 
-    def __init__(self, seed: int, chance: float) -> None:
+    def __init__(self, seed: int, *, fault: float = 0.05, cut: float = 0.01) -> None:
         self.log: list[dict[str, Any]] = []
         self.cuts = 0
         self.asked: list[tuple[int, int]] = []
         self._changed = Condition()
-        self._seed, self._chance = seed, chance
+        self._seed, self._fault, self._cut = seed, fault, cut
         self._ended = False
 
     def publish(self, messages: list[dict[str, Any]]) -> None:
@@ -183,34 +201,29 @@ class Feed:
         chance = random.Random(self._seed * 1_000_003 + talk.number)
         talk.hear()
         at = len(self.log)
-        kept: dict[str, Any] | None = None
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: len(self.log) > at or self._ended, 0.5)
-                if self._ended:
-                    return
-                news, at = self.log[at:], len(self.log)
+        while (news := self._after(at)) is not None:
+            at += len(news)
+            kept: list[dict[str, Any]] = []
             for message in news:
-                fault = chance.choice(("again", "swap", "drop", "range")) if chance.random() < self._chance else ""
-                if not faulty():
-                    fault = ""
-                if fault == "drop":
-                    continue
-                if fault == "swap" and kept is None:
-                    kept = message
-                    continue
-                talk.say(message)
-                if kept is not None:
-                    talk.say(kept)
-                    kept = None
-                if fault == "again":
-                    talk.say(message)
-                if faulty() and chance.random() < self._chance / 10:
+                faults = chance.random() < self._fault and faulty()
+                fault = chance.choice(("again", "swap", "drop")) if faults else ""
+                if fault == "swap":
+                    kept.append(message)
+                elif fault != "drop":
+                    for each in (message, *kept, *([message] if fault == "again" else [])):
+                        talk.say(each)
+                    kept.clear()
+                if chance.random() < self._cut and faulty():
                     self.cut(talk, chance)
                     return
-            if kept is not None:
-                talk.say(kept)
-                kept = None
+            for each in kept:
+                talk.say(each)
+
+    def _after(self, at: int) -> list[dict[str, Any]] | None:
+        """None once it has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.log) > at or self._ended)
+            return None if self._ended else self.log[at:]
 
     def cut(self, talk: Talk, chance: random.Random) -> None:
         self.cuts += 1
@@ -226,7 +239,7 @@ class Feed:
         """At most 100 at once; ``next`` says where the rest is."""
         first, last = int(asked.query["from"][0]), int(asked.query["to"][0])
         self.asked.append((first, last))
-        found = [each for each in self.log[first - 1 : last]]
+        found = self.log[first - 1 : last]
         page = found[:100]
         following = f"{asked.path}?from={first + 100}&to={last}" if len(found) > 100 else None
         return as_json({"data": page, "next": following})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
@@ -12,7 +13,6 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import stream_metrics as table
-from churnguard_pipelines.store.ingest.tables import stream_partitions
 from churnguard_pipelines.store.postgres.database import Store
 
 BOUNDS_MS = tuple(round(2 ** (place / 2), 2) for place in range(-2, 34))
@@ -90,35 +90,26 @@ class Point:
         return BOUNDS_MS[-1]
 
 
+_RECORD = sa.text("""
+INSERT INTO ingest.stream_metrics (organization_id, integration_id, session_id, seconds, messages, bytes, rejected,
+                                   busy_seconds, buffered, histogram, lag_messages)
+SELECT organization_id, stream_id, :session_id, seconds, messages, bytes, rejected, busy_seconds, buffered, histogram,
+       (SELECT sum(lag_messages)::bigint FROM ingest.stream_partitions AS partition
+         WHERE partition.organization_id = told.organization_id AND partition.integration_id = told.stream_id)
+  FROM jsonb_to_recordset(cast(:told AS jsonb)) AS told (
+       organization_id text, stream_id text, seconds double precision, messages bigint, bytes bigint, rejected bigint,
+       busy_seconds double precision, buffered double precision, histogram bigint[])
+  JOIN control.streams USING (organization_id, stream_id)
+""")
+
+
 def record(store: Store, session_id: str, measured: Sequence[Measured]) -> None:
-    """In one statement, for any number of streams."""
-    if not measured:
-        return
-    rows = [
-        {
-            "organization_id": each.organization_id,
-            "integration_id": each.stream_id,
-            "session_id": session_id,
-            "seconds": each.seconds,
-            "messages": each.messages,
-            "bytes": each.bytes,
-            "rejected": each.rejected,
-            "busy_seconds": each.busy_seconds,
-            "buffered": each.buffered,
-            "histogram": each.histogram,
-            "lag_messages": _lag_of(each),
-        }
-        for each in measured
-    ]
-    with store.operator() as connection:
-        connection.execute(sa.insert(table).values(rows))
-
-
-def _lag_of(each: Measured) -> sa.ScalarSelect[int]:
-    """As sources were seen last."""
-    of = stream_partitions.c
-    own = of.organization_id == each.organization_id, of.integration_id == each.stream_id
-    return sa.select(sa.cast(sa.func.sum(of.lag_messages), sa.BigInteger)).where(*own).scalar_subquery()
+    """In one statement, for any number of streams, with their lag as it was seen last. One that was removed meanwhile
+    gets none."""
+    if measured:
+        told = json.dumps([asdict(each) for each in measured])
+        with store.operator() as connection:
+            connection.execute(_RECORD, {"session_id": session_id, "told": told})
 
 
 def recent(store: Store, seconds: float = 60.0, organization_id: str | None = None) -> dict[str, Point]:

@@ -37,16 +37,18 @@ def put(store: Store, organization_id: str, stream_id: str, message: str) -> Non
                 integration_id=stream_id,
                 remedy="`churnguard streams show` says whether the stream is connected; send again when it is.",
             )
-        values = {"organization_id": organization_id, "integration_id": stream_id, "message": message}
+        sealed = store.vault.seal(message)  # it may be what signs in
+        values = {"organization_id": organization_id, "integration_id": stream_id, "message": sealed}
         connection.execute(sa.insert(stream_outbox).values(values))
 
 
 def waiting(store: Store, organization_id: str, stream_id: str) -> Sequence[tuple[int, str]]:
-    """Some with their numbers, in the order in which they came; none that is too old."""
+    """Some with their numbers, in the order in which they came; none that is too old.
+    Raises ``SecretsUnreadable``."""
     own = _columns.organization_id == organization_id, _columns.integration_id == stream_id
     statement = sa.select(_columns.id, _columns.message).where(*own, ~_too_old).order_by(_columns.id).limit(AT_ONCE)
     with store.organization(organization_id) as connection:
-        return [(row.id, row.message) for row in connection.execute(statement)]
+        return [(row.id, store.vault.open(row.message)) for row in connection.execute(statement)]
 
 
 def sent(store: Store, organization_id: str, number: int) -> None:

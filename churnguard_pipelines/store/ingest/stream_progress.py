@@ -8,7 +8,6 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control.ownership import of_integration
@@ -51,30 +50,44 @@ class Observed:
     lag_seconds: float | None
 
 
+_OBSERVE = sa.text("""
+INSERT INTO ingest.stream_partitions AS known
+       (organization_id, integration_id, partition, watermark, lag_messages, lag_seconds)
+SELECT seen.* FROM unnest(cast(:organizations AS text[]), cast(:streams AS text[]), cast(:partitions AS text[]),
+           cast(:watermarks AS text[]), cast(:messages AS bigint[]), cast(:seconds AS double precision[]))
+           AS seen (organization_id, stream_id, partition, watermark, lag_messages, lag_seconds)
+  JOIN control.streams AS stream USING (organization_id, stream_id) ORDER BY 1, 2, 3
+    ON CONFLICT (organization_id, integration_id, partition) DO UPDATE
+   SET watermark = excluded.watermark, lag_messages = excluded.lag_messages, lag_seconds = excluded.lag_seconds,
+       observed_at = clock_timestamp()
+""")
+_FORGET_GONE = sa.text("""
+DELETE FROM ingest.stream_partitions AS known
+ USING unnest(cast(:organizations AS text[]), cast(:streams AS text[])) AS seen (organization_id, stream_id)
+ WHERE known.organization_id = seen.organization_id AND known.integration_id = seen.stream_id
+   AND known.observed_at < clock_timestamp() - make_interval(secs => :gone_after)
+""")
+GONE_AFTER = 300.0
+"""Seconds after which a partition that is not seen any more, while others of its stream are, is none."""
+
+
 def observe(store: Store, observed: Sequence[Observed]) -> None:
-    """Of any number of streams, in one statement. One that was removed meanwhile gets none."""
+    """Of any number of streams, all partitions of each. One that was removed meanwhile gets none."""
     if not observed:
         return
-    rows = [
-        {
-            "organization_id": each.lane.organization_id,
-            "integration_id": each.lane.integration_id,
-            "partition": each.lane.name,
-            "watermark": each.watermark,
-            "lag_messages": each.lag_messages,
-            "lag_seconds": each.lag_seconds,
-        }
-        for each in sorted(
-            observed, key=lambda each: (each.lane.organization_id, each.lane.integration_id, each.lane.name)
-        )
-    ]
-    statement = insert(stream_partitions).values(rows)
-    changed = {name: statement.excluded[name] for name in ("watermark", "lag_messages", "lag_seconds")}
-    statement = statement.on_conflict_do_update(
-        constraint="stream_partitions_pkey", set_=changed | {"observed_at": sa.func.clock_timestamp()}
-    )
+    owners = {
+        "organizations": [each.lane.organization_id for each in observed],
+        "streams": [each.lane.integration_id for each in observed],
+    }
+    seen = {
+        "partitions": [each.lane.name for each in observed],
+        "watermarks": [each.watermark for each in observed],
+        "messages": [each.lag_messages for each in observed],
+        "seconds": [each.lag_seconds for each in observed],
+    }
     with store.operator() as connection:
-        connection.execute(statement)
+        connection.execute(_OBSERVE, owners | seen)
+        connection.execute(_FORGET_GONE, owners | {"gone_after": GONE_AFTER})
 
 
 def lags(store: Store, stream_id: str) -> list[PartitionLag]:
@@ -86,9 +99,15 @@ def lags(store: Store, stream_id: str) -> list[PartitionLag]:
 
 
 def lag_of_all(store: Store, organization_id: str | None = None) -> dict[str, tuple[int | None, float | None]]:
-    """By stream the messages that it is behind, and how old the oldest of them is."""
+    """By stream the messages that it is behind, and how old the oldest of them is; None for what its source does not
+    say of one of the partitions that are behind."""
     table = stream_partitions.c
-    statement = sa.select(table.integration_id, sa.func.sum(table.lag_messages), sa.func.max(table.lag_seconds))
+    behind = table.lag_messages.is_distinct_from(0)
+    messages = sa.case((sa.func.bool_and(table.lag_messages.is_not(None)), sa.func.sum(table.lag_messages)))
+    seconds = sa.case(
+        (sa.func.bool_or(behind), sa.func.max(table.lag_seconds).filter(behind)), else_=sa.literal(0.0, sa.Double)
+    )
+    statement = sa.select(table.integration_id, messages, seconds)
     if organization_id is not None:
         statement = statement.where(table.organization_id == organization_id)
     with store.operator() as connection:

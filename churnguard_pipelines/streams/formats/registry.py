@@ -75,8 +75,8 @@ class Registry:
         subjects = [f"{topic}-value" for topic in topics if "*" not in topic][:MOST_SUBJECTS]
         found: dict[str, Source] = {}
         with self._asking() as ask:
-            if not subjects:
-                ask.get("/schemas/types")
+            if not subjects:  # is it one, at least?
+                ask.get("/subjects?subjectPrefix=none")
             for subject in subjects:
                 told = ask.get(f"/subjects/{quote(subject, safe='')}/versions/latest")
                 if told is not None:
@@ -89,14 +89,14 @@ class Registry:
         return Source(ask.text(told, "schemaType", "AVRO"), _schema_of(ask, told), references)
 
     def _follow(self, ask: _Asking, told: Any, references: dict[str, str], asked: set[str]) -> None:
-        for each in ask.listed(told, "references"):
-            name, subject = ask.text(each, "name"), ask.text(each, "subject")
+        listed = [(ask.text(each, "name"), each) for each in ask.listed(told, "references")]
+        if len(asked.union(name for name, _ in listed)) > MOST_REFERENCES:
+            raise Malformed(f"it refers to more than {MOST_REFERENCES} schemas")
+        for name, each in listed:
             if name in asked:
                 continue
             asked.add(name)
-            if len(asked) > MOST_REFERENCES:
-                raise Malformed(f"it refers to more than {MOST_REFERENCES} schemas")
-            version = each.get("version")
+            subject, version = ask.text(each, "subject"), each.get("version")
             if not isinstance(version, int):
                 raise ask.strange()
             needed = ask.get(f"/subjects/{quote(subject, safe='')}/versions/{version}")

@@ -64,7 +64,8 @@ class Backfill:
         ``AuthenticationFailed``, ``PermissionMissing``, ``ProviderUnavailable``, ``Stopped``.
         """
         values = {"topic": topic, "token": self._token() if self._token is not None else None}
-        wanted, more, url, page = first, {}, templates.url(self._options.url, values), None
+        wanted, url, page = first, templates.url(self._options.url, values), None
+        more: Mapping[str, str] | None = {}
         for _ in range(MOST_PAGES):
             document = self._page(url, wanted, last, values, more)
             if document is None:

@@ -40,7 +40,7 @@ from churnguard_pipelines.syncing.streams.watermarks import Watermarks
 
 _NEEDS_SOMEBODY = (SourceChanged, AuthenticationFailed, PermissionMissing, InvalidConfiguration)
 
-_SOURCE = "source"
+_SOURCE, _CONFIGURATION = "source", "configuration"
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ class StreamLanes(LaneKind):
         """Quick, however many there are and whatever hangs."""
         found = STREAMS.survey(self._store, self.stream_type, self._active)
         for stream_id, each in found.items():
-            if isinstance(each, ChurnGuardError):
-                self._fail(stream_id, None, each)
+            broken = each if isinstance(each, ChurnGuardError) else None  # as this process sees it, e.g. without a key
+            self._troubles.note(stream_id, _CONFIGURATION, broken)
         self._active = {name: each for name, each in found.items() if isinstance(each, ActiveStream)}
+        self._troubles.keep(found)
         lanes: list[Lane] = []
         for stream_id, answer in self._watermarks.look(self._active).items():
             stream = self._active[stream_id]
@@ -137,10 +138,10 @@ class StreamLanes(LaneKind):
                     outbox.deliver()
                 self._troubles.note(stream.stream_id, turn.lane.name, None)
 
-    def _fail(self, stream_id: str, revision: int | None, error: ChurnGuardError) -> None:
+    def _fail(self, stream_id: str, revision: int, error: ChurnGuardError) -> None:
         self._set_state(StreamState.FAILED, stream_id, revision, error)
 
-    def _set_state(self, state: StreamState, stream_id: str, revision: int | None, error: ChurnGuardError) -> None:
+    def _set_state(self, state: StreamState, stream_id: str, revision: int, error: ChurnGuardError) -> None:
         _log.error("%s", error)
         with suppress(NotFound):  # it was removed meanwhile
             STREAMS.set_state(self._store, stream_id, state, error.message, error.remedy, revision=revision)

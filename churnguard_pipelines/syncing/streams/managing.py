@@ -60,13 +60,25 @@ def create(
     """``checks``: ask its source first. From now on what comes is kept, even if ``start`` is ``latest`` and nobody
     reads it yet. Raises ``InvalidConfiguration``, and what a source's ``check`` does."""
     check_configuration(stream)
-    if checks:
-        check(stream)
+    begun = _begun(stream) if checks else None
     added = STREAMS.add(store, stream, actor=actor)
     _prepare(store, stream)
-    if checks and stream.start == "latest" and not source_class(stream).pushes:
-        seek(store, stream.stream_id, Seek("latest"), actor=actor)
+    if begun is not None:
+        STREAMS.seek(store, stream.stream_id, *begun, to="latest", actor=actor, others=False)
     return added
+
+
+def _begun(stream: StreamConfiguration) -> tuple[Mapping[str, Position], str] | None:
+    """Its source and format checked; where it ends now, if the stream is to begin there."""
+
+    def ask(source: StreamSource) -> tuple[Mapping[str, Position], str] | None:
+        source.check()
+        at_its_end = stream.start == "latest" and not source.pushes
+        return (source.sought(Seek("latest")), source.identity()) if at_its_end else None
+
+    begun = _within(stream, ask)
+    _in_time(stream, decoder_of(stream, guard_of(stream)).check)
+    return begun
 
 
 def change(
@@ -90,8 +102,7 @@ def check_configuration(stream: StreamConfiguration) -> None:
 
 def check(stream: StreamConfiguration) -> None:
     """Ask its source and its format. Raises what they raise, and ``ProviderUnavailable`` if they do not answer."""
-    _within(stream, lambda source: source.check())
-    _in_time(stream, decoder_of(stream, guard_of(stream)).check)
+    _begun(stream)
 
 
 def test(store: Store, stream_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.store.control.streams import STREAMS
@@ -29,6 +30,13 @@ class Troubles:
                 noted[where] = error.message, error.remedy
             else:
                 noted[where] = f"{type(error).__name__}, which the log has in full.", None
+
+    def keep(self, streams: Collection[str]) -> None:
+        """Of these only: the others are told otherwise why they rest."""
+        with self._lock:
+            for name in self._noted.keys() - set(streams):
+                del self._noted[name]
+                self._told.pop(name, None)
 
     def tell(self) -> None:
         """What has changed."""

@@ -37,6 +37,13 @@ from tests.waiting import wait_for
 __all__ = ["configure", "following", "installed", "known", "log", "quick", "rows"]
 
 
+PLANTED = (
+    "INSERT INTO ingest.stream_partitions VALUES ('former', 'mine', 'orders/0', '99', 99, 1)",
+    "INSERT INTO ingest.stream_metrics (organization_id, integration_id, session_id, seconds, messages, histogram) "
+    "VALUES ('former', 'mine', 's', 1, 99, '{99}')",
+)
+
+
 def test_messages_that_name_another_organization_stay_their_own(
     store: Store, configure: Configure, following: Following, log: Log, rows: Rows
 ) -> None:
@@ -68,10 +75,13 @@ def test_what_a_former_owner_of_an_id_left_is_shown_to_nobody_else(store: Store,
     configure("mine")
     add_organization(store, Organization(organization_id="former", name="Former"), actor="test")
     lane = Lane("former", "mine", "orders/0")
-    stream_progress.observe(store, [Observed(lane, "99", 99, 1.0)])
-    stream_metrics.record(store, "s", [Measured("former", "mine", 1.0, 99)])
+    with store.operator() as connection:
+        for statement in PLANTED:
+            connection.execute(sa.text(statement))
     with store.organization("former") as connection:
         stream_progress.note_loss(connection, lane, "secret", "0", "1", "2", "trimmed")
+    stream_progress.observe(store, [Observed(lane, "98", 98, 1.0)])
+    stream_metrics.record(store, "s", [Measured("former", "mine", 1.0, 98)])
     assert stream_progress.lags(store, "mine") == []
     assert stream_metrics.history(store, "mine") == []
     assert stream_progress.losses(store, "mine") == []

@@ -133,7 +133,7 @@ def number(value: int) -> bytes:
     return bytes([*written, value])
 
 
-ORDER = {
+ORDER: dict[str, Any] = {
     "type": "record",
     "name": "Order",
     "namespace": "shop",

@@ -43,8 +43,8 @@ class SchemaRegistry:
         if self.credentials and asked.headers.get("authorization") != _basic(*self.credentials):
             return as_json({"error_code": 40101, "message": "Unauthorized canary"}, 401)
         match unquote(asked.path).strip("/").split("/"):
-            case ["schemas", "types"]:
-                return as_json(["JSON", "PROTOBUF", "AVRO"])
+            case ["subjects"]:
+                return as_json([*self.subjects])
             case ["schemas", "ids", number]:
                 if int(number) not in self.schemas or self._is_late():
                     return as_json({"error_code": 40403, "message": "Schema not found"}, 404)
@@ -53,8 +53,8 @@ class SchemaRegistry:
                 versions = self.subjects.get("/".join(subject))
                 if not versions:
                     return as_json({"error_code": 40401, "message": "Subject not found"}, 404)
-                number = versions[-1] if version == "latest" else versions[int(version) - 1]
-                return as_json({"subject": "/".join(subject), "id": number, **self.schemas[number]})
+                found = versions[-1] if version == "latest" else versions[int(version) - 1]
+                return as_json({"subject": "/".join(subject), "id": found, **self.schemas[found]})
         return Answer(404, b"<html>not here</html>", {"Content-Type": "text/html"})
 
     def _is_late(self) -> bool:

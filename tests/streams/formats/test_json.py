@@ -58,8 +58,8 @@ def nearly(draw: st.DrawFn) -> str:
     return text.replace("\0", "")  # PostgreSQL's client sends none
 
 
-@given(st.lists(texts, min_size=1, max_size=20))
-@settings(deadline=None, max_examples=60)
+@given(st.lists(texts, min_size=1, max_size=10))
+@settings(deadline=None, max_examples=30)
 def test_what_postgresql_stores_is_what_was_sent_with_every_digit(stored: Stored, sent: list[str]) -> None:
     results = decoder().decode([text.encode() for text in sent])
     kept = [(text, each) for text, each in zip(sent, results, strict=True) if isinstance(each, Decoded)]
@@ -69,8 +69,8 @@ def test_what_postgresql_stores_is_what_was_sent_with_every_digit(stored: Stored
         assert rounded(each.document) == rounded(value)
 
 
-@given(st.lists(nearly(), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=100)
+@given(st.lists(nearly(), min_size=1, max_size=15))
+@settings(deadline=None, max_examples=50)
 def test_what_is_decoded_postgresql_takes_and_what_is_not_it_refuses(taken: Taken, sent: list[str]) -> None:
     results = decoder().decode([text.encode() for text in sent])
     for text, result, valid in zip(sent, results, taken(sent), strict=True):
@@ -106,6 +106,8 @@ def test_one_that_is_strange_does_not_change_what_the_others_are(beside: bytes) 
     ("value", "expected"),
     [
         pytest.param(b"123456789012345678901234567890", 123456789012345678901234567890, id="beyond 64 bits"),
+        pytest.param(b"[18446744073709551615, -9223372036854775808]", [2**64 - 1, -(2**63)], id="64 bits"),
+        pytest.param(b"[18446744073709551616, -9223372036854775809]", [2**64, -(2**63) - 1], id="a little beyond"),
         pytest.param(b"[1e400]", [Decimal("1e400")], id="beyond a double"),
         pytest.param(b"-0.1e-400", -0.0, id="too small for a double"),
         pytest.param(b"9" * 4000, int("9" * 4000), id="4,000 digits"),
@@ -119,11 +121,8 @@ def test_one_that_is_strange_does_not_change_what_the_others_are(beside: bytes) 
 def test_what_is_strange_and_can_be_stored(stored: Stored, value: bytes, expected: Any) -> None:
     result = one(decoder(), value)
     assert result == Decoded(expected, value.decode())
-    assert rounded_or_exact(stored([value.decode()])[0]) == rounded_or_exact(expected)
-
-
-def rounded_or_exact(value: Any) -> Any:
-    return float(value) if isinstance(value, (float, Decimal)) and abs(value) < 1 else value
+    (found,) = stored([value.decode()])
+    assert found == (None if expected is None else expected) or float(found) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,6 +151,7 @@ def rounded_or_exact(value: Any) -> Any:
         pytest.param(b'{"a":' * 251 + b"1" + b"}" * 251, "250 levels", id="too deep in objects"),
         pytest.param(b"[" * 100_000, "no JSON", id="a bomb of brackets"),
         pytest.param(b"[123456789012345678901234567890" + b"[" * 100_000, "no JSON", id="a bomb beside a long number"),
+        pytest.param(b"[" + b"1," * 1_000_000 + b"1]", "1,000,000 values", id="a million numbers"),
         pytest.param(b'\0\0\0\0\x01{"a": 1}', "schema_registry", id="in a registry's envelope"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import ValidationError
 
@@ -19,14 +20,17 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
+from churnguard_pipelines.model import Organization
 from churnguard_pipelines.settings import AllowedAddress
+from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.formats import registry as client
 from churnguard_pipelines.streams.formats.decoder import Decoded, Decoder, Undecodable
 from tests.engine.hostile import hostile, nobody_comes, request_of
 from tests.engine.loopback import Answer, as_json
 from tests.streams.formats.avro import AN_ORDER, AS_JSON, ORDER, encoded, number
 from tests.streams.formats.schema_registry import SchemaRegistry, enveloped, running
-from tests.streams.formats.streams import decoder, document, one, reason
+from tests.streams.formats.streams import decoder, document, one, reason, stream
 from tests.streams.formats.test_protobuf import PROTO, messages
 
 
@@ -191,7 +195,8 @@ def test_a_stream_is_checked_against_the_newest_schema_of_its_topic(registry: Sc
 
 def test_a_topic_is_no_path_at_the_registry(registry: SchemaRegistry) -> None:
     of(registry, topics=["a/../b?c#d", "orders.*"]).check()
-    assert registry.asked == ["/subjects/a%2F..%2Fb%3Fc%23d-value/versions/latest"]
+    of(registry, topics=["orders.*"]).check()
+    assert registry.asked == ["/subjects/a%2F..%2Fb%3Fc%23d-value/versions/latest", "/subjects"]
 
 
 @pytest.mark.parametrize(
@@ -255,6 +260,22 @@ def test_an_organizations_registry_must_be_a_public_one(registry: SchemaRegistry
         registry.api.answers = [Answer(302, b"", redirect)]
         with pytest.raises(ProviderMisbehaved, match=r"redirects.*schema_registry\.url"):
             decoder("avro", guard=opened, connection_config=connection(registry.url)).decode([message])
+
+
+def test_its_secrets_are_sealed(store: Store, organization: Organization, administrator_url: str) -> None:
+    configs = {
+        "by-password": connection("https://registry.example", username="reader", password="s3cret-canary"),
+        "by-url": connection("https://reader:s3cret-canary@registry.example"),
+    }
+    for name, config in configs.items():
+        made = stream("avro", stream_id=name, connection_config=config)
+        added = STREAMS.add(store, made, actor="test")
+        assert added.configuration.connection_config == config
+        assert "canary" not in str(added.masked) + repr(added.configuration)
+    with psycopg.connect(administrator_url) as connected:
+        kept = connected.execute("SELECT streams::text FROM control.streams").fetchall()
+    assert len(kept) == 2
+    assert "canary" not in str(kept)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailabl
 from churnguard_pipelines.streams.websocket.connecting import Handshake
 from churnguard_pipelines.streams.websocket.connection import BUFFER_BYTES, Connection
 from churnguard_pipelines.streams.websocket.ending import Ended, Kind
-from tests.sources.websocket_server import Talk, WebSocketServer, serve_bare, shake_hands
+from tests.sources.websocket_server import Talk, WebSocketServer, says, serve_bare, shake_hands
 from tests.streams.websocket.conftest import reading, stream_of
 from tests.waiting import wait_for
 
@@ -45,10 +45,11 @@ def connected(url: str, *, largest: int = MIB, ping_seconds: float = 20.0) -> It
 
 
 def ending(connection: Connection) -> Ended:
-    with pytest.raises(Ended) as ended:
+    try:
         while True:
             connection.take(1000, 60.0)
-    return ended.value
+    except Ended as ended:
+        return ended
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_a_compression_bomb_bursts_early(server: WebSocketServer) -> None:
 
 
 def test_a_message_beyond_the_limit_stops_the_stream_and_names_it(server: WebSocketServer) -> None:
-    server.scripts = [lambda talk: (talk.say("x" * 2000), talk.stay())[0]]
+    server.scripts = [says("x" * 2000)]
     stream = stream_of(server.url, data_format="text", largest_message=1024)
     with reading(stream) as reader, pytest.raises(InvalidConfiguration, match=r"1,024 bytes\. Raise"):
         reader.read(lambda it: False)
@@ -175,9 +176,12 @@ def test_a_handshake_that_never_ends_has_a_deadline(monkeypatch: pytest.MonkeyPa
         while not Event().wait(0.1):
             connection.sendall(b"x")
 
-    with serve_bare(handle) as url, reading(stream_of(url)) as reader:
-        with pytest.raises(ProviderUnavailable, match="did not open a connection within 1 s"):
-            reader.source.check()
+    with (
+        serve_bare(handle) as url,
+        reading(stream_of(url)) as reader,
+        pytest.raises(ProviderUnavailable, match="did not open a connection within 1 s"),
+    ):
+        reader.source.check()
 
 
 @pytest.mark.parametrize(
@@ -195,9 +199,12 @@ def test_what_is_no_websocket_is_told_as_that(answer: bytes) -> None:
         connection.sendall(answer)
         connection.shutdown(socket.SHUT_WR)
 
-    with serve_bare(handle) as url, reading(stream_of(url)) as reader:
-        with pytest.raises((InvalidConfiguration, ProviderUnavailable), match="server"):
-            reader.source.check()
+    with (
+        serve_bare(handle) as url,
+        reading(stream_of(url)) as reader,
+        pytest.raises((InvalidConfiguration, ProviderUnavailable), match="server"),
+    ):
+        reader.source.check()
 
 
 def test_secrets_are_in_no_error(server: WebSocketServer) -> None:

@@ -15,13 +15,10 @@ from churnguard_pipelines.errors import (
     PermissionMissing,
     ProviderUnavailable,
 )
+from churnguard_pipelines.streams.websocket.ending import closed
 from tests.engine.loopback import Answer, Api, Asked, as_json, serve
-from tests.sources.websocket_server import Talk, WebSocketServer, serve_websocket
+from tests.sources.websocket_server import Talk, WebSocketServer, closes, says, serve_websocket
 from tests.streams.websocket.conftest import reading, stream_of
-
-
-def closes(code: int) -> Any:
-    return lambda talk: talk.close(code, "no secrets")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +38,7 @@ def closes(code: int) -> Any:
 def test_a_close_code_says_whether_to_try_again(
     server: WebSocketServer, code: int, kind: type[ChurnGuardError], connections: int
 ) -> None:
-    server.scripts = [Talk.reset if code == 1006 else closes(code)]
+    server.scripts = [Talk.reset if code == 1006 else closes(code, "no secrets")]
     with reading(stream_of(server.url)) as reader, pytest.raises(kind) as raised:
         reader.read(lambda it: False)
     assert server.connections == connections
@@ -50,10 +47,8 @@ def test_a_close_code_says_whether_to_try_again(
 
 @pytest.mark.parametrize("code", [1012, 1013])
 def test_a_server_that_is_busy_is_left_alone_for_a_while(server: WebSocketServer, code: int) -> None:
-    from churnguard_pipelines.streams.websocket.ending import closed
-
     assert (closed(code, "").wait or 0) >= 5
-    server.scripts = [closes(code), lambda talk: (talk.say("again"), talk.stay())[0]]
+    server.scripts = [closes(code), says("again")]
     with reading(stream_of(server.url, data_format="text")) as reader:
         reader.read(lambda it: it.stored)  # its retry policy caps the wait at 0.05 s
     assert reader.values == [b"again"]
@@ -80,12 +75,16 @@ def test_a_refused_handshake_is_told_as_what_it_is(
 
 
 def test_a_server_of_another_subprotocol_is_refused(server: WebSocketServer) -> None:
-    with reading(stream_of(server.url, subprotocol="v9.ticks")) as reader:
-        with pytest.raises(InvalidConfiguration, match="subprotocol v9.ticks"):
-            reader.source.check()
-    with serve_websocket(subprotocols=["v9.ticks"]) as other:
-        with reading(stream_of(other.url, subprotocol="v9.ticks")) as reader:
-            reader.source.check()
+    with (
+        reading(stream_of(server.url, subprotocol="v9.ticks")) as reader,
+        pytest.raises(InvalidConfiguration, match=r"subprotocol v9\.ticks"),
+    ):
+        reader.source.check()
+    with (
+        serve_websocket(subprotocols=["v9.ticks"]) as other,
+        reading(stream_of(other.url, subprotocol="v9.ticks")) as reader,
+    ):
+        reader.source.check()
 
 
 class Tokens:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import InvalidConfiguration, SourceChanged
 from churnguard_pipelines.model import StreamConfiguration
+from churnguard_pipelines.streams.sdk import Seek
 from tests.engine.loopback import Answer, Api, as_json, serve
 from tests.soak import SOAK
-from tests.sources.websocket_server import Feed, WebSocketServer
+from tests.sources.websocket_server import Feed, WebSocketServer, says
 from tests.streams.websocket.conftest import Reader, reading, stream_of
-from tests.streams.websocket.test_source import numbered, says
+from tests.streams.websocket.test_source import numbered
 
 CUTS = 100 if SOAK else 10
 
@@ -41,7 +42,7 @@ def feed_of(*sequences: int) -> list[dict[str, Any]]:
 
 def test_every_gap_of_a_feed_that_is_cut_is_filled(server: WebSocketServer, rest: Api) -> None:
     """Reset, half a frame, closed; and in between repeated, swapped and left out."""
-    feed = Feed(seed=15, chance=0.05)
+    feed = Feed(seed=15)
     server.scripts = [lambda talk: feed.follow(talk, faulty=lambda: feed.cuts < CUTS)]
     rest.answers = [feed.backfill]
 
@@ -107,12 +108,12 @@ def test_a_gap_may_take_many_pages(server: WebSocketServer, rest: Api, paging: s
         return as_json({"data": page, "next": following.get(paging)})
 
     rest.answers = [answer]
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "by its next URL": {},
         "by a cursor": {"next_parameter": "cursor"},
         "asked on from where it ended": {"next_path": None},
-    }[paging]
-    stream = filled(server, rest, **options).model_copy(update={"batch_size": 64})
+    }
+    stream = filled(server, rest, **options[paging]).model_copy(update={"batch_size": 64})
     with reading(stream) as reader:
         reader.read(lambda it: len(it.stored) == 1000)
     assert reader.offsets == [str(each) for each in range(1, 1001)]
@@ -134,8 +135,6 @@ def test_an_endpoint_without_an_end_is_asked_at_every_connect(server: WebSocketS
 
 
 def test_a_sequence_can_be_sought(server: WebSocketServer, rest: Api) -> None:
-    from churnguard_pipelines.streams.sdk import Seek
-
     server.scripts = [says(*feed_of(6))]
     rest.answers = [as_json({"data": feed_of(3, 4, 5)})]
     with reading(filled(server, rest)) as reader:
@@ -165,16 +164,15 @@ def test_an_endpoint_that_leads_nowhere_stops_the_stream(
 
 
 def test_a_sequence_that_begins_anew_is_no_repetition(server: WebSocketServer) -> None:
-    from churnguard_pipelines.errors import SourceChanged
-
     def stream(**options: Any) -> StreamConfiguration:
         return stream_of(server.url, sequence_path="n", **options)
 
     server.scripts = [says(*numbered(1, 2))]
     far = {"version": 1, "topics": {"messages": {"sequence": 5000}}}
-    with reading(stream()) as reader, pytest.raises(SourceChanged, match=r"begin anew.*5000"):
+    with reading(stream()) as reader:
         reader.position = dict(far)
-        reader.read(lambda it: it.stored)
+        with pytest.raises(SourceChanged, match=r"begin anew.*5000"):
+            reader.read(lambda it: it.stored)
     with reading(stream(sequence_restarts="connection")) as reader:
         reader.position = dict(far)
         reader.read(lambda it: len(it.stored) == 2)

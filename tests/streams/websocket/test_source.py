@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.sources.websocket_server import Talk, WebSocketServer
+import pytest
+
+from churnguard_pipelines.errors import ProviderUnavailable
+from tests.sources.websocket_server import Talk, WebSocketServer, says
 from tests.streams.websocket.conftest import reading, stream_of
 from tests.waiting import wait_for
-
-
-def says(*messages: Any) -> Any:
-    def script(talk: Talk) -> None:
-        for message in messages:
-            talk.say(message)
-        talk.stay()
-
-    return script
 
 
 def numbered(*sequences: int) -> list[dict[str, Any]]:
@@ -59,7 +53,7 @@ def test_it_goes_on_after_a_cut_and_asks_for_what_comes_after_the_last(server: W
         for each in numbered(first, first + 1):
             talk.say(each)
         if talk.number < 3:
-            talk.reset() if talk.number == 1 else talk.close(1012)
+            talk.close(1012)
         talk.stay()
 
     server.scripts = [script]
@@ -69,16 +63,15 @@ def test_it_goes_on_after_a_cut_and_asks_for_what_comes_after_the_last(server: W
         reorder_seconds=0,
         subscribe=[{"op": "subscribe", "from": "{last_sequence}", "topics": "{topics}"}],
         topics=["a", "b"],
-        topic_path="n?",
-        sequence_per="stream",
     )
     with reading(stream) as reader:
-        reader.read(lambda it: "5" in it.offsets)
-    (path, first), *others = heard
-    assert (path, first) == ("/feed?v=1", {"op": "subscribe", "topics": ["a", "b"]})
-    assert [(each, told["from"]) for each, told in others] == [
-        (f"/feed?since={told['from']}&v=1", told["from"]) for _, told in others
+        reader.read(lambda it: len(it.stored) == 6)
+    assert heard == [
+        ("/feed?v=1", {"op": "subscribe", "topics": ["a", "b"]}),
+        ("/feed?since=2&v=1", {"op": "subscribe", "from": 2, "topics": ["a", "b"]}),
+        ("/feed?since=4&v=1", {"op": "subscribe", "from": 4, "topics": ["a", "b"]}),
     ]
+    assert reader.offsets == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_a_new_reader_goes_on_where_the_position_says(server: WebSocketServer) -> None:
@@ -90,7 +83,8 @@ def test_a_new_reader_goes_on_where_the_position_says(server: WebSocketServer) -
         reader.position = position
         reader.read(lambda it: it.stored)
     assert reader.offsets == ["4"]
-    assert position is not None and reader.stored[0].version > position["version"]
+    assert position is not None
+    assert reader.stored[0].version > position["version"]
 
 
 def test_ids_tell_repetitions_where_there_is_no_sequence(server: WebSocketServer) -> None:
@@ -157,8 +151,7 @@ def test_what_is_stored_is_acknowledged_and_what_comes_again_too(server: WebSock
     def script(talk: Talk) -> None:
         for each in ("a", "b", "a"):
             talk.say({"envelope_id": each})
-        for _ in range(3):
-            heard.append(json.loads(talk.hear()))
+        heard.extend(json.loads(talk.hear()) for _ in range(3))
         talk.stay()
 
     server.scripts = [script]
@@ -212,10 +205,8 @@ def test_a_person_can_send_and_is_told_when_nobody_hears(server: WebSocketServer
 
     server.scripts = [script]
     with reading(stream_of(server.url, data_format="text")) as reader:
-        try:
+        with pytest.raises(ProviderUnavailable, match="not connected"):
             reader.source.send("too early")
-        except Exception as error:  # noqa: BLE001 - whichever it is, it says so
-            assert "not connected" in str(error)
         sent = False
 
         def once(it: Any) -> bool:
@@ -227,3 +218,18 @@ def test_a_person_can_send_and_is_told_when_nobody_hears(server: WebSocketServer
 
         reader.read(once)
         wait_for(lambda: heard == ["order 1"])
+
+
+def test_whoever_reads_once_more_acknowledges_nothing(server: WebSocketServer) -> None:
+    heard: list[str] = []
+
+    def script(talk: Talk) -> None:
+        talk.say({"n": 1})
+        heard.append(talk.hear())
+
+    server.scripts = [script]
+    with reading(stream_of(server.url, sequence_path="n", acknowledge={"upto": "{sequence}"})) as reader:
+        reader.source.again = True
+        reader.read(lambda it: it.stored)
+        reader.source.close()
+    assert heard == []

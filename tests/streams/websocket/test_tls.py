@@ -1,4 +1,4 @@
-"""A tenant's feed is encrypted, its certificate is its name's, and the address is the one that the guard has checked."""
+"""A tenant's feed is encrypted, its certificate is of its name, and its address the one that the guard has checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from churnguard_pipelines.engine.transport import trust
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.settings import AllowedAddress
-from tests.sources.websocket_server import WebSocketServer, serve_websocket
+from tests.sources.websocket_server import WebSocketServer, closes, says, serve_websocket
 from tests.streams.websocket.conftest import reading, stream_of
 
 
@@ -57,7 +57,7 @@ def _leads(*answers: list[str]) -> Any:
 
 def test_the_name_is_asked_for_at_every_connect_and_its_answer_connected_to(encrypted: WebSocketServer) -> None:
     """It first leads where it may, then inside."""
-    encrypted.scripts = [lambda talk: (talk.say("x" * 100_000), talk.close(1001))[0]]
+    encrypted.scripts = [says("x" * 100_000, then=closes(1001))]
     url = f"wss://feed.example:{_port(encrypted)}/feed"
     allowed = (AllowedAddress.parse(f"127.0.0.1:{_port(encrypted)}"),)
     with (
@@ -76,7 +76,9 @@ def test_the_name_is_asked_for_at_every_connect_and_its_answer_connected_to(encr
 
 def test_a_certificate_of_another_name_is_refused(encrypted: WebSocketServer) -> None:
     url = f"wss://other.example:{_port(encrypted)}/feed"
-    with reading(stream_of(url), look_up=lambda host, port: ["127.0.0.1"]) as reader:
-        with pytest.raises(ProviderUnavailable, match="certificate that is not trusted"):
-            reader.source.check()
+    with (
+        reading(stream_of(url), look_up=lambda host, port: ["127.0.0.1"]) as reader,
+        pytest.raises(ProviderUnavailable, match="certificate that is not trusted"),
+    ):
+        reader.source.check()
     assert encrypted.connections == 0

@@ -37,7 +37,7 @@ from tests.waiting import wait_for
 
 __all__ = ["trouble"]
 
-KILLS = 100 if SOAK else 4
+KILLS = 100 if SOAK else 2
 
 
 def drain(store: Store, warehouse: Warehouse, stream: StreamConfiguration, batches: int | None = None) -> None:

@@ -16,6 +16,8 @@ from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.streams import metrics
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from tests.streams.formats.schema_registry import enveloped
+from tests.streams.formats.schema_registry import running as registry
 from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
 from tests.syncing.streams.logs import Log
 from tests.waiting import wait_for
@@ -240,3 +242,19 @@ def test_lag_and_what_was_measured_are_kept(
     assert sum(each.messages for each in stream_metrics.history(store, "orders")) == 100
     (lag,) = stream_progress.lags(store, "orders")
     assert (lag.partition, lag.watermark, lag.lag_messages) == ("orders/0", "100", 0)
+
+
+def test_a_schema_that_is_not_there_yet_is_waited_for_and_nothing_is_rejected(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
+) -> None:
+    with registry() as schemas:
+        config = {"source": "log", "folder": str(log.folder), "schema_registry": {"url": schemas.url}}
+        configure(data_format="avro", connection_config=config, checks=False)
+        log.append(enveloped(1, bytes([14])))
+        with following():
+            wait_for(lambda: "does not have schema 1" in str(state_of(store)[1]))
+            assert state_of(store)[0] == "active"
+            schemas.add("orders-value", '"int"')
+            wait_for(lambda: [row["extra"] for row in rows()] == [{"value": 7}])
+            wait_for(lambda: state_of(store) == ("active", None))
+    assert list_rejected(store, "orders") == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 
@@ -14,7 +16,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing, watermarks
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
-from tests.conftest import configuration
+from tests.conftest import configuration, settings_for
 from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
 from tests.syncing.streams.logs import Log, released
 from tests.waiting import wait_for
@@ -230,6 +232,33 @@ def test_one_look_at_hundreds_of_streams_opens_only_what_has_changed(
     wait_for(lambda: len(kind.waiting()) == 20)
 
 
+def test_a_partition_that_is_gone_is_behind_no_more(
+    configure: Configure, log: Log, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_progress, "GONE_AFTER", 0.5)
+    monkeypatch.setattr(watermarks, "KEEP_EVERY", 0.0)
+    log.extend([({"n": 1}, None)] * 7, topic="orders/1")
+    configure(topics=["orders/0", "orders/1"])
+    kind = CustomStreams(store)
+    wait_for(lambda: kind.waiting() and stream_progress.lag_of_all(store) == {"orders": (7, None)})
+    managing.change(store, "orders", {"topics": ["orders/0"]}, actor="test")
+    wait_for(lambda: not kind.waiting() and stream_progress.lag_of_all(store) == {"orders": (0, 0.0)})
+
+
+def test_a_process_without_the_key_says_so_and_fails_no_stream(
+    configure: Configure, store: Store, tmp_path: Path
+) -> None:
+    configure(connection_config={"source": "log", "folder": str(tmp_path), "password": "canary"}, checks=False)
+    other = Store.open(settings_for(tmp_path / "other", store.database_url))
+    try:
+        assert CustomStreams(other).waiting() == []
+    finally:
+        other.close()
+    state, reason = state_of(store)
+    assert state == "active"
+    assert "key" in str(reason)
+
+
 def test_ids_are_shared_with_integrations(configure: Configure, store: Store) -> None:
     configure("one")
     with pytest.raises(InvalidConfiguration, match="a stream has this id"):
@@ -272,7 +301,8 @@ def test_a_removed_stream_leaves_its_rows_and_nothing_else(
         wait_for(lambda: stream_progress.lags(store, "orders"))
         managing.remove(store, "orders", actor="test")
         wait_for(lambda: not at_work(store))
-    left = ("checkpoints", "rejected_records", "stream_partitions", "stream_metrics", "stream_losses", "stream_outbox", "objects")
+    kept = ("stream_partitions", "stream_metrics", "stream_losses", "stream_outbox")
+    left = ("checkpoints", "rejected_records", "objects", *kept)
     with store.operator() as connection:
         counts = {name: connection.scalar(sa.text(f"SELECT count(*) FROM ingest.{name}")) for name in left}
     assert counts == dict.fromkeys(left, 0)
