@@ -45,6 +45,7 @@ class Kafka(StreamSource):
                 remedy="Its letters are a-z, A-Z, 0-9, dot, underscore and dash; in a pattern * stands for any.",
             )
         self._cluster = cluster_of(self._options, guard, stream.organization_id)
+        self._waited: dict[Partition, tuple[Place | None, datetime]] = {}
 
     def identity(self) -> str:
         with self._named():
@@ -102,7 +103,7 @@ class Kafka(StreamSource):
             self._check_place(which, place)
             group = None if self.again else self._options.group_id or f"churnguard-{self.stream.stream_id}"
             reader = Reader(
-                self._cluster, self._options, which, place, batch_size=self.stream.batch_size, group=group,
+                self._cluster, self._options, which, place, stream=self.stream, group=group,
                 check=partial(self._check_news, which),
             )  # fmt: skip
             with closing(reader):
@@ -210,14 +211,17 @@ class Kafka(StreamSource):
         return topics
 
     def _oldest(self, waiting: Mapping[Partition, Place | None]) -> dict[Partition, datetime]:
-        """When the first message was produced that is not stored yet, as far as partitions' clocks only go forward."""
-        asked = [(*each, place.moment + 1 if place else 0) for each, place in waiting.items()]
+        """When the first message was produced that is not stored yet, as far as partitions' clocks only go forward. A
+        partition is asked for it again once it has been read on: that is work for its broker."""
+        known = {each: told for each, told in self._waited.items() if each in waiting and waiting[each] == told[0]}
+        asked = [(*each, place.moment + 1 if place else 0) for each, place in waiting.items() if each not in known]
         found = self._cluster.offsets(asked, now=True) if asked else {}
-        return {
-            (name, number): datetime.fromtimestamp(told.at / 1000, UTC)
-            for (name, number, _), told in found.items()
-            if 0 <= told.at < LATEST_TIME
-        }
+        for (name, number, _), told in found.items():
+            if 0 <= told.at < LATEST_TIME:
+                moment = datetime.fromtimestamp(told.at / 1000, UTC)
+                known[name, number] = waiting[name, number], moment
+        self._waited = known
+        return {each: moment for each, (_, moment) in known.items()}
 
     def _offsets(self, partitions: Sequence[Partition], spec: int) -> dict[Partition, int]:
         found = self._cluster.offsets([(*each, spec) for each in partitions], now=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, wait
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock, RLock
@@ -28,11 +29,14 @@ from churnguard_pipelines.streams.kafka.tokens import Tokens
 ANSWERS_WITHIN = 8.0
 DOWN_FOR = 3.0
 """Seconds that none of the brokers may be there until they are given up."""
+FAILED_FOR = 2.0
+"""Seconds in which nobody tries again what has just failed for another."""
 STEP = 0.1
 MOST_BROKERS = 200
 KEPT = 120.0
 """Seconds that a client is kept open after it was last wanted."""
 LARGEST_ANSWER = 32 * 1024 * 1024
+"""Bytes, about all topics of a cluster."""
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -75,6 +79,7 @@ class Cluster:
         self._properties = options.properties() | ({"oauth_cb": self._tokens} if self._tokens is not None else {})
         self._lock = RLock()
         self._admin: AdminClient | None = None
+        self._failure: tuple[ChurnGuardError | None, float] = None, 0.0
         self._described = Gathered(self._describe)
         self._ends = Gathered(self._list_offsets)
         self._names = Gathered(self._list_topics)
@@ -153,15 +158,28 @@ class Cluster:
         raise self._failed(answer)
 
     def _client(self) -> AdminClient:
+        """Whoever waits while another finds that there is none hears what that one heard."""
         with self._lock:
+            error, at = self._failure
+            if error is not None and time.monotonic() - at < FAILED_FOR:
+                raise copy(error)
             if self._admin is None:
-                for host, port in self._servers:
-                    self._guard.resolve(host, port)
-                self._heard = Heard()
-                admin = self.client(AdminClient, {"error_cb": self._heard, "logger": Journal()})
-                self._judged(admin)  # before it is asked what only one of them answers
-                self._admin = admin
+                try:
+                    self._admin = self._opened()
+                except ChurnGuardError as error:
+                    self._failure = error, time.monotonic()
+                    raise
             return self._admin
+
+    def _opened(self) -> AdminClient:
+        for host, port in self._servers:
+            self._guard.resolve(host, port)
+        self._heard = Heard()
+        admin = self.client(
+            AdminClient, {"error_cb": self._heard, "logger": Journal(), "receive.message.max.bytes": LARGEST_ANSWER}
+        )
+        self._judged(admin)  # before it is asked what only one of them answers
+        return admin
 
     def _judged(self, admin: AdminClient) -> str:
         found = self._metadata(admin, _NO_TOPIC)

@@ -54,7 +54,13 @@ def explained(guard: AddressGuard, error: KafkaError, what: str) -> ChurnGuardEr
         return InvalidConfiguration(
             f"{what} have no such topic{words}.", integration_id=stream_id, remedy="Correct `topics`, or create it."
         )
-    if never_trusted(error):
+    if _is_too_large(error):
+        return InvalidConfiguration(
+            f"{what} sent more at once than is taken{words}.",
+            integration_id=stream_id,
+            remedy="Raise largest_message, or read on behind that message: `churnguard streams seek`.",
+        )
+    if _is_not_trusted(error):
         return InvalidConfiguration(
             f"no TLS connection to {what} can be made{words}.",
             integration_id=stream_id,
@@ -63,12 +69,21 @@ def explained(guard: AddressGuard, error: KafkaError, what: str) -> ChurnGuardEr
     return ProviderUnavailable(
         f"{what} do not answer{words}.",
         integration_id=stream_id,
-        remedy="It is tried again; if it lasts, correct bootstrap_servers or look after the brokers.",
+        remedy="It is tried again; if it lasts, correct bootstrap_servers or security.protocol, or look after them.",
     )
 
 
-def never_trusted(error: KafkaError) -> bool:
+def _is_final(error: KafkaError) -> bool:
+    """Whether another attempt would end in the same way."""
+    return error.code() in _REFUSED or _is_not_trusted(error) or _is_too_large(error)
+
+
+def _is_not_trusted(error: KafkaError) -> bool:
     return error.code() == KafkaError._SSL and any(sign in error.str().lower() for sign in _NOT_TRUSTED)
+
+
+def _is_too_large(error: KafkaError) -> bool:
+    return error.code() == KafkaError._BAD_MSG and "response size" in error.str()
 
 
 class Heard:
@@ -81,7 +96,7 @@ class Heard:
         self.down: float | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        if error.code() in _REFUSED or never_trusted(error):
+        if _is_final(error):
             self.refused = error
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.down = self.down or time.monotonic()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.kafka.cluster import Cluster, Partition
 from churnguard_pipelines.streams.kafka.errors import Heard, Journal
@@ -20,6 +22,8 @@ LINGER = 0.02
 """Seconds in which messages that come one by one are gathered to a batch."""
 SLICE, BATCH_BYTES = 1000, 8 * 1024 * 1024
 """What is taken at once, and how many bytes of messages fill a batch."""
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes, beside those of two of the largest messages: a broker sends one batch of them at least, whatever its size."""
 TELL_EVERY = 1.0
 LATEST_TIME = 1 << 42
 """Milliseconds; a message that claims to be of a later year than 2109 has no say in what is newer."""
@@ -64,7 +68,7 @@ class Reader:
         partition: Partition,
         place: Place,
         *,
-        batch_size: int,
+        stream: StreamConfiguration,
         group: str | None,
         check: Callable[[Place], None],
     ) -> None:
@@ -72,13 +76,13 @@ class Reader:
         self.heard = Heard()
         self.failure: KafkaError | None = None
         self._journal = Journal()
-        self._batch_size = batch_size
+        self._batch_size = stream.batch_size
         self._check = check
         self._tells_kafka = group is not None
         self._stored = place
         self._told, self._told_at = place, time.monotonic()
         own = {"error_cb": self.heard, "logger": self._journal, "debug": "metadata", "group.id": group or "churnguard"}
-        self._consumer = cluster.client(Consumer, _consuming(options) | own)
+        self._consumer = cluster.client(Consumer, _consuming(options, stream.largest_message) | own)
         try:
             self._consumer.assign([self._at(place)])
         except BaseException:
@@ -109,34 +113,40 @@ class Reader:
         size, wanted, wait = 0, 1, READ_WITHIN / 2
         while True:
             told = self._consumer.consume(wanted, wait)
-            for each in told:
-                error = each.error()
-                if error is None:
-                    messages.append(self._message(each))
-                    size += len(each)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._pass(each.offset())
-                elif error.code() not in _NO_MATTER:
-                    return messages, error
-            if len(told) < wanted or size >= BATCH_BYTES or len(messages) >= self._batch_size:
-                return messages, None
+            size += sum(map(len, told))
+            failure = self._take(told, messages)
+            if failure is not None or len(told) < wanted or size >= BATCH_BYTES or len(messages) >= self._batch_size:
+                return messages, failure
             wanted, wait = min(self._batch_size - len(messages), SLICE), LINGER
 
-    def _message(self, told: KafkaMessage) -> Message:
-        topic, number = self.partition
-        offset: int = told.offset()  # type: ignore[assignment]  # a message that was read has one
-        _, moment = told.timestamp()
-        place = self.place
-        version = max(place.version + 1, version_of(moment, offset))
-        self.place = Place(offset + 1, place.topic_id, version, told.leader_epoch())
-        headers = _headers(told)
-        produced_at = moment if moment >= 0 else None
-        return Message(topic, str(number), str(offset), version, told.key(), told.value(), produced_at, headers)
-
-    def _pass(self, end: int | None) -> None:
-        """Markers of transactions, what was aborted and what compaction took are passed without a message."""
-        if end is not None and end > self.place.offset:
-            self.place = replace(self.place, offset=end)
+    def _take(self, told: Sequence[KafkaMessage], into: list[Message]) -> KafkaError | None:
+        """The hot path."""
+        (topic, partition), last = self.partition, None
+        name, offset, version = str(partition), self.place.offset, self.place.version
+        failure = None
+        for each in told:
+            error = each.error()
+            if error is None:
+                at: int = each.offset()  # type: ignore[assignment]  # a message that was read has one
+                _, moment = each.timestamp()
+                version = max(version + 1, version_of(moment, at))
+                headers, defect = _headers(each)
+                into.append(
+                    Message(
+                        topic, name, str(at), version, each.key(), each.value(), moment if moment >= 0 else None,
+                        headers, defect,
+                    )
+                )  # fmt: skip
+                offset, last = at + 1, each
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Markers of transactions, what was aborted and what compaction took are passed without a message.
+                offset = max(offset, each.offset() or 0)
+            elif each.topic() is not None and error.code() not in _PASSES:
+                failure = error
+                break
+        epoch = last.leader_epoch() if last is not None else self.place.epoch
+        self.place = Place(offset, self.place.topic_id, version, epoch)
+        return failure
 
     def _tell_kafka(self, *, now: bool) -> None:
         """A courtesy to Kafka's own tools; that it fails is no matter."""
@@ -151,14 +161,12 @@ class Reader:
         return TopicPartition(*self.partition, place.offset, **epoch)
 
 
-_NO_MATTER = (
-    KafkaError.GROUP_AUTHORIZATION_FAILED,  # only Kafka's own tools know less then
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-)
-"""Comes instead of a message, and passes by itself."""
+_PASSES = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
+"""Comes instead of a message, and passes by itself. What is of no topic is of the group, which is only a courtesy."""
+_NONE: Mapping[str, str] = {}
+_checked_headers = methodcaller("headers")
+"""Not ``message.headers()``: of a name that is no UTF-8 it gives a list with a hole, and an error that is pending. Of a
+method that was called often Python does not look for that, and the whole process dies; called so it always does."""
 
 
 def version_of(moment: int, offset: int) -> int:
@@ -167,13 +175,18 @@ def version_of(moment: int, offset: int) -> int:
     return (min(max(moment, 0), LATEST_TIME) << _OFFSET_BITS) | (offset & _LOW_OFFSET)
 
 
-def _headers(told: KafkaMessage) -> dict[str, str]:
-    """What is no text, or none that PostgreSQL takes, is escaped; of several of one name the last holds."""
-    headers = told.headers()
+def _headers(told: KafkaMessage) -> tuple[Mapping[str, str], str | None]:
+    """What is no text, or none that PostgreSQL takes, is escaped; of several of one name the last holds. And what is
+    wrong with the message, if its headers cannot be read."""
+    try:
+        headers = _checked_headers(told)
+    except (SystemError, UnicodeError):  # the client takes names for UTF-8, which Kafka does not ask for
+        return {}, "the name of one of its headers is not UTF-8; its headers are not kept"
     if not headers:
-        return {}
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return {_text(name): _text(value) for name, value in pairs}
+        return _NONE, None
+    return {
+        _text(name): _text(value) for name, value in (headers.items() if isinstance(headers, dict) else headers)
+    }, None
 
 
 def _text(value: str | bytes | None) -> str:
@@ -181,7 +194,7 @@ def _text(value: str | bytes | None) -> str:
     return text.replace("\0", "\\x00") if "\0" in text else text
 
 
-def _consuming(options: KafkaOptions) -> dict[str, Any]:
+def _consuming(options: KafkaOptions, largest: int) -> dict[str, Any]:
     """A consumer's own: nothing is committed or skipped by itself, and little is read ahead, as many are open."""
     return {
         "enable.auto.commit": False,
@@ -195,7 +208,7 @@ def _consuming(options: KafkaOptions) -> dict[str, Any]:
         "fetch.error.backoff.ms": 200,
         "fetch.queue.backoff.ms": 10,
         "fetch.max.bytes": 1024 * 1024,
-        "max.partition.fetch.bytes": 1024 * 1024,
-        "queued.max.messages.kbytes": 2048,
-        "receive.message.max.bytes": 128 * 1024 * 1024,
+        "max.partition.fetch.bytes": 512 * 1024,
+        "queued.max.messages.kbytes": 1024,
+        "receive.message.max.bytes": 2 * largest + LARGEST_ANSWER,
     }

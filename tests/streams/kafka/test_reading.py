@@ -12,6 +12,7 @@ from churnguard_pipelines.streams.kafka.reading import version_of
 from tests.sources.kafka import KafkaServer
 from tests.streams.kafka.conftest import Sources
 from tests.streams.kafka.reading import read
+from tests.streams.kafka.wire import produce_raw
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("kafka")
@@ -35,6 +36,19 @@ def test_headers_that_are_no_text_are_escaped(kafka: KafkaServer, topic: str, so
     kafka.produce(topic, [b"x"], headers=[("raw", b"\xff\x00ok"), ("none", None), ("umlaut", "ä".encode())])
     (message,) = read(source(topic), f"{topic}/0", lambda done: done.messages).messages
     assert message.headers == {"raw": "\\xff\\x00ok", "none": "", "umlaut": "ä"}
+
+
+def test_a_header_whose_name_is_no_text_is_its_messages_fault(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    """Kafka takes any bytes; the client's library does not, and took the whole process with it."""
+    kafka.produce(topic, [b"good"] * 500, headers=[("name", b"x")])  # Python goes another way where it has gone often
+    for _ in range(3):
+        produce_raw(kafka.address, topic, b"bad", header=b"\xff\xfe")
+    kafka.produce(topic, [b"good"], headers=[("name", b"x")])
+    done = read(source(topic), f"{topic}/0", lambda done: len(done.messages) == 504)
+    assert done.values == [*[b"good"] * 500, *[b"bad"] * 3, b"good"]
+    told = "the name of one of its headers is not UTF-8; its headers are not kept"
+    assert [message.defect for message in done.messages] == [*[None] * 500, *[told] * 3, None]
+    assert done.messages[-1].headers == {"name": "x"}
 
 
 def test_a_batch_has_as_many_messages_as_are_stored_together(kafka: KafkaServer, topic: str, source: Sources) -> None:

@@ -187,6 +187,18 @@ def test_a_topic_that_may_not_be_read(kafka: KafkaServer, forbidden: str, source
         read(source(forbidden, **own), f"{forbidden}/0", lambda done: done.messages)
 
 
+def test_an_answer_that_is_larger_than_is_taken(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    """Nothing that a broker sends fills our memory, and the stream says which limit it was."""
+    large = kafka.create(f"{topic}.large", max_message_bytes="20000000")
+    producer = kafka.producer(message_max_bytes=20_000_000)
+    producer.produce(large, bytes(17_000_000))
+    assert producer.flush(60) == 0
+    reader = source(large, largest_message=1024)
+    with pytest.raises(InvalidConfiguration, match=r"sent more at once than is taken.*Raise largest_message"):
+        read(reader, f"{large}/0", lambda done: done.messages)
+    assert read(source(large), f"{large}/0", lambda done: done.messages).values == [bytes(17_000_000)]
+
+
 @pytest.fixture
 def mortal() -> Iterator[KafkaServer]:
     with running_kafka() as server:
