@@ -80,6 +80,19 @@ class KafkaFeed:
                 raise
 
     def published(self) -> int:
+        from confluent_kafka import KafkaError, KafkaException
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._ends()
+            except KafkaException as problem:  # a topic that was made just now has no leader yet
+                led = problem.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION
+                if led or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _ends(self) -> int:
         from confluent_kafka import TopicPartition
         from confluent_kafka.admin import OffsetSpec
 
