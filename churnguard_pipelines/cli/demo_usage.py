@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from churnguard_pipelines.store.postgres.database import Store
 
 DRAINED_WITHIN_SECONDS = 300
-_STORED = """
-SELECT count(*), encode(sha256(convert_to(coalesce(string_agg(id, E'\\n' ORDER BY id COLLATE "C"), ''), 'UTF8')), 'hex')
-  FROM (SELECT extra->>'id' AS id FROM {table} WHERE organization_id = %s AND integration_id = %s) AS events
-"""
 
 
 class UsageStreams:
@@ -130,9 +126,13 @@ class UsageStreams:
         from churnguard_pipelines.syncing.streams.target import table_of
 
         stream = usage_stream(organization_id, self.url or "")
-        statement = _STORED.format(table=quoted(table_of(stream).name))
+        statement = f"""
+            SELECT count(*),
+                   encode(sha256(convert_to(coalesce(string_agg(id, %s ORDER BY id COLLATE "C"), ''), 'UTF8')), 'hex')
+              FROM (SELECT extra->>'id' AS id FROM {quoted(table_of(stream).name)}
+                     WHERE organization_id = %s AND integration_id = %s) AS events"""
         with self._store.organization(organization_id) as connection:
-            events, digest = connection.exec_driver_sql(statement, (organization_id, stream.stream_id)).one()
+            events, digest = connection.exec_driver_sql(statement, ("\n", organization_id, stream.stream_id)).one()
         return events, digest
 
 
