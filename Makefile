@@ -25,7 +25,7 @@ lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
 
-bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale narrows it
+bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale|streams narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
@@ -35,8 +35,8 @@ snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
 
 lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
-	$(COMPILE) --extra build -o requirements.lock
-	$(COMPILE) --extra build --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra build --extra demo -o requirements.lock
+	$(COMPILE) --extra build --extra demo --extra dev -o requirements-dev.lock
 
 clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
 	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes

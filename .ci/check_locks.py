@@ -26,8 +26,9 @@ def main() -> int:
         if not versions <= development.get(name, set())
     ]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["build"]]
-    for requirements, lock in ((asked, runtime), (project["optional-dependencies"]["dev"], development)):
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["build"], *extras["demo"]]
+    for requirements, lock in ((asked, runtime), (extras["dev"], development)):
         for requirement in requirements:
             name, _, version = re.sub(r"\[.*?\]", "", requirement).partition("==")
             if version not in lock.get(normalized(name), set()):

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms, sendgrid
 from churnguard_pipelines.cli.demo_rules import SURVEY, print_survey, register_survey
+from churnguard_pipelines.cli.demo_usage import UsageStreams
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
 from churnguard_pipelines.errors import ChurnGuardError
@@ -29,6 +30,7 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
+from churnguard_pipelines.orchestration.processes.supervision import die_with_parent
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
@@ -58,10 +60,12 @@ class Demo:
         self._url = ""
         self._product = EmbeddedPostgres(store.settings.home / "product", {"wal_level": "logical"})
         self._product_url = ""
+        self._usage = UsageStreams(store, [item.organization_id for item in ORGANIZATIONS])
 
     def __enter__(self) -> Demo:
         with out.status("Simulating 24 months of two SaaS businesses …"):
             self._product_url = self._product.start()
+            self._usage.start()
             self._start_sandbox()
         self._register()
         if self._living:
@@ -74,6 +78,7 @@ class Demo:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=10)
+        self._usage.stop()
         self._product.stop()
 
     def first_sync(self) -> bool:
@@ -89,6 +94,8 @@ class Demo:
             for name, item in report.objects.items():
                 if item.error:
                     err.print(f"[red]✗[/red] {report.integration_id} {name}: {escape(item.error)}")
+        with out.status("Reading the streams of product usage …"):
+            self._usage.drain(self._url)
         with out.status("Computing MRR movements …"):
             compute_mrr_now(self._store, [item.organization_id for item in ORGANIZATIONS])
         agrees = [
@@ -96,6 +103,7 @@ class Demo:
             self._print_product(),
             print_crms(self._store, living=self._living),
             print_survey(self._store, self._url, living=self._living),
+            self._usage.print(self._url, living=self._living),
             *(self._print_mrr(item) for item in ORGANIZATIONS),
         ]
         return all(agrees) and all(report.status == "succeeded" for report in reports)
@@ -129,10 +137,12 @@ class Demo:
         with log.open("wb") as stream:
             self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
                 command if self._living else [*command, "--freeze"],
-                env=os.environ | {"SANDBOX_PRODUCT_DATABASE": self._product_url},  # not for everybody's `ps`
+                env=os.environ  # not for everybody's `ps`
+                | {"SANDBOX_PRODUCT_DATABASE": self._product_url, "SANDBOX_USAGE_STREAM": self._usage.url or ""},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
             )
         self._url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -191,6 +201,7 @@ class Demo:
             elif known.base_url != wanted.base_url:
                 replace_integration(self._store, wanted, actor=ACTOR)
         register_survey(self._store, self._url, ACTOR)
+        self._usage.register(ACTOR)
         product = self._product_integration()
         known = find_integration(self._store, PRODUCT)
         if known is None or known.credentials != product.credentials:

@@ -47,7 +47,8 @@ def main() -> int:
             if live:
                 product.live()
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        application = Application(world, rate=options.rate or None, compress=options.gzip)
+        usage_stream = os.environ.get("SANDBOX_USAGE_STREAM")  # Redis' URL; with a password
+        application = Application(world, rate=options.rate or None, compress=options.gzip, usage_stream=usage_stream)
         stack.callback(application.close)
         salesforce = application.providers["salesforce"]
         if options.pubsub and isinstance(salesforce, Salesforce):

@@ -179,6 +179,7 @@ def serve(
     rate: float | None = None,
     compress: bool = False,
     port: int = 0,
+    usage_stream: str | None = None,
 ) -> Iterator[Sandbox]:
     """A sandbox on a loopback port in a thread of its own, until the block ends.
 
@@ -189,7 +190,7 @@ def serve(
     rate     requests a second per key; default any number
     """
     world = World(folder, seed=seed, anchor=anchor, scale=scale, alive=live, bulk=bulk)
-    application = Application(world, rate=rate, compress=compress)
+    application = Application(world, rate=rate, compress=compress, usage_stream=usage_stream)
     listener = listen(port)
     server = make_server(application)
     thread = Thread(target=lambda: asyncio.run(_serve(server, application, listener, live)), daemon=True)

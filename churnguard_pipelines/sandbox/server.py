@@ -1,7 +1,8 @@
 """The HTTP face: authentication, quota, faults and headers around the simulated API, and the business's own books.
 
 GET /v1/… is Stripe; other providers have paths of their own (`provider.py`).
-GET /_books/{account}/mrr and /counts; POST and DELETE /_faults; POST /_webhooks; GET /_health.
+GET /_books/{account}/mrr, /counts, and /usage where it is published; POST and DELETE /_faults; POST /_webhooks;
+GET /_health.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 
 from churnguard_pipelines.sandbox import faults
 from churnguard_pipelines.sandbox.answers import Answer
+from churnguard_pipelines.sandbox.business.company import PROFILES
 from churnguard_pipelines.sandbox.faults import Fault, Faults
 from churnguard_pipelines.sandbox.hubspot.provider import HubSpot
 from churnguard_pipelines.sandbox.mailchimp.provider import Mailchimp
@@ -31,6 +33,7 @@ from churnguard_pipelines.sandbox.stripe.api import answer, key_in
 from churnguard_pipelines.sandbox.stripe.events import API_VERSION
 from churnguard_pipelines.sandbox.stripe.webhooks import Deliveries
 from churnguard_pipelines.sandbox.survey import Survey
+from churnguard_pipelines.sandbox.usage import Usage, feed_at
 from churnguard_pipelines.sandbox.world import World
 
 Message = MutableMapping[str, Any]
@@ -61,9 +64,12 @@ class TokenBucket:
 
 
 class Application:
-    """An ASGI application over a world. `rate`: requests a second allowed per key, None for any number."""
+    """An ASGI application over a world. `rate`: requests a second allowed per key, None for any number.
+    `usage_stream`: where the businesses' products publish what is done in them, see `usage`; None: nowhere."""
 
-    def __init__(self, world: World, *, rate: float | None = 100, compress: bool = False) -> None:
+    def __init__(
+        self, world: World, *, rate: float | None = 100, compress: bool = False, usage_stream: str | None = None
+    ) -> None:
         self.world = world
         self.faults = Faults()
         self.deliveries = Deliveries(world)
@@ -71,6 +77,9 @@ class Application:
         self.requests = 0
         self.providers = {made.name: made for made in (make(world) for make in PROVIDERS)}
         self.provider_requests = dict.fromkeys(self.providers, 0)
+        self.usage: dict[str, Usage] = {}
+        if usage_stream:
+            self.usage = {each.name: Usage(world, each.name, feed_at(usage_stream, each.name)) for each in PROFILES}
         self._under_way: Counter[str | None] = Counter()
         self._rate = rate
         self._compress = compress
@@ -167,9 +176,12 @@ class Application:
         """What Stripe does not have: the books, the faults, where webhooks go."""
         parts = path.strip("/").split("/")
         if parts[0] == "_books" and len(parts) == 3 and parts[1] in self.world.businesses:
-            reader = {"mrr": self.world.movements, "counts": self.world.counts}.get(parts[2])
+            account, what = parts[1:]
+            if what == "usage" and account in self.usage:
+                return Answer(200, orjson.dumps(self.usage[account].books))
+            reader = {"mrr": self.world.movements, "counts": self.world.counts}.get(what)
             if reader is not None:
-                return Answer(200, orjson.dumps(reader(parts[1])))
+                return Answer(200, orjson.dumps(reader(account)))
         if path == "/_faults" and method == "POST":
             try:
                 self.faults.add(Fault.of(orjson.loads(await _body(receive))))
@@ -196,6 +208,8 @@ class Application:
             provider.clear_faults()
 
     def close(self) -> None:
+        for told in self.usage.values():
+            told.close()
         for provider in self.providers.values():
             provider.close()
 
@@ -217,6 +231,8 @@ class Application:
 
     async def live(self) -> None:
         """Every so often something happens, as long as the world is alive."""
+        for told in self.usage.values():
+            told.live()
         while True:
             await asyncio.sleep(EVERY)
             self.world.catch_up()

@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
-from tests.bench import crm, databases, gateway, saas, scale, stripe, warehouse
+from tests.bench import crm, databases, gateway, saas, scale, streams, stripe, warehouse
 from tests.bench.harness import Row, report, without_the_tests_own_cost
 
 AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
@@ -23,6 +23,7 @@ AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
     "saas": saas.run,
     "gateway": gateway.run,
     "scale": scale.run,
+    "streams": streams.run,
 }
 
 

@@ -1,18 +1,26 @@
-"""A sync in a process of its own: its memory is its alone, and so is the interpreter's lock."""
+"""A sync, or a session, in a process of its own: its memory is its alone, and so is the interpreter's lock."""
 
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 import uuid
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
 
+from churnguard_pipelines.model import StreamType
+from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.session import LaneKind, Session, Turn
+from churnguard_pipelines.syncing.streams.kind import KINDS
 from churnguard_pipelines.syncing.sync import sync_integration
-from tests.bench.harness import peak_mib
+from tests.bench.harness import peak_mib, without_the_tests_own_cost
 
+T = TypeVar("T")
 PATIENCE_SECONDS = 1800
 
 
@@ -34,18 +42,77 @@ def synced(store: Store, integration_id: str, *objects: str) -> Synced:
 
 
 def synced_in_child(integration_id: str, *objects: str) -> Synced:
+    return _in_child(partial(_sync, integration_id, objects))
+
+
+class Streamed(NamedTuple):
+    """``seconds``: from the session's start to the last commit; ``cpu_seconds``: of its process until then."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def streamed_in_child(kind: StreamType, messages: int) -> Streamed:
+    """One session that reads the streams of this kind until it has stored or rejected so many messages."""
+    return _in_child(partial(_stream, kind, messages))
+
+
+def _in_child(work: Callable[[Store], T]) -> T:
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[Synced] = context.Queue()
-    child = context.Process(target=_sync, args=(integration_id, objects, answers))
+    answers: multiprocessing.Queue[T] = context.Queue()
+    child = context.Process(target=_answer, args=(work, answers))
     child.start()
     answer = answers.get(timeout=PATIENCE_SECONDS)
     child.join()
     return answer
 
 
-def _sync(integration_id: str, objects: tuple[str, ...], answers: multiprocessing.Queue[Synced]) -> None:
+def _answer(work: Callable[[Store], T], answers: multiprocessing.Queue[T]) -> None:
     store = Store.open(load_settings().model_copy(update={"database_url": None}))
     try:
-        answers.put(synced(store, integration_id, *objects))
+        answers.put(work(store))
     finally:
         store.close()
+
+
+def _sync(integration_id: str, objects: tuple[str, ...], store: Store) -> Synced:
+    return synced(store, integration_id, *objects)
+
+
+def _stream(kind: StreamType, messages: int, store: Store) -> Streamed:
+    without_the_tests_own_cost()
+    lanes = KINDS[kind](store)
+    all_there = _noticed(lanes, messages)
+    session = Session(store, "bench", lanes, linger=PATIENCE_SECONDS, max_age=PATIENCE_SECONDS)
+    thread = threading.Thread(target=session.run)
+    begun, cpu = time.perf_counter(), time.process_time()
+    thread.start()
+    assert all_there.wait(PATIENCE_SECONDS)
+    took = Streamed(time.perf_counter() - begun, time.process_time() - cpu, peak_mib())
+    session.stop()
+    thread.join()
+    return took
+
+
+def _noticed(lanes: LaneKind, messages: int) -> threading.Event:
+    """Is set by the commit of the last of so many messages."""
+    all_there, lock, work = threading.Event(), threading.Lock(), lanes.work
+    missing = messages
+
+    def noticed(turn: Turn) -> bool:
+        tell = turn.on_note
+
+        def note(lane: Lane, counts: Mapping[str, Counts]) -> None:
+            nonlocal missing
+            tell(lane, counts)
+            with lock:
+                missing -= sum(each.read for each in counts.values())
+                if missing <= 0:
+                    all_there.set()
+
+        turn.on_note = note
+        return work(turn)
+
+    lanes.work = noticed  # type: ignore[method-assign]
+    return all_there

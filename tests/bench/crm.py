@@ -123,23 +123,20 @@ def _forget(store: Store) -> int:
     return int(rows)
 
 
-def _hubspot(store: Store) -> list[Row]:
+def _hubspot(store: Store) -> Iterator[Row]:
     with sandbox(bulk=HUBSPOT_RECORDS, latency_ms=LATENCY_MS, paths="/crm/*") as url:
         token = httpx.get(f"{url}/_hubspot/bulk", timeout=60).raise_for_status().json()["private_app_token"]
         replace_integration(store, _integration(HUBSPOT, url, token, list(OBJECTS)), actor="bench")
         seconds, _, first = synced(store, HUBSPOT)
-        loop = sum(_loop(url, token, name) for name in OBJECTS)
+        rows = sum(item.counts.read for item in first.objects.values())
+        assert rows == HUBSPOT_RECORDS * len(OBJECTS)
+        rate, loop = rows / seconds, rows / sum(_loop(url, token, name) for name in OBJECTS)
+        yield Row(AREA, "hubspot_backfill_50ms", "rows/s", rate, loop, LOOP, rate / loop)
+        calls = sum(item.calls for item in first.objects.values()) / seconds
+        yield Row(AREA, "hubspot_quota_used", "calls/s", calls, OURS, AT_CEILING, calls / OURS)
         idle_seconds, _, idle = synced(store, HUBSPOT)
-    calls = sum(item.calls for item in first.objects.values())
-    rows = sum(item.counts.read for item in first.objects.values())
-    assert rows == HUBSPOT_RECORDS * len(OBJECTS)
-    rate, loop = rows / seconds, rows / loop
-    waits = max(item.calls for item in idle.objects.values()) * LATENCY_MS / 1000
-    return [
-        Row(AREA, "hubspot_backfill_50ms", "rows/s", rate, loop, LOOP, rate / loop),
-        Row(AREA, "hubspot_quota_used", "calls/s", calls / seconds, OURS, AT_CEILING, calls / seconds / OURS),
-        Row(AREA, "hubspot_idle_sync", "ms", (idle_seconds - waits) * 1000, None, None, None),
-    ]
+        waits = max(item.calls for item in idle.objects.values()) * LATENCY_MS / 1000
+        yield Row(AREA, "hubspot_idle_sync", "ms", (idle_seconds - waits) * 1000, None, None, None)
 
 
 def _loop(url: str, token: str, name: str) -> float:

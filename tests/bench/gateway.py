@@ -51,23 +51,20 @@ Session(store, "bench", Inboxes(store), linger=600).run()
 SLOW_SOCKETS = 1_000
 
 
-def run(store: Store) -> list[Row]:
+def run(store: Store) -> Iterator[Row]:
     add_organization(store, Organization(organization_id=INTEGRATION, name="Bench"), actor="bench")
     replace_integration(store, integration("http://127.0.0.1:9"), actor="bench")
     add_endpoint(store, organization_id=INTEGRATION, provider="stripe", secret=SECRET, actor="bench")
-    rows: list[Row] = []
     with ExitStack() as stack:
         port, process = stack.enter_context(_gateway(store))
         bare = stack.enter_context(_bare(store))
-        rows.append(_most(port, bare))
-        paced = _load(port, SECONDS, "paced", rate=1000)
-        rows.append(_row("accept_1000", paced))
-        rows.append(_abuse(port, process))
-        rows.append(_under_fire(store, port, process))
-        rows.append(_warm(store, stack, port))
+        yield _most(port, bare)
+        yield _row("accept_1000", _load(port, SECONDS, "paced", rate=1000))
+        yield _abuse(port, process)
+        yield _under_fire(store, port, process)
+        yield _warm(store, stack, port)
     with _gateway(store) as (port, _):  # and no session any more
-        rows.append(_cold(store, port))
-    return rows
+        yield _cold(store, port)
 
 
 def _row(name: str, seen: dict[str, Any]) -> Row:

@@ -70,8 +70,8 @@ def report(rows: list[Row], target: Path) -> None:
             row.area,
             row.name,
             row.unit,
-            f"{row.ours:,.0f}",
-            "–" if row.reference is None else f"{row.reference:,.0f}",
+            _figure(row.ours),
+            "–" if row.reference is None else _figure(row.reference),
             "–" if row.ratio is None else f"{row.ratio:.2f}",
             "–" if row.p50_ms is None else f"{row.p50_ms:,.1f}",
             "–" if row.p99_ms is None else f"{row.p99_ms:,.1f}",
@@ -81,6 +81,10 @@ def report(rows: list[Row], target: Path) -> None:
     Console(width=160).print(table)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def peak_mib() -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -58,7 +59,7 @@ print(json.dumps([time.perf_counter() - begun, 0]))
 """
 
 
-def run(store: Store, source: MongoDBServer, target: PostgreSQLServer) -> list[Row]:
+def run(store: Store, source: MongoDBServer, target: PostgreSQLServer) -> Iterator[Row]:
     """``target``: where dlt writes to; it cannot reach a socket, where the warehouse listens."""
     with source.client() as client:
         _fill(client["bench"]["users"], ROWS)
@@ -68,10 +69,11 @@ def run(store: Store, source: MongoDBServer, target: PostgreSQLServer) -> list[R
         to = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**target.parameters("dlt"))
         references = {FLOOR: lambda: _floor(store, client), DLT_IS: lambda: _dlt_rate(source, to)}
         rows = full_rows(store, made, references)
+        yield from rows
         target.drop_database("dlt")
         copied = ROWS / (ROWS / rows[0].ours - statistics.median(_discovery(made) for _ in range(ROUNDS)))
         assert rows[0].reference is not None
-        return [*rows, replace(rows[0], name="mongodb_copy", ours=copied, ratio=copied / rows[0].reference)]
+        yield replace(rows[0], name="mongodb_copy", ours=copied, ratio=copied / rows[0].reference)
 
 
 def _discovery(made: IntegrationConfiguration) -> float:

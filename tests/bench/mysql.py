@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -41,11 +42,12 @@ FILL = (
 )
 
 
-def run(store: Store, source: MariaDBServer, target: PostgreSQLServer) -> list[Row]:
+def run(store: Store, source: MariaDBServer, target: PostgreSQLServer) -> Iterator[Row]:
     """``target``: where dlt writes to; it cannot reach a socket, where the warehouse listens."""
     with closing(source.connect()) as connection:
         _execute(connection, "CREATE DATABASE bench")
-    return [*_full(store, source, target), _changes(store, source)]
+    yield from _full(store, source, target)
+    yield _changes(store, source)
 
 
 def _register(store: Store, source: MariaDBServer, mode: str) -> IntegrationConfiguration:

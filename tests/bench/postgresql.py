@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -34,8 +35,9 @@ FILL = (
 )
 
 
-def run(store: Store, source: PostgreSQLServer) -> list[Row]:
-    return [*_full(store, source), _changes(store, source)]
+def run(store: Store, source: PostgreSQLServer) -> Iterator[Row]:
+    yield from _full(store, source)
+    yield _changes(store, source)
 
 
 def _register(store: Store, source: PostgreSQLServer, mode: str) -> IntegrationConfiguration:

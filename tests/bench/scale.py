@@ -57,6 +57,8 @@ LANES = 1_000
 LATENESS_SECONDS = 120
 TICKS = 7
 OBJECTS = ("customers", "invoices")
+MEASURED = b"measured: "
+"""What a line of the process that measures begins with, if it is a row's."""
 
 
 class Memory(httpx.BaseTransport):
@@ -125,12 +127,16 @@ SELECT organization_id, integration_id, object, 'succeeded', now() - interval '2
 """
 
 
-def run(store: Store) -> list[Row]:
+def run(store: Store) -> Iterator[Row]:
     """In a process of its own, in which Stripe is what is written here."""
     environment = os.environ | dagster_environment(store)
     command = [sys.executable, "-m", "tests.bench.scale"]
-    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return [Row(**row) for row in json.loads(ended.stdout.splitlines()[-1])]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(MEASURED):
+                yield Row(**json.loads(line.removeprefix(MEASURED)))
+    assert process.returncode == 0, "a row could not be measured"
 
 
 def fill(store: Store) -> None:
@@ -278,10 +284,16 @@ def main() -> None:
     connectors._registry._found["stripe"] = Stripe
     store = Store.open(load_settings(), migrate=False)
     fill(store)
-    rows = [quiet_lanes(store), lateness(store), due_query(store)]
+    tell(quiet_lanes(store))
+    tell(lateness(store))
+    tell(due_query(store))
     with dg.DagsterInstance.get() as instance:
-        rows += [sensor_tick(instance), dagster_bytes_a_day(store, instance)]
-    print(json.dumps([asdict(row) for row in rows]))
+        tell(sensor_tick(instance))
+        tell(dagster_bytes_a_day(store, instance))
+
+
+def tell(row: Row) -> None:
+    print(MEASURED.decode() + json.dumps(asdict(row)), flush=True)
 
 
 if __name__ == "__main__":

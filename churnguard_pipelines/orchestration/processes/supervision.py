@@ -85,7 +85,7 @@ class Supervised:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 **self._account.process_options,
                 start_new_session=True,  # Ctrl-C is for us: we stop them, each with all that it started
             )
@@ -109,7 +109,7 @@ class Supervised:
         return f"the {self.name} ended {how}"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Linux: the child gets SIGTERM when we are killed, however that happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
