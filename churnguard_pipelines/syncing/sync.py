@@ -56,8 +56,10 @@ _log = logging.getLogger(__name__)
 
 REJECTED_EVENTS = "webhooks"
 """The object under which whole webhook events are rejected."""
-_HELPERS = FairThreads("object", most=16, most_each=8)
+_HELPERS = FairThreads("object", most=32, most_each=8)
 """For all syncs of this process: they read objects beside each other."""
+OBJECTS_A_CONNECTION = 2
+"""At work at once: the quota keeps to the connections, and while one object's call is under way, another is stored."""
 UNKNOWN = "unknown"
 """The source of a checkpoint made with credentials that may not know whose they are."""
 
@@ -163,7 +165,8 @@ def sync_integration(
                 warehouse or Warehouse(store),
                 next(iter(items), None),
             )
-            helpers = Helpers(_HELPERS, integration.organization_id, integration.sync_config.concurrent_requests - 1)
+            at_once = OBJECTS_A_CONNECTION * integration.sync_config.concurrent_requests
+            helpers = Helpers(_HELPERS, integration.organization_id, at_once - 1)
             ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
             )
