@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -132,15 +133,11 @@ class Bench:
             connection.execute("CHECKPOINT")
 
 
-def run(store: Store) -> list[Row]:
+def run(store: Store) -> Iterator[Row]:
     bench = Bench(store)
-    rows = []
     for name, fresh in (("upsert_new", True), ("upsert_existing", False)):
-        rows.append(
-            compare(
-                "warehouse", name, "rows/s", ROWS,
-                partial(bench.ours, fresh=fresh), partial(bench.reference, fresh=fresh),
-                REFERENCE_IS,
-            )
+        yield compare(
+            "warehouse", name, "rows/s", ROWS,
+            partial(bench.ours, fresh=fresh), partial(bench.reference, fresh=fresh),
+            REFERENCE_IS,
         )  # fmt: skip
-    return rows
