@@ -46,7 +46,8 @@ LONGEST_PAUSE = 31 * 86_400.0
 
 @dataclass(frozen=True)
 class Quota:
-    """What a provider allows one account. ``per_second``: the starting guess, corrected by answers' headers.
+    """What a provider allows one account. ``per_second``: the starting guess, corrected by answers' headers; finite,
+    since calls are promised for moments.
     ``burst``: most calls at once where it is less than a second's worth. ``reserve``: the share left to the
     customer's other tools. ``connections``: calls that may be under way at once, of everybody who calls with these
     credentials, where the provider counts them."""
@@ -55,6 +56,9 @@ class Quota:
     burst: int | None = None
     reserve: float = 0.2
     connections: int | None = None
+
+    def __post_init__(self) -> None:
+        assert 0 < self.per_second < inf
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +37,21 @@ store = Store.open(load_settings(), migrate=False)
 """
 SESSION = OPEN + "Session(store, sys.argv[1], ChangeLogs(store), linger=600).run()"
 SYNC = OPEN + "sync_integration(store, 'acme-db', sync_id=sys.argv[1])"
+SYNC_KILLED_HALFWAY = (
+    """
+import os, signal
+import sqlalchemy as sa
+moves = 0
+@sa.event.listens_for(sa.Engine, "before_cursor_execute")
+def die_at_the_second_move(connection, cursor, statement, *rest):
+    global moves
+    moves += statement.startswith("UPDATE ingest.checkpoints")
+    if moves == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    + SYNC
+)
+"""Before what it has just written is committed; by itself, so that it is never too late."""
 
 
 class Mortal(Protocol):
@@ -91,6 +107,12 @@ class Installation:
         self._process.kill()
         self._process.wait()
 
+    def sync_killed_halfway(self) -> None:
+        """A sync that has stored some pieces of a table and is at the next one."""
+        self.start(SYNC_KILLED_HALFWAY)
+        assert self._process is not None
+        assert self._process.wait(300) == -signal.SIGKILL
+
     def kill_warehouse(self) -> None:
         pid = int((self.postgres.data / "postmaster.pid").read_text().splitlines()[0])
         for process in (psutil.Process(pid), *psutil.Process(pid).children()):
@@ -105,10 +127,11 @@ class Installation:
         return checkpoint.version if checkpoint else 0
 
     def mark_of(self, table: str) -> Any:
-        """Before which every row of the table is stored, as its connector writes it; None at the start."""
+        """Before which every row of a table that is half read is stored, as its connector writes it."""
         checkpoint = load_checkpoint(self.store, Lane("acme", "acme-db", table))
-        assert checkpoint is None or not checkpoint.position["complete"], "too late"
-        return checkpoint.position["next"] if checkpoint else None
+        assert checkpoint is not None
+        assert not checkpoint.position["complete"]
+        return checkpoint.position["next"]
 
     def endure(self, source: Mortal, kills: int, chance: random.Random) -> dict[str, int]:
         """Kills the session, the source and the warehouse's server in turn, each time after the changes have moved on;

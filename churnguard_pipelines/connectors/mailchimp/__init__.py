@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from math import inf
 from typing import Any, ClassVar
 
 from churnguard_pipelines.connectors.mailchimp import api, webhooks
@@ -81,8 +80,8 @@ class Mailchimp(ApiConnector):
 
     @classmethod
     def quota(cls, integration: IntegrationConfiguration) -> Quota:
-        """Mailchimp counts connections, not calls."""
-        return Quota(per_second=inf, reserve=0.0, connections=api.CONNECTIONS)
+        """Mailchimp counts connections, not calls: what so many can make if each is answered within ten milliseconds."""
+        return Quota(per_second=api.CONNECTIONS * 100, reserve=0.0, connections=api.CONNECTIONS)
 
     def identity(self) -> str:
         return self._api.id("account", self._api.account().get("account_id"))

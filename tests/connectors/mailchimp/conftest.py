@@ -36,7 +36,7 @@ def connect(store: Store, organization: Organization) -> Register:
     """Stores an integration with a Mailchimp at this URL; doing it again replaces it."""
 
     def connected(url: str | None, key: str = KEY, *, credentials: Any = None, **sync: Any) -> IntegrationConfiguration:
-        defaults = {"requests_per_minute": 60_000, "concurrent_requests": 4, "retry_attempts": 2, "retry_backoff": 0.01}
+        defaults = {"concurrent_requests": 4, "retry_attempts": 2, "retry_backoff": 0.01}
         made = configuration(
             INTEGRATION, provider_name="mailchimp", integration_type="email_marketing", base_url=url,
             credentials=credentials or {"credential_type": "api_key", "api_key": key}, sync_config=defaults | sync,

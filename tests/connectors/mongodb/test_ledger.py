@@ -145,14 +145,9 @@ def test_a_copy_killed_halfway_goes_on_from_there(server: MongoDBServer, ours: I
             new = [{"_id": n, "email": f"u{n}", "padding": "x" * 200} for n in range(first, first + 10_000)]
             client["shop"].users.insert_many(new)
 
-    def reached() -> int:
-        mark = ours.mark_of("users")
-        return int(mark.split('"')[3]) if mark else 0  # {"$numberInt":"20000"}
-
-    ours.start(SYNC)
-    wait_for(lambda: reached() >= documents / 2, 300)
-    ours.kill()
-    before = reached()
+    ours.sync_killed_halfway()
+    before = int(ours.mark_of("users").split('"')[3])  # {"$numberInt":"20000"}
+    assert 0 < before < documents
     report = sync_integration(ours.store, "acme-db", sync_id="second")
     assert report.objects["users"].counts.read == documents - before
     with server.client() as client:

@@ -141,14 +141,9 @@ def test_a_snapshot_killed_halfway_goes_on_from_there(source: PostgreSQLServer, 
         connection.execute("ANALYZE users")
         (pages,) = connection.execute("SELECT relpages FROM pg_class WHERE relname = 'users'").fetchone() or (0,)
 
-    def page() -> int:
-        mark = ours.mark_of("users")
-        return int(mark[1]) if mark else 0
-
-    ours.start(SYNC)
-    wait_for(lambda: page() >= pages / 2)
-    ours.kill()
-    reached = page()
+    ours.sync_killed_halfway()
+    reached = int(ours.mark_of("users")[1])
+    assert 0 < reached < pages
     report = sync_integration(ours.store, "acme-db", sync_id="second")
     assert report.objects["users"].counts.read <= rows * (1 - reached / pages) * 1.01
     with source.connect() as connection:
