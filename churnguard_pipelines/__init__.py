@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.api import IntegrationEngine, SyncStatus
+    from churnguard_pipelines.api import IntegrationEngine, StreamingManager, SyncStatus
     from churnguard_pipelines.model import (
         APIIngestionRule,
         DataFormat,
@@ -40,6 +40,7 @@ __all__ = [
     "ProcessingMode",
     "StreamConfiguration",
     "StreamType",
+    "StreamingManager",
     "SyncConfiguration",
     "SyncStatus",
 ]
@@ -48,5 +49,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "api" if name in ("IntegrationEngine", "SyncStatus") else "model"
+    module = "api" if name in ("IntegrationEngine", "StreamingManager", "SyncStatus") else "model"
     return getattr(import_module(f"{__name__}.{module}"), name)

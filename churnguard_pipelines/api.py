@@ -5,6 +5,10 @@
     sync_id = await engine.start_sync(integration_id)
     status = await engine.get_sync_status(integration_id)
 
+    streams = StreamingManager()
+    stream_id = await streams.create_stream(StreamConfiguration(…))
+    metrics = await streams.get_stream_metrics(stream_id)
+
 The calls are coroutines over the synchronous store; none of them blocks the event loop.
 """
 
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from types import TracebackType
@@ -23,14 +27,25 @@ from pydantic import BaseModel
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import ChurnGuardError, ProviderUnavailable
-from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, IntegrationStatus, Organization
+from churnguard_pipelines.model import (
+    DataSyncMode,
+    IntegrationConfiguration,
+    IntegrationStatus,
+    Organization,
+    StreamConfiguration,
+)
+from churnguard_pipelines.monitoring.stream_numbers import StreamMetrics, measured
 from churnguard_pipelines.orchestration.processes.children import SyncRequest, refuse_unknown
 from churnguard_pipelines.orchestration.processes.sync_queue import SyncQueue
+from churnguard_pipelines.records import Position
 from churnguard_pipelines.settings import Settings, load_settings
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport, find_sync, latest_sync
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.streams.sdk import Seek
+from churnguard_pipelines.syncing.streams import managing
+from churnguard_pipelines.syncing.streams.managing import StreamStatus
 
 ACTOR = "python"
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # sources, of all organizations and of each
@@ -38,7 +53,9 @@ LONG_WORKS = 4  # at once, one of each organization
 ANSWER_WITHIN = 30.0  # seconds, for all that one call asks
 
 Answer = TypeVar("Answer")
-Question = tuple[IntegrationConfiguration, Callable[[], Answer]]
+Asked = IntegrationConfiguration | StreamConfiguration
+"""Whose source is asked."""
+Question = tuple[Asked, Callable[[], Answer]]
 _log = logging.getLogger(__name__)
 
 
@@ -119,12 +136,12 @@ class IntegrationEngine:
         serve nothing else, one thing of each organization at a time. Raises what it raises."""
         return await asyncio.wrap_future(self._long_works.submit(organization_id, work))
 
-    async def ask_source(self, integration: IntegrationConfiguration, question: Callable[[], Answer]) -> Answer:
-        """The answer of something that has to wait for the integration's source, which may be silent.
+    async def ask_source(self, asked: Asked, question: Callable[[], Answer]) -> Answer:
+        """The answer of something that has to wait for the integration's or the stream's source, which may be silent.
 
         Raises what it raises, ``ProviderUnavailable`` if there is no answer in time, ``TooBusy`` without asking.
         """
-        (answer,) = await self.ask_sources([(integration, question)])
+        (answer,) = await self.ask_sources([(asked, question)])
         if isinstance(answer, ChurnGuardError):
             raise answer
         return answer
@@ -136,23 +153,23 @@ class IntegrationEngine:
         them are of organizations whose threads still wait for answers.
         """
         refused: dict[str, ChurnGuardError] = {}
-        for organization_id in {integration.organization_id for integration, _ in questions}:
+        for organization_id in {each.organization_id for each, _ in questions}:
             try:
                 self._sources.refuse_if_full(organization_id)
             except ChurnGuardError as error:
                 refused[organization_id] = error
-        if refused and all(integration.organization_id in refused for integration, _ in questions):
+        if refused and all(each.organization_id in refused for each, _ in questions):
             raise next(iter(refused.values()))
         asked = {
-            place: asyncio.wrap_future(self._sources.submit(integration.organization_id, question))
-            for place, (integration, question) in enumerate(questions)
-            if integration.organization_id not in refused
+            place: asyncio.wrap_future(self._sources.submit(each.organization_id, question))
+            for place, (each, question) in enumerate(questions)
+            if each.organization_id not in refused
         }
         if asked:
             await asyncio.wait(asked.values(), timeout=ANSWER_WITHIN)
         return [
-            _answer(integration, asked[place]) if place in asked else refused[integration.organization_id]
-            for place, (integration, _) in enumerate(questions)
+            _answer(each, asked[place]) if place in asked else refused[each.organization_id]
+            for place, (each, _) in enumerate(questions)
         ]
 
     async def close(self) -> None:
@@ -193,6 +210,69 @@ class IntegrationEngine:
             self.store.close()
 
 
+class StreamingManager:
+    """The streams of one installation. ``settings`` come from the environment if omitted. Close it, or use ``async
+    with``. What asks a source raises what that raises, and ``ProviderUnavailable`` if it does not answer in time."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._engine = IntegrationEngine(settings)
+
+    async def __aenter__(self) -> StreamingManager:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create_stream(self, configuration: StreamConfiguration, *, check: bool = True) -> str:
+        """Store the stream, its secrets sealed; an unknown organization is added with its id for a name. It is read
+        from then on. ``check``: ask its source first whether all that is configured is there.
+
+        Raises ``InvalidConfiguration``, also for an id that exists already.
+        """
+        return await asyncio.to_thread(self._create, configuration, check)
+
+    async def get_stream_metrics(self, stream_id: str) -> StreamMetrics:
+        """What was measured in the last minute. Raises ``NotFound``."""
+        return await asyncio.to_thread(measured, self._engine.store, stream_id)
+
+    async def list_streams(self, organization_id: str | None = None) -> list[StreamStatus]:
+        """With their states, and how far they are behind."""
+        return await asyncio.to_thread(managing.list_streams, self._engine.store, organization_id)
+
+    async def test_stream(self, stream_id: str) -> None:
+        """Ask the source and the format whether all that is configured can be read. Raises ``NotFound``, too."""
+        await asyncio.to_thread(managing.test, self._engine.store, stream_id)
+
+    async def pause_stream(self, stream_id: str) -> None:
+        """What reads it ends within seconds. Raises ``NotFound``."""
+        await asyncio.to_thread(managing.pause, self._engine.store, stream_id, actor=ACTOR)
+
+    async def resume_stream(self, stream_id: str) -> None:
+        """Also one that paused itself, or failed. Raises ``NotFound``."""
+        await asyncio.to_thread(managing.resume, self._engine.store, stream_id, actor=ACTOR)
+
+    async def seek_stream(self, stream_id: str, to: str | datetime | Mapping[str, str]) -> Mapping[str, Position]:
+        """Read on from ``earliest``, ``latest``, a moment or offsets by partition; returns the positions. What is
+        stored stays. Raises ``NotFound``, and ``InvalidConfiguration`` where the source cannot."""
+        place = managing.place(to) if isinstance(to, str) else Seek(to)
+        return await asyncio.to_thread(managing.seek, self._engine.store, stream_id, place, actor=ACTOR)
+
+    async def remove_stream(self, stream_id: str, *, purge: bool = False) -> None:
+        """``purge``: the rows it brought, too. Raises ``NotFound``."""
+        await asyncio.to_thread(managing.remove, self._engine.store, stream_id, actor=ACTOR, purge=purge)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    def _create(self, configuration: StreamConfiguration, check: bool) -> str:
+        name, store = configuration.organization_id, self._engine.store
+        add_organization(store, Organization(organization_id=name, name=name), actor=ACTOR)
+        managing.create(store, configuration, actor=ACTOR, checks=check)
+        return configuration.stream_id
+
+
 def _estimate(report: SyncReport | None) -> tuple[float | None, str | None]:
     """Share done and time left, from the objects' expected counts; (None, None) where nothing is known."""
     if report is None or not report.objects:
@@ -213,21 +293,22 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
-def _answer(integration: IntegrationConfiguration, asked: asyncio.Future[Any]) -> Any:
+def _answer(of: Asked, asked: asyncio.Future[Any]) -> Any:
     """Its answer, or the error that stands for it."""
+    name = of.stream_id if isinstance(of, StreamConfiguration) else of.integration_id
     if not asked.done():
         asked.cancel()  # one that has not begun will not; one that has keeps its thread until its source lets go
         return ProviderUnavailable(
             f"its source did not answer within {ANSWER_WITHIN:.0f} s.",
-            integration_id=integration.integration_id,
+            integration_id=name,
             remedy="See that it can be reached from here, and try again.",
         )
     error = asked.exception()
     if error is None or isinstance(error, ChurnGuardError):
         return error or asked.result()
-    _log.error("%s: its source could not be asked", integration.integration_id, exc_info=error)
+    _log.error("%s: its source could not be asked", name, exc_info=error)
     return ProviderUnavailable(
         f"its source could not be asked ({type(error).__name__}).",
-        integration_id=integration.integration_id,
+        integration_id=name,
         remedy="Check its configuration; the log has the details.",
     )

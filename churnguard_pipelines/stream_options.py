@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints, ValidationError
+
+LONGEST_SCHEMA = 1_000_000
+"""Characters."""
 
 _HOST_PORT = re.compile(r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s:/@,\[\]]+):\d{1,5}\s*")
 
@@ -42,15 +45,37 @@ class FormatOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    message_schema: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)] | None = None
+    message_schema: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SCHEMA)] | None = None
     message_type: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
     columns: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
     quote: Annotated[str, StringConstraints(min_length=1, max_length=1)] = '"'
 
 
+class SchemaRegistry(BaseModel):
+    """Where the schemas of messages are: ``connection_config.schema_registry``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$", max_length=2000)]
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+def schema_registry(config: Mapping[str, JsonValue]) -> SchemaRegistry | None:
+    """Raises ``ValueError``, which never repeats a value."""
+    if (given := config.get("schema_registry")) is None:
+        return None
+    try:
+        return SchemaRegistry.model_validate(given)
+    except ValidationError as error:
+        problems = [": ".join((*map(str, each["loc"]), each["msg"])) for each in error.errors()]
+        raise ValueError(f"schema_registry: {'; '.join(problems)}") from None
+
+
 def check_connection(kind: StreamType | None, config: Mapping[str, JsonValue]) -> None:
     """Raises ``ValueError`` for addresses that cannot be."""
+    schema_registry(config)
     match kind:
         case StreamType.KAFKA:
             _check_servers(config.get("bootstrap_servers"))

@@ -21,6 +21,7 @@ from churnguard_pipelines.cli import (
     rejected,
     rules,
     services,
+    streams,
     sync,
     webhooks,
 )
@@ -44,6 +45,7 @@ app.command("sync")(sync.sync)
 integrations.app.command("authorize")(authorize.authorize)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(rules.app, name="rules")
+app.add_typer(streams.app, name="streams")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(api_keys.app, name="api-keys")

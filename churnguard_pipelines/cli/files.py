@@ -1,4 +1,4 @@
-"""Integration and rule files: YAML with ``${ENV_VAR}`` for secrets -> an organization and what is its."""
+"""Integration, rule and stream files: YAML with ``${ENV_VAR}`` for secrets -> an organization and what is its."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, Organization
+from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, Organization, StreamConfiguration
 
 M = TypeVar("M", bound=BaseModel)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -31,6 +31,19 @@ class IntegrationFile:
 class RuleFile:
     organization: Organization
     rule: APIIngestionRule
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFile:
+    organization: Organization
+    stream: StreamConfiguration
+
+
+def read_stream_file(path: Path) -> StreamFile:
+    """Raises as :func:`read_integration_file` does."""
+    document, organization = _read(path)
+    document.setdefault("name", document.get("stream_id", ""))
+    return StreamFile(organization, _validated(StreamConfiguration, document, path))
 
 
 def read_rule_file(path: Path) -> RuleFile:

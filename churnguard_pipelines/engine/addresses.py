@@ -130,7 +130,7 @@ class AddressGuard:
         self.check(host, port)
         if (
             self.restricted
-            and parts.scheme in ("http", "https")
+            and parts.scheme in ("http", "https", "ws", "wss")
             and port < 1024
             and port not in _WEB
             and not self._is_listed(host, port)

@@ -187,6 +187,10 @@ class OAuth2(Credential):
             self._sign(request, token)
             yield request
 
+    def received(self, status: int, content: bytes) -> Token:
+        """What the token endpoint answered to a grant that was sent apart. Raises what a renewal does."""
+        return self._parse(httpx.Response(status, content=content), None)
+
     @staticmethod
     def _sign(request: httpx.Request, token: Token) -> None:
         request.headers["Authorization"] = f"Bearer {token.access_token}"
@@ -277,10 +281,6 @@ class OAuth2Refresh(OAuth2):
         grant = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         return grant | {"code_verifier": verifier} | self._app
 
-    def received(self, status: int, content: bytes) -> Token:
-        """What the token endpoint answered to a :meth:`code_grant`. Raises what a renewal does."""
-        return self._parse(httpx.Response(status, content=content), None)
-
     def _grant(self, token: Token | None) -> Mapping[str, str]:
         if token is None or not token.refresh_token:
             raise AuthenticationFailed("the access token has ended and there is no refresh token.", remedy=RECONNECT)
@@ -311,13 +311,13 @@ class OAuth2ClientCredentials(OAuth2):
     def secrets(self) -> tuple[str, ...]:
         return (*super().secrets(), self._client_secret)
 
+    def grant(self) -> dict[str, str]:
+        """The form fields that buy a token."""
+        own = {"client_id": self._client_id, "client_secret": self._client_secret}
+        return {"grant_type": "client_credentials"} | own | ({"scope": self._scope} if self._scope else {})
+
     def _grant(self, token: Token | None) -> Mapping[str, str]:
-        grant = {
-            "grant_type": "client_credentials",
-            "client_id": self._client_id,
-            "client_secret": self._client_secret,
-        }
-        return grant | ({"scope": self._scope} if self._scope else {})
+        return self.grant()
 
 
 class OAuth2JwtBearer(OAuth2):

@@ -7,6 +7,9 @@ are parsed by the slow one, which is held to the same rules: UTF-8, no NaN, no i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, NoReturn
 
 import orjson
@@ -22,16 +25,15 @@ def loads(data: bytes) -> Any:
     """Raises ``json.JSONDecodeError``."""
     if _LONG not in data.translate(_DIGITS):
         return orjson.loads(data)
-    try:
-        value = json.loads(data.decode(), parse_int=whole, parse_float=_finite, parse_constant=_refuse)
-        if b"\\ud" in data or b"\\uD" in data:
-            json.dumps(value, ensure_ascii=False).encode()  # which half of a pair cannot be
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "not UTF-8, or a number beyond a double"
-        raise json.JSONDecodeError(reason, "", 0) from None
-    return value
+    return _slowly(data, whole, _finite, "not UTF-8, or a number beyond a double")
+
+
+def exactly(data: bytes) -> Any:
+    """The same of numbers that PostgreSQL stores and no double is: those are ``Decimal``. Slow, whatever they are.
+
+    Raises ``json.JSONDecodeError``, for a number of more than :data:`MOST_DIGITS` before or after the point, too.
+    """
+    return _slowly(data, _storable, _storable, f"not UTF-8, or a number of more than {MOST_DIGITS:,} digits")
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
@@ -46,9 +48,37 @@ def whole(digits: str) -> int | str:
     return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 
+def _slowly(data: bytes, whole: Callable[[str], Any], fraction: Callable[[str], Any], refused: str) -> Any:
+    try:
+        value = json.loads(data.decode(), parse_int=whole, parse_float=fraction, parse_constant=_refuse)
+        if b"\\ud" in data or b"\\uD" in data:
+            json.dumps(value, ensure_ascii=False, default=str).encode()  # which half of a pair cannot be
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else refused
+        raise json.JSONDecodeError(reason, "", 0) from None
+    return value
+
+
+def _storable(text: str) -> int | float | Decimal:
+    if len(text) > 2 * MOST_DIGITS + 20:
+        raise ValueError
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent beyond all bounds
+        raise ValueError from None
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), "JSON has no other than finite numbers"
+    if number.adjusted() >= MOST_DIGITS or exponent < -MOST_DIGITS:
+        raise ValueError
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return double if isfinite(double := float(text)) else number
+
+
 def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
+    if not isfinite(number := float(text)):
         raise ValueError
     return number
 

@@ -64,13 +64,12 @@ class Mapper:
 
     def __init__(self, table: Table, *, filters: Sequence[DataFilter] = (), viewed: Sequence[Column] = ()) -> None:
         self.table = table
-        self._viewed = tuple(viewed)
+        self._view = View(viewed)
         self._keep = compile_filters(self.table, filters)
         self._columns = [(column.type, _path(column.source_path)) for column in table.columns]
         self._taken = _Taken.of([_path(table.key), *(path for _, path in self._columns)])
         self._known_fields = {_path(column.source_path)[0] for column in (*table.columns, *viewed)}
         self._new_fields = 0
-        self._seen_misfits: set[str] = set()
 
     def rows(self, records: Iterable[Record]) -> Mapped:
         mapped = Mapped()
@@ -99,7 +98,7 @@ class Mapper:
         if self._new_fields < MOST_NEW_FIELDS and not self._known_fields.issuperset(set().union(*rests)):
             for rest in rests:
                 self._learn(rest, mapped.drift)
-        self._look_at_the_view(fields, unfit, mapped.drift)
+        self._view.look_at(fields, unfit, mapped.drift)
 
     def _keys(self, fields: _Fields) -> tuple[Sequence[str | None], set[int]]:
         found = fields.at(_path(self.table.key))
@@ -144,7 +143,7 @@ class Mapper:
                 if value is not None:
                     CONVERTERS[column.type](value)
             except TypeMismatch as mismatch:
-                self._report(column, mismatch, drift)
+                self._view.report(column, mismatch, drift)
                 return Rejected(key, f"{column.name}: {mismatch}", payload)
         try:
             values.json_text(payload)
@@ -152,10 +151,24 @@ class Mapper:
             return Rejected(key, f"an undeclared field: {mismatch}", payload)
         raise AssertionError(f"a record of {self.table.name} was rejected without a reason")
 
-    def _look_at_the_view(self, fields: _Fields, unfit: Set[int], drift: list[Drift]) -> None:
-        """What it cannot show of records that are stored is told once a column."""
-        for column in self._viewed:
-            if column.type in (ColumnType.TEXT, ColumnType.JSON) or column.name in self._seen_misfits:
+
+class View:
+    """What an integration's view shows of its records beside the declared columns: what it cannot show of records that
+    are stored is told once a column. One thread at a time."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = tuple(columns)
+        self._told: set[str] = set()
+
+    def misfits(self, documents: Sequence[Mapping[str, Any]]) -> list[Drift]:
+        drift: list[Drift] = []
+        if self.columns:
+            self.look_at(_Fields(documents), frozenset(), drift)
+        return drift
+
+    def look_at(self, fields: _Fields, unfit: Set[int], drift: list[Drift]) -> None:
+        for column in self.columns:
+            if column.type in (ColumnType.TEXT, ColumnType.JSON) or column.name in self._told:
                 continue  # all that JSON knows fits those
             found = fields.at(_path(column.source_path))
             if columnwise.shown(column.type, found):
@@ -165,12 +178,12 @@ class Mapper:
                     if value is not None and place not in unfit:
                         values.viewed(column.type, value)
                 except TypeMismatch as mismatch:
-                    self._report(column, mismatch, drift)
+                    self.report(column, mismatch, drift)
                     break
 
-    def _report(self, column: Column, mismatch: TypeMismatch, drift: list[Drift]) -> None:
-        if column.name not in self._seen_misfits:
-            self._seen_misfits.add(column.name)
+    def report(self, column: Column, mismatch: TypeMismatch, drift: list[Drift]) -> None:
+        if column.name not in self._told:
+            self._told.add(column.name)
             drift.append(Drift(column.name, "type_mismatch", f"{column.type}: {mismatch}"))
 
 

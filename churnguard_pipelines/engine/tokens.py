@@ -68,6 +68,25 @@ class HeldTokens:
         self.token = token
 
 
+class ProcessToken:
+    """Keeps a token that costs nothing but a call to buy: each process has its own."""
+
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self._lock = Lock()
+
+    def load(self) -> Token | None:
+        return self.token
+
+    @contextmanager
+    def locked(self) -> Iterator[ProcessToken]:
+        with self._lock:
+            yield self
+
+    def save(self, token: Token | None) -> None:
+        self.token = token
+
+
 def tokens_of(store: Store, integration: IntegrationConfiguration) -> StoredTokens | HeldTokens:
     """Where the tokens of a configuration are kept that may be stored, or be about to replace the stored one."""
     try:

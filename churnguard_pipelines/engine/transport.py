@@ -74,7 +74,7 @@ class _Transport(httpx.HTTPTransport):
         limits = httpx.Limits(
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEPT_SECONDS
         )
-        super().__init__(verify=_trust(), limits=limits, proxy=proxy)
+        super().__init__(verify=trust(), limits=limits, proxy=proxy)
         self._pool._network_backend = _Network(guard)
         self._guard = guard
 
@@ -88,7 +88,7 @@ class _Transport(httpx.HTTPTransport):
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def trust() -> ssl.SSLContext:
     """Loaded once: it takes most of a megabyte, and a session keeps clients of many integrations."""
     return httpx.create_ssl_context()
 

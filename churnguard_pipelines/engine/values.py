@@ -199,7 +199,7 @@ def json_text(value: Any) -> str:
             data = _storable(json.dumps(value, ensure_ascii=False, default=str))
         except (ValueError, RecursionError):
             raise TypeMismatch("JSON nested too deep or with a number too long to be stored") from None
-    if "\\u0000" in data and _has_nul(value):
+    if "\\u0000" in data and has_nul(value):
         raise TypeMismatch("holds a NUL character, which PostgreSQL cannot store")
     return data
 
@@ -241,6 +241,22 @@ def type_name(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+def has_nul(value: Any) -> bool:
+    """However deep it is."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if "\0" in each:
+                return True
+        elif isinstance(each, dict):
+            waiting += each
+            waiting += each.values()
+        elif isinstance(each, (list, tuple)):
+            waiting += each
+    return False
+
+
 def _day(number: int) -> str:
     try:
         name = date.fromordinal(_EPOCH_DAY + number).isoformat()
@@ -267,22 +283,6 @@ def _finite(value: Any) -> Any:
     if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or isfinite(value)):
         raise TypeMismatch("not a finite number")
     return value
-
-
-def _has_nul(value: Any) -> bool:
-    """However deep it is."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            if "\0" in each:
-                return True
-        elif isinstance(each, dict):
-            waiting += each
-            waiting += each.values()
-        elif isinstance(each, (list, tuple)):
-            waiting += each
-    return False
 
 
 def _unexpected(expected: str, value: Any) -> TypeMismatch:

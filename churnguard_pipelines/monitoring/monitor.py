@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnguard_pipelines.monitoring.health import Health, judge
+from churnguard_pipelines.monitoring.streams import StreamHealth, judge_stream, read_stream_vitals
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.store.ingest.sync_states import is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
@@ -62,6 +63,7 @@ class Picture:
 
     as_of: datetime
     integrations: Sequence[Health]
+    streams: Sequence[StreamHealth]
     last_day: Sequence[Day]
     days: Sequence[Day]
     running: Sequence[Running]
@@ -122,7 +124,8 @@ def take_picture(store: Store) -> Picture:
         running = [Running(**row) for row in connection.execute(_running()).mappings()]
         resources = Resources(**connection.execute(_RESOURCES).mappings().one())
     integrations = [judge(vitals) for vitals in read_vitals(store)]
-    return Picture(as_of, integrations, last_day, days, running, resources)
+    streams = [judge_stream(vitals) for vitals in read_stream_vitals(store)]
+    return Picture(as_of, integrations, streams, last_day, days, running, resources)
 
 
 def _running() -> sa.Select[Any]:

@@ -1,4 +1,4 @@
-"""Everything Dagster gets to know, assembled from the registry of connectors."""
+"""Everything Dagster gets to know, assembled from the registry of connectors and the kinds of streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import dagster as dg
 from churnguard_pipelines.connectors import connectors
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
-from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, webhooks
+from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, streams, webhooks
 from churnguard_pipelines.orchestration.checks import cheap_checks, parity_checks
 from churnguard_pipelines.orchestration.databases import database_checks, tables_asset
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
@@ -18,6 +18,7 @@ from churnguard_pipelines.orchestration.mrr_checks import mrr_health
 from churnguard_pipelines.orchestration.partitions import partition_keeper
 from churnguard_pipelines.orchestration.schedules import due_schedule, long_syncs, sync_session_job
 from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
+from churnguard_pipelines.syncing.streams.kind import KINDS
 
 if TYPE_CHECKING:  # Dagster gives the type no public name
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -30,6 +31,7 @@ def assemble() -> dg.Definitions:
         assets = _assets(connector)
         jobs[connector.provider] = sync_job(connector, assets)
         parts.append(_of(connector, assets, jobs[connector.provider]))
+    parts += map(streams.definitions_of, KINDS)
     return dg.Definitions.merge(*parts, dg.Definitions(sensors=[long_syncs(jobs)]))
 
 

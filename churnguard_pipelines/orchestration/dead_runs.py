@@ -12,14 +12,21 @@ import dagster as dg
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.orchestration.changes import JOB as CHANGE_SESSION
 from churnguard_pipelines.orchestration.resources import current_store
+from churnguard_pipelines.orchestration.streams import history_job_of, session_job_of
 from churnguard_pipelines.orchestration.webhooks import JOB as WEBHOOK_SESSION
 from churnguard_pipelines.store.ingest import sessions
 from churnguard_pipelines.store.ingest.ledger import find_sync
 from churnguard_pipelines.syncing.database import CHANGES
 from churnguard_pipelines.syncing.due import name_of
+from churnguard_pipelines.syncing.streams.kind import KINDS
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 
-_SESSIONS = {WEBHOOK_SESSION: WEBHOOKS, CHANGE_SESSION: CHANGES}
+_SESSIONS = {
+    WEBHOOK_SESSION: WEBHOOKS,
+    CHANGE_SESSION: CHANGES,
+    **{session_job_of(kind): lanes.name for kind, lanes in KINDS.items()},
+    **{history_job_of(kind): history_job_of(kind) for kind in KINDS},
+}
 MAX_RUNTIME = {"dagster/max_runtime": "3600"}
 """Tags of runs that are no syncs and give no signs of life: Dagster ends them after so many seconds."""
 

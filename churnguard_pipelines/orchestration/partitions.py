@@ -1,7 +1,9 @@
-"""Tenants are partitions: one dynamic set per provider, whose keys are the integrations' ids."""
+"""Tenants are partitions: one dynamic set per provider, whose keys are the integrations' ids, and one per kind of
+stream, whose keys are the streams'."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 
@@ -9,14 +11,26 @@ from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.records import Window
 from churnguard_pipelines.store.control.integrations import list_integration_ids, organization_of
+from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.stream_options import StreamType
 
 INTEGRATION_TAG = "churnguard/integration"
 ORGANIZATION_TAG = "churnguard/organization"
 FIRST_MONTH = "2011-01-01"  # Stripe's first customers; no provider of ours is older
+FIRST_DAY = "2020-01-01"  # what is older, hardly any broker keeps
 
 
 def integrations_of(provider: str) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=provider)
+
+
+def streams_of(kind: StreamType) -> dg.DynamicPartitionsDefinition:
+    return dg.DynamicPartitionsDefinition(name=f"{kind}_streams")
+
+
+def days() -> dg.DailyPartitionsDefinition:
+    """Of what a stream reads again, by UTC. Keys read ``2024-01-31``; whose it is says :func:`of_history`."""
+    return dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC", end_offset=1)
 
 
 def months() -> dg.MonthlyPartitionsDefinition:
@@ -31,12 +45,18 @@ def window_of(month: str) -> Window:
     return Window(start, start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1))
 
 
-def of_history(context: dg.OpExecutionContext, configured: str) -> str:
-    """The integration that a history's run is of."""
+def window_of_day(day: str) -> Window:
+    """``2024-01-31`` -> from its midnight on, before that of the next day."""
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return Window(start, start + timedelta(days=1))
+
+
+def of_history(context: dg.OpExecutionContext, configured: str, what: str = "integration") -> str:
+    """The integration, or stream, that a history's run is of."""
     integration_id = configured or context.run.tags.get(INTEGRATION_TAG, "")
     if not integration_id:
         raise dg.Failure(
-            description="no integration is named. Give it in the op's configuration (`integration`), or as the tag "
+            description=f"no {what} is named. Give it in the op's configuration (`{what}`), or as the tag "
             f'`{INTEGRATION_TAG}`, e.g. dagster job backfill --tags \'{{"{INTEGRATION_TAG}": "acme"}}\'.',
             allow_retries=False,
         )
@@ -50,13 +70,21 @@ def tags_of(partition_key: str) -> dict[str, str]:
 
 def reconcile(instance: dg.DagsterInstance, provider: str) -> tuple[list[str], list[str]]:
     """Make the partitions those integrations that are registered; returns (added, removed)."""
-    wanted = set(list_integration_ids(current_store(), provider))
-    present = set(instance.get_dynamic_partitions(provider))
+    return _keep(instance, provider, list_integration_ids(current_store(), provider))
+
+
+def reconcile_streams(instance: dg.DagsterInstance, kind: StreamType) -> tuple[list[str], list[str]]:
+    """The same of the streams of a kind."""
+    return _keep(instance, f"{kind}_streams", STREAMS.ids(current_store(), kind))
+
+
+def _keep(instance: dg.DagsterInstance, name: str, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+    wanted, present = set(keys), set(instance.get_dynamic_partitions(name))
     added, removed = sorted(wanted - present), sorted(present - wanted)
     if added:
-        instance.add_dynamic_partitions(provider, added)
+        instance.add_dynamic_partitions(name, added)
     for key in removed:
-        instance.delete_dynamic_partition(provider, key)
+        instance.delete_dynamic_partition(name, key)
     return added, removed
 
 
@@ -64,17 +92,20 @@ def reconcile(instance: dg.DagsterInstance, provider: str) -> tuple[list[str], l
     name="partition_keeper",
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Makes an integration that was added anywhere a partition, and forgets those that were removed.",
+    description="Makes an integration or a stream that was added anywhere a partition, and forgets those that were "
+    "removed.",
 )
 def partition_keeper(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     changes = list(_changes(context.instance))
-    return dg.SkipReason("; ".join(changes) or "Every integration has its partition.")
+    return dg.SkipReason("; ".join(changes) or "Every integration and every stream has its partition.")
 
 
 def _changes(instance: dg.DagsterInstance) -> Iterator[str]:
-    for provider in providers():
-        added, removed = reconcile(instance, provider)
+    looks = [(provider, partial(reconcile, instance, provider)) for provider in providers()]
+    looks += [(f"{kind} streams", partial(reconcile_streams, instance, kind)) for kind in StreamType]
+    for name, look in looks:
+        added, removed = look()
         if added:
-            yield f"{provider}: added {', '.join(added)}"
+            yield f"{name}: added {', '.join(added)}"
         if removed:
-            yield f"{provider}: removed {', '.join(removed)}"
+            yield f"{name}: removed {', '.join(removed)}"

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.ingest import inbox, sessions, stream_metrics, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 KEEP_DAYS = 30
@@ -58,14 +58,22 @@ def drop_old_webhooks(context: dg.OpExecutionContext) -> None:
     context.log.info(f"Dropped {dropped} days of webhook events that were worked off.")
 
 
+@dg.op
+def drop_old_measurements(context: dg.OpExecutionContext) -> None:
+    stream_metrics.roll(current_store())
+    dropped = stream_progress.forget_losses(current_store(), 3 * KEEP_DAYS)
+    context.log.info(f"Dropped what was measured of streams, and {dropped} notes of what their sources had lost.")
+
+
 @dg.job(
     executor_def=dg.in_process_executor,
     tags=MAX_RUNTIME,
-    description="Delete old runs, events, reports of syncs and webhooks.",
+    description="Delete old runs, events, reports of syncs, webhooks and measurements of streams.",
 )
 def retention() -> None:
     delete_old_runs()
     drop_old_webhooks()
+    drop_old_measurements()
 
 
 retention_daily = dg.ScheduleDefinition(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -23,12 +24,18 @@ STARTS_WITHIN = timedelta(minutes=3)
 
 
 class Materializer:
-    """Shows in Dagster what a session changed: each integration as its partition, an object's rows at most once an
-    hour, a failure and the success after it at once."""
+    """Shows in Dagster what a session changed: each integration, or stream, as its partition, an object's rows at most
+    once an hour, a failure and the success after it at once. ``more``: what else is to be shown with their counts."""
 
-    def __init__(self, context: dg.OpExecutionContext, description: str) -> None:
+    def __init__(
+        self,
+        context: dg.OpExecutionContext,
+        description: str,
+        more: Callable[[ObjectNews], Mapping[str, Any]] = lambda news: {},
+    ) -> None:
         self._context = context
         self._description = description
+        self._more = more
         self._news: list[ObjectNews] = []
         self._errors: dict[tuple[str, str], str] = {}
         self._told = time.monotonic()
@@ -60,7 +67,7 @@ class Materializer:
                         key,
                         partition=each.integration_id,
                         description=self._description,
-                        metadata=_metadata(each.counts),
+                        metadata={**counts_metadata(each.counts), **self._more(each)},
                         tags={DATA_VERSION_TAG: f"{self._context.run.run_id}-{self._number}"},
                     )
                 )
@@ -71,7 +78,7 @@ class Materializer:
             self.tell()
 
 
-def _metadata(counts: Counts) -> dict[str, int]:
+def counts_metadata(counts: Counts) -> dict[str, int]:
     """Dagster keeps all of it for each object, integration and hour: what is zero is left out."""
     rarely = {"rows_stale": counts.stale, "rows_rejected": counts.rejected, "rows_deleted": counts.deleted}
     shown = {name: number for name, number in rarely.items() if number}

@@ -39,7 +39,8 @@ class Message(NamedTuple):
 
     ``offset``: what names it within its topic and partition (``42``, ``1764177-0``); ``version``: orders the versions
     of one key, rises within a partition, 63 bits; ``value``: None for a message that says its key is gone;
-    ``produced_at``: milliseconds since 1970 by the producer's clock, or the source's; None if nobody says.
+    ``produced_at``: milliseconds since 1970 by the producer's clock, or the source's; None if nobody says. ``defect``:
+    why its source knows that it has to be rejected.
     """
 
     topic: str
@@ -50,6 +51,7 @@ class Message(NamedTuple):
     value: bytes | None
     produced_at: int | None
     headers: Mapping[str, str]
+    defect: str | None = None
 
 
 class Loss(NamedTuple):
@@ -102,6 +104,10 @@ class StreamSource(ABC):
     """The kind's name: ``kafka``, or what ``connection_config.source`` says."""
     pushes: ClassVar[bool] = False
     """Whether only who is connected hears of messages: it is then followed all the time, and has no watermarks."""
+
+    again: bool = False
+    """Set by whoever reads once more what was read before: nothing is to be acknowledged, committed at the source or
+    taken from a group then."""
 
     def __init__(self, stream: StreamConfiguration, guard: AddressGuard, cancelled: Event) -> None:
         """Connects to nothing yet. Raises ``InvalidConfiguration`` for options that are not known or cannot be."""

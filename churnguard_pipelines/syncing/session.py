@@ -89,6 +89,8 @@ class LaneKind(ABC):
     finish_within: ClassVar[float] = 0.0
     keeps_its_turn: ClassVar[bool] = False
     """Whether a lane that has nothing to do goes on waiting in its thread; else it ends its turn."""
+    shares_out: ClassVar[bool] = False
+    """Whether sessions beside each other are to have equally many lanes: whoever has more lets some go."""
 
     @abstractmethod
     def waiting(self) -> Sequence[Lane]:
@@ -141,6 +143,7 @@ class Session:
         self._waiting: dict[Lane, None] = {}
         self._ended: dict[Lane, float] = {}  # when its last turn did
         self._pauses: dict[Lane, tuple[float, float]] = {}  # until when, and how long it is
+        self._most = kind.at_once  # lanes at once, of all organizations
         self._worked: dict[tuple[str, str], Counts] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -185,6 +188,8 @@ class Session:
         waiting = self._kind.waiting()
         others = leases.of_others(self._store, self._session_id, self._kind.name)
         self._waiting = {lane: None for lane in waiting if lane not in self._turns and lane not in others}
+        if self._kind.shares_out:
+            self._most = self._own_share(len({*waiting, *others, *self._turns}))
         known = {*self._waiting, *self._turns}
         self._ended = {lane: moment for lane, moment in self._ended.items() if lane in known}
         self._pauses = {lane: pause for lane, pause in self._pauses.items() if lane in known}
@@ -197,7 +202,7 @@ class Session:
         ready = [
             lane for lane in self._waiting if lane not in self._turns and self._pauses.get(lane, (now, 0.0))[0] <= now
         ]
-        if not make_room and (not ready or len(self._turns) >= self._kind.at_once):
+        if not make_room and (not ready or len(self._turns) >= self._most):
             return
         chosen = self._chosen(ready)
         for lane in self._turns.keys() - chosen:
@@ -226,7 +231,11 @@ class Session:
 
         lanes = sorted([*self._turns, *ready], key=rank)
         each = self._kind.at_once_each
-        return set(fair_share(lanes, lambda lane: lane.organization_id, self._kind.at_once, most_each=each))
+        return set(fair_share(lanes, lambda lane: lane.organization_id, self._most, most_each=each))
+
+    def _own_share(self, lanes: int) -> int:
+        working = len(sessions.ages(self._store, self._kind.name))
+        return min(self._kind.at_once, max(math.ceil(lanes / max(working, 1)), 1))
 
     def _work(self, turn: Turn) -> None:
         """In a thread of its own."""

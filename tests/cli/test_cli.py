@@ -114,6 +114,7 @@ def test_help_is_there_for_every_command_without_any_heavy_import(shell: Shell) 
         (),
         ("integrations",),
         ("rejected",),
+        ("streams",),
         ("keys",),
         ("db",),
         ("rates",),

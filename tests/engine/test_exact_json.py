@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -60,6 +61,14 @@ def test_the_slow_parser_refuses_what_the_fast_one_refuses(text: bytes) -> None:
 def test_the_last_of_two_fields_of_one_name_counts_in_both() -> None:
     assert exact_json.loads(b'{"a": 1, "a": 2}') == {"a": 2}
     assert exact_json.loads(f'{{"a": 1, "a": {LONG}}}'.encode()) == {"a": LONG}
+
+
+def test_a_number_that_is_no_double_is_read_exactly_where_that_is_asked_for() -> None:
+    assert exact_json.exactly(b"[1e400, 1.5, 7]") == [Decimal("1e400"), 1.5, 7]
+    assert [type(each) for each in exact_json.exactly(b"[1.5, 7, -1e309]")] == [float, int, Decimal]
+    for refused in (b"1e4000", b"1e-4001", b"0e-9999999999999999999999", b"1" * 4001, b"0." + b"1" * 4001, b"NaN"):
+        with pytest.raises(json.JSONDecodeError):
+            exact_json.exactly(refused)
 
 
 @pytest.mark.timeout(10)

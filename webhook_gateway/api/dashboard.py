@@ -13,7 +13,8 @@ from churnguard_pipelines.model import Identifier
 from churnguard_pipelines.monitoring.detail import objects_of, recent_syncs
 from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, Sign, judge, status_of
 from churnguard_pipelines.monitoring.monitor import Day, Monitor, Picture
-from churnguard_pipelines.monitoring.vitals import read_vitals
+from churnguard_pipelines.monitoring.streams import StreamHealth, StreamVitals
+from churnguard_pipelines.monitoring.vitals import Vitals, read_vitals
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.postgres.database import Store
@@ -36,6 +37,7 @@ from webhook_gateway.api.dashboard_shapes import (
     QuotaState,
     Reason,
     ResourceUse,
+    Streams,
     Throughput,
     Trend,
 )
@@ -45,6 +47,7 @@ from webhook_gateway.dashboard.principal import Principal
 router = APIRouter(prefix="/dashboard", tags=["dashboard"])
 DAEMON_SILENT_SECONDS = 60
 GATEWAY_TIMEOUT_SECONDS = 2
+_SEE_ALERTS = "GET /api/dashboard/alerts says what to do."
 
 
 @router.get("/metrics")
@@ -55,6 +58,7 @@ def metrics(principal: Reader, request: Request) -> Metrics:
     running = [each for each in picture.running if sees(principal, each.organization_id)]
     days = sorted({day.day for day in picture.days if sees(principal, day.organization_id)})
     resources = picture.resources
+    streams = _streams_seen(picture, principal)
     return Metrics(
         as_of=picture.as_of,
         integrations=dict(Counter(health.vitals.status for health in own)),
@@ -66,11 +70,12 @@ def metrics(principal: Reader, request: Request) -> Metrics:
             records_written=last_day.written,
             webhook_events=last_day.events,
         ),
+        streams=_streams(streams),
         errors=Errors(
             syncs_failed=last_day.failed,
             records_rejected=last_day.rejected,
             webhook_events_rejected=last_day.events_rejected,
-            alerts=dict(Counter(alert.severity for alert in _alerts(own))),
+            alerts=dict(Counter(alert.severity for alert in _alerts(own, streams))),
         ),
         resources=ResourceUse(
             database_bytes=resources.bytes,
@@ -127,22 +132,23 @@ def integration(integration_id: Annotated[Identifier, Path()], principal: Reader
             calls_per_second=vitals.quota.per_second,
             blocked_until=vitals.quota.blocked_until,
         ),
-        current_alerts=_alerts([health]),
+        current_alerts=_alerts([health], []),
     )
 
 
 @router.get("/alerts")
 def alerts(principal: Reader, request: Request) -> list[Alert]:
     """What needs somebody now, the worst first."""
-    _, own = _seen(request, principal)
-    return _alerts(own)
+    picture, own = _seen(request, principal)
+    return _alerts(own, _streams_seen(picture, principal))
 
 
 @router.get("/health")
 async def health(principal: Reader, store: TheStore, request: Request) -> InstallationHealth:
-    """Of the installation's parts and of the integrations that the key may see."""
+    """Of the installation's parts, and of the integrations and streams that the key may see."""
     picture, own = await asyncio.to_thread(_seen, request, principal)
-    counts = _counts(own)
+    counts, streams = _counts(own), _streams_seen(picture, principal)
+    standing = sum(each.status is HealthStatus.UNHEALTHY for each in streams)
     parts = [
         Component(component="database", ok=True, cause="it answers"),
         await asyncio.to_thread(_daemon, store),
@@ -151,12 +157,18 @@ async def health(principal: Reader, store: TheStore, request: Request) -> Instal
             component="integrations",
             ok=not counts.unhealthy,
             cause=f"{counts.unhealthy} of {len(own)} are unhealthy",
-            remedy="GET /api/dashboard/alerts says what to do." if counts.unhealthy else None,
+            remedy=_SEE_ALERTS if counts.unhealthy else None,
+        ),
+        Component(
+            component="streams",
+            ok=not standing,
+            cause=f"{standing} of {len(streams)} are unhealthy",
+            remedy=_SEE_ALERTS if standing else None,
         ),
     ]  # fmt: skip
     score = counts.score
     status = HealthStatus.UNKNOWN if score is None else status_of(score)
-    if not all(part.ok for part in parts[:-1]):
+    if not all(part.ok for part in parts if part.component not in ("integrations", "streams")):
         status = HealthStatus.UNHEALTHY
     return InstallationHealth(as_of=picture.as_of, status=status, score=score, components=parts)
 
@@ -210,15 +222,30 @@ def _summary(health: Health) -> dict[str, Any]:
     }
 
 
-def _alerts(own: Iterable[Health]) -> list[Alert]:
-    raised = [_alert(health, sign) for health in own for sign in health.alerts]
+def _streams_seen(picture: Picture, principal: Principal) -> list[StreamHealth]:
+    return [each for each in picture.streams if sees(principal, each.vitals.organization_id)]
+
+
+def _streams(own: Sequence[StreamHealth]) -> Streams:
+    vitals = [each.vitals for each in own]
+    return Streams(
+        by_state=dict(Counter(each.state for each in vitals)),
+        messages_per_second=round(sum(each.recent.messages_per_second for each in vitals if each.recent), 1),
+        lag_messages=sum(each.lag_messages or 0 for each in vitals),
+        lag_seconds=max((each.lag_seconds for each in vitals if each.lag_seconds is not None), default=None),
+    )
+
+
+def _alerts(own: Iterable[Health], streams: Iterable[StreamHealth]) -> list[Alert]:
+    raised = [_alert(health.vitals, health.vitals.integration_id, sign) for health in own for sign in health.alerts]
+    raised += [_alert(each.vitals, each.vitals.stream_id, sign) for each in streams for sign in each.alerts]
     return sorted(raised, key=lambda alert: (alert.severity is not Severity.CRITICAL, alert.since))
 
 
-def _alert(health: Health, sign: Sign) -> Alert:
-    vitals = health.vitals
+def _alert(vitals: Vitals | StreamVitals, name: str, sign: Sign) -> Alert:
     return Alert(
-        integration_id=vitals.integration_id,
+        integration_id=name,
+        stream_id=name if isinstance(vitals, StreamVitals) else None,
         organization_id=vitals.organization_id,
         kind=sign.kind,
         severity=sign.severity or Severity.WARNING,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from churnguard_pipelines.model import IntegrationStatus
 from churnguard_pipelines.monitoring.health import HealthStatus, Severity
+from churnguard_pipelines.store.control.streams import StreamState
 
 
 class _Shown(BaseModel):
@@ -30,9 +31,10 @@ class IntegrationHealth(_Shown):
 
 
 class Alert(_Shown):
-    """Raised as long as its cause lasts."""
+    """Raised as long as its cause lasts. ``stream_id``: the same id, if a stream has it; else null."""
 
     integration_id: str
+    stream_id: str | None = None
     organization_id: str
     kind: str
     severity: Severity
@@ -147,6 +149,16 @@ class Throughput(BaseModel):
     webhook_events: int
 
 
+class Streams(BaseModel):
+    """``by_state``: how many; the rest is of the last minute, of all together. ``lag_seconds``: of the one that is
+    furthest behind."""
+
+    by_state: dict[StreamState, int]
+    messages_per_second: float
+    lag_messages: int
+    lag_seconds: float | None
+
+
 class Errors(BaseModel):
     """Of the last 24 hours, but ``alerts``: of now, by severity."""
 
@@ -180,13 +192,14 @@ class Metrics(BaseModel):
     integrations: dict[IntegrationStatus, int]
     health: HealthCounts
     throughput: Throughput
+    streams: Streams
     errors: Errors
     resources: ResourceUse | None
     trends: list[Trend]
 
 
 class Component(BaseModel):
-    component: Literal["database", "daemon", "gateway", "integrations"]
+    component: Literal["database", "daemon", "gateway", "integrations", "streams"]
     ok: bool
     cause: str
     remedy: str | None = None

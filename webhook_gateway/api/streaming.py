@@ -1,30 +1,60 @@
-"""`/api/streaming/streams`: configure real-time feeds, see how they do."""
+"""`/api/streaming/streams`: configure real-time feeds, steer them, see how they do."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from secrets import token_hex
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from churnguard_pipelines.engine.addresses import check_addresses
+from churnguard_pipelines.api import IntegrationEngine
+from churnguard_pipelines.errors import ChurnGuardError, NotFound, SecretsUnreadable, TooBusy
 from churnguard_pipelines.model import (
     BatchSize,
     ConfiguredBy,
+    DataFilter,
     DataFormat,
     FieldMappings,
+    FormatOptions,
     Identifier,
     ProcessingMode,
     StreamConfiguration,
     StreamFields,
+    StreamFormat,
+    StreamTarget,
     StreamType,
     Topics,
 )
-from churnguard_pipelines.store.control.configurations import STREAMS, Configured
-from webhook_gateway.api.access import Reader, TheStore, Writer, made_organization, own_configuration, refuse_chosen_id
+from churnguard_pipelines.monitoring.stream_numbers import StreamMetrics, measured
+from churnguard_pipelines.rule_options import FieldPath
+from churnguard_pipelines.store.control.streams import STREAMS, StreamState
+from churnguard_pipelines.store.ingest.rejected import list_rejected
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.streams.sdk import Seek
+from churnguard_pipelines.syncing.streams import managing
+from churnguard_pipelines.syncing.streams.managing import StreamStatus
+from churnguard_pipelines.syncing.streams.replay import replay_messages
+from webhook_gateway.api.access import (
+    Reader,
+    TheEngine,
+    TheStore,
+    Writer,
+    made_organization,
+    own_configuration,
+    refuse_chosen_id,
+)
+from webhook_gateway.dashboard.principal import Principal
 
 router = APIRouter(prefix="/streaming", tags=["streaming"])
 StreamId = Annotated[Identifier, Path()]
+Offsets = dict[str, Annotated[str, StringConstraints(min_length=1, max_length=200)]]
+Answer = TypeVar("Answer")
+_MAY_BE_NULL = {"key"}
+MOST_SENT = 1_000_000
+"""Characters of a message that is sent."""
 
 
 class ProcessingConfig(BaseModel):
@@ -59,26 +89,37 @@ class NewStream(StreamFields):
 
 class StreamChange(BaseModel):
     """What is left out stays. ``connection_config`` is replaced as a whole but for secrets: one that is left out, or
-    comes as it was shown, is kept; null forgets it."""
+    comes as it was shown, is kept; null forgets it. ``key``: null for the message's own."""
 
     model_config = ConfigDict(
         extra="forbid",
+        allow_inf_nan=False,
         json_schema_extra={
             "examples": [{"topics": ["user.events", "orders"], "processing_config": {"batch_size": 500}}]
         },
     )
     name: str | None = None
     topics: Topics | None = None
-    data_format: DataFormat | None = None
+    data_format: StreamFormat | None = None
     processing_mode: ProcessingMode | None = None
     batch_size: BatchSize | None = None
     connection_config: dict[str, JsonValue] | None = None
     field_mappings: FieldMappings | None = None
+    target: StreamTarget | None = None
+    key: list[FieldPath] | None = None
+    filters: list[DataFilter] | None = None
+    format_options: FormatOptions | None = None
+    start: Literal["earliest", "latest"] | None = None
+    most_rejected: Annotated[float, Field(ge=0, le=1)] | None = None
+    largest_message: int | None = None
     processing_config: ProcessingConfig | None = None
 
 
 class Stream(BaseModel):
-    """Secrets of ``connection_config`` are masked."""
+    """Secrets of ``connection_config`` are masked. ``state``: ``active``, ``paused`` (by a person, or by itself where
+    there is a ``reason``) or ``failed``; ``reason``, ``remedy``: why, or why an active one does not get on at the
+    moment, and what to do; ``since``: when its state became this. Lag: what the source holds beyond what is stored, and
+    how old the oldest of it is; null where nobody knows."""
 
     stream_id: str
     organization_id: str
@@ -90,62 +131,205 @@ class Stream(BaseModel):
     batch_size: int
     connection_config: dict[str, JsonValue]
     field_mappings: dict[str, str]
+    target: StreamTarget
+    key: list[str] | None
+    filters: list[DataFilter]
+    format_options: FormatOptions
+    start: str
+    most_rejected: float
+    largest_message: int
     created_at: datetime
     created_by: str | None
     configured_by: ConfiguredBy
+    state: StreamState
+    reason: str | None
+    remedy: str | None
+    since: datetime
+    lag_messages: int | None
+    lag_seconds: float | None
 
 
-class StreamMetrics(BaseModel):
-    """Measured, or null. ``error_rate``, ``buffer_utilization``: 0 to 1. Lag: what the source holds beyond what is
-    stored, and how old the oldest of it is."""
+class SeekTo(BaseModel):
+    """``to``: ``earliest``, ``latest``, a moment with its time zone, or offsets by partition."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"to": "earliest"}, {"to": {"user.events/0": "42"}}]}
+    )
+    to: Annotated[str, StringConstraints(max_length=100)] | Offsets
+
+
+class Sought(BaseModel):
+    """The positions from which is read on, by partition."""
 
     stream_id: str
-    status: Literal["not_running"]
-    messages_per_second: float | None = None
-    avg_processing_time_ms: float | None = None
-    error_rate: float | None = None
-    buffer_utilization: float | None = None
-    lag_messages: int | None = None
-    lag_seconds: float | None = None
+    positions: dict[str, dict[str, Any]]
+
+
+class StreamTest(BaseModel):
+    """``cause``, ``remedy``: what is wrong, and what to do about it."""
+
+    stream_id: str
+    ok: bool
+    cause: str | None = None
+    remedy: str | None = None
+
+
+class RejectedMessage(BaseModel):
+    """``key``: ``topic/partition/offset``; ``payload``: the message with what is known of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    key: str | None
+    reason: str
+    payload: Any
+    created_at: datetime
+
+
+class Replay(BaseModel):
+    """Which rejected messages; all that wait if ``ids`` is left out."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[Annotated[int, Field(ge=1, le=2**63 - 1)]] | None = None
+
+
+class Replayed(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    read: int
+    written: int
+    stale: int
+    rejected: int
+    deleted: int
+    filtered: int
+
+
+class Outgoing(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message": '{"type": "ping"}'}]})
+    message: Annotated[str, StringConstraints(min_length=1, max_length=MOST_SENT)]
 
 
 @router.post("/streams", status_code=201)
-def create(new: NewStream, principal: Writer, store: TheStore) -> Stream:
+async def create(
+    new: NewStream,
+    principal: Writer,
+    engine: TheEngine,
+    check: Annotated[bool, Query(description="Ask its source first; without, it is stored as it is.")] = True,
+) -> Stream:
+    """Its source is asked first whether all that is configured is there and may be read."""
     refuse_chosen_id(principal, new, "stream_id")
     made = StreamConfiguration(**_fields(new), configured_by=principal.configures_as)
-    check_addresses(made)
-    made_organization(store, principal, new.organization_id)
-    return _shown(STREAMS.add(store, made, actor=principal.id))
+    managing.check_configuration(made)
+    await asyncio.to_thread(made_organization, engine.store, principal, new.organization_id)
+    store, actor = engine.store, principal.id
+    if check:
+        await engine.ask_source(made, partial(managing.create, store, made, actor=actor))
+    else:
+        await asyncio.to_thread(managing.create, store, made, actor=actor, checks=False)
+    return await asyncio.to_thread(_one, store, principal, made.stream_id)
 
 
 @router.get("/streams")
 def list_(principal: Reader, store: TheStore) -> list[Stream]:
-    return [_shown(each) for each in STREAMS.list(store, principal.organization_id)]
+    return [_shown(each) for each in managing.list_streams(store, principal.organization_id)]
 
 
 @router.get("/streams/{stream_id}")
 def get(stream_id: StreamId, principal: Reader, store: TheStore) -> Stream:
-    return _shown(own_configuration(STREAMS, store, principal, stream_id))
+    return _one(store, principal, stream_id)
 
 
 @router.patch("/streams/{stream_id}")
 def change(stream_id: StreamId, wanted: StreamChange, principal: Writer, store: TheStore) -> Stream:
+    """What reads it ends within seconds, and begins anew as it is configured then. One that had failed is active."""
     own_configuration(STREAMS, store, principal, stream_id)
-    changes, by = _fields(wanted), principal.configures_as
-    return _shown(STREAMS.change(store, stream_id, changes, actor=principal.id, by=by, approve=check_addresses))
+    managing.change(store, stream_id, _fields(wanted), actor=principal.id, by=principal.configures_as)
+    return _one(store, principal, stream_id)
 
 
 @router.delete("/streams/{stream_id}", status_code=204)
-def remove(stream_id: StreamId, principal: Writer, store: TheStore) -> Response:
-    own_configuration(STREAMS, store, principal, stream_id)
-    STREAMS.remove(store, stream_id, actor=principal.id)
+async def remove(stream_id: StreamId, principal: Writer, engine: TheEngine, purge: bool = False) -> Response:
+    """``purge``: the rows it brought, too."""
+    found = await asyncio.to_thread(own_configuration, STREAMS, engine.store, principal, stream_id)
+    work = partial(managing.remove, engine.store, stream_id, actor=principal.id, purge=purge)
+    await engine.in_turn(found.configuration.organization_id, work)
     return Response(status_code=204)
+
+
+@router.post("/streams/{stream_id}/pause")
+def pause(stream_id: StreamId, principal: Writer, store: TheStore) -> Stream:
+    """What reads it ends within seconds. Where it was it goes on later."""
+    own_configuration(STREAMS, store, principal, stream_id)
+    managing.pause(store, stream_id, actor=principal.id)
+    return _one(store, principal, stream_id)
+
+
+@router.post("/streams/{stream_id}/resume")
+def resume(stream_id: StreamId, principal: Writer, store: TheStore) -> Stream:
+    """Also one that paused itself, or failed."""
+    own_configuration(STREAMS, store, principal, stream_id)
+    managing.resume(store, stream_id, actor=principal.id)
+    return _one(store, principal, stream_id)
+
+
+@router.post("/streams/{stream_id}/seek")
+async def seek(stream_id: StreamId, wanted: SeekTo, principal: Writer, engine: TheEngine) -> Sought:
+    """Read on from there. What is stored stays; what is read again comes to the same rows."""
+    to = managing.place(wanted.to) if isinstance(wanted.to, str) else Seek(wanted.to)
+    move = partial(managing.seek, engine.store, stream_id, to, actor=principal.id)
+    positions = await _asked(engine, principal, stream_id, move)
+    return Sought(stream_id=stream_id, positions={name: dict(at) for name, at in positions.items()})
+
+
+@router.post("/streams/{stream_id}/test")
+async def test(stream_id: StreamId, principal: Writer, engine: TheEngine) -> StreamTest:
+    """Asks its source and its format whether all that is configured can be read."""
+    try:
+        await _asked(engine, principal, stream_id, partial(managing.test, engine.store, stream_id))
+    except (TooBusy, NotFound, SecretsUnreadable):
+        raise
+    except ChurnGuardError as error:
+        return StreamTest(stream_id=stream_id, ok=False, cause=error.message, remedy=error.remedy)
+    return StreamTest(stream_id=stream_id, ok=True)
 
 
 @router.get("/streams/{stream_id}/metrics")
 def metrics(stream_id: StreamId, principal: Reader, store: TheStore) -> StreamMetrics:
     own_configuration(STREAMS, store, principal, stream_id)
-    return StreamMetrics(stream_id=stream_id, status="not_running")
+    return measured(store, stream_id)
+
+
+@router.get("/streams/{stream_id}/rejected")
+def rejected(
+    stream_id: StreamId, principal: Reader, store: TheStore, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> list[RejectedMessage]:
+    """The messages that could not be stored and wait, newest first."""
+    own_configuration(STREAMS, store, principal, stream_id)
+    return [RejectedMessage.model_validate(each) for each in list_rejected(store, stream_id, limit=limit)]
+
+
+@router.post("/streams/{stream_id}/rejected/replay")
+async def replay(stream_id: StreamId, principal: Writer, engine: TheEngine, which: Replay | None = None) -> Replayed:
+    """Decode and store them again, after a fix. Safe to repeat."""
+    found = await asyncio.to_thread(own_configuration, STREAMS, engine.store, principal, stream_id)
+    work = partial(replay_messages, engine.store, stream_id, which.ids if which else None)
+    return Replayed.model_validate(await engine.in_turn(found.configuration.organization_id, work))
+
+
+@router.post("/streams/{stream_id}/messages", status_code=202)
+async def send(stream_id: StreamId, message: Outgoing, principal: Writer, engine: TheEngine) -> Response:
+    """To the source, where it listens: through a WebSocket."""
+    await _asked(engine, principal, stream_id, partial(managing.send, engine.store, stream_id, message.message))
+    return Response(status_code=202)
+
+
+async def _asked(engine: IntegrationEngine, principal: Principal, stream_id: str, ask: Callable[[], Answer]) -> Answer:
+    """The answer of something that has to wait for the stream's source."""
+    found = await asyncio.to_thread(own_configuration, STREAMS, engine.store, principal, stream_id)
+    return await engine.ask_source(found.configuration, ask)
+
+
+def _one(store: Store, principal: Principal, stream_id: str) -> Stream:
+    own_configuration(STREAMS, store, principal, stream_id)
+    return _shown(managing.status_of(store, stream_id))
 
 
 def _fields(body: NewStream | StreamChange) -> dict[str, Any]:
@@ -153,8 +337,19 @@ def _fields(body: NewStream | StreamChange) -> dict[str, Any]:
     given: dict[str, Any] = {"stream_id": body.stream_id} if isinstance(body, NewStream) else {}
     given |= body.model_dump(exclude_unset=True)
     given |= given.pop("processing_config", None) or {}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None or name in _MAY_BE_NULL}
 
 
-def _shown(found: Configured[StreamConfiguration]) -> Stream:
-    return Stream(**found.masked, created_at=found.created_at, created_by=found.created_by)
+def _shown(found: StreamStatus) -> Stream:
+    state = found.state
+    return Stream(
+        **found.configured.masked,
+        created_at=found.configured.created_at,
+        created_by=found.configured.created_by,
+        state=state.state,
+        reason=state.reason,
+        remedy=state.remedy,
+        since=state.since,
+        lag_messages=found.lag_messages,
+        lag_seconds=found.lag_seconds,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -15,10 +16,14 @@ from starlette.responses import Response
 
 from churnguard_pipelines.monitoring.health import HealthStatus, Severity
 from churnguard_pipelines.monitoring.monitor import Monitor, Picture
+from churnguard_pipelines.monitoring.streams import StreamVitals
 from webhook_gateway.api.access import sees
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
 _LABELS = ("organization", "integration", "provider")
+_OF_STREAM = ("organization", "stream", "kind")
+MOST_STREAMS = 100
+"""With series of their own: those that are furthest behind, and of the others those that bring most."""
 
 
 class Metrics:
@@ -41,9 +46,11 @@ class Metrics:
 class _Seen(Collector):
     def __init__(self, picture: Picture, principal: Principal) -> None:
         self._picture, self._principal = picture, principal
+        self._streams = [each for each in picture.streams if sees(principal, each.vitals.organization_id)]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield from self._of_integrations()
+        yield from self._of_streams()
         yield from self._of_the_last_day()
         if self._principal.is_operator:
             resources = self._picture.resources
@@ -83,6 +90,10 @@ class _Seen(Collector):
             breaker.add_metric(labels, vitals.breaker.state != "closed")
             for sign in health.alerts:
                 alerts.add_metric((*labels, sign.kind, (sign.severity or Severity.WARNING).value), 1)
+        for each in self._streams:
+            labels = (each.vitals.organization_id, each.vitals.stream_id, each.vitals.kind)
+            for sign in each.alerts:
+                alerts.add_metric((*labels, sign.kind, (sign.severity or Severity.WARNING).value), 1)
         yield from (score, good, rejected, events, breaker, alerts)
         yield from self._sums(counted, sums)
 
@@ -103,6 +114,52 @@ class _Seen(Collector):
                 family.add_metric((provider,), number)
             yield family
 
+    def _of_streams(self) -> Iterator[GaugeMetricFamily]:
+        """Sums over all of them; series of their own for the ones that somebody wants to look at."""
+        counted: Counter[tuple[str, str]] = Counter()
+        rates: defaultdict[str, float] = defaultdict(float)
+        behind: Counter[str] = Counter()
+        for each in self._streams:
+            vitals = each.vitals
+            counted[vitals.kind, vitals.state.value] += 1
+            rates[vitals.kind] += vitals.recent.messages_per_second if vitals.recent else 0.0
+            behind[vitals.kind] += vitals.lag_messages or 0
+        streams = _family("streams", "Streams by their state.", ("kind", "state"))
+        for labels, number in counted.items():
+            streams.add_metric(labels, number)
+        rate = _family("stream_messages_per_second_of_kind", "Messages stored, of all streams.", ("kind",))
+        lag = _family("stream_lag_messages_of_kind", "Messages that wait, of all streams.", ("kind",))
+        for kind in rates:
+            rate.add_metric((kind,), rates[kind])
+            lag.add_metric((kind,), behind[kind])
+        yield from (streams, rate, lag)
+        yield from self._of_each_stream()
+
+    def _of_each_stream(self) -> Iterator[GaugeMetricFamily]:
+        rate = _family("stream_messages_per_second", "Messages stored, of the last minute.", _OF_STREAM)
+        errors = _family("stream_error_rate", "Share of messages rejected, of the last minute.", _OF_STREAM)
+        buffer = _family("stream_buffer_utilization", "How full the source's buffer was, 0 to 1.", _OF_STREAM)
+        took = _family(
+            "stream_processing_seconds", "From a message's reading until it was stored.", (*_OF_STREAM, "quantile")
+        )
+        lag = _family("stream_lag_messages", "Messages that wait.", _OF_STREAM)
+        age = _family("stream_lag_seconds", "How long the oldest of them has waited.", _OF_STREAM)
+        for vitals in heapq.nlargest(MOST_STREAMS, (each.vitals for each in self._streams), key=_interest):
+            labels = (vitals.organization_id, vitals.stream_id, vitals.kind)
+            if vitals.recent is not None:
+                rate.add_metric(labels, vitals.recent.messages_per_second)
+                buffer.add_metric(labels, vitals.recent.buffered)
+                if vitals.recent.error_rate is not None:
+                    errors.add_metric(labels, vitals.recent.error_rate)
+                for quantile in (0.5, 0.99):
+                    if (found := vitals.recent.quantile_ms(quantile)) is not None:
+                        took.add_metric((*labels, str(quantile)), found / 1000)
+            if vitals.lag_messages is not None:
+                lag.add_metric(labels, vitals.lag_messages)
+            if vitals.lag_seconds is not None:
+                age.add_metric(labels, vitals.lag_seconds)
+        yield from (rate, errors, buffer, took, lag, age)
+
     def _of_the_last_day(self) -> Iterator[GaugeMetricFamily]:
         records = _family("records_last_24_hours", "Records of syncs.", ("outcome",))
         syncs = _family("syncs_last_24_hours", "Syncs that ended.", ("outcome",))
@@ -116,6 +173,10 @@ class _Seen(Collector):
             for outcome, column in columns.items():
                 family.add_metric((outcome,), sum(getattr(day, column) for day in days))
         yield from (records, syncs, taken)
+
+
+def _interest(vitals: StreamVitals) -> tuple[float, float]:
+    return vitals.lag_seconds or 0.0, vitals.recent.messages_per_second if vitals.recent else 0.0
 
 
 def _family(name: str, documentation: str, labels: Iterable[str]) -> GaugeMetricFamily:

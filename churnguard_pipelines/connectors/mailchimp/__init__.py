@@ -80,7 +80,7 @@ class Mailchimp(ApiConnector):
 
     @classmethod
     def quota(cls, integration: IntegrationConfiguration) -> Quota:
-        """Mailchimp counts connections, not calls: what so many can make if each is answered within ten milliseconds."""
+        """Mailchimp counts connections, not calls: what so many can make that are answered within ten milliseconds."""
         return Quota(per_second=api.CONNECTIONS * 100, reserve=0.0, connections=api.CONNECTIONS)
 
     def identity(self) -> str:

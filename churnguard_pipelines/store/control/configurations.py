@@ -1,4 +1,4 @@
-"""What people configure beside integrations, its secrets sealed: streams here, ingestion rules in ``rules``."""
+"""What people configure beside integrations, its secrets sealed: see ``streams`` and ``rules``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.destinations import destinations
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamConfiguration, revealed
 from churnguard_pipelines.store.control import audit
-from churnguard_pipelines.store.control.masking import MASK, Document, Path, Secrets, keep, looks_secret, mask, unmask
+from churnguard_pipelines.store.control.masking import MASK, Document, Path, Secrets, keep, mask, unmask
 from churnguard_pipelines.store.control.ownership import Kind, claim
-from churnguard_pipelines.store.control.tables import streams
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, readable
 
@@ -258,16 +256,3 @@ def _not_given(paths: Sequence[Sequence[str]], changes: Mapping[str, Any]) -> li
         return found
 
     return [path for path in paths if value(path) == MASK]
-
-
-def _secret_of_stream(path: Path, value: Any) -> bool:
-    return path[0] == "connection_config" and len(path) > 1 and looks_secret(path[-1], value)
-
-
-def _destinations_of_stream(document: Document) -> set[tuple[str, ...]]:
-    return set(destinations(document["connection_config"]))
-
-
-STREAMS = Configurations(
-    StreamConfiguration, streams, Kind.STREAM, _secret_of_stream, _destinations_of_stream, "connection_config"
-)

@@ -13,7 +13,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import (
     ChurnGuardError,
-    DatabaseUnavailable,
     InvalidConfiguration,
     NotFound,
 )
@@ -26,24 +25,13 @@ from churnguard_pipelines.model import (
 )
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.forgetting import forget, purge_rows
 from churnguard_pipelines.store.control.opening import STORED, opened, opened_or_error
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
-from churnguard_pipelines.store.control.tables import integrations
-from churnguard_pipelines.store.ingest import catalogue
+from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest.due import RESTING
-from churnguard_pipelines.store.ingest.tables import (
-    arrivals,
-    breakers,
-    change_logs,
-    checkpoints,
-    materializations,
-    plans,
-    rejected_records,
-    schema_drift,
-)
+from churnguard_pipelines.store.ingest.tables import breakers
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.raw import mirror_tables, views
-from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.secrets import Vault
 
 _AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
@@ -57,6 +45,13 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
         if not claim(connection, Kind.INTEGRATION, integration.integration_id, integration.organization_id):
             raise InvalidConfiguration(
                 "this id is, or was, another organization's.",
+                integration_id=integration.integration_id,
+                remedy="Choose another integration_id.",
+            )
+        stream = sa.select(streams.c.stream_id).where(streams.c.stream_id == integration.integration_id)
+        if connection.scalar(stream) is not None:
+            raise InvalidConfiguration(
+                "a stream has this id.",
                 integration_id=integration.integration_id,
                 remedy="Choose another integration_id.",
             )
@@ -284,38 +279,7 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
         forget(connection, row.organization_id, integration_id)
         _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
     if purge:
-        _purge_rows(store, row.organization_id, integration_id)
-
-
-def forget(connection: Connection, organization_id: str, integration_id: str) -> None:
-    """All of it but the ledger and its rows, in the operator's transaction. Raises ``TableInUse``."""
-    forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
-    for table in (*forgotten, arrivals, integrations):
-        own = table.c.organization_id == organization_id, table.c.integration_id == integration_id
-        connection.execute(sa.delete(table).where(*own))
-    views.drop_of(connection, organization_id, integration_id)
-
-
-_SHARED_TABLES = sa.text("""
-SELECT tablename FROM pg_tables
- WHERE schemaname = 'raw' AND tablename NOT IN (SELECT raw_table FROM ingest.source_tables) ORDER BY tablename
-""")
-
-
-def _purge_rows(store: Store, organization_id: str, integration_id: str) -> None:
-    for mirror in catalogue.forget(store, organization_id, integration_id):
-        try:
-            with store.owner() as connection:
-                mirror_tables.drop(connection, mirror)
-        except DatabaseUnavailable:  # somebody keeps it in use: its rows go, as those of a table that others share do
-            break
-    with store.operator() as connection:  # others' mirrors have none of its rows, and may be locked for long
-        tables = connection.scalars(_SHARED_TABLES).all()
-    own = {"organization_id": organization_id, "integration_id": integration_id}
-    with store.organization(organization_id) as connection:
-        for name in tables:
-            condition = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
-            connection.exec_driver_sql(f"DELETE FROM {quoted(name)} WHERE {condition}", own)
+        purge_rows(store, row.organization_id, integration_id)
 
 
 def row_of(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.store.control.configurations import Configurations
-from churnguard_pipelines.store.control.integrations import forget, row_of
+from churnguard_pipelines.store.control.forgetting import forget
+from churnguard_pipelines.store.control.integrations import row_of
 from churnguard_pipelines.store.control.masking import Document, Path, looks_secret
 from churnguard_pipelines.store.control.ownership import Kind, of_integration
 from churnguard_pipelines.store.control.tables import ingestion_rules, integrations

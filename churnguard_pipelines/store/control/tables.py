@@ -62,11 +62,23 @@ streams, ingestion_rules = (
         moment("created_at"),
         text("created_by", null=True),
         configured_by(),
+        *more,
         schema="control",
     )
-    for name, key, of in (
-        ("streams", "stream_id", ()),
-        ("ingestion_rules", "rule_id", (ForeignKey(integrations.c.integration_id, ondelete="CASCADE"),)),
+    for name, key, of, more in (
+        (
+            "streams",
+            "stream_id",
+            (),
+            (
+                Column("state", Text, nullable=False, server_default="active"),
+                text("state_reason", null=True),
+                text("state_remedy", null=True),
+                moment("state_since"),
+                Column("revision", BigInteger, nullable=False, server_default="1"),
+            ),
+        ),
+        ("ingestion_rules", "rule_id", (ForeignKey(integrations.c.integration_id, ondelete="CASCADE"),), ()),
     )
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
@@ -16,6 +18,21 @@ def load(connection: Connection, lane: Lane, *, lock: bool = False) -> Checkpoin
     statement = sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
     row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
     return Checkpoint(row.position, row.source, row.version) if row else None
+
+
+def of_integration(connection: Connection, organization_id: str, integration_id: str) -> dict[str, Checkpoint]:
+    """By lane."""
+    return of_several(connection, [(organization_id, integration_id)]).get(integration_id, {})
+
+
+def of_several(connection: Connection, owners: Collection[tuple[str, str]]) -> dict[str, dict[str, Checkpoint]]:
+    """``owners``: pairs of organization and integration. By integration and lane."""
+    own = sa.tuple_(table.c.organization_id, table.c.integration_id).in_(list(owners))
+    columns = (table.c[name] for name in ("integration_id", "lane", "position", "source", "version"))
+    found: dict[str, dict[str, Checkpoint]] = {}
+    for integration_id, lane, *checkpoint in connection.execute(sa.select(*columns).where(own)):
+        found.setdefault(integration_id, {})[lane] = Checkpoint(*checkpoint)
+    return found
 
 
 def integrations_with(connection: Connection, name: str) -> set[str]:

@@ -31,13 +31,15 @@ class ObjectNews:
 
 _COLUMNS = ("read", "written", "stale", "rejected", "deleted")
 _KEY = "organization_id, integration_id, object"
+_OWNERS = """(SELECT integration_id, organization_id, provider FROM control.integrations
+       UNION ALL SELECT stream_id, organization_id, config ->> 'stream_type' FROM control.streams)"""
 _NOTE = sa.text(f"""
 WITH news AS (
     SELECT integration.organization_id, news.* FROM unnest(
            cast(:integrations AS text[]), cast(:objects AS text[]), cast(:statuses AS text[]),
            {", ".join(f"cast(:{name} AS bigint[])" for name in _COLUMNS)})
            AS news (integration_id, object, status, {", ".join(_COLUMNS)})
-      JOIN control.integrations AS integration USING (integration_id)
+      JOIN {_OWNERS} AS integration USING (integration_id)
 ), changed AS (
     SELECT {_KEY}, coalesce(news.status, known.status, '{SUCCEEDED}') AS status,
            {", ".join(f"news.{name}" for name in _COLUMNS)}
@@ -60,7 +62,7 @@ WITH due AS (
      ORDER BY {_KEY} FOR UPDATE OF known
 )
 UPDATE ingest.materializations AS known SET told_at = clock_timestamp(), {", ".join(f"{name} = 0" for name in _COLUMNS)}
-  FROM due JOIN control.integrations AS integration USING (organization_id, integration_id)
+  FROM due JOIN {_OWNERS} AS integration USING (organization_id, integration_id)
  WHERE known.organization_id = due.organization_id AND known.integration_id = due.integration_id
    AND known.object = due.object
 RETURNING due.integration_id, due.object, due.status, provider, {", ".join(f"due.{name}" for name in _COLUMNS)}

@@ -60,8 +60,9 @@ def list_rejected(
     limit: int = 1000,
     *,
     ids: Iterable[int] | None = None,
+    before: int | None = None,
 ) -> list[StoredRejected]:
-    """Those still waiting, newest first. ``object``, ``ids``: only these."""
+    """Those still waiting, newest first. ``object``, ``ids``: only these; ``before``: only those with a lower id."""
     columns = (table.c[name] for name in StoredRejected.__dataclass_fields__)
     statement = (
         sa.select(*columns)
@@ -73,6 +74,8 @@ def list_rejected(
         statement = statement.where(table.c.object == object)
     if ids is not None:
         statement = statement.where(table.c.id.in_(list(ids)))
+    if before is not None:
+        statement = statement.where(table.c.id < before)
     with store.operator() as connection:
         return [StoredRejected(**row._asdict()) for row in connection.execute(statement)]
 
@@ -105,6 +108,17 @@ def _row(lane: Lane, object: str, item: Rejected, sync_id: str | None) -> dict[s
     }
 
 
+def deeper_than(levels: int, payload: Any) -> bool:
+    """Whether something of a JSON value lies below as many levels of objects and lists."""
+    level = [payload]
+    for _ in range(levels):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = list(chain.from_iterable(inner))
+        if not level:
+            return False
+    return True
+
+
 def _text(value: str) -> str:
     """PostgreSQL's text holds neither NUL nor half a surrogate pair, which may be just why it was rejected."""
     return value.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()
@@ -113,20 +127,10 @@ def _text(value: str) -> str:
 def _storable(payload: Any) -> Any:
     """The payload if it is JSON (NaN is not), else its ``repr``. Not what would be too deep for some of those who write
     it and read it: how deep they get depends on how deep they are in calls already."""
-    if _deeper_than(DEEPEST, payload):
+    if deeper_than(DEEPEST, payload):
         return "nested too deeply to be kept"
     try:
         json.dumps(payload, allow_nan=False)
     except (TypeError, ValueError):
         return repr(payload)
     return payload
-
-
-def _deeper_than(levels: int, payload: Any) -> bool:
-    level = [payload]
-    for _ in range(levels):
-        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
-        level = list(chain.from_iterable(inner))
-        if not level:
-            return False
-    return True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Date, Double, ForeignKey, Identity, Integer, Table, Text
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy import BigInteger, Boolean, Column, Date, Double, ForeignKey, Identity, Integer, Table, Text, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from churnguard_pipelines.store.postgres.columns import MOMENT, count, metadata, moment, text
 
@@ -205,5 +205,52 @@ objects = Table(
     Column("fields", JSONB, nullable=False, server_default="[]"),
     text("view_digest", null=True),
     moment("changed_at"),
+    schema="ingest",
+)
+
+stream_partitions = Table(
+    "stream_partitions",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    text("partition", key=True),
+    text("watermark", null=True),
+    Column("lag_messages", BigInteger),
+    Column("lag_seconds", Double),
+    moment("observed_at"),
+    schema="ingest",
+)
+
+stream_metrics = Table(
+    "stream_metrics",
+    metadata,
+    text("organization_id", key=True),
+    text("integration_id", key=True),
+    Column("at", MOMENT, primary_key=True, server_default=func.clock_timestamp()),
+    text("session_id", key=True),
+    Column("seconds", Double, nullable=False),
+    *(count(name) for name in ("messages", "bytes", "rejected")),
+    *(Column(name, Double, nullable=False, server_default="0") for name in ("busy_seconds", "buffered")),
+    Column("histogram", ARRAY(BigInteger), nullable=False),
+    Column("lag_messages", BigInteger),
+    schema="ingest",
+)
+
+stream_losses = Table(
+    "stream_losses",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    *(text(name) for name in ("organization_id", "integration_id", "topic", "partition")),
+    *(text(name) for name in ("first_offset", "last_offset", "reason")),
+    moment("noted_at"),
+    schema="ingest",
+)
+
+stream_outbox = Table(
+    "stream_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    *(text(name) for name in ("organization_id", "integration_id", "message")),
+    moment("created_at"),
     schema="ingest",
 )

@@ -27,6 +27,8 @@ class Statements:
     copy: str
     text_columns: frozenset[int]
     upsert: str
+    append: str
+    append_missing: str
     touch_stale: str
     versions_of: str
     lock_deleted: str
@@ -67,6 +69,8 @@ class _Writer:
             copy=self.copy(),
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
+            append=self.append(),
+            append_missing=f"{self.append()} ON CONFLICT DO NOTHING",
             touch_stale=self.touch_stale(),
             versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
             f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
@@ -98,6 +102,13 @@ class _Writer:
                SET {", ".join(f"{name} = excluded.{name}" for name in changed)},
                    deleted_at = NULL, delete_kind = NULL, synced_at = excluded.synced_at
              WHERE {_newer("excluded")}"""
+
+    def append(self) -> str:
+        columns = ", ".join(name for name, _ in self.typed)
+        return f"""
+            INSERT INTO {self.raw} (organization_id, integration_id, {columns}, synced_at)
+            SELECT %(organization_id)s::text, %(integration_id)s::text, {columns}, statement_timestamp()
+              FROM {self.staging}"""
 
     def touch_stale(self) -> str:
         """A record that came in an old version exists all the same: absence must not be inferred from it."""

@@ -95,6 +95,31 @@ class WarehouseTransaction:
                 written += stored
         return Counts(written=written, stale=len(rows) - written)
 
+    def append(self, table: Table, integration_id: str, rows: Sequence[Row], *, new: bool = False) -> Counts:
+        """Store rows, as for :meth:`upsert`, that never change: of a key that is there nothing is written. Raises
+        ``ValueError`` for text with NUL. ``written + stale == len(rows)``.
+
+        ``new``: no key is there, as far as anybody knows. To look for them as well costs PostgreSQL a third of the
+        whole; if one is there, its unique violation leaves this.
+        """
+        statements = statements_for(table)
+        statement = statements.append if new else statements.append_missing
+        with self._driver.cursor() as cursor:
+            self._stage(cursor, statements, rows)
+            written = cursor.execute(statement, self._values(table, integration_id)).rowcount
+        return Counts(written=written, stale=len(rows) - written)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is written inside is undone alone, if an error leaves the block; the transaction goes on."""
+        staged = set(self._staged)
+        try:
+            with self.connection.begin_nested():
+                yield
+        except BaseException:
+            self._staged = staged
+            raise
+
     def versions(self, table: Table, integration_id: str, keys: Collection[str]) -> dict[str, int]:
         """The stored version of each of these keys that is there, deleted ones too."""
         statement = statements_for(table).versions_of

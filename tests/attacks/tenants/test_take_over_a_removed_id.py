@@ -18,8 +18,8 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.monitoring.detail import objects_of, recent_syncs
 from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.records import TEXT, Column, Counts, Drift, Lane, Rejected, Table
-from churnguard_pipelines.store.control.configurations import STREAMS
 from churnguard_pipelines.store.control.integrations import get_integration, remove_integration, replace_integration
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import catalogue, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import list_drift, record_drift
 from churnguard_pipelines.store.postgres.database import Store

@@ -14,9 +14,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration
-from churnguard_pipelines.store.control.configurations import STREAMS
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration, update_credentials
 from churnguard_pipelines.store.control.rules import RULES
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.row_security import OWNER
 from churnguard_pipelines.store.postgres.schema import MIGRATIONS

@@ -35,7 +35,7 @@ SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
  WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity = '' AND a.attgenerated = ''
    AND a.attnotnull AND a.attname <> 'organization_id'
 """
-SAMPLES = {"text": "x", "json": "{}", "jsonb": "{}", "boolean": "true", "date": "2026-01-01"}
+SAMPLES = {"text": "x", "json": "{}", "jsonb": "{}", "bigint[]": "{}", "boolean": "true", "date": "2026-01-01"}
 SAMPLES |= {"timestamp with time zone": "2026-01-01T00:00:00Z"}
 
 
@@ -79,6 +79,8 @@ def plant(connection: psycopg.Connection, table: Guarded, organization_id: str) 
         values[column] = SAMPLES.get(kind, "0")
         if (table.name, column) == ("breakers", "state"):
             values[column] = "open"
+        elif (table.name, column) == ("streams", "state"):
+            values[column] = "active"
         elif (table.name, column) == ("api_keys", "role"):
             values[column] = "viewer"
         elif column == "configured_by":

@@ -8,12 +8,17 @@ import pytest
 
 from churnguard_pipelines.model import ProcessingMode
 from churnguard_pipelines.store.control.api_keys import Role
-from churnguard_pipelines.store.control.configurations import STREAMS
 from churnguard_pipelines.store.control.masking import MASK
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
+from tests.shelf import (
+    shelves,  # noqa: F401 - a fixture
+    stream_of_a_shelf,
+)
 from tests.webhook_gateway.api.conftest import Call, key_of, noted, nowhere_in_the_database, resealed
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
+    "source": "shelf",
     "sasl_password": "canary-1",
     "ssl.key.pem": "canary-2",
     "registry": {"apiKey": "canary-3", "url": "https://me:canary-4@registry.example.com"},
@@ -22,12 +27,17 @@ SECRETS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("shelves")
+
+
 def stream(organization: str = "org_123", **fields: Any) -> dict[str, Any]:
-    return {
-        "organization_id": organization, "name": "User events", "stream_type": "kafka", "topics": ["user.events"],
-        "connection_config": {"bootstrap_servers": "broker:9092"},
-        "processing_config": {"batch_size": 50, "processing_mode": "exactly_once"},
-    } | fields  # fmt: skip
+    processing = {"batch_size": 50, "processing_mode": "exactly_once"}
+    return stream_of_a_shelf(organization, processing_config=processing) | fields
+
+
+def at(*servers: str, **more: Any) -> dict[str, Any]:
+    """Where it connects to."""
+    return {"source": "shelf", "bootstrap_servers": list(servers)} | more
 
 
 def test_a_stream_is_created_shown_changed_and_removed(store: Store, call: Call) -> None:
@@ -35,17 +45,28 @@ def test_a_stream_is_created_shown_changed_and_removed(store: Store, call: Call)
     assert created.status_code == 201
     name = created.json()["stream_id"]
     assert created.json() | {"created_at": None, "created_by": None} == {
-        "stream_id": name, "organization_id": "org_123", "name": "User events", "stream_type": "kafka",
-        "topics": ["user.events"], "connection_config": {"bootstrap_servers": "broker:9092"}, "data_format": "json",
-        "processing_mode": "exactly_once", "batch_size": 50, "field_mappings": {}, "created_at": None,
-        "created_by": None, "configured_by": "operator",
+        "stream_id": name, "organization_id": "org_123", "name": "Clicks", "stream_type": "custom",
+        "topics": ["clicks"], "connection_config": {"source": "shelf"}, "data_format": "json",
+        "processing_mode": "exactly_once", "batch_size": 50, "field_mappings": {}, "target": "append", "key": None,
+        "filters": [], "format_options": created.json()["format_options"], "start": "earliest", "most_rejected": 0.1,
+        "largest_message": 8_388_608, "created_at": None, "created_by": None, "configured_by": "operator",
+        "state": "active", "reason": None, "remedy": None, "since": created.json()["since"], "lag_messages": None,
+        "lag_seconds": None,
     }  # fmt: skip
     assert call("GET", f"/streaming/streams/{name}").json() == created.json()
     assert call("GET", "/streaming/streams").json() == [created.json()]
 
-    changes = {"topics": ["a", "b"], "name": None, "processing_config": {"processing_mode": "at_least_once"}}
+    changes = {
+        "topics": ["a", "b"], "name": None, "processing_config": {"processing_mode": "at_least_once"},
+        "target": "upsert", "key": ["id"], "filters": [{"field": "kind", "value": "click"}], "most_rejected": 0.5,
+    }  # fmt: skip
     changed = call("PATCH", f"/streaming/streams/{name}", json=changes)
-    assert changed.json() == created.json() | {"topics": ["a", "b"], "processing_mode": "at_least_once"}
+    assert changed.json() == created.json() | {
+        "topics": ["a", "b"], "processing_mode": "at_least_once", "target": "upsert", "key": ["id"],
+        "filters": [{"field": "kind", "operator": "eq", "value": "click", "objects": None}], "most_rejected": 0.5,
+    }  # fmt: skip
+    own_key = call("PATCH", f"/streaming/streams/{name}", json={"key": None})
+    assert (own_key.json()["key"], own_key.json()["target"]) == (None, "upsert")
     assert STREAMS.get(store, name).configuration.processing_mode is ProcessingMode.AT_LEAST_ONCE
 
     assert call("DELETE", f"/streaming/streams/{name}").status_code == 204
@@ -53,8 +74,7 @@ def test_a_stream_is_created_shown_changed_and_removed(store: Store, call: Call)
 
 
 def test_the_flat_fields_are_taken_too(call: Call) -> None:
-    flat = stream(stream_id="user_events_stream", batch_size=7, processing_mode="exactly_once")
-    del flat["processing_config"]
+    flat = stream_of_a_shelf(stream_id="user_events_stream", batch_size=7, processing_mode="exactly_once")
     made = call("POST", "/streaming/streams", json=flat).json()
     assert (made["stream_id"], made["batch_size"], made["processing_mode"]) == ("user_events_stream", 7, "exactly_once")
     again = call("POST", "/streaming/streams", json=flat)
@@ -66,8 +86,10 @@ def test_the_flat_fields_are_taken_too(call: Call) -> None:
 def test_a_stream_that_never_ran_has_no_numbers(call: Call) -> None:
     name = call("POST", "/streaming/streams", json=stream()).json()["stream_id"]
     assert call("GET", f"/streaming/streams/{name}/metrics").json() == {
-        "stream_id": name, "status": "not_running", "messages_per_second": None, "avg_processing_time_ms": None,
+        "stream_id": name, "status": "not_running", "messages_per_second": None, "bytes_per_second": None,
+        "avg_processing_time_ms": None, "processing_time_p50_ms": None, "processing_time_p99_ms": None,
         "error_rate": None, "buffer_utilization": None, "lag_messages": None, "lag_seconds": None,
+        "rejected_waiting": 0, "partitions": [], "losses": [],
     }  # fmt: skip
 
 
@@ -78,8 +100,8 @@ def test_secrets_go_in_and_never_come_out(store: Store, call: Call) -> None:
     created = call("POST", "/streaming/streams", json=stream(connection_config=SECRETS))
     name = created.json()["stream_id"]
     assert created.json()["connection_config"] == {
-        "sasl_password": MASK, "ssl.key.pem": MASK, "registry": {"apiKey": MASK, "url": MASK}, "proxies": MASK,
-        "feed": MASK,
+        "source": "shelf", "sasl_password": MASK, "ssl.key.pem": MASK, "registry": {"apiKey": MASK, "url": MASK},
+        "proxies": MASK, "feed": MASK,
     }  # fmt: skip
     changed = call("PATCH", f"/streaming/streams/{name}", json={"name": "Ours"})
     for answer in (created, changed, call("GET", "/streaming/streams"), call("GET", f"/streaming/streams/{name}")):
@@ -100,24 +122,25 @@ def test_a_secret_is_kept_unless_it_is_given_or_null(store: Store, call: Call) -
 
     shown = call("GET", f"/streaming/streams/{name}").json()["connection_config"]
     assert after(shown) == SECRETS
-    assert after({"client_id": "we"}) == SECRETS | {"client_id": "we"}
-    assert after({"sasl_password": "canary-new", "registry": None, "proxies": None}) == {
-        name: SECRETS[name] for name in ("ssl.key.pem", "feed")
+    ours = {"source": "shelf"}
+    assert after(ours | {"client_id": "we"}) == SECRETS | {"client_id": "we"}
+    assert after(ours | {"sasl_password": "canary-new", "registry": None, "proxies": None}) == {
+        name: SECRETS[name] for name in ("source", "ssl.key.pem", "feed")
     } | {"sasl_password": "canary-new"}  # fmt: skip
-    assert after({"sasl_password": None, "ssl.key.pem": None, "feed": MASK}) == {"feed": SECRETS["feed"]}
+    assert after(ours | {"sasl_password": None, "ssl.key.pem": None, "feed": MASK}) == ours | {"feed": SECRETS["feed"]}
 
 
 def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) -> None:
-    config = {"bootstrap_servers": "broker:9092", "sasl_password": "canary"}
+    config = at("broker:9092", sasl_password="canary")
     name = call("POST", "/streaming/streams", json=stream(connection_config=config)).json()["stream_id"]
     for kept in ({}, {"sasl_password": MASK}):
-        elsewhere = {"connection_config": {"bootstrap_servers": "evil:9092"} | kept}
+        elsewhere = {"connection_config": at("evil:9092", **kept)}
         refused = call("PATCH", f"/streaming/streams/{name}", json=elsewhere)
         assert refused.status_code == 422
         assert "connection_config.sasl_password: it would be sent to another place" in refused.json()["title"]
     assert STREAMS.get(store, name).configuration.connection_config == config
     for given in ("canary-known", None):
-        moved = {"connection_config": {"bootstrap_servers": f"new-{given}:9092", "sasl_password": given}}
+        moved = {"connection_config": at(f"new-{given}:9092", sasl_password=given)}
         assert call("PATCH", f"/streaming/streams/{name}", json=moved).status_code == 200
 
 
@@ -125,10 +148,10 @@ def test_who_sends_secrets_elsewhere_must_know_them(store: Store, call: Call) ->
     "field", ["schema_registry_url", "brokers", "sasl.oauthbearer.token.endpoint.url", "proxyHost"]
 )
 def test_any_field_that_names_a_place_is_one(store: Store, call: Call, field: str) -> None:
-    config: dict[str, Any] = {"bootstrap_servers": "broker:9092", "sasl_password": "canary"}
+    config = at("broker:9092", sasl_password="canary")
     name = call("POST", "/streaming/streams", json=stream(connection_config=config)).json()["stream_id"]
     for elsewhere in ({field: "https://evil.example.com"}, {"more": [{field: "https://evil.example.com"}]}):
-        changes = {"connection_config": {"bootstrap_servers": "broker:9092"} | elsewhere}
+        changes = {"connection_config": at("broker:9092") | elsewhere}
         refused = call("PATCH", f"/streaming/streams/{name}", json=changes)
         assert refused.status_code == 422
         assert "connection_config.sasl_password: it would be sent to another place" in refused.json()["title"]
@@ -136,7 +159,7 @@ def test_any_field_that_names_a_place_is_one(store: Store, call: Call, field: st
 
 
 def test_a_mask_for_nothing_is_refused(call: Call) -> None:
-    masked = stream(connection_config={"sasl": {"password": MASK}})
+    masked = stream(connection_config={"source": "shelf", "sasl": {"password": MASK}})
     refused = call("POST", "/streaming/streams", json=masked)
     assert refused.status_code == 422
     assert refused.json()["title"].startswith("connection_config.sasl.password: ")
@@ -160,6 +183,9 @@ def test_a_key_reaches_no_stream_of_another_organization(store: Store, call: Cal
     name = call("POST", "/streaming/streams", theirs, json=stream("theirs")).json()["stream_id"]
     for method, path, body in (
         ("GET", "", None), ("PATCH", "", {"name": "mine"}), ("DELETE", "", None), ("GET", "/metrics", None),
+        ("POST", "/pause", None), ("POST", "/resume", None), ("POST", "/seek", {"to": "latest"}),
+        ("POST", "/test", None), ("GET", "/rejected", None), ("POST", "/rejected/replay", None),
+        ("POST", "/messages", {"message": "x"}),
     ):  # fmt: skip
         refused = call(method, f"/streaming/streams/{name}{path}", ours, json=body)
         unknown = call(method, f"/streaming/streams/nobody{path}", ours, json=body)
@@ -173,12 +199,18 @@ def test_a_key_reaches_no_stream_of_another_organization(store: Store, call: Cal
 def test_a_viewer_reads_streams_and_changes_none(store: Store, call: Call) -> None:
     viewer = key_of(store, "org_123", Role.VIEWER)
     name = call("POST", "/streaming/streams", json=stream()).json()["stream_id"]
-    for path in ("", f"/{name}", f"/{name}/metrics"):
+    for path in ("", f"/{name}", f"/{name}/metrics", f"/{name}/rejected"):
         assert call("GET", f"/streaming/streams{path}", viewer).status_code == 200
     for method, path, body in (
         ("POST", "", stream()),
         ("PATCH", f"/{name}", {"name": "x"}),
         ("DELETE", f"/{name}", None),
+        ("POST", f"/{name}/pause", None),
+        ("POST", f"/{name}/resume", None),
+        ("POST", f"/{name}/seek", {"to": "latest"}),
+        ("POST", f"/{name}/test", None),
+        ("POST", f"/{name}/rejected/replay", None),
+        ("POST", f"/{name}/messages", {"message": "x"}),
     ):
         assert call(method, f"/streaming/streams{path}", viewer, json=body).status_code == 403, method
 
@@ -203,9 +235,9 @@ def test_every_change_of_a_stream_is_on_record(store: Store, call: Call) -> None
         ({"topics": [""]}, "topics.0"),
         ({"stream_type": "pigeon"}, "stream_type"),
         ({"stream_type": "redis", "topics": []}, "topics"),
-        ({"connection_config": {"bootstrap_servers": "canary"}}, "connection_config"),
-        ({"connection_config": {"bootstrap_servers": []}}, "connection_config"),
-        ({"connection_config": {"bootstrap_servers": ["b:9092", 5]}}, "connection_config"),
+        ({"stream_type": "kafka", "connection_config": {"bootstrap_servers": "canary"}}, "connection_config"),
+        ({"stream_type": "kafka", "connection_config": {"bootstrap_servers": []}}, "connection_config"),
+        ({"stream_type": "kafka", "connection_config": {"bootstrap_servers": ["b:9092", 5]}}, "connection_config"),
         ({"stream_type": "redis", "connection_config": {"url": "http://:canary@h"}}, "connection_config"),
         ({"stream_type": "websocket", "connection_config": {"url": "http://canary"}}, "connection_config"),
         ({"stream_type": "websocket", "connection_config": {}}, "connection_config"),
@@ -214,6 +246,10 @@ def test_every_change_of_a_stream_is_on_record(store: Store, call: Call) -> None
         ({"field_mappings": {"a": "synced_at"}}, "field_mappings"),
         ({"field_mappings": {"a": "x", "b": "x"}}, "field_mappings"),
         ({"processing_config": {"batch_size": 0}}, "processing_config.batch_size"),
+        ({"data_format": "morse"}, "data_format"),
+        ({"format_options": {"colums": ["a"]}}, "format_options.colums"),
+        ({"target": "nowhere"}, "target"),
+        ({"most_rejected": 2}, "most_rejected"),
         ({"stream_id": "no spaces"}, "stream_id"),
         ({"nonsense": 1}, "nonsense"),
     ],
@@ -228,27 +264,26 @@ def test_a_bad_field_of_a_stream_is_named(call: Call, change: dict[str, Any], fi
 @pytest.mark.parametrize(
     "fields",
     [
-        {"connection_config": {}},
-        {"connection_config": {"bootstrap_servers": "a:1, [::1]:2"}},
-        {"connection_config": {"bootstrap_servers": ["a.example.com:9092", "10.0.0.1:9092"]}},
-        {"stream_type": "redis", "connection_config": {}},
+        {"stream_type": "kafka", "connection_config": {"bootstrap_servers": "a:1, [::1]:2"}},
+        {"stream_type": "kafka", "connection_config": {"bootstrap_servers": ["a.example.com:9092", "10.0.0.1:9092"]}},
         {"stream_type": "redis", "connection_config": {"url": "rediss://cache:6379/0"}},
         {"stream_type": "websocket", "topics": [], "connection_config": {"url": "wss://feed.example.com"}},
-        {"stream_type": "custom", "connection_config": {"anything": None}},
+        {"connection_config": {"source": "shelf", "anything": None}},
     ],
 )
-def test_every_kind_of_stream_is_taken(call: Call, fields: dict[str, Any]) -> None:
-    assert call("POST", "/streaming/streams", json=stream() | fields).status_code == 201
+def test_every_kind_of_stream_is_taken_without_a_look_at_its_source(call: Call, fields: dict[str, Any]) -> None:
+    taken = call("POST", "/streaming/streams?check=false", json=stream() | fields)
+    assert taken.status_code == 201, taken.text
 
 
 def test_a_change_that_cannot_work_is_refused(store: Store, call: Call) -> None:
     name = call("POST", "/streaming/streams", json=stream()).json()["stream_id"]
-    changes: tuple[dict[str, Any], ...] = ({"topics": []}, {"connection_config": {"bootstrap_servers": "canary"}})
+    changes: tuple[dict[str, Any], ...] = ({"topics": []}, {"connection_config": {}})
     for change in changes:
         refused = call("PATCH", f"/streaming/streams/{name}", json=change)
         assert refused.status_code == 422
         assert refused.json()["title"].startswith(next(iter(change)))
         assert "canary" not in refused.text
-    nan = call("PATCH", f"/streaming/streams/{name}", content=b'{"connection_config": {"a": NaN}}')
+    nan = call("PATCH", f"/streaming/streams/{name}", content=b'{"connection_config": {"source": "shelf", "a": NaN}}')
     assert nan.status_code == 422
-    assert STREAMS.get(store, name).configuration.topics == ["user.events"]
+    assert STREAMS.get(store, name).configuration.topics == ["clicks"]

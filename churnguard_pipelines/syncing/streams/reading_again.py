@@ -1,0 +1,96 @@
+"""A time range of a stream once more: its messages come to the same rows, and no checkpoint moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from threading import Event
+
+from churnguard_pipelines.engine.addresses import guard_of
+from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.model import StreamConfiguration
+from churnguard_pipelines.records import Counts, Lane, Position
+from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.streams.formats import decoder_of
+from churnguard_pipelines.streams.sdk import Message, Seek, StreamSource
+from churnguard_pipelines.syncing.streams.managing import opened_source
+from churnguard_pipelines.syncing.streams.writer import Writer
+
+
+def read_again(
+    store: Store,
+    stream_id: str,
+    since: datetime,
+    until: datetime,
+    *,
+    stop: Event | None = None,
+    on_stored: Callable[[Counts], None] = lambda counts: None,
+) -> Counts:
+    """Messages that were produced from ``since`` up to ``until``, and those that do not say when; as far as the source
+    reached when it began. Newer rows that we have stay. Raises ``NotFound``, ``InvalidConfiguration`` where a source
+    cannot, and what it and the format do."""
+    if since >= until:
+        raise InvalidConfiguration("the time range ends before it begins.", integration_id=stream_id)
+    stream = STREAMS.get(store, stream_id).configuration
+    total, stop = Counts(), stop or Event()
+    with opened_source(stream, stop) as source:
+        source.again = True
+        positions = source.sought(Seek(since))
+        ahead = source.watermarks(positions)
+        for partition, position in positions.items():
+            behind = ahead[partition].behind if partition in ahead else 0
+            reader = _Again(Warehouse(store), stream, partition, (since, until), on_stored)
+            total.add(reader.read(source, position, behind, stop))
+    return total
+
+
+class _Again:
+    """One partition."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        stream: StreamConfiguration,
+        partition: str,
+        span: tuple[datetime, datetime],
+        on_stored: Callable[[Counts], None],
+    ) -> None:
+        self._warehouse = warehouse
+        self._lane = Lane(stream.organization_id, stream.stream_id, partition)
+        self._writer = Writer(warehouse, stream, self._lane, decoder_of(stream, guard_of(stream)))
+        self._since, self._until = (int(moment.timestamp() * 1000) for moment in span)
+        self._on_stored = on_stored
+        warehouse.ensure(self._writer.target.table)
+
+    def read(self, source: StreamSource, position: Position, behind: int | None, stop: Event) -> Counts:
+        """``behind``: how many there are; None: until nothing comes for a moment."""
+        total, left = Counts(), behind
+        if left == 0:
+            return total
+        with closing(source.batches(self._lane.name, position)) as batches:
+            for batch in batches:
+                if batch is None or stop.is_set():  # what is left counts what is no message, too
+                    break
+                counts = self._store(self._within(batch.messages))
+                total.add(counts)
+                self._on_stored(counts)
+                left = None if left is None else left - len(batch.messages)
+                if self._is_beyond(batch.messages) or (left is not None and left <= 0):
+                    break
+        return total
+
+    def _within(self, messages: Sequence[Message]) -> list[Message]:
+        return [each for each in messages if each.produced_at is None or self._since <= each.produced_at < self._until]
+
+    def _is_beyond(self, messages: Sequence[Message]) -> bool:
+        """They are nearly in order: a producer's clock may be late."""
+        times = [each.produced_at for each in messages if each.produced_at is not None]
+        return bool(times) and min(times) >= self._until
+
+    def _store(self, messages: Sequence[Message]) -> Counts:
+        counts, _ = self._writer.commit(self._writer.prepare(messages), messages, lambda transaction: None)
+        counts.read = len(messages)
+        return counts

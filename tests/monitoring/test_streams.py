@@ -1,0 +1,164 @@
+"""The vital signs of streams: what needs somebody, and what all that is read from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from churnguard_pipelines.model import Organization
+from churnguard_pipelines.monitoring.health import HealthStatus, Severity
+from churnguard_pipelines.monitoring.monitor import take_picture
+from churnguard_pipelines.monitoring.stream_numbers import measured
+from churnguard_pipelines.monitoring.streams import (
+    Losses,
+    StreamHealth,
+    StreamVitals,
+    judge_stream,
+    read_stream_vitals,
+)
+from churnguard_pipelines.monitoring.vitals import Waits
+from churnguard_pipelines.records import Lane, Rejected
+from churnguard_pipelines.store.control.streams import STREAMS, StreamState
+from churnguard_pipelines.store.ingest import leases, sessions, stream_metrics, stream_progress
+from churnguard_pipelines.store.ingest.stream_metrics import Measured, Point
+from churnguard_pipelines.store.ingest.stream_progress import Observed
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.streams import managing
+from tests.shelf import (
+    configured,
+    put,
+    read_all,
+    shelves,  # noqa: F401 - a fixture
+)
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+LANE = Lane("acme", "clicks", "clicks")
+ACTIVE, PAUSED, FAILED = StreamState
+WARNING, CRITICAL = Severity
+
+
+def point(messages: int = 600, rejected: int = 0) -> Point:
+    """Of the last minute."""
+    return Point(NOW, 60.0, messages, 0, rejected, 1.0, 0.5, [0] * 37)
+
+
+WELL = StreamVitals(
+    now=NOW, organization_id="acme", stream_id="clicks", name="Clicks", kind="kafka", state=ACTIVE, reason=None,
+    remedy=None, since=NOW - timedelta(days=3), followed=True, lag_messages=0, lag_seconds=0.0, lag_before=None,
+    recent=point(), rejected=None, lost=None,
+)  # fmt: skip
+BROKEN = {"state": FAILED, "reason": "Another topic.", "remedy": "Seek."}
+STOPPED = {"state": PAUSED, "reason": "Too many.", "remedy": "Mend it."}
+LOST = Losses(2, "clicks", "0", "5", "9", "trimmed", NOW - timedelta(hours=1))
+
+
+def judged(**changes: Any) -> StreamHealth:
+    return judge_stream(replace(WELL, **changes))
+
+
+def behind(**time: float) -> dict[str, Any]:
+    return {"lag_messages": 1200, "lag_seconds": timedelta(**time).total_seconds()}
+
+
+def test_a_stream_that_keeps_up_is_well_and_so_is_one_to_which_nothing_comes() -> None:
+    for health in (judged(), judged(recent=None), judged(lag_messages=None, lag_seconds=None), judged(followed=False)):
+        assert (health.status, health.alerts) == (HealthStatus.HEALTHY, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "changes", "cause"),
+    [
+        ("stream", CRITICAL, BROKEN, "it failed: Another topic."),
+        ("stream", CRITICAL, STOPPED, "it paused itself: Too many."),
+        ("stream", WARNING, {"reason": "Nobody answers.", "remedy": "Look."}, "it does not get on: Nobody answers."),
+        ("stream_lag", WARNING, behind(minutes=6), "1,200 messages wait, the oldest for 6 minutes; 10 a second"),
+        ("stream_lag", CRITICAL, behind(hours=2), "the oldest for 2 hours"),
+        ("stream_lag", CRITICAL, behind(minutes=6) | {"recent": None}, "0 a second are stored"),
+        ("stream_lag", WARNING, behind(hours=2) | {"lag_before": 5000}, "ten minutes ago 5,000 did"),
+        ("stream_lag", CRITICAL, behind(hours=2) | {"lag_before": 200}, "ten minutes ago 200 did"),
+        ("rejected_records", WARNING, {"rejected": Waits(3, NOW)}, "3 rejected messages wait"),
+        ("rejected_records", CRITICAL, {"rejected": Waits(3, NOW), "recent": point(10, 6)}, "60.0% of those"),
+        ("stream_loss", WARNING, {"lost": LOST}, "2 times in 7 days; the latest: 5 to 9 of 0 (trimmed)"),
+    ],
+    ids=["failed", "paused", "tried", "behind", "far", "stands", "catches", "grows", "rejected", "most", "lost"],
+)  # fmt: skip
+def test_what_needs_somebody_is_an_alert_with_cause_moment_and_remedy(
+    kind: str, severity: Severity, changes: dict[str, Any], cause: str
+) -> None:
+    health = judged(**changes)
+    [alert] = health.alerts
+    assert (alert.kind, alert.severity) == (kind, severity)
+    assert cause in alert.cause
+    assert alert.since is not None
+    assert alert.since <= NOW
+    assert alert.remedy
+    assert health.status is (HealthStatus.UNHEALTHY if severity is CRITICAL else HealthStatus.DEGRADED)
+
+
+def test_one_that_a_person_paused_expects_nothing() -> None:
+    health = judged(state=PAUSED, lag_seconds=86_400.0, rejected=Waits(3, NOW))
+    assert (health.status, health.alerts) == (HealthStatus.PAUSED, [])
+
+
+# --- where it comes from
+
+
+@pytest.fixture
+def stream(store: Store, organization: Organization, shelves: None) -> str:  # noqa: F811 - the fixture
+    managing.create(store, configured(organization="acme"), actor="test")
+    return "clicks"
+
+
+def vitals(store: Store) -> StreamVitals:
+    [found] = read_stream_vitals(store)
+    return found
+
+
+def test_everything_is_read_from_what_sessions_leave_behind(store: Store, stream: str) -> None:
+    seen = vitals(store)
+    assert (seen.state, seen.followed, seen.recent, seen.lag_messages, seen.lost) == (ACTIVE, False, None, None, None)
+
+    put('{"page": "a"}', "no json")
+    read_all(store)
+    stream_progress.observe(store, [Observed(LANE, "9", 7, 65.0), Observed(replace(LANE, name="b"), "3", 1, 5.0)])
+    with Warehouse(store).transaction("acme") as transaction:
+        stream_progress.note_loss(transaction.connection, LANE, "clicks", "0", "5", "9", "trimmed")
+    seen = vitals(store)
+    assert (seen.lag_messages, seen.lag_seconds) == (8, 65.0)
+    assert seen.recent is not None
+    assert (seen.recent.messages, seen.recent.rejected, seen.recent.buffered) == (2, 1, 0.25)
+    assert seen.rejected is not None
+    assert seen.rejected.count == 1
+    assert seen.lost is not None
+    assert (seen.lost.count, seen.lost.first_offset, seen.lost.reason) == (1, "5", "trimmed")
+
+
+def test_who_is_followed_is_known_by_the_leases(store: Store, stream: str) -> None:
+    sessions.begin(store, "one", "custom_streams")
+    leases.take(store, "one", [LANE])
+    assert measured(store, stream).status == "running"
+    assert measured(store, stream).messages_per_second == 0.0
+    sessions.end(store, "one")
+    assert (measured(store, stream).status, measured(store, stream).messages_per_second) == ("not_running", None)
+
+
+def test_the_lag_of_ten_minutes_ago_is_kept_with_what_was_measured_then(store: Store, stream: str) -> None:
+    stream_progress.observe(store, [Observed(LANE, "9", 700, 65.0)])
+    stream_metrics.record(store, "one", [Measured("acme", stream, 5.0, 100)])
+    with store.operator() as connection:
+        connection.execute(sa.text("UPDATE ingest.stream_metrics SET at = at - interval '12 minutes'"))
+    assert vitals(store).lag_before == 700
+    assert [each.lag_messages for each in stream_metrics.history(store, stream)] == [700]
+
+
+def test_the_installation_s_picture_has_the_streams(store: Store, stream: str) -> None:
+    STREAMS.set_state(store, stream, FAILED, "The topic is another one.", "Seek.")
+    with Warehouse(store).transaction("acme") as transaction:
+        transaction.reject(LANE, "messages", [Rejected("clicks/0/1", "no json", {})], None)
+    [health] = take_picture(store).streams
+    assert [alert.kind for alert in health.alerts] == ["stream", "rejected_records"]
