@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Sequence, Set
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from math import isfinite
 from types import NoneType
 from typing import Any
@@ -17,6 +18,7 @@ Values = Sequence[Any]
 _SHAPE = str.maketrans("123456789", "0" * 9)
 _PLAIN_MOMENT = re.compile(r"0000-00-00[T ]00:00:00(\.0{1,6})?(Z|\+00:?00)")
 """With all digits 0: what PostgreSQL reads as Python does, if it is UTC."""
+_PLAIN_DAY = "0000-00-00"
 _FIRST_DAYS, _LAST_DAY = "0001-01-02", "9999-12-31"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?")
 
@@ -98,14 +100,32 @@ def _moments(values: Values, types: Set[type]) -> bool:
         return False
     texts = [value for value in values if value is not None]
     shape = texts[0].translate(_SHAPE)
-    if not _PLAIN_MOMENT.fullmatch(shape) or "".join(texts).translate(_SHAPE) != shape * len(texts):
+    if not _PLAIN_MOMENT.fullmatch(shape) or not _alike(texts, shape):
         return False
     if min(texts) < _FIRST_DAYS or max(texts) >= _LAST_DAY:
         return False
     try:
-        return all(moment.tzinfo is UTC for moment in map(datetime.fromisoformat, texts))
+        return {moment.tzinfo for moment in map(datetime.fromisoformat, texts)} == {UTC}
     except ValueError:
         return False
+
+
+def _days(values: Values, types: Set[type]) -> bool:
+    if types != {str}:
+        return False
+    texts = [value for value in values if value is not None]
+    if not _alike(texts, _PLAIN_DAY):
+        return False
+    try:
+        deque(map(date.fromisoformat, texts), maxlen=0)
+    except ValueError:
+        return False
+    return True
+
+
+def _alike(texts: Sequence[str], shape: str) -> bool:
+    """All of them are written so, with any digit for 0."""
+    return set(map(len, texts)) == {len(shape)} and "".join(texts).translate(_SHAPE) == shape * len(texts)
 
 
 _FIT: dict[ColumnType, Callable[[Values, Set[type]], bool]] = {
@@ -115,4 +135,5 @@ _FIT: dict[ColumnType, Callable[[Values, Set[type]], bool]] = {
     ColumnType.DOUBLE: _floats,
     ColumnType.BOOLEAN: _truths,
     ColumnType.TIMESTAMP: _moments,
+    ColumnType.DATE: _days,
 }

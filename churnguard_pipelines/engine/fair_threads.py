@@ -45,8 +45,9 @@ class FairThreads:
     """Does work in threads of its own, ``most`` at once and ``most_each`` for an organization; the rest waits, and
     whoever has the fewest at work comes next.
 
-    Work that hangs keeps its place, so that an organization's silent sources cost nobody else anything. Nothing joins
-    these threads.
+    Work that hangs keeps its place, so that an organization's silent sources cost nobody else anything: it gets no
+    place more than are left for others then, or a few such organizations would have them all. Nothing joins these
+    threads.
     """
 
     def __init__(self, name: str, most: int, most_each: int) -> None:
@@ -66,14 +67,14 @@ class FairThreads:
     def refuse_if_full(self, organization_id: str) -> None:
         """Raises ``TooBusy`` if what is submitted now would have to wait for work that may hang."""
         with self._lock:
-            own, all_ = self._busy[organization_id], self._busy.total()
-        if own >= self._most_each:
+            own, most_each = self._busy[organization_id], self._most_each_now()
+        if not most_each:
+            raise TooBusy("too many sources are being asked that have not answered yet.", remedy="Try again.")
+        if own >= most_each:
             raise TooBusy(
                 f"{own} of the organization's sources are being asked and have not answered yet.",
                 remedy="Wait until they have, or pause those that never do.",
             )
-        if all_ >= self._most:
-            raise TooBusy("too many sources are being asked that have not answered yet.", remedy="Try again.")
 
     def _begin_next(self) -> None:
         unbegun: list[tuple[_Job, RuntimeError]] = []
@@ -99,10 +100,11 @@ class FairThreads:
         return None
 
     def _next_queue(self) -> deque[_Job] | None:
-        if self._busy.total() >= self._most:
-            return None
-        names = fair_share(self._waiting, str, 1, most_each=self._most_each, held=self._busy)
+        names = fair_share(self._waiting, str, 1, most_each=self._most_each_now(), held=self._busy)
         return self._waiting[names[0]] if names else None
+
+    def _most_each_now(self) -> int:
+        return min(self._most_each, self._most - self._busy.total())
 
     def _do(self, job: _Job) -> None:
         done: Future[Any] = Future()
@@ -123,7 +125,7 @@ class FairThreads:
 
 def map_in_threads(name: str, most: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
     """The answers in the order of the items, ``most`` at work at once. What the first one raises ends it."""
-    threads = FairThreads(name, most, most)
+    threads = FairThreads(name, 2 * most, most)  # the other half is for others, of which there are none
     futures = [threads.submit(name, partial(work, item)) for item in items]
     try:
         return [future.result() for future in futures]

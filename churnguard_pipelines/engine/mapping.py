@@ -40,6 +40,19 @@ class Mapped:
     filtered: int = 0
     drift: list[Drift] = field(default_factory=list)
 
+    @classmethod
+    def together(cls, parts: Sequence[Mapped]) -> Mapped:
+        """Of several batches, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls()
+        for part in parts:
+            whole.rows += part.rows
+            whole.rejected += part.rejected
+            whole.filtered += part.filtered
+            whole.drift += part.drift
+        return whole
+
 
 class Mapper:
     """Maps the records of one object for one integration. One thread at a time.
@@ -55,7 +68,8 @@ class Mapper:
         self._keep = compile_filters(self.table, filters)
         self._columns = [(column.type, _path(column.source_path)) for column in table.columns]
         self._taken = _Taken.of([_path(table.key), *(path for _, path in self._columns)])
-        self._seen_fields: set[str] = set()
+        self._known_fields = {_path(column.source_path)[0] for column in (*table.columns, *viewed)}
+        self._new_fields = 0
 
     def rows(self, records: Iterable[Record]) -> Mapped:
         mapped = Mapped()
@@ -81,7 +95,7 @@ class Mapper:
             mapped.rejected += [self._explain(records[place], mapped.drift) for place in sorted(unfit)]
             rests = _without(rests, unfit)
         mapped.rows += _without(rows, unfit) if unfit else rows
-        if not self._seen_fields.issuperset(set().union(*rests)):
+        if self._new_fields < MOST_NEW_FIELDS and not self._known_fields.issuperset(set().union(*rests)):
             for rest in rests:
                 self._learn(rest, mapped.drift)
         self._view.look_at(fields, unfit, mapped.drift)
@@ -108,12 +122,10 @@ class Mapper:
                 mapped.filtered += 1
 
     def _learn(self, rest: Mapping[str, Any], drift: list[Drift]) -> None:
-        declared = {column.source_path.partition(".")[0] for column in (*self.table.columns, *self._view.columns)}
         for name, value in rest.items():
-            if len(self._seen_fields) >= MOST_NEW_FIELDS:
-                return
-            if name not in self._seen_fields and name not in declared:
-                self._seen_fields.add(name)
+            if name not in self._known_fields and self._new_fields < MOST_NEW_FIELDS:
+                self._known_fields.add(name)
+                self._new_fields += 1
                 drift.append(Drift(name, "new_field", values.type_name(value)))
 
     def _explain(self, record: Record, drift: list[Drift]) -> Rejected:

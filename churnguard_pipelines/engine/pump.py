@@ -1,7 +1,7 @@
 """The one loop that moves batches from a source into the warehouse.
 
 Rows, rejected records, deletions, counts and the checkpoint of a batch commit in one transaction; the checkpoint moves
-by compare-and-set. The source is read ahead in a thread of its own while the previous batch is written.
+by compare-and-set. The source is read ahead and mapped in a thread of its own while the previous batch is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from churnguard_pipelines.engine.filters import look
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
-from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Record, Table
+from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Table
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
@@ -50,20 +50,25 @@ class Pump:
         lane, and whatever the source raises, after everything it gave before is stored.
         """
         total = Counts()
-        with closing(_ReadAhead(batches)) as ahead:
+        with closing(_ReadAhead(self._ready(batches))) as ahead:
             for gathered in ahead.gathered(self.batch_size):
                 counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
                 total.add(counts)
                 on_commit(counts)
         return total, checkpoint
 
+    def _ready(self, batches: Generator[Batch]) -> Generator[_Ready]:
+        with closing(batches):  # ends the requests under way
+            for batch in batches:
+                yield _Ready(batch, self.mapper.rows(batch.records))
+
     def _commit(
-        self, lane: Lane, source: str, checkpoint: Checkpoint | None, gathered: list[Batch]
+        self, lane: Lane, source: str, checkpoint: Checkpoint | None, ready: Sequence[_Ready]
     ) -> tuple[Counts, Checkpoint]:
         table = self.mapper.table
-        records: list[Record] = [record for batch in gathered for record in batch.records]
+        gathered = [each.batch for each in ready]
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
-        mapped = self.mapper.rows(records)
+        mapped = Mapped.together([each.mapped for each in ready])
         found = self._incremental(gathered, mapped) if self.watched else {}
         with self.warehouse.transaction(lane.organization_id) as transaction:
             stored = transaction.versions(table, lane.integration_id, found) if found else {}
@@ -108,27 +113,35 @@ def store_changes(
     return counts
 
 
-class _Waiting(queue.Queue["Batch | BaseException | None"]):
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A batch that can be written."""
+
+    batch: Batch
+    mapped: Mapped
+
+
+class _Waiting(queue.Queue["_Ready | BaseException | None"]):
     """Is as full as what waits in it has records, a batch counting for an eighth at the least."""
 
     def _qsize(self) -> int:
         least = RECORDS_AHEAD // READ_AHEAD
-        return sum(max(least, len(item.records)) if isinstance(item, Batch) else least for item in self.queue)
+        return sum(max(least, len(item.batch.records)) if isinstance(item, _Ready) else least for item in self.queue)
 
 
 class _ReadAhead:
     """Iterates a source in a thread, at most ``READ_AHEAD`` batches ahead; an error waits its turn behind them."""
 
-    def __init__(self, batches: Generator[Batch]) -> None:
+    def __init__(self, batches: Generator[_Ready]) -> None:
         self._queue = _Waiting(RECORDS_AHEAD)
         self._stopped = threading.Event()
         self._batches = batches
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         self._thread.start()
 
-    def gathered(self, size: int) -> Iterator[list[Batch]]:
+    def gathered(self, size: int) -> Iterator[list[_Ready]]:
         """Batches in order, several at once if they are there already and hold at most ``size`` records together."""
-        waiting: list[Batch] = []
+        waiting: list[_Ready] = []
         while True:
             try:
                 item = self._queue.get(block=not waiting)
@@ -136,9 +149,9 @@ class _ReadAhead:
                 yield waiting
                 waiting = []
                 continue
-            if isinstance(item, Batch):
+            if isinstance(item, _Ready):
                 waiting.append(item)
-                if sum(len(batch.records) for batch in waiting) >= size:
+                if sum(len(each.batch.records) for each in waiting) >= size:
                     yield waiting
                     waiting = []
                 continue
@@ -157,7 +170,7 @@ class _ReadAhead:
 
     def _read(self) -> None:
         try:
-            with closing(self._batches):  # ends the requests under way
+            with closing(self._batches):
                 for batch in self._batches:
                     if not self._put(batch):
                         return
@@ -165,7 +178,7 @@ class _ReadAhead:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
+    def _put(self, item: _Ready | BaseException | None) -> bool:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.2)

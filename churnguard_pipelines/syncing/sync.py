@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,8 +57,12 @@ _log = logging.getLogger(__name__)
 
 REJECTED_EVENTS = "webhooks"
 """The object under which whole webhook events are rejected."""
-_HELPERS = FairThreads("object", most=16, most_each=8)
+_HELPERS = FairThreads("object", most=32, most_each=8)
 """For all syncs of this process: they read objects beside each other."""
+OBJECTS_A_CONNECTION = 2
+"""At work at once: the quota keeps to the connections, and while one object's call is under way, another is stored."""
+NOTE_EVERY = 1.0
+"""Seconds, of the quota that is left."""
 UNKNOWN = "unknown"
 """The source of a checkpoint made with credentials that may not know whose they are."""
 
@@ -152,18 +157,10 @@ def sync_integration(
         def work() -> ChurnGuardError | None:
             if failure is None and window is None:
                 keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
-            run = _Run(
-                store,
-                use,
-                sync_id,
-                mode,
-                window,
-                identity,
-                known,
-                warehouse or Warehouse(store),
-                next(iter(items), None),
-            )
-            helpers = Helpers(_HELPERS, integration.organization_id, integration.sync_config.concurrent_requests - 1)
+            tables, first = warehouse or Warehouse(store), next(iter(items), None)
+            run = _Run(store, use, sync_id, mode, window, identity, known, tables, first)
+            at_once = OBJECTS_A_CONNECTION * integration.sync_config.concurrent_requests
+            helpers = Helpers(_HELPERS, integration.organization_id, at_once - 1)
             ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
             )
@@ -238,6 +235,7 @@ class _Run:
         self._warehouse = warehouse
         self._first = first
         self._clients: dict[str, HttpClient] = {}
+        self._noted = time.monotonic()
 
     def one(self, item: Object) -> ObjectEnd:
         """By a connector of its own, which need not mind what others read at the same time."""
@@ -258,21 +256,22 @@ class _Run:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
             started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+            watched = arrivals.watched(connection, lane, item.name) if checkpoint is not None else {}
         refuse_another_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
         if self._mode == DataSyncMode.FULL and self._window is None:
             ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
         reading = Reading(self._mode, before, started, self._window, fields)
         mapper = Mapper(table, filters=integration.sync_config.data_filters, viewed=view.viewed)
-        watched = arrivals.watched(self._store, lane, item.name) if before is not None else {}
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size, watched)
         counts, checkpoint = pump.run(
             lane,
             identity or UNKNOWN,
             checkpoint,
             connector.read(item, reading),
-            lambda counts: self._note_quota(http),
+            lambda counts: self._note_quota(http, every=NOTE_EVERY),
         )
+        self._note_quota(http)
         if self._window is not None:
             with self._store.organization(integration.organization_id) as connection:
                 checkpoints.forget(connection, lane)
@@ -295,9 +294,10 @@ class _Run:
         calls = client.metrics.calls if client is not None else 0
         return calls + (self._use.http.metrics.calls if name == self._first else 0)
 
-    def _note_quota(self, http: HttpClient) -> None:
+    def _note_quota(self, http: HttpClient, every: float = 0.0) -> None:
         left = http.metrics.quota_left
-        if left is not None:
+        if left is not None and time.monotonic() - self._noted >= every:
+            self._noted = time.monotonic()
             ledger.set_quota_left(self._store, self._sync_id, left)
 
 

@@ -74,6 +74,15 @@ def test_work_that_hangs_holds_its_organization_s_places_and_no_others() -> None
     threads.refuse_if_full("silent")
 
 
+def test_however_many_organizations_hang_one_that_has_no_place_yet_gets_one() -> None:
+    threads, release = FairThreads("test", most=16, most_each=8), threading.Event()
+    hung = [threads.submit(f"silent-{each}", release.wait) for each in range(3) for _ in range(20)]
+    assert threads.submit("lively", lambda: 1).result(10) == 1
+    assert sum(future.running() for future in hung) == 8 + 4 + 2
+    release.set()
+    assert all(future.result(10) for future in hung)
+
+
 def test_nobody_is_given_a_place_when_all_are_taken() -> None:
     threads, release = FairThreads("test", most=2, most_each=2), threading.Event()
     hung = [threads.submit(name, release.wait) for name in "ab"]

@@ -1,4 +1,4 @@
-"""The objects of one integration are read beside each other, within its connections, and each for itself."""
+"""The objects of one integration are read beside each other, two for each of its connections, and each for itself."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def account(
 
 
 @pytest.mark.parametrize("account", [Meeting], indirect=True, ids=["meeting"])
-def test_as_many_as_there_are_connections_and_an_error_is_one_object_s(
+def test_while_one_is_stored_another_has_the_connection_and_an_error_is_one_object_s(
     store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Meeting, "together", threading.Barrier(2), raising=False)
+    monkeypatch.setattr(Meeting, "together", threading.Barrier(4), raising=False)
     monkeypatch.setattr(Meeting, "most", 0)
     account.configure(concurrent_requests=2)
     report = account.sync(*NAMES)
-    assert Meeting.most == 2
+    assert Meeting.most == 2 * 2
     assert [report.objects[name].status for name in NAMES] == ["succeeded", "succeeded", "failed", "failed"]
     assert [report.objects[name].counts.written for name in NAMES] == [1, 1, 0, 0]
 
@@ -111,19 +111,19 @@ def test_a_sync_that_is_told_to_end_is_cancelled_with_all_its_objects_and_counts
     store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Endless, "begun", threading.Semaphore(0), raising=False)
-    account.configure(concurrent_requests=3)
+    account.configure(concurrent_requests=1)
     cancelled, reports = threading.Event(), list[SyncReport]()
     work: dict[str, Any] = {"sync_id": "told-to-end", "objects": NAMES, "cancelled": cancelled}
     thread = threading.Thread(target=lambda: reports.append(sync_integration(store, "acme-crm", **work)))
     thread.start()
-    for _ in range(3):
+    for _ in range(2):
         assert Endless.begun.acquire(timeout=20)
     cancelled.set()
     thread.join(20)
     [report] = reports
     assert report.status == "cancelled"
-    assert sorted(item.status for item in report.objects.values()) == ["cancelled"] * 3 + ["pending"]
-    assert [item.counts.written for item in report.objects.values() if item.status == "cancelled"] == [1, 1, 1]
+    assert sorted(item.status for item in report.objects.values()) == ["cancelled"] * 2 + ["pending"] * 2
+    assert [item.counts.written for item in report.objects.values() if item.status == "cancelled"] == [1, 1]
     assert get_integration(store, "acme-crm").status == IntegrationStatus.ACTIVE
     [vitals] = read_vitals(store, "acme-crm")
     assert (vitals.recent.failed, vitals.recent.partial, vitals.failing_since) == (0, 0, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.crm import Crm, Record
@@ -64,9 +64,30 @@ class MadeUp(dict[int, Record]):
     def values(self) -> Any:
         return self.since(1)
 
+    def listed(self) -> Sequence[Record]:
+        """In the order of their ids; each is made when it is looked at."""
+        return _Listed(self)
+
     def since(self, id: int) -> Iterator[Record]:
         """From this id on, without a look at those before."""
         return map(self.__getitem__, range(max(id, 1), self._size + 1))
+
+
+class _Listed(Sequence[Record]):
+    def __init__(self, table: MadeUp) -> None:
+        self._table, self._ids = table, range(1, len(table) + 1)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Record]: ...
+    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+        if isinstance(place, slice):
+            return [self._table[id] for id in self._ids[place]]
+        return self._table[self._ids[place]]
 
 
 def bulk_crm(business: Business) -> Crm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import count
@@ -36,7 +36,7 @@ LONGEST_URI = 16_384  # bytes; with the headers it may be as much
 @dataclass
 class Cursor:
     prepared: Prepared
-    records: list[Source]
+    records: Sequence[Source]
 
 
 class Salesforce:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -82,9 +82,13 @@ class Prepared:
         which = name[7:-1]
         return [each for each in self._fields.values() if which == "ALL" or each.custom is (which == "CUSTOM")]
 
-    def records(self) -> list[Source]:
+    def records(self) -> Sequence[Source]:
         """All that match, as the query orders and limits them."""
         crm, query = self.view.crm, self.query
+        end = None if query.limit is None else query.offset + query.limit
+        if (table := self._made_up) is not None and self._test is None and self._as_they_lie:
+            listed = table.listed()
+            return listed if (query.offset, end) == (0, None) else listed[query.offset : end]
         found = list(self._visible())
         if self._test is not None:
             found = [record for record in found if self._test(record)]
@@ -97,13 +101,11 @@ class Prepared:
                 found = [r for _, r in full] + empty if last else empty + [r for _, r in full]
         elif len(self.object.kinds) > 1:
             found.sort(key=self.object.id_of)
-        end = None if query.limit is None else query.offset + query.limit
         return found[query.offset : end]
 
     def _visible(self) -> Iterator[Source]:
         """What a read shows: new records come into view some time after the instant that they are stamped with."""
-        table = self.view.crm.tables[self.object.kinds[0]] if len(self.object.kinds) == 1 else None
-        if isinstance(table, MadeUp):
+        if (table := self._made_up) is not None:
             return table.since(_lowest(self.query.where))
         found = self.object.records(self.view.crm, self.deleted)
         if not self.view.org.limits.lag:
@@ -114,18 +116,25 @@ class Prepared:
     def stream(self) -> Iterator[Source]:
         """The same one by one, where they lie in that order anyway: for more of them than memory should hold."""
         query, found = self.query, self._visible()
-        as_they_lie = query.order in ([], [("Id", False, False)]) and len(self.object.kinds) == 1
-        if query.offset or not as_they_lie:
+        if query.offset or not self._as_they_lie:
             return iter(self.records())
         return islice(filter(self._test, found) if self._test else found, query.limit)
 
+    @property
+    def _made_up(self) -> MadeUp | None:
+        table = self.view.crm.tables[self.object.kinds[0]] if len(self.object.kinds) == 1 else None
+        return table if isinstance(table, MadeUp) else None
+
+    @property
+    def _as_they_lie(self) -> bool:
+        return self.query.order in ([], [("Id", False, False)]) and len(self.object.kinds) == 1
+
     def count(self) -> int:
-        table = self.view.crm.tables[self.object.kinds[0]] if len(self.object.kinds) == 1 else {}
-        if isinstance(table, MadeUp) and self._test is None:
+        if (table := self._made_up) is not None and self._test is None:
             return len(table)
         return sum(1 for _ in self.stream())
 
-    def aggregate(self, records: list[Source]) -> dict[str, Any]:
+    def aggregate(self, records: Sequence[Source]) -> dict[str, Any]:
         answer: dict[str, Any] = {"attributes": {"type": "AggregateResult"}}
         for number, (how, field) in enumerate(self.aggregates):
             values = [None if field is None else field.read(self.view.crm, record) for record in records]

@@ -69,16 +69,15 @@ def note_missed(
     _add(connection, lane, {(object, path): Arrivals(0, number) for path, number in missed.items() if number})
 
 
-def watched(store: Store, lane: Lane, object: str) -> dict[str, int]:
+def watched(connection: Connection, lane: Lane, object: str) -> dict[str, int]:
     """By which paths events come for the object, and since when, in milliseconds. Forgets what is old."""
     own = arrivals.c.organization_id == lane.organization_id, arrivals.c.integration_id == lane.integration_id
     here = (*own, arrivals.c.object == object)
     milliseconds = sa.cast(sa.func.extract("epoch", sa.func.min(arrivals.c.first_at)) * 1000, sa.BigInteger)
     oldest = sa.func.current_date() - KEPT_DAYS
-    with store.organization(lane.organization_id) as connection:
-        connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < oldest))
-        statement = sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path)
-        return {row[0]: row[1] for row in connection.execute(statement)}
+    connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < oldest))
+    statement = sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path)
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def of(store: Store, integration_id: str) -> dict[str, dict[str, Arrivals]]:

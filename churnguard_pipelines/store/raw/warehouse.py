@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -30,7 +29,6 @@ class Warehouse:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._complete: set[Table] = set()
-        self._lock = threading.Lock()
 
     def ensure(self, table: Table) -> list[Drift]:
         """Create ``raw.<name>`` (and its versions) or add what is missing; cheap once it is complete.
@@ -38,15 +36,14 @@ class Warehouse:
         Returns how the declaration differed: ``added_column``, and ``type_mismatch`` for an existing column of
         another type, which stays as it is. Raises ``InvalidConfiguration`` for names that are taken or too long.
         """
-        with self._lock:
-            if table in self._complete:
-                return []
-            raw_tables.check_declaration(table)
-            with self._store.owner() as connection:
-                incomplete, drift = raw_tables.missing_columns(connection, table)
-                if incomplete:
-                    raw_tables.create_or_widen(connection, table)
-            self._complete.add(table)
+        if table in self._complete:
+            return []
+        raw_tables.check_declaration(table)
+        with self._store.owner() as connection:
+            incomplete, drift = raw_tables.missing_columns(connection, table)
+            if incomplete:
+                raw_tables.create_or_widen(connection, table)
+        self._complete.add(table)
         return drift
 
     @contextmanager
