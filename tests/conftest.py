@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -36,6 +37,10 @@ from churnguard_pipelines.store.postgres.embedded import SUPERUSER, EmbeddedPost
 from churnguard_pipelines.store.postgres.row_security import SERVICE
 from tests import soak
 from tests.statements import forgetful
+
+# No test is about how fast it is, and the machine may be busy.
+hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 _TEMPLATE = "churnguard_template"
 _LONGEST_NAME = 80
