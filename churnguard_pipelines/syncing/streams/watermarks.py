@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from threading import Event
 
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.fair_threads import FairThreads, in_thread
-from churnguard_pipelines.errors import ChurnGuardError, ProviderUnavailable
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, ProviderUnavailable
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.control.streams import ActiveStream
 from churnguard_pipelines.store.ingest import checkpoints, stream_progress
@@ -38,6 +39,10 @@ ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 32, 8
 """Of all organizations and of each."""
 KEEP_EVERY = 30.0
 """Seconds after which what has not changed is noted again."""
+LONGEST_NAME = 2000
+"""Bytes of a partition's name: it is a key in the store."""
+MOST_BEHIND = 10**12
+"""Messages: whatever a source says, all of them together are a number that can be stored."""
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +166,7 @@ def _answer(each: _Asked, stored: Mapping[str, Checkpoint]) -> Answer:
         )
     source, now = each.source, time.monotonic()
     if now - each.partitions_at >= PARTITIONS_EVERY:
-        each.partitions, each.partitions_at = tuple(source.partitions()), now
+        each.partitions, each.partitions_at = _named(stream, source.partitions()), now
     if source.pushes:
         return Answer(tuple(map(stream.lane, each.partitions)))
     if stored:
@@ -170,6 +175,7 @@ def _answer(each: _Asked, stored: Mapping[str, Checkpoint]) -> Answer:
             refuse_another_source(stream.lane(name), checkpoint, identity)
     positions: dict[str, Position] = {name: checkpoint.position for name, checkpoint in stored.items()}
     watermarks = source.watermarks(positions)
+    _named(stream, watermarks)
     each.observed = tuple(_observed(stream.lane(name), mark) for name, mark in watermarks.items())
     at_its_end = stream.configuration.start == "latest"  # where a position has to be found before anything comes
     return Answer(
@@ -181,11 +187,27 @@ def _answer(each: _Asked, stored: Mapping[str, Checkpoint]) -> Answer:
     )
 
 
+def _named(stream: ActiveStream, partitions: Iterable[str]) -> tuple[str, ...]:
+    """What is noted of them is noted together with what is of others' streams: raises ``InvalidConfiguration`` for a
+    name that could not be stored."""
+    names = tuple(partitions)
+    for name in names:
+        if not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+            raise InvalidConfiguration(
+                f"its source has a partition whose name cannot be kept: {on_one_line(name, 100)!r}.",
+                integration_id=stream.stream_id,
+                remedy=f"A name has printable signs, and {LONGEST_NAME:,} bytes at most; name other topics.",
+            )
+    return names
+
+
 def _observed(lane: Lane, mark: Watermark) -> Observed:
+    end = on_one_line(mark.end, 200)
     if mark.behind == 0:
-        return Observed(lane, mark.end, 0, 0.0)
+        return Observed(lane, end, 0, 0.0)
+    behind = None if mark.behind is None else min(max(mark.behind, 0), MOST_BEHIND)
     seconds = None if mark.oldest is None else max((datetime.now(UTC) - mark.oldest).total_seconds(), 0.0)
-    return Observed(lane, mark.end, mark.behind, seconds)
+    return Observed(lane, end, behind, seconds)
 
 
 def _silent(stream: ActiveStream) -> ProviderUnavailable:
