@@ -27,7 +27,8 @@ LOSS_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a source no longer had when it was to be read, of the last days: how often, and the latest."""
+    """What a source no longer had when it was to be read, of the last days: how often, up to ``MOST_COUNTED``, and the
+    latest."""
 
     count: int
     topic: str
@@ -141,8 +142,9 @@ def _loss(vitals: StreamVitals) -> Sign:
     lost = vitals.lost
     if lost is None:
         return Sign("stream_loss", 1, "nothing was lost")
+    times = counted(Waits(lost.count, lost.noted_at))
     cause = (
-        f"its source no longer had messages that were to be read, {lost.count} times in {LOSS_DAYS} days; the latest: "
+        f"its source no longer had messages that were to be read, {times} times in {LOSS_DAYS} days; the latest: "
         f"{lost.first_offset} to {lost.last_offset} of {lost.partition} ({lost.reason})"
     )
     remedy = "Have the source keep more, or see why the stream stood still. What is gone, only who sent it can bring."
@@ -176,10 +178,11 @@ SELECT clock_timestamp() AS now, stream.organization_id, stream_id, config ->> '
                  AND record.integration_id = stream.stream_id AND resolved_at IS NULL
                LIMIT {MOST_COUNTED}) AS first) AS rejected
   LEFT JOIN LATERAL (
-       SELECT count(*) OVER () AS count, topic, partition, first_offset, last_offset, reason, noted_at
-         FROM ingest.stream_losses AS loss
-        WHERE loss.organization_id = stream.organization_id AND loss.integration_id = stream.stream_id
-          AND noted_at > now() - interval '{LOSS_DAYS} days'
+       SELECT count(*) OVER () AS count, latest.* FROM (
+              SELECT topic, partition, first_offset, last_offset, reason, noted_at FROM ingest.stream_losses AS loss
+               WHERE loss.organization_id = stream.organization_id AND loss.integration_id = stream.stream_id
+                 AND noted_at > now() - interval '{LOSS_DAYS} days'
+               ORDER BY noted_at DESC LIMIT {MOST_COUNTED}) AS latest
         ORDER BY noted_at DESC LIMIT 1) AS lost ON true
  WHERE (:stream_id IS NULL OR stream_id = :stream_id)
    AND (:organization_id IS NULL OR stream.organization_id = :organization_id)

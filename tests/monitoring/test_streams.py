@@ -138,6 +138,21 @@ def test_everything_is_read_from_what_sessions_leave_behind(store: Store, stream
     assert (seen.lost.count, seen.lost.first_offset, seen.lost.reason) == (1, "5", "trimmed")
 
 
+def test_losses_without_end_are_not_counted_to_their_end(store: Store, stream: str) -> None:
+    with store.operator() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO ingest.stream_losses (organization_id, integration_id, topic, partition, first_offset,"
+                " last_offset, reason) SELECT 'acme', 'clicks', 'clicks', '0', n, n, 'gone'"
+                " FROM generate_series(1, 1500) n"
+            )
+        )
+    seen = vitals(store)
+    assert seen.lost is not None
+    assert seen.lost.count == 1000
+    assert "1,000+ times" in next(sign.cause for sign in judge_stream(seen).signs if sign.kind == "stream_loss")
+
+
 def test_who_is_followed_is_known_by_the_leases(store: Store, stream: str) -> None:
     sessions.begin(store, "one", "custom_streams")
     leases.take(store, "one", [LANE])

@@ -217,7 +217,7 @@ async def create(
     """Its source is asked first whether all that is configured is there and may be read."""
     refuse_chosen_id(principal, new, "stream_id")
     made = StreamConfiguration(**_fields(new), configured_by=principal.configures_as)
-    managing.check_configuration(made)
+    await asyncio.to_thread(managing.check_configuration, made)  # a large schema takes its time
     await asyncio.to_thread(made_organization, engine.store, principal, new.organization_id)
     store, actor = engine.store, principal.id
     if check:

@@ -1,7 +1,7 @@
 """What people have for a stream's server, which only the session that is connected to it can tell it.
 
 At least once: it stays here until it has left us, so that a session that dies in between has it sent again. Bounded in
-number and in age: what nobody could send for so long is not what the server should hear now.
+number, in size and in age: what nobody could send for so long is not what the server should hear now.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from churnguard_pipelines.store.ingest.tables import stream_outbox
 from churnguard_pipelines.store.postgres.database import Store
 
 MOST = 1000
-"""Messages of a stream that wait."""
+MOST_BYTES = 16 * 2**20
+"""Messages of a stream that wait, and what they take together as they are kept."""
 AGE = timedelta(hours=1)
 AT_ONCE = 100
 
@@ -30,14 +31,15 @@ def put(store: Store, organization_id: str, stream_id: str, message: str) -> Non
     own = _columns.organization_id == organization_id, _columns.integration_id == stream_id
     with store.organization(organization_id) as connection:
         connection.execute(sa.delete(stream_outbox).where(*own, _too_old))
-        waiting = connection.scalar(sa.select(sa.func.count()).where(*own)) or 0
-        if waiting >= MOST:
+        size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(_columns.message)), 0)
+        waiting, taken = connection.execute(sa.select(sa.func.count(), size).where(*own)).one()
+        sealed = store.vault.seal(message)  # it may be what signs in
+        if waiting >= MOST or taken + len(sealed) > MOST_BYTES:
             raise TooBusy(
-                f"{MOST:,} messages wait to be sent already.",
+                f"{waiting:,} messages of {taken / 2**20:.1f} MiB wait to be sent already.",
                 integration_id=stream_id,
                 remedy="`churnguard streams show` says whether the stream is connected; send again when it is.",
             )
-        sealed = store.vault.seal(message)  # it may be what signs in
         values = {"organization_id": organization_id, "integration_id": stream_id, "message": sealed}
         connection.execute(sa.insert(stream_outbox).values(values))
 

@@ -237,7 +237,7 @@ class Kafka(StreamSource):
         lows, highs = self._offsets(asked, EARLIEST), self._offsets(asked, LATEST)
         for name, text in wanted.items():
             low, high = lows[known[name]], highs[known[name]]
-            if not (text.isascii() and text.isdigit() and low <= int(text[:20]) <= high):
+            if not (text.isascii() and text.isdigit() and len(text) <= 20 and low <= int(text) <= high):
                 raise InvalidConfiguration(f"{name} has no offset {text[:20]!r}.", remedy=f"It has {low} to {high}.")
         return {known[name]: int(text) for name, text in wanted.items()}
 

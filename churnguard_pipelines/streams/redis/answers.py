@@ -48,6 +48,7 @@ class Answers(BaseParser):
     def begin(self, kept: int = KEPT_BYTES) -> None:
         """Another answer, which may have so many bytes, and may be waited for anew."""
         self._allowance = Allowance(ANSWER_SECONDS, _MOST_RECEIVED)
+        self._begun = time.monotonic()
         self._most = kept
         self._kept = 0
 
@@ -153,11 +154,12 @@ class Answers(BaseParser):
             left = min(self._allowance.left(), _LOOK_EVERY)
             began = time.monotonic()
             came = self._readable(left)
-            self._allowance.waited(time.monotonic() - began)
+            now = time.monotonic()
+            self._allowance.waited(now - began)
+            if self.cancelled.is_set() and (not came or now - self._begun > _LOOK_EVERY):  # it may drip
+                raise ConnectionLost("nobody waits for the answer any more")
             if came:
                 break
-            if self.cancelled.is_set():
-                raise ConnectionLost("nobody waits for the answer any more")
         part: bytes = self._socket.recv(_READ_BYTES)
         if not part:
             raise ConnectionLost("the server has closed the connection")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import InvalidConfiguration, Stopped
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.streams.redis.place import NOTHING, Facts, facts_of
@@ -76,6 +76,8 @@ def _scanned(server: Server, stream: StreamConfiguration, pattern: str) -> set[s
     found: set[str] = set()
     cursor = "0"
     for _ in range(2 * MOST_KEYS // _AT_ONCE):
+        if server.cancelled.is_set():
+            raise Stopped("the stream was told to stop.", integration_id=stream.stream_id)
         told, keys = server.ask("SCAN", cursor, "MATCH", glob, "COUNT", _AT_ONCE, "TYPE", "stream")
         for key in keys:
             try:

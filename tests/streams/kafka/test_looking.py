@@ -93,7 +93,13 @@ def test_offsets_that_are_there_may_be_chosen(kafka: KafkaServer, topic: str, so
     reader, partition = source(topic), f"{topic}/0"
     position = reader.sought(Seek({partition: "2"}))[partition]
     assert read(reader, partition, lambda done: done.messages, position).values == [b"2"]
-    for wrong in ({partition: "4"}, {partition: "-1"}, {partition: "x"}, {f"{topic}/7": "0"}):
+    for wrong in (
+        {partition: "4"},
+        {partition: "-1"},
+        {partition: "x"},
+        {partition: "0" * 20 + "9"},
+        {f"{topic}/7": "0"},
+    ):
         with pytest.raises(InvalidConfiguration, match=r"has no offset|there is no partition"):
             reader.sought(Seek(wrong))
 

@@ -26,10 +26,12 @@ from churnguard_pipelines.errors import (
     InvalidConfiguration,
     PermissionMissing,
     ProviderUnavailable,
+    Stopped,
 )
 from churnguard_pipelines.settings import AllowedAddress
 from churnguard_pipelines.streams.redis import Redis, answers
 from churnguard_pipelines.streams.redis import server as servers
+from churnguard_pipelines.streams.redis.server import Server
 from tests.sources.homes import temporary_home
 from tests.sources.redis import PASSWORD, RedisServer, Sentinel, TlsFront
 from tests.streams.redis.conftest import Opened, parts
@@ -267,6 +269,46 @@ def test_a_server_that_drips_does_not_hold_us(server: RedisServer, topic: str, m
         stream, guard, cancelled = parts(server, topic, {"url": f"redis://127.0.0.1:{port}/0"})
         with pytest.raises(ProviderUnavailable, match="too slowly"):
             Redis(stream, guard, cancelled).watermarks({})
+
+
+def test_nobody_waits_on_for_a_server_that_drips(server: RedisServer, topic: str) -> None:
+    """Whoever gave up on it would have a thread less each time, for as long as its answers are let take."""
+    drips: list[int] = []
+    stream, guard, cancelled = parts(server, topic, {})
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"$1000\r\n")
+        with suppress(OSError):
+            while True:
+                connection.sendall(b"x")
+                drips.append(1)
+                if len(drips) == 3:
+                    cancelled.set()
+                Event().wait(0.1)
+
+    with talking(talk) as port:
+        stream = stream.model_copy(update={"connection_config": {"url": f"redis://127.0.0.1:{port}/0"}})
+        with pytest.raises(Stopped):
+            Redis(stream, guard, cancelled).watermarks({})
+    assert len(drips) < 100
+
+
+def test_nobody_looks_on_through_a_database_without_end(
+    server: RedisServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    stream, guard, cancelled = parts(server, topic, {})
+
+    def ask(self: Server, *command: str | bytes | int, **_: int) -> object:
+        asked.append(1)
+        if len(asked) == 5:
+            cancelled.set()
+        return 1 if command == ("DBSIZE",) else [b"1", []]
+
+    monkeypatch.setattr(Server, "ask", ask)
+    with pytest.raises(Stopped):
+        Redis(stream.model_copy(update={"topics": ["*"]}), guard, cancelled).partitions()
+    assert len(asked) == 5
 
 
 def test_tenants_are_not_read_out_what_a_server_says(server: RedisServer, topic: str) -> None:

@@ -163,6 +163,9 @@ def test_messages_wait_in_bounds_and_for_nobody_who_is_away(
     assert stream_outbox.waiting(store, "acme", "ticks") == [], "nobody should hear it so late"
     managing.send(store, "ticks", "three")
     assert [text for _, text in stream_outbox.waiting(store, "acme", "ticks")] == ["three"]
+    monkeypatch.setattr(stream_outbox, "MOST_BYTES", 5000)
+    with pytest.raises(TooBusy, match=r"1 messages of .* wait to be sent"):
+        managing.send(store, "ticks", "x" * 5000)
     managing.pause(store, "ticks", actor="test")
     with pytest.raises(InvalidConfiguration, match="paused"):
         managing.send(store, "ticks", "four")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from churnguard_pipelines.model import ProcessingMode
+from churnguard_pipelines.model import ProcessingMode, StreamConfiguration
 from churnguard_pipelines.store.control.api_keys import Role
 from churnguard_pipelines.store.control.masking import MASK
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.streams import managing
 from tests.shelf import (
     shelves,  # noqa: F401 - a fixture
     stream_of_a_shelf,
@@ -71,6 +73,20 @@ def test_a_stream_is_created_shown_changed_and_removed(store: Store, call: Call)
 
     assert call("DELETE", f"/streaming/streams/{name}").status_code == 204
     assert call("GET", f"/streaming/streams/{name}").status_code == 404
+
+
+def test_nobody_else_waits_while_a_configuration_is_looked_at(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large schema takes its time; the loop serves everybody."""
+    looked: list[bool] = []
+    check = managing.check_configuration
+
+    def look(made: StreamConfiguration) -> None:
+        looked.append(asyncio._get_running_loop() is None)
+        check(made)
+
+    monkeypatch.setattr(managing, "check_configuration", look)
+    assert call("POST", "/streaming/streams", json=stream()).status_code == 201
+    assert looked == [True, True]
 
 
 def test_the_flat_fields_are_taken_too(call: Call) -> None:
