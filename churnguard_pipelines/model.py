@@ -231,7 +231,7 @@ class IntegrationConfiguration(_Model):
 StreamFormat = Literal[
     DataFormat.JSON, DataFormat.AVRO, DataFormat.PROTOBUF, DataFormat.CSV, DataFormat.MSGPACK, DataFormat.TEXT
 ]
-Topics = list[Annotated[str, StringConstraints(min_length=1)]]
+Topics = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=500)]], Field(max_length=2000)]
 
 
 class StreamFields(_Model):

@@ -73,7 +73,8 @@ def list_rejected(
     if object is not None:
         statement = statement.where(table.c.object == object)
     if ids is not None:
-        statement = statement.where(table.c.id.in_(list(ids)))
+        wanted = sa.cast(list(ids), sa.ARRAY(sa.BigInteger))  # one parameter, however many they are
+        statement = statement.where(table.c.id == sa.any_(wanted))
     if before is not None:
         statement = statement.where(table.c.id < before)
     with store.operator() as connection:

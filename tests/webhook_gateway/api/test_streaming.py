@@ -89,6 +89,19 @@ def test_nobody_else_waits_while_a_configuration_is_looked_at(call: Call, monkey
     assert looked == [True, True]
 
 
+@pytest.mark.parametrize("topics", [["x" * 501], ["x"] * 2001])
+def test_topics_have_bounds(call: Call, topics: list[str]) -> None:
+    refused = call("POST", "/streaming/streams?check=false", json=stream(topics=topics))
+    assert refused.status_code == 422
+    assert "topics" in refused.json()["title"]
+
+
+def test_more_messages_than_a_statement_has_parameters_can_be_replayed(call: Call) -> None:
+    name = call("POST", "/streaming/streams", json=stream()).json()["stream_id"]
+    many = {"ids": list(range(1, 70_000))}
+    assert call("POST", f"/streaming/streams/{name}/rejected/replay", json=many).json()["read"] == 0
+
+
 def test_the_flat_fields_are_taken_too(call: Call) -> None:
     flat = stream_of_a_shelf(stream_id="user_events_stream", batch_size=7, processing_mode="exactly_once")
     made = call("POST", "/streaming/streams", json=flat).json()
