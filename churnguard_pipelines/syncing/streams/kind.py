@@ -126,7 +126,7 @@ class StreamLanes(LaneKind):
         decoder = decoder_of(configuration, guard_of(configuration))
         pushes = source_class(configuration).pushes
         with opened_source(configuration, turn.stop) as source:
-            lane = StreamLane(self._store, self._warehouse, configuration, turn.lane, source, decoder)
+            lane = StreamLane(self._store, self._warehouse, stream, turn.lane, source, decoder)
             outbox = Outbox(self._store, configuration, source) if pushes else None
             for stored in lane.pump(turn.stop):
                 if stored is not None:

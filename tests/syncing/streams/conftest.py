@@ -16,7 +16,7 @@ from churnguard_pipelines import streams
 from churnguard_pipelines.model import Organization, StreamConfiguration
 from churnguard_pipelines.registry import Registry
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import StreamSource
 from churnguard_pipelines.syncing import session as frame
@@ -132,6 +132,11 @@ def rows(store: Store) -> Rows:
             return sorted((dict(row) for row in found), key=lambda row: row["source_version"])
 
     return read
+
+
+def active(store: Store, stream: StreamConfiguration) -> ActiveStream:
+    """As a session has it that found it now."""
+    return ActiveStream(stream, STREAMS.states(store, [stream.stream_id])[stream.stream_id].revision)
 
 
 def state_of(store: Store, stream_id: str = "orders") -> tuple[str, str | None]:
