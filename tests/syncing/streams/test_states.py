@@ -14,7 +14,7 @@ from churnguard_pipelines.store.ingest import stream_progress
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
-from churnguard_pipelines.syncing.streams import managing, watermarks
+from churnguard_pipelines.syncing.streams import managing, troubles, watermarks
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
 from tests.conftest import configuration, settings_for
 from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
@@ -83,6 +83,24 @@ def test_what_needs_somebody_fails_the_stream_with_reason_and_remedy(
         log.append({"n": 2})
         managing.resume(store, "orders", actor="test")
         wait_for(lambda: len(rows()) == 2)
+
+
+@pytest.mark.parametrize("error", ["AuthenticationFailed", "InvalidConfiguration"])
+def test_a_source_that_refuses_for_a_moment_fails_no_stream(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch,
+    error: str,
+) -> None:  # fmt: skip
+    """As one does that is being restarted."""
+    monkeypatch.setattr(troubles, "SURE_AFTER", 600.0)
+    configure()
+    with following():
+        log.append({"n": 1})
+        wait_for(lambda: len(rows()) == 1)
+        log.fail(error)
+        wait_for(lambda: state_of(store) == ("active", "the log said so."))
+        log.fail(None)
+        log.append({"n": 2})
+        wait_for(lambda: len(rows()) == 2 and state_of(store) == ("active", None))
 
 
 def test_a_source_that_is_away_is_tried_again_and_that_is_said(
