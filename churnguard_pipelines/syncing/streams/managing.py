@@ -183,7 +183,8 @@ def send(store: Store, stream_id: str, message: str) -> None:
     """Say something to the stream's server: by the session that is connected to it, within seconds and at least once.
     Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, ``TooBusy``."""
     stream = STREAMS.get(store, stream_id).configuration
-    if source_class(stream).pushes:
+    kind = source_class(stream)
+    if kind.pushes and kind.send is not StreamSource.send:
         send_later(store, stream, message)
     else:
         _within(stream, lambda source: source.send(message))
