@@ -185,6 +185,7 @@ class Streams(Configurations[StreamConfiguration]):
         of other partitions is forgotten. One that failed is active again. Raises ``NotFound``."""
         with store.operator() as connection:
             row = self._locked(connection, stream_id)
+            _take(connection, row.organization_id, stream_id)  # a lane that begins just now has begun before
             before = checkpoints.of_integration(connection, row.organization_id, stream_id)
             for partition, position in sorted(positions.items()):
                 lane = Lane(row.organization_id, stream_id, partition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
@@ -11,10 +12,12 @@ from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.errors import LaneTakenOver
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Lane
+from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.streams.formats.json import JsonDecoder
+from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
 from churnguard_pipelines.syncing.streams.lane import StreamLane
@@ -90,3 +93,23 @@ def test_a_stream_is_there_with_its_beginning_or_not_at_all(
     assert managing.list_streams(store) == []
     configure(start="latest")
     assert begun(store) == {"orders/0": 1}
+
+
+def test_who_seeks_while_a_lane_begins_has_the_last_word(configure: Configure, log: Log, store: Store) -> None:
+    stream = configure()
+    log.append({"n": 1})
+    with ThreadPoolExecutor() as threads:
+        with store.organization("acme") as connection:
+            STREAMS.hold(connection, "acme", "orders", active(store, stream).revision)
+            checkpoints.advance(connection, Lane("acme", "orders", "orders/0"), None, {"line": 1}, "log")
+            seeking = threads.submit(managing.seek, store, "orders", Seek("earliest"), actor="ann")
+            wait_for(lambda: seeking.done() or somebody_waits(store))
+        assert seeking.result() == {"orders/0": {"line": 0}}
+    assert begun(store) == {"orders/0": 0}
+
+
+def somebody_waits(store: Store) -> bool:
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with store.operator() as connection:
+        waits = sa.text(f"SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND (database IS NULL OR {here}))")
+        return bool(connection.scalar(waits))
