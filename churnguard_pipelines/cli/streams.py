@@ -269,7 +269,8 @@ def _print_metrics(found: StreamMetrics) -> None:
             )
         out.print(table)
     for loss in found.losses:
+        what = "[yellow]![/yellow] lost" if loss.certain else "may have missed"
         out.print(
-            f"[yellow]![/yellow] lost: {shown(loss.first_offset)} to {shown(loss.last_offset)} of "
+            f"{what}: {shown(loss.first_offset)} to {shown(loss.last_offset)} of "
             f"{shown(loss.partition)}, {loss.noted_at:%Y-%m-%d %H:%M}: {shown(loss.reason)}"
         )

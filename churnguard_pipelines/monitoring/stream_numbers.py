@@ -30,13 +30,15 @@ class PartitionMetrics(_Shown):
 
 
 class StreamLoss(_Shown):
-    """Messages that the source no longer had when they were to be read: ``first_offset`` to ``last_offset``."""
+    """Messages that the source no longer had when they were to be read: ``first_offset`` to ``last_offset``.
+    ``certain``: there were some; else nobody can tell, as of a feed that was not listened to for a moment."""
 
     topic: str
     partition: str
     first_offset: str
     last_offset: str
     reason: str
+    certain: bool
     noted_at: datetime
 
 

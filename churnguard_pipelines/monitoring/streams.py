@@ -181,7 +181,7 @@ SELECT clock_timestamp() AS now, stream.organization_id, stream_id, config ->> '
        SELECT count(*) OVER () AS count, latest.* FROM (
               SELECT topic, partition, first_offset, last_offset, reason, noted_at FROM ingest.stream_losses AS loss
                WHERE loss.organization_id = stream.organization_id AND loss.integration_id = stream.stream_id
-                 AND noted_at > now() - interval '{LOSS_DAYS} days'
+                 AND certain AND noted_at > now() - interval '{LOSS_DAYS} days'
                ORDER BY noted_at DESC LIMIT {MOST_COUNTED}) AS latest
         ORDER BY noted_at DESC LIMIT 1) AS lost ON true
  WHERE (:stream_id IS NULL OR stream_id = :stream_id)

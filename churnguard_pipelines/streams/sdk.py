@@ -55,13 +55,15 @@ class Message(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Messages that the source no longer had when they were to be read: ``first`` to ``last``, as offsets."""
+    """Messages that the source no longer had when they were to be read: ``first`` to ``last``, as offsets. ``certain``:
+    there were some; else nobody can tell."""
 
     topic: str
     partition: str
     first: str
     last: str
     reason: str
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ def test_everything_is_read_from_what_sessions_leave_behind(store: Store, stream
     stream_progress.observe(store, [Observed(LANE, "9", 7, 65.0), Observed(replace(LANE, name="b"), "3", 1, 5.0)])
     with Warehouse(store).transaction("acme") as transaction:
         stream_progress.note_loss(transaction.connection, LANE, "clicks", "0", "5", "9", "trimmed")
+        stream_progress.note_loss(transaction.connection, LANE, "clicks", "0", "10", "12", "nobody knows", False)
     seen = vitals(store)
     assert (seen.lag_messages, seen.lag_seconds) == (8, 65.0)
     assert seen.recent is not None

@@ -64,8 +64,17 @@ class Configurations(Generic[Model]):
         self._destinations = where
         self._address = address
 
-    def add(self, store: Store, configuration: Model, *, actor: str) -> Configured[Model]:
-        """Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
+    def add(
+        self,
+        store: Store,
+        configuration: Model,
+        *,
+        actor: str,
+        also: Callable[[Connection], None] = lambda connection: None,
+    ) -> Configured[Model]:
+        """``also``: what is stored in the same transaction, once it is there.
+
+        Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
         a secret."""
         document = _plain(configuration.model_dump())
         id_, organization_id = document[self._key.name], configuration.organization_id
@@ -87,6 +96,7 @@ class Configurations(Generic[Model]):
                 raise InvalidConfiguration(
                     f"there is a {self.what} {id_!r} already.", remedy=f"Choose another {self._key.name}."
                 )
+            also(connection)
             self._note(connection, actor, "add", id_, organization_id)
         return self.get(store, id_)
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from churnguard_pipelines.destinations import destinations
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, LaneTakenOver
 from churnguard_pipelines.model import StreamConfiguration, StreamType
 from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.control.configurations import Configurations
@@ -26,6 +26,7 @@ from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest import checkpoints, stream_outbox, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.locks import Own, taking_own
 
 
 class StreamState(StrEnum):
@@ -85,9 +86,22 @@ class Streams(Configurations[StreamConfiguration]):
         connection.execute(sa.update(streams).where(own, failed).values(_state(StreamState.ACTIVE)))
 
     def _removed(self, connection: Connection, id_: str, organization_id: str) -> None:
+        _take(connection, organization_id, id_)
         forget(connection, organization_id, id_)
         stream_progress.forget(connection, organization_id, id_)
         stream_outbox.forget(connection, organization_id, id_)
+
+    def hold(self, connection: Connection, organization_id: str, stream_id: str, revision: int) -> None:
+        """Until the transaction ends it is not removed. For whoever begins a lane: what is begun for a stream that is
+        no more would be the beginning of the next one of its id. Raises ``LaneTakenOver`` if it is another one now."""
+        _take(connection, organization_id, stream_id)
+        own = streams.c.organization_id == organization_id, streams.c.stream_id == stream_id
+        if connection.scalar(sa.select(streams.c.revision).where(*own)) != revision:
+            raise LaneTakenOver(
+                "it was removed or changed while a lane of it began; nothing was written by that.",
+                integration_id=stream_id,
+                remedy="Nothing needs to be repaired.",
+            )
 
     def set_state(
         self,
@@ -171,6 +185,7 @@ class Streams(Configurations[StreamConfiguration]):
         of other partitions is forgotten. One that failed is active again. Raises ``NotFound``."""
         with store.operator() as connection:
             row = self._locked(connection, stream_id)
+            _take(connection, row.organization_id, stream_id)  # a lane that begins just now has begun before
             before = checkpoints.of_integration(connection, row.organization_id, stream_id)
             for partition, position in sorted(positions.items()):
                 lane = Lane(row.organization_id, stream_id, partition)
@@ -208,6 +223,13 @@ UPDATE control.streams AS stream SET state_reason = told.reason, state_remedy = 
        AS told (stream_id, reason, remedy)
  WHERE stream.stream_id = told.stream_id AND state = 'active' AND state_reason IS DISTINCT FROM told.reason
 """)
+
+
+_TAKE = sa.text(taking_own(Own.STREAMS, "cast(:organization_id AS text) || ' ' || cast(:stream_id AS text)"))
+
+
+def _take(connection: Connection, organization_id: str, stream_id: str) -> None:
+    connection.execute(_TAKE, {"organization_id": organization_id, "stream_id": stream_id})
 
 
 def _storable(text: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Integer, Table, Text, func
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from churnguard_pipelines.store.postgres.columns import MOMENT, configured_by, metadata, moment, text
@@ -51,6 +52,9 @@ webhook_endpoints = Table(
     schema="control",
 )
 
+_REVISION = sql("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+"""To begin with: another one than the last of an earlier stream of the same id."""
+
 streams, ingestion_rules = (
     Table(
         name,
@@ -75,7 +79,7 @@ streams, ingestion_rules = (
                 text("state_reason", null=True),
                 text("state_remedy", null=True),
                 moment("state_since"),
-                Column("revision", BigInteger, nullable=False, server_default="1"),
+                Column("revision", BigInteger, nullable=False, server_default="1", default=_REVISION),
             ),
         ),
         ("ingestion_rules", "rule_id", (ForeignKey(integrations.c.integration_id, ondelete="CASCADE"),), ()),

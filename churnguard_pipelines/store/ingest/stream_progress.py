@@ -30,13 +30,15 @@ class PartitionLag:
 
 @dataclass(frozen=True, slots=True)
 class StoredLoss:
-    """Messages that a source no longer had: ``first_offset`` to ``last_offset``."""
+    """Messages that a source no longer had: ``first_offset`` to ``last_offset``. ``certain``: there were some; else
+    nobody can tell."""
 
     topic: str
     partition: str
     first_offset: str
     last_offset: str
     reason: str
+    certain: bool
     noted_at: datetime
 
 
@@ -116,7 +118,14 @@ def lag_of_all(store: Store, organization_id: str | None = None) -> dict[str, tu
 
 
 def note_loss(
-    connection: Connection, lane: Lane, topic: str, partition: str, first: str, last: str, reason: str
+    connection: Connection,
+    lane: Lane,
+    topic: str,
+    partition: str,
+    first: str,
+    last: str,
+    reason: str,
+    certain: bool = True,
 ) -> None:
     """In the transaction that moves the position beyond it."""
     values = {
@@ -127,6 +136,7 @@ def note_loss(
         "first_offset": first,
         "last_offset": last,
         "reason": reason,
+        "certain": certain,
     }
     connection.execute(sa.insert(stream_losses).values(values))
 

@@ -243,6 +243,7 @@ stream_losses = Table(
     *(text(name) for name in ("organization_id", "integration_id", "topic", "partition")),
     *(text(name) for name in ("first_offset", "last_offset", "reason")),
     moment("noted_at"),
+    Column("certain", Boolean, nullable=False, server_default="true"),
     schema="ingest",
 )
 

@@ -34,6 +34,7 @@ class Own(IntEnum):
     VERSIONS = 1
     MRR = 2
     PLACES = 3
+    STREAMS = 4
 
 
 MIGRATION = 0x6368_7572_6E01

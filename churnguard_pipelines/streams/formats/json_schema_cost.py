@@ -31,7 +31,7 @@ _ANYWHERE = (
 )  # fmt: skip
 _ANY = "*"
 _ATOM = re.compile(
-    r"\\[pP]\{?[^}]*\}?|\\.|\[(?:\\.|[^\]\\])*\]|\(|\)|\{(?P<least>\d+)(?:,(?P<most>\d*))?\}|.", re.DOTALL
+    r"\\[pP]\{?[^}]*\}?|\\.|\[(?:\\.|[^\]\\])*\]?|\(|\)|\{(?P<least>\d+)(?:,(?P<most>\d*))?\}|.", re.DOTALL
 )
 _A_CLASS = 50
 """States of one of Unicode's."""

@@ -153,7 +153,7 @@ class Following:
             return []
         until = self._progress.now_at(time.time())
         why = "we were not connected, and nothing tells whether something was sent meanwhile."
-        return [Loss(self._client.topic, PARTITION, str(since), str(until), why)]
+        return [Loss(self._client.topic, PARTITION, str(since), str(until), why, certain=False)]
 
     def _acknowledge(self, items: Sequence[Item]) -> None:
         template = self._options.acknowledge

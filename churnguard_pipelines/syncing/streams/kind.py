@@ -13,16 +13,7 @@ from threading import Event
 from typing import ClassVar
 
 from churnguard_pipelines.engine.addresses import guard_of
-from churnguard_pipelines.errors import (
-    AuthenticationFailed,
-    ChurnGuardError,
-    InvalidConfiguration,
-    LaneTakenOver,
-    NotFound,
-    PermissionMissing,
-    SourceChanged,
-    Stopped,
-)
+from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver, NotFound, Stopped
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream, StreamState
 from churnguard_pipelines.store.postgres.database import Store
@@ -37,8 +28,6 @@ from churnguard_pipelines.syncing.streams.metrics import Meter
 from churnguard_pipelines.syncing.streams.sending import Outbox
 from churnguard_pipelines.syncing.streams.troubles import Troubles
 from churnguard_pipelines.syncing.streams.watermarks import Watermarks
-
-_NEEDS_SOMEBODY = (SourceChanged, AuthenticationFailed, PermissionMissing, InvalidConfiguration)
 
 _SOURCE, _CONFIGURATION = "source", "configuration"
 
@@ -81,12 +70,15 @@ class StreamLanes(LaneKind):
         self._troubles.keep(found)
         lanes: list[Lane] = []
         for stream_id, answer in self._watermarks.look(self._active).items():
-            stream = self._active[stream_id]
-            if isinstance(answer.error, _NEEDS_SOMEBODY):
-                self._fail(stream_id, stream.revision, answer.error)
+            if (final := self._troubles.note(stream_id, _SOURCE, answer.error)) is not None:
+                self._fail(stream_id, self._active[stream_id].revision, final)
                 continue
-            self._troubles.note(stream_id, _SOURCE, answer.error)
             lanes += answer.lanes
+            if answer.error is None:
+                working = [
+                    lane.name for lane in (*answer.lanes, *list(self._at_work)) if lane.integration_id == stream_id
+                ]
+                self._troubles.keep_of(stream_id, [_SOURCE, _CONFIGURATION, *working])
         self._troubles.tell()
         return lanes
 
@@ -106,13 +98,12 @@ class StreamLanes(LaneKind):
             pass
         except TooManyRejected as error:
             self._set_state(StreamState.PAUSED, stream.stream_id, stream.revision, error)
-        except _NEEDS_SOMEBODY as error:
-            self._fail(stream.stream_id, stream.revision, error)
         except LaneTakenOver:
             raise
         except Exception as error:
-            self._troubles.note(stream.stream_id, turn.lane.name, error)
-            raise
+            if (final := self._troubles.note(stream.stream_id, turn.lane.name, error)) is None:
+                raise
+            self._fail(stream.stream_id, stream.revision, final)
         finally:
             self._at_work.pop(turn.lane, None)
         return False
@@ -126,7 +117,7 @@ class StreamLanes(LaneKind):
         decoder = decoder_of(configuration, guard_of(configuration))
         pushes = source_class(configuration).pushes
         with opened_source(configuration, turn.stop) as source:
-            lane = StreamLane(self._store, self._warehouse, configuration, turn.lane, source, decoder)
+            lane = StreamLane(self._store, self._warehouse, stream, turn.lane, source, decoder)
             outbox = Outbox(self._store, configuration, source) if pushes else None
             for stored in lane.pump(turn.stop):
                 if stored is not None:

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 from churnguard_pipelines.errors import ChurnGuardError, SourceChanged
-from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream
 from churnguard_pipelines.store.ingest import checkpoints, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
@@ -59,14 +59,15 @@ class StreamLane:
         self,
         store: Store,
         warehouse: Warehouse,
-        stream: StreamConfiguration,
+        active: ActiveStream,
         lane: Lane,
         source: StreamSource,
         decoder: Decoder,
     ) -> None:
         self._store = store
         self._warehouse = warehouse
-        self._stream = stream
+        self._stream = stream = active.configuration
+        self._revision = active.revision
         self._lane = lane
         self._source = source
         self._writer = Writer(warehouse, stream, lane, decoder)
@@ -91,8 +92,8 @@ class StreamLane:
                 self._judge(stored.counts)
 
     def _begun(self) -> Position | None:
-        """From where on it is read. A stream that begins at its end begins there once; what came to be a partition
-        after that is read whole."""
+        """From where on it is read. A stream that begins at its end begins there once, all of it; what came to be a
+        partition after that is read whole."""
         with self._store.organization(self._lane.organization_id) as connection:
             begun = checkpoints.of_integration(connection, self._lane.organization_id, self._lane.integration_id)
         self._identity = self._source.identity()
@@ -102,12 +103,16 @@ class StreamLane:
             return self._checkpoint.position
         if self._stream.start == "earliest" or self._source.pushes:
             return None
-        position = self._source.sought(Seek("earliest" if begun else "latest")).get(self._lane.name)
-        if position is not None:
-            with self._warehouse.transaction(self._lane.organization_id) as transaction:
-                moved = transaction.advance(self._lane, None, position, self._identity)
-            self._checkpoint = moved
-        return position
+        positions = self._source.sought(Seek("earliest" if begun else "latest"))
+        beginning = sorted(positions.keys() & {self._lane.name} if begun else positions)
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+            self._hold(transaction)
+            moved = {
+                name: transaction.advance(replace(self._lane, name=name), None, positions[name], self._identity)
+                for name in beginning
+            }
+        self._checkpoint = moved.get(self._lane.name)
+        return positions.get(self._lane.name)
 
     def _store_batch(self, batch: MessageBatch) -> Stored:
         began = time.perf_counter()
@@ -126,9 +131,15 @@ class StreamLane:
         return Stored(counts, size, time.perf_counter() - began, batch.buffered, len(batch.lost))
 
     def _advance(self, transaction: WarehouseTransaction, batch: MessageBatch) -> Checkpoint:
+        if self._checkpoint is None:
+            self._hold(transaction)
         for loss in batch.lost:
             stream_progress.note_loss(transaction.connection, self._lane, *loss)
         return transaction.advance(self._lane, self._checkpoint, batch.position, self._identity)
+
+    def _hold(self, transaction: WarehouseTransaction) -> None:
+        own = self._lane.organization_id, self._lane.integration_id
+        STREAMS.hold(transaction.connection, *own, self._revision)
 
     def _judge(self, counts: Counts) -> None:
         self._lately.append((counts.read, counts.rejected))

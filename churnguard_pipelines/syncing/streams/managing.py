@@ -18,16 +18,18 @@ from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
 from churnguard_pipelines.engine.addresses import check_addresses, guard_of
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import ConfiguredBy, StreamConfiguration
-from churnguard_pipelines.records import Position
+from churnguard_pipelines.records import Lane, Position
 from churnguard_pipelines.store.control.configurations import Configured
 from churnguard_pipelines.store.control.forgetting import purge_rows
 from churnguard_pipelines.store.control.streams import STREAMS, StateOfStream, StreamState
-from churnguard_pipelines.store.ingest import stream_progress
+from churnguard_pipelines.store.ingest import checkpoints, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.streams import source_class
@@ -61,10 +63,15 @@ def create(
     reads it yet. Raises ``InvalidConfiguration``, and what a source's ``check`` does."""
     check_configuration(stream)
     begun = _begun(stream) if checks else None
-    added = STREAMS.add(store, stream, actor=actor)
+
+    def begin(connection: Connection) -> None:
+        positions, source = begun or ({}, "")
+        for partition, position in positions.items():
+            lane = Lane(stream.organization_id, stream.stream_id, partition)
+            checkpoints.advance(connection, lane, None, position, source)
+
+    added = STREAMS.add(store, stream, actor=actor, also=begin)
     _prepare(store, stream)
-    if begun is not None:
-        STREAMS.seek(store, stream.stream_id, *begun, to="latest", actor=actor, others=False)
     return added
 
 
@@ -176,7 +183,8 @@ def send(store: Store, stream_id: str, message: str) -> None:
     """Say something to the stream's server: by the session that is connected to it, within seconds and at least once.
     Raises ``InvalidConfiguration`` where nobody listens, ``NotFound``, ``TooBusy``."""
     stream = STREAMS.get(store, stream_id).configuration
-    if source_class(stream).pushes:
+    kind = source_class(stream)
+    if kind.pushes and kind.send is not StreamSource.send:
         send_later(store, stream, message)
     else:
         _within(stream, lambda source: source.send(message))

@@ -28,7 +28,7 @@ class Outbox:
         self._looked = -LOOK_EVERY
 
     def deliver(self) -> None:
-        """What waits, if it is time to look; what cannot be sent now waits on."""
+        """What waits, if it is time to look; what cannot be sent now waits on, what cannot be sent at all does not."""
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY:
             return
@@ -36,6 +36,8 @@ class Outbox:
         for number, message in stream_outbox.waiting(self._store, *self._own):
             try:
                 self._source.send(message)
+            except InvalidConfiguration as error:  # it is this message that cannot be sent, now or ever
+                _log.warning("%s", error)
             except ProviderUnavailable as error:
                 _log.info("%s", error)
                 return

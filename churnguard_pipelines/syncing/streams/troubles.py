@@ -1,15 +1,35 @@
-"""What keeps streams from getting on that are tried again: shown beside their state until it is over."""
+"""What keeps streams from getting on: shown beside their state until it is over, and how long it is tried again."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    InvalidConfiguration,
+    PermissionMissing,
+    SourceChanged,
+)
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
 
+SURE_AFTER = 30.0
+"""Seconds for which a source has to refuse us, and nothing else, before that is believed: one that is being restarted
+may not know its users and topics yet."""
+_REFUSALS = (AuthenticationFailed, PermissionMissing, InvalidConfiguration)
 _NONE = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """``refused_since``: None for what is no refusal."""
+
+    told: tuple[str, str | None]
+    refused_since: float | None = None
 
 
 class Troubles:
@@ -18,18 +38,34 @@ class Troubles:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._noted: dict[str, dict[str, tuple[str, str | None]]] = {}
+        self._noted: dict[str, dict[str, _Trouble]] = {}
         self._told: dict[str, tuple[str | None, str | None]] = {}
 
-    def note(self, stream_id: str, where: str, error: Exception | None) -> None:
+    def note(self, stream_id: str, where: str, error: Exception | None) -> ChurnGuardError | None:
+        """Returns the error if no further attempt will mend it: a person has to decide."""
         with self._lock:
             noted = self._noted.setdefault(stream_id, {})
             if error is None:
                 noted.pop(where, None)
-            elif isinstance(error, ChurnGuardError):
-                noted[where] = error.message, error.remedy
-            else:
-                noted[where] = f"{type(error).__name__}, which the log has in full.", None
+                return None
+            if not isinstance(error, ChurnGuardError):
+                noted[where] = _Trouble((f"{type(error).__name__}, which the log has in full.", None))
+                return None
+            told = error.message, error.remedy
+            if not isinstance(error, _REFUSALS):
+                noted[where] = _Trouble(told)
+                return error if isinstance(error, SourceChanged) else None
+            now, before = time.monotonic(), noted.get(where)
+            since = now if before is None or before.refused_since is None else before.refused_since
+            noted[where] = _Trouble(told, since)
+            return error if now - since >= SURE_AFTER else None
+
+    def keep_of(self, stream_id: str, places: Collection[str]) -> None:
+        """Of the stream what is noted of these: nothing is tried elsewhere any more."""
+        with self._lock:
+            noted = self._noted.get(stream_id, {})
+            for where in noted.keys() - set(places):
+                del noted[where]
 
     def keep(self, streams: Collection[str]) -> None:
         """Of these only: the others are told otherwise why they rest."""
@@ -41,7 +77,7 @@ class Troubles:
     def tell(self) -> None:
         """What has changed."""
         with self._lock:
-            now = {name: next(iter(noted.values()), _NONE) for name, noted in self._noted.items()}
+            now = {name: next((each.told for each in noted.values()), _NONE) for name, noted in self._noted.items()}
             news = {name: told for name, told in now.items() if self._told.get(name) != told}
             self._told |= news
         if news:

@@ -110,6 +110,7 @@ class Watermarks:
         if each.future.running() and now - each.asked_at > ANSWERS_WITHIN and not each.cancelled.is_set():
             each.cancelled.set()
             each.answer = Answer(each.answer.lanes if each.answer else (), _silent(each.stream))
+            each.observed = ()
         return False
 
     def _let_go(self, streams: Mapping[str, ActiveStream]) -> None:
@@ -132,6 +133,8 @@ class Watermarks:
             if each.future is None or not each.future.done():
                 continue
             each.answer, each.future = each.future.result(), None
+            if each.answer.error is not None:  # how far it is now, nobody knows
+                each.observed = ()
             if each.cancelled.is_set():  # it was too late; another source begins anew
                 _close(each)
                 each.cancelled = Event()

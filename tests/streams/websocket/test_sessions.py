@@ -15,13 +15,14 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.errors import InvalidConfiguration, TooBusy
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.monitoring.streams import judge_stream, read_stream_vitals
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import stream_outbox, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.session import Session
-from churnguard_pipelines.syncing.streams import managing
+from churnguard_pipelines.syncing.streams import managing, troubles
 from churnguard_pipelines.syncing.streams.kind import WebSocketStreams
 from tests.connectors.dying import store_that_kills
 from tests.engine.loopback import Api, serve
@@ -40,6 +41,7 @@ _processes.set_forkserver_preload([__name__])
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOOK_EVERY", 0.1), ("TELL_EVERY", 0.1), ("FIRST_PAUSE", 0.02), ("END_WITHIN", 2.0)):
         monkeypatch.setattr(frame, name, seconds)
+    monkeypatch.setattr(troubles, "SURE_AFTER", 0.2)
 
 
 @pytest.fixture
@@ -126,6 +128,21 @@ def test_what_is_lost_is_recorded_with_the_position(
         wait_for(lambda: offsets(store) == [1, 2, 7, 8])
     (loss,) = stream_progress.losses(store, "ticks")
     assert (loss.first_offset, loss.last_offset) == ("3", "6")
+
+
+def test_a_feed_that_nobody_can_ask_may_have_missed_something_at_a_hand_over_and_is_well(
+    store: Store, organization: Organization, server: WebSocketServer
+) -> None:
+    server.scripts = [says({"n": 1}), says({"n": 2})]
+    managing.create(store, stream_of(server.url), actor="test")
+    with following(store):
+        wait_for(lambda: len(offsets(store)) == 1)
+    with following(store):
+        wait_for(lambda: len(offsets(store)) == 2)
+    (loss,) = stream_progress.losses(store, "ticks")
+    assert not loss.certain
+    [vitals] = read_stream_vitals(store, "ticks")
+    assert judge_stream(vitals).alerts == []
 
 
 def test_a_message_of_a_person_reaches_the_server_through_whoever_is_connected(

@@ -16,12 +16,12 @@ from churnguard_pipelines import streams
 from churnguard_pipelines.model import Organization, StreamConfiguration
 from churnguard_pipelines.registry import Registry
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.control.streams import STREAMS
+from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import StreamSource
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.session import Session
-from churnguard_pipelines.syncing.streams import watermarks
+from churnguard_pipelines.syncing.streams import troubles, watermarks
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
 from churnguard_pipelines.syncing.streams.managing import create
 from tests.syncing.streams.logs import Log, released
@@ -60,6 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOOK_EVERY", 0.05), ("TELL_EVERY", 0.05), ("FIRST_PAUSE", 0.02), ("END_WITHIN", 1.0)):
         monkeypatch.setattr(frame, name, seconds)
     monkeypatch.setattr(watermarks, "ASK_EVERY", 0.05)
+    monkeypatch.setattr(troubles, "SURE_AFTER", 0.2)
 
 
 @pytest.fixture
@@ -132,6 +133,11 @@ def rows(store: Store) -> Rows:
             return sorted((dict(row) for row in found), key=lambda row: row["source_version"])
 
     return read
+
+
+def active(store: Store, stream: StreamConfiguration) -> ActiveStream:
+    """As a session has it that found it now."""
+    return ActiveStream(stream, STREAMS.states(store, [stream.stream_id])[stream.stream_id].revision)
 
 
 def state_of(store: Store, stream_id: str = "orders") -> tuple[str, str | None]:

@@ -31,7 +31,7 @@ from churnguard_pipelines.syncing.streams.managing import opened_source
 from churnguard_pipelines.syncing.streams.replay import replay_messages
 from tests.connectors.trouble import Trouble, trouble
 from tests.soak import SOAK
-from tests.syncing.streams.conftest import Configure, Following, Rows
+from tests.syncing.streams.conftest import Configure, Following, Rows, active
 from tests.syncing.streams.logs import Log
 from tests.waiting import wait_for
 
@@ -44,7 +44,12 @@ def drain(store: Store, warehouse: Warehouse, stream: StreamConfiguration, batch
     """Read on from the checkpoint until there is nothing more, or so many batches were stored."""
     with opened_source(stream) as source:
         lane = StreamLane(
-            store, warehouse, stream, Lane(stream.organization_id, stream.stream_id, "orders/0"), source, JsonDecoder()
+            store,
+            warehouse,
+            active(store, stream),
+            Lane(stream.organization_id, stream.stream_id, "orders/0"),
+            source,
+            JsonDecoder(),
         )
         for number, stored in enumerate(lane.pump(Event()), start=1):
             if stored is None or number == batches:
@@ -166,7 +171,7 @@ def test_of_two_readers_of_a_partition_the_later_one_gives_way(
     lane = Lane("acme", "orders", "orders/0")
     with opened_source(stream) as first, opened_source(stream) as second:
         readers = [
-            StreamLane(store, Warehouse(store), stream, lane, source, JsonDecoder()).pump(Event())
+            StreamLane(store, Warehouse(store), active(store, stream), lane, source, JsonDecoder()).pump(Event())
             for source in (first, second)
         ]
         assert next(readers[0]) is not None
@@ -181,7 +186,7 @@ def test_a_reader_whose_stream_was_moved_gives_way(store: Store, configure: Conf
     log.extend([({"n": number}, None) for number in range(4)])
     lane = Lane("acme", "orders", "orders/0")
     with opened_source(stream) as source:
-        reader = StreamLane(store, Warehouse(store), stream, lane, source, JsonDecoder()).pump(Event())
+        reader = StreamLane(store, Warehouse(store), active(store, stream), lane, source, JsonDecoder()).pump(Event())
         next(reader)
         managing.seek(store, "orders", Seek({"orders/0": "3"}), actor="test")
         with pytest.raises(LaneTakenOver):
@@ -199,7 +204,7 @@ def test_a_source_is_resumed_only_when_what_it_gave_is_stored(
     told = log.folder / "acknowledged"
     with opened_source(stream) as source:
         lane = Lane("acme", "orders", "orders/0")
-        reader = StreamLane(store, Warehouse(store), stream, lane, source, JsonDecoder()).pump(Event())
+        reader = StreamLane(store, Warehouse(store), active(store, stream), lane, source, JsonDecoder()).pump(Event())
         next(reader)
         assert not told.exists()
         assert len(rows()) == 2
@@ -277,6 +282,6 @@ def test_whatever_is_sent_and_wherever_it_breaks_the_table_is_the_model(
 def read(store: Store, warehouse: Warehouse, stream: StreamConfiguration, topic: str) -> None:
     with opened_source(stream) as source:
         lane = Lane(stream.organization_id, stream.stream_id, topic)
-        for stored in StreamLane(store, warehouse, stream, lane, source, JsonDecoder()).pump(Event()):
+        for stored in StreamLane(store, warehouse, active(store, stream), lane, source, JsonDecoder()).pump(Event()):
             if stored is None:
                 return

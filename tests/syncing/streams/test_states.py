@@ -10,15 +10,15 @@ import sqlalchemy as sa
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound, ProviderUnavailable
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.streams import STREAMS
-from churnguard_pipelines.store.ingest import stream_progress
+from churnguard_pipelines.store.ingest import stream_outbox, stream_progress
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
-from churnguard_pipelines.syncing.streams import managing, watermarks
+from churnguard_pipelines.syncing.streams import managing, troubles, watermarks
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
 from tests.conftest import configuration, settings_for
 from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
-from tests.syncing.streams.logs import Log, released
+from tests.syncing.streams.logs import Log, LogSource, released
 from tests.waiting import wait_for
 
 
@@ -83,6 +83,24 @@ def test_what_needs_somebody_fails_the_stream_with_reason_and_remedy(
         log.append({"n": 2})
         managing.resume(store, "orders", actor="test")
         wait_for(lambda: len(rows()) == 2)
+
+
+@pytest.mark.parametrize("error", ["AuthenticationFailed", "InvalidConfiguration"])
+def test_a_source_that_refuses_for_a_moment_fails_no_stream(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch,
+    error: str,
+) -> None:  # fmt: skip
+    """As one does that is being restarted."""
+    monkeypatch.setattr(troubles, "SURE_AFTER", 600.0)
+    configure()
+    with following():
+        log.append({"n": 1})
+        wait_for(lambda: len(rows()) == 1)
+        log.fail(error)
+        wait_for(lambda: state_of(store) == ("active", "the log said so."))
+        log.fail(None)
+        log.append({"n": 2})
+        wait_for(lambda: len(rows()) == 2 and state_of(store) == ("active", None))
 
 
 def test_a_source_that_is_away_is_tried_again_and_that_is_said(
@@ -243,6 +261,37 @@ def test_a_partition_that_is_gone_is_behind_no_more(
     wait_for(lambda: kind.waiting() and stream_progress.lag_of_all(store) == {"orders": (7, None)})
     managing.change(store, "orders", {"topics": ["orders/0"]}, actor="test")
     wait_for(lambda: not kind.waiting() and stream_progress.lag_of_all(store) == {"orders": (0, 0.0)})
+
+
+def test_a_source_that_is_away_is_not_said_to_have_been_looked_at(
+    configure: Configure, log: Log, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermarks, "KEEP_EVERY", 0.0)
+    configure()
+    kind = CustomStreams(store)
+    wait_for(lambda: not kind.waiting() and stream_progress.lags(store, "orders"))
+    log.fail("ProviderUnavailable")
+    wait_for(lambda: not kind.waiting() and state_of(store)[1] is not None)
+    (before,) = stream_progress.lags(store, "orders")
+    kind.waiting()
+    assert stream_progress.lags(store, "orders") == [before]
+    log.fail(None)
+    wait_for(lambda: not kind.waiting() and stream_progress.lags(store, "orders") != [before])
+
+
+def test_a_message_that_its_source_cannot_send_keeps_nobody_from_reading(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogSource, "pushes", True)
+    configure(connection_config={"source": "log", "folder": str(log.folder), "pushes": True})
+    stream_outbox.put(store, "acme", "orders", "hello")
+    with following():
+        wait_for(lambda: not stream_outbox.waiting(store, "acme", "orders"))
+        log.append({"n": 1})
+        wait_for(lambda: len(rows()) == 1)
+    assert state_of(store) == ("active", None)
+    with pytest.raises(InvalidConfiguration, match="cannot be sent to"):
+        managing.send(store, "orders", "hello")
 
 
 def test_a_process_without_the_key_says_so_and_fails_no_stream(
