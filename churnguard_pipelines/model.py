@@ -171,7 +171,7 @@ class DataFilter(_Model):
     """Keep a record only if ``field`` (a dotted path) compares true: ``eq ne lt lte gt gte in not_in exists``."""
 
     field: str
-    operator: Annotated[str, StringConstraints(pattern=r"^(eq|ne|lt|lte|gt|gte|in|not_in|exists)$")] = "eq"
+    operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "exists"] = "eq"
     value: Any = None
     objects: list[str] | None = None  # None: every object
 

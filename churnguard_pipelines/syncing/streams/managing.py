@@ -22,12 +22,14 @@ from churnguard_pipelines.engine.addresses import check_addresses, guard_of
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.foreign_text import on_one_line
-from churnguard_pipelines.model import ConfiguredBy, StreamConfiguration
+from churnguard_pipelines.model import ConfiguredBy, Organization, StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.store.control.configurations import Configured
 from churnguard_pipelines.store.control.forgetting import purge_rows
+from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.streams import STREAMS, StateOfStream, StreamState
 from churnguard_pipelines.store.ingest import stream_progress
+from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.streams import source_class
@@ -55,12 +57,24 @@ class StreamStatus:
 
 
 def create(
-    store: Store, stream: StreamConfiguration, *, actor: str, checks: bool = True
+    store: Store,
+    stream: StreamConfiguration,
+    *,
+    actor: str,
+    checks: bool = True,
+    organization: Organization | None = None,
 ) -> Configured[StreamConfiguration]:
     """``checks``: ask its source first. From now on what comes is kept, even if ``start`` is ``latest`` and nobody
-    reads it yet. Raises ``InvalidConfiguration``, and what a source's ``check`` does."""
+    reads it yet. ``organization``: added if it is new, and nothing else is wrong. Raises ``InvalidConfiguration``, and
+    what a source's ``check`` does."""
     check_configuration(stream)
-    begun = _begun(stream) if checks else None
+    try:
+        begun = _begun(stream) if checks else None
+    except ProviderUnavailable as error:
+        error.remedy = "Nothing is stored. Correct connection_config, or have it stored without asking its source."
+        raise
+    if organization is not None:
+        add_organization(store, organization, actor=actor)
     added = STREAMS.add(store, stream, actor=actor)
     _prepare(store, stream)
     if begun is not None:
@@ -108,6 +122,17 @@ def check(stream: StreamConfiguration) -> None:
 def test(store: Store, stream_id: str) -> None:
     """:func:`check` of a stored one. Raises ``NotFound``, too."""
     check(STREAMS.get(store, stream_id).configuration)
+
+
+def waiting(stream: StreamConfiguration) -> Mapping[str, int | None]:
+    """Messages that a stream without positions would find, by partition: None where nobody counts them. Of none where
+    only who is connected hears of them. Raises what a source does."""
+
+    def ask(source: StreamSource) -> Mapping[str, int | None]:
+        found = {} if source.pushes else source.watermarks({})
+        return {partition: each.behind for partition, each in found.items()}
+
+    return _within(stream, ask)
 
 
 def pause(store: Store, stream_id: str, *, actor: str) -> None:
@@ -170,6 +195,12 @@ def status_of(store: Store, stream_id: str, organization_id: str | None = None) 
     """``organization_id``: only if it is this one's. Raises ``NotFound``."""
     found = STREAMS.get(store, stream_id, organization_id)
     return _statuses(store, [found], found.configuration.organization_id)[0]
+
+
+def view_of(store: Store, stream: StreamConfiguration) -> str | None:
+    """Where people read its rows; None if it has none yet."""
+    found = known_objects(store, stream.stream_id).get(Target(stream).table.object)
+    return None if found is None else f"views.{found.view}"
 
 
 def send(store: Store, stream_id: str, message: str) -> None:
