@@ -32,6 +32,7 @@ from churnguard_pipelines.store.ingest import stream_progress
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.stream_options import StreamTarget
 from churnguard_pipelines.streams import source_class
 from churnguard_pipelines.streams.formats import decoder_of
 from churnguard_pipelines.streams.sdk import Seek, StreamSource
@@ -107,6 +108,12 @@ def change(
 def check_configuration(stream: StreamConfiguration) -> None:
     """What can be told without asking anybody. Raises ``InvalidConfiguration``."""
     check_addresses(stream)
+    if stream.key is not None and stream.target is StreamTarget.APPEND:
+        raise InvalidConfiguration(
+            "`key` has no use where `target` is append, which stores each message as a row.",
+            integration_id=stream.stream_id,
+            remedy="Leave `key` out, or set `target` to upsert.",
+        )
     guard = guard_of(stream)
     source_class(stream)(stream, guard, Event()).close()
     decoder_of(stream, guard)
