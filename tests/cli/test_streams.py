@@ -112,7 +112,10 @@ def test_nothing_is_stored_of_a_stream_whose_source_cannot_be_read(added: Shell,
     )
     added.folder.joinpath("wrong.yaml").write_text(wrong)
     refused = added.fails("streams", "add", "wrong.yaml", PASSWORD=CANARY)
-    assert "→ Nothing is stored. Correct connection_config, or have it stored without asking" in refused
+    assert (
+        "→ Correct topics or connection_config, or have it stored without asking its source. Nothing is stored."
+        in refused
+    )
     assert "tried again" not in refused
     assert [each.organization_id for each in list_organizations(store)] == ["acme"]
     added.succeeds("streams", "add", "--no-check", "wrong.yaml", PASSWORD=CANARY)

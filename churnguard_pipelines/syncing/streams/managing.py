@@ -72,7 +72,9 @@ def create(
     try:
         begun = _begun(stream) if checks else None
     except ProviderUnavailable as error:
-        error.remedy = "Nothing is stored. Correct connection_config, or have it stored without asking its source."
+        if error.remedy is None or " again" in error.remedy:  # what is not stored is not tried again
+            error.remedy = "Correct topics or connection_config, or have it stored without asking its source."
+        error.remedy += " Nothing is stored."
         raise
     if organization is not None:
         add_organization(store, organization, actor=actor)
