@@ -19,6 +19,7 @@ CONTENTS = {
     "logs": "the logs",
     "dagster": "Dagster's home",
     "sandbox": "the simulated providers",
+    "broker": "what waits in the demo's Redis-protocol server",
     "demo-api-key": "the demo's API key",
     "bench.json": "the benchmarks' numbers",
 }
