@@ -80,7 +80,10 @@ def _columns(mappings: dict[str, str]) -> dict[str, str]:
     names = [written.partition(":")[0] for written in mappings.values()]
     for name, written in zip(names, mappings.values(), strict=True):
         if not is_column_name(name):
-            raise ValueError(f"“{name}” cannot be a column")
+            raise ValueError(
+                f"“{name}” cannot be a column: it has up to 63 lower-case letters, digits and underscores, and is none "
+                "of the product's own"
+            )
         if names.count(name) > 1:
             raise ValueError(f"two fields go to the column “{name}”")
         if ":" in written and written.partition(":")[2] not in {*ColumnType}:
@@ -168,7 +171,7 @@ class DataFilter(_Model):
     """Keep a record only if ``field`` (a dotted path) compares true: ``eq ne lt lte gt gte in not_in exists``."""
 
     field: str
-    operator: Annotated[str, StringConstraints(pattern=r"^(eq|ne|lt|lte|gt|gte|in|not_in|exists)$")] = "eq"
+    operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "exists"] = "eq"
     value: Any = None
     objects: list[str] | None = None  # None: every object
 
@@ -271,6 +274,8 @@ class StreamFields(_Model):
     def _has_topics(cls, topics: list[str], info: ValidationInfo) -> list[str]:
         if not topics and info.data.get("stream_type") not in (None, StreamType.WEBSOCKET):
             raise ValueError("must name one at least")
+        if twice := [topic for topic in topics if topics.count(topic) > 1]:
+            raise ValueError(f"{twice[0]!r} is named twice")
         return topics
 
     @field_validator("connection_config")

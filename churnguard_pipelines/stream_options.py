@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints, ValidationError
 
+from churnguard_pipelines.wrong_fields import problem
+
 LONGEST_SCHEMA = 1_000_000
 """Characters."""
 
@@ -69,7 +71,9 @@ def schema_registry(config: Mapping[str, JsonValue]) -> SchemaRegistry | None:
     try:
         return SchemaRegistry.model_validate(given)
     except ValidationError as error:
-        problems = [": ".join((*map(str, each["loc"]), each["msg"])) for each in error.errors()]
+        problems = [
+            ": ".join((*map(str, each["loc"]), problem(each, SchemaRegistry.model_fields))) for each in error.errors()
+        ]
         raise ValueError(f"schema_registry: {'; '.join(problems)}") from None
 
 
@@ -84,8 +88,8 @@ def check_connection(kind: StreamType | None, config: Mapping[str, JsonValue]) -
         case StreamType.WEBSOCKET:
             _check_url(config.get("url"), ("ws", "wss"), required=True)
         case StreamType.CUSTOM:
-            if not config:
-                raise ValueError("a custom stream needs it")
+            if not config.get("source"):
+                raise ValueError("`source` is missing, the name of the source, e.g. `tail`")
 
 
 def _check_servers(servers: JsonValue) -> None:

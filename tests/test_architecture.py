@@ -33,7 +33,7 @@ LAYERS = (
     ("store",),
     ("settings",),
     (
-        *("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "ports", "registry"),
+        *("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "wrong_fields", "ports", "registry"),
         *("destinations", "record_paths", "rule_options", "stream_options"),
     ),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, Organization, StreamConfiguration
+from churnguard_pipelines.wrong_fields import fields_at, problem
 
 M = TypeVar("M", bound=BaseModel)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -133,8 +133,4 @@ def _validated(model: type[M], fields: dict[str, Any], path: Path) -> M:
 
 
 def _problem(model: type[BaseModel], item: ErrorDetails) -> str:
-    where = ".".join(map(str, item["loc"]))
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    near = get_close_matches(where, model.model_fields, n=1)
-    return f"{where}: there is no such field{f' (`{near[0]}` is one)' if near else ''}"
+    return f"{'.'.join(map(str, item['loc']))}: {problem(item, fields_at(model, item['loc']))}"

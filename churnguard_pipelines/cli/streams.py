@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +24,7 @@ app = typer.Typer(help="Kafka, Redis Streams, WebSockets and sources of your own
 
 StreamId = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's id.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+_MOST_TOLD = 10
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -50,15 +53,13 @@ def add(
     Example: `KAFKA_PASSWORD=… churnguard streams add events.yaml`
     """
     from churnguard_pipelines.cli.files import read_stream_file
-    from churnguard_pipelines.errors import NotFound
-    from churnguard_pipelines.store.control.organizations import add_organization
+    from churnguard_pipelines.errors import ChurnGuardError, NotFound
     from churnguard_pipelines.store.control.streams import STREAMS
     from churnguard_pipelines.syncing.streams import managing
 
     described = read_stream_file(file)
     stream = described.stream
     with opened_store() as store:
-        add_organization(store, described.organization, actor=ACTOR)
         try:
             there = replace and bool(STREAMS.get(store, stream.stream_id, stream.organization_id))
         except NotFound:
@@ -69,14 +70,18 @@ def add(
             changes = stream.model_dump(exclude={"stream_id", "organization_id", "configured_by"})
             managing.change(store, stream.stream_id, changes, actor=ACTOR)
         else:
-            managing.create(store, stream, actor=ACTOR, checks=check)
+            managing.create(store, stream, actor=ACTOR, checks=check, organization=described.organization)
+        view = managing.view_of(store, stream)
     if check:
         out.print(
             f"[green]✓[/green] Its source answers, and {', '.join(map(shown, stream.topics)) or 'it'} can be read."
         )
+        if not there:
+            with suppress(ChurnGuardError):  # it answered a moment ago; if it does not now, `show` says so
+                _print_waiting(managing.waiting(stream))
     out.print(
-        f"[green]✓[/green] {stream.stream_id} is stored and is read while `churnguard up` runs. "
-        f"See how it does: [bold]churnguard streams metrics {stream.stream_id}[/bold]"
+        f"[green]✓[/green] {stream.stream_id} is stored and is read while `churnguard up` runs; its rows are in "
+        f"{view}. See how it does: [bold]churnguard streams metrics {stream.stream_id}[/bold]"
     )
 
 
@@ -106,14 +111,16 @@ def list_() -> None:
 
 @app.command("show")
 def show(stream_id: StreamId) -> None:
-    """Show one stream's configuration, without its secrets, its state and how far it is behind."""
+    """Show one stream's configuration, without its secrets, its state, where its rows are and how far it is behind."""
     from churnguard_pipelines.engine import exact_json
-    from churnguard_pipelines.syncing.streams.managing import status_of
+    from churnguard_pipelines.syncing.streams import managing
 
     with opened_store() as store:
-        found = status_of(store, stream_id)
+        found = managing.status_of(store, stream_id)
+        view = managing.view_of(store, found.configured.configuration)
     out.print_json(exact_json.dumps(found.configured.masked).decode())
     _print_state(found.state)
+    out.print(f"rows: {view or '–'}")
     out.print(f"behind: {_behind(found.lag_messages, found.lag_seconds)}")
 
 
@@ -236,6 +243,17 @@ def _behind(messages: int | None, seconds: float | None) -> str:
         span(timedelta(seconds=seconds)) if seconds else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _print_waiting(partitions: Mapping[str, int | None]) -> None:
+    """What a new stream finds. Of many partitions the first."""
+    told = [
+        shown(name) if count is None else f"{shown(name)} ({count:,} waiting)"
+        for name, count in sorted(partitions.items())[:_MOST_TOLD]
+    ]
+    more = f", and {len(partitions) - len(told):,} more" if len(partitions) > len(told) else ""
+    if told:
+        out.print(f"  It has {', '.join(told)}{more}.")
 
 
 def _print_state(state: StateOfStream) -> None:

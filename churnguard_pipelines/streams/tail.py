@@ -6,8 +6,10 @@ Only an operator may name files. A file that became shorter is another one, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from threading import Event
 
 from churnguard_pipelines.engine.addresses import AddressGuard
@@ -72,14 +74,25 @@ class Tail(StreamSource):
 
     def sought(self, seek: Seek) -> Mapping[str, Position]:
         if isinstance(seek.to, Mapping):
-            return {name: {"byte": int(offset)} for name, offset in seek.to.items()}
+            return {name: {"byte": self._byte(name, offset)} for name, offset in seek.to.items()}
         if seek.to not in ("earliest", "latest"):
             raise self._refused("lines do not say when they were written, so that none can be found by its time")
         return {name: {"byte": self._size(name) if seek.to == "latest" else 0} for name in self.stream.topics}
 
+    def _byte(self, name: str, offset: str) -> int:
+        if name not in self.stream.topics:
+            raise self._refused(f"there is no file {name!r}", f"There are: {', '.join(self.stream.topics)}.")
+        size = self._size(name)
+        if not (re.fullmatch("[0-9]{1,19}", offset) and int(offset) <= size):
+            raise self._refused(f"{name} has no byte {offset[:40]!r}", f"It has 0 to {size}.")
+        return int(offset)
+
     def _size(self, name: str) -> int:
         try:
-            return (self._folder / name).stat().st_size
+            found = (self._folder / name).stat()
+            if not S_ISREG(found.st_mode):
+                raise self._refused(f"{name} is no file", "Correct `topics`.")
+            return found.st_size
         except OSError as error:
             raise ProviderUnavailable(
                 f"the file {name} cannot be read: {error.strerror}.",
@@ -87,8 +100,8 @@ class Tail(StreamSource):
                 remedy="It is looked for again; correct the folder or the name if it is not to come.",
             ) from None
 
-    def _refused(self, what: str) -> InvalidConfiguration:
-        return InvalidConfiguration(f"{what}.", integration_id=self.stream.stream_id)
+    def _refused(self, what: str, remedy: str | None = None) -> InvalidConfiguration:
+        return InvalidConfiguration(f"{what}.", integration_id=self.stream.stream_id, remedy=remedy)
 
 
 _START: Position = {"byte": 0}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from churnguard_pipelines.cli import streams
 from churnguard_pipelines.cli.files import read_stream_file
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.store.control.organizations import list_organizations
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
 from tests.cli.test_cli import Shell, shell  # noqa: F401 - a fixture
@@ -42,7 +43,8 @@ def added(shell: Shell) -> Shell:  # noqa: F811 - the fixture
     shell.folder.joinpath("clicks.yaml").write_text(absolute)
     said = shell.succeeds("streams", "add", "clicks.yaml", PASSWORD=CANARY)
     assert "✓ Its source answers, and clicks.log can be read." in said
-    assert "clicks is stored and is read while `churnguard up` runs." in said
+    assert "It has clicks.log." in said
+    assert "clicks is stored and is read while `churnguard up` runs; its rows are in views.clicks_events." in said
     return shell
 
 
@@ -52,6 +54,7 @@ def test_a_stream_is_added_looked_at_steered_and_removed(added: Shell, store: St
     shown = added.succeeds("streams", "show", "clicks")
     assert '"folder"' in shown
     assert CANARY not in shown
+    assert "rows: views.clicks_events" in shown
     assert "all that is configured can be read" in added.succeeds("streams", "test", "clicks")
 
     assert read_all(store).written == 1
@@ -89,7 +92,7 @@ def test_a_seek_says_what_it_will_do_and_does_nothing_unless_it_is_confirmed(to:
 
 def test_what_is_wrong_is_one_clear_error(added: Shell) -> None:
     again = added.fails("streams", "add", "clicks.yaml", PASSWORD=CANARY)
-    assert "✗ there is a stream 'clicks' already. → Choose another stream_id." in again
+    assert "✗ there is a stream 'clicks' already. → Choose another stream_id, or change that one" in again
     added.succeeds("streams", "add", "--replace", "clicks.yaml", PASSWORD=CANARY)
     nowhere = added.fails("streams", "seek", "clicks", "--to", "yesterday")
     assert "'yesterday' is no place to read on from. → Say earliest, latest, a moment with its time zone" in nowhere
@@ -100,6 +103,23 @@ def test_what_is_wrong_is_one_clear_error(added: Shell) -> None:
     ):
         added.folder.joinpath("wrong.yaml").write_text(text.replace(wrong, right))
         assert said.split("→")[0].strip() in added.fails("streams", "add", "wrong.yaml", PASSWORD=CANARY)
+
+
+def test_nothing_is_stored_of_a_stream_whose_source_cannot_be_read(added: Shell, store: Store) -> None:
+    text = added.folder.joinpath("clicks.yaml").read_text()
+    wrong = (
+        text.replace("clicks.log", "other.log").replace("acme", "globex").replace("stream_id: clicks", "stream_id: w")
+    )
+    added.folder.joinpath("wrong.yaml").write_text(wrong)
+    refused = added.fails("streams", "add", "wrong.yaml", PASSWORD=CANARY)
+    assert (
+        "→ Correct topics or connection_config, or have it stored without asking its source. Nothing is stored."
+        in refused
+    )
+    assert "tried again" not in refused
+    assert [each.organization_id for each in list_organizations(store)] == ["acme"]
+    added.succeeds("streams", "add", "--no-check", "wrong.yaml", PASSWORD=CANARY)
+    assert [each.organization_id for each in list_organizations(store)] == ["acme", "globex"]
 
 
 # --- files
@@ -142,13 +162,19 @@ def test_the_file_in_the_documentation_is_a_stream(tmp_path: Path, monkeypatch: 
         ("topics: [clicks.log]", "topic: [clicks.log]", "topic: there is no such field (`topics` is one)"),
         ("stream_type: custom", "stream_type: pigeon", "stream_type: Input should be 'kafka', 'redis', 'websocket' or"),
         ("stream_type: custom", "data_format: morse\nstream_type: custom", "data_format: Input should be"),
+        ("topics: [clicks.log]", "data_format: jsn\ntopics: [a]", "data_format: Input should be 'json', 'avro', 'prot"),
+        ("topics: [clicks.log]", "topics: [a, b, a]", "topics: 'a' is named twice"),
+        ("topics: [clicks.log]", "topics: [a]\nformat_options: {delimter: x}", "no such field (`delimiter` is one)"),
+        ("topics: [clicks.log]", "topics: [a]\nformat_options: {zip: x}", "options.zip: there is no such field."),
+        ("topics: [clicks.log]", "topics: [a]\nfilters: [{feld: x}]", "no such field (`field` is one)"),
+        ("  source: tail", "  sorce: tail", "connection_config: `source` is missing, the name of the source, e.g. `t"),
+        ("  source: tail", "  schema_registry: {uri: a}\n  source: tail", "uri: there is no such field (`url` is one)"),
         ("topics: [clicks.log]", "topics: []", "topics: must name one at least"),
         ("stream_id: clicks\n", "", "stream_id: Field required"),
         ("page: page", "page: Page", "field_mappings: “Page” cannot be a column"),
         ('"happened_at:timestamptz"', '"happened_at:moment"', "a type is one of text, bigint"),
         ("organization_id: acme\n", "", "organization_id is missing"),
     ],
-    ids=["typo", "type", "format", "topics", "id", "column", "column_type", "organization"],
 )
 def test_each_mistake_in_a_file_is_named_with_its_field(tmp_path: Path, wrong: str, right: str, told: str) -> None:
     assert told in refusal(tmp_path, FILE.replace(wrong, right))

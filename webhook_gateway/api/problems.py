@@ -12,6 +12,7 @@ from psycopg import errors
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, NotFound, TooBusy
+from churnguard_pipelines.wrong_fields import problem
 
 _STATUS: Mapping[type[ChurnGuardError], int] = {NotFound: 404, DatabaseUnavailable: 503, TooBusy: 429}
 """Any other is about what was asked for: 422."""
@@ -79,7 +80,7 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Names each field; never repeats its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
     fields = [
-        {"field": ".".join(map(str, each["loc"][1:]))[:MOST_CHARACTERS] or "body", "problem": each["msg"]}
+        {"field": ".".join(map(str, each["loc"][1:]))[:MOST_CHARACTERS] or "body", "problem": problem(each, ())}
         for each in error.errors()[:MOST_NAMED]
     ]
     return _problem(422, "; ".join(f"{each['field']}: {each['problem']}" for each in fields), errors=fields)

@@ -20,6 +20,7 @@ from churnguard_pipelines.model import (
     FieldMappings,
     FormatOptions,
     Identifier,
+    Organization,
     ProcessingMode,
     StreamConfiguration,
     StreamFields,
@@ -42,8 +43,8 @@ from webhook_gateway.api.access import (
     TheEngine,
     TheStore,
     Writer,
-    made_organization,
     own_configuration,
+    own_organization,
     refuse_chosen_id,
 )
 from webhook_gateway.dashboard.principal import Principal
@@ -218,13 +219,11 @@ async def create(
     refuse_chosen_id(principal, new, "stream_id")
     made = StreamConfiguration(**_fields(new), configured_by=principal.configures_as)
     await asyncio.to_thread(managing.check_configuration, made)  # a large schema takes its time
-    await asyncio.to_thread(made_organization, engine.store, principal, new.organization_id)
-    store, actor = engine.store, principal.id
-    if check:
-        await engine.ask_source(made, partial(managing.create, store, made, actor=actor))
-    else:
-        await asyncio.to_thread(managing.create, store, made, actor=actor, checks=False)
-    return await asyncio.to_thread(_one, store, principal, made.stream_id)
+    name = own_organization(principal, new.organization_id)
+    organization = Organization(organization_id=name, name=name)  # an operator's first call needs none before
+    work = partial(managing.create, engine.store, made, actor=principal.id, checks=check, organization=organization)
+    await (engine.ask_source(made, work) if check else asyncio.to_thread(work))
+    return await asyncio.to_thread(_one, engine.store, principal, made.stream_id)
 
 
 @router.get("/streams")

@@ -21,6 +21,7 @@ from churnguard_pipelines.store.control.masking import MASK, Document, Path, Sec
 from churnguard_pipelines.store.control.ownership import Kind, claim
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, readable
+from churnguard_pipelines.wrong_fields import problem
 
 _WORDS = {"name", "description"}
 """Fields that change nothing of what is done."""
@@ -94,7 +95,8 @@ class Configurations(Generic[Model]):
                 ) from None
             if added is None:
                 raise InvalidConfiguration(
-                    f"there is a {self.what} {id_!r} already.", remedy=f"Choose another {self._key.name}."
+                    f"there is a {self.what} {id_!r} already.",
+                    remedy=f"Choose another {self._key.name}, or change that one (on the command line: --replace).",
                 )
             also(connection)
             self._note(connection, actor, "add", id_, organization_id)
@@ -207,7 +209,7 @@ class Configurations(Generic[Model]):
         try:
             return self._model.model_validate(document)
         except ValidationError as error:
-            problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            problems = (f"{'.'.join(map(str, each['loc']))}: {problem(each, ())}" for each in error.errors())
             raise InvalidConfiguration(f"{'; '.join(problems)}.") from None  # what it came from holds the values
 
     def _find(self, connection: Connection, id_: str, *, lock: bool = False) -> Row[Any]:

@@ -7,6 +7,7 @@ nobody to a file, a program or a library of this machine.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -175,11 +176,12 @@ def _refused(stream: StreamConfiguration, error: ValidationError) -> InvalidConf
     """Names properties and never their values."""
     unknown = [str(each["loc"][0])[:100] for each in error.errors() if each["type"] == "extra_forbidden"]
     if unknown:
-        known = ", ".join(_property(name) for name in KafkaOptions.model_fields)
+        known = [_property(name) for name in KafkaOptions.model_fields]
+        near = [f" ({each} is one)" for each in get_close_matches(unknown[0], known, n=1)]
         return InvalidConfiguration(
-            f"connection_config.{unknown[0]!r} is no property that a stream may set.",
+            f"connection_config.{unknown[0]!r} is no property that a stream may set{''.join(near)}.",
             integration_id=stream.stream_id,
-            remedy=f"There are: {known}; certificates and keys as PEM text, never as files.",
+            remedy=f"There are: {', '.join(known)}; certificates and keys as PEM text, never as files.",
         )
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(("connection_config", *map(str, first["loc"][:1])))

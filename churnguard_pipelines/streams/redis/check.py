@@ -14,18 +14,19 @@ from churnguard_pipelines.streams.redis.topics import all_facts, topics_of
 _NOBODY = "churnguard-check"
 """A group that there is not: who may not use one is told of that first."""
 
+_MOST_TOLD = 5
+
 
 def check(server: Server, stream: StreamConfiguration) -> None:
     """Changes nothing. Raises what :class:`StreamSource` does."""
     server.ask("PING")
     facts = all_facts(server, stream, topics_of(server, stream))
-    for topic in stream.topics:
-        if facts.get(topic) is NOTHING:
-            raise InvalidConfiguration(
-                f"there is no Redis stream “{on_one_line(topic, 100)}” in this database.",
-                integration_id=stream.stream_id,
-                remedy="Correct `topics`, or add a first entry to it.",
-            )
+    if missing := [f"“{on_one_line(topic, 100)}”" for topic in stream.topics if facts.get(topic) is NOTHING]:
+        raise InvalidConfiguration(
+            f"there is no Redis stream {', '.join(missing[:_MOST_TOLD])} in this database.",
+            integration_id=stream.stream_id,
+            remedy="Correct `topics`, or add a first entry.",
+        )
     if not facts:
         raise InvalidConfiguration(
             "no Redis stream has a name like its topics.",

@@ -14,6 +14,7 @@ from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataFormat, StreamConfiguration
 from churnguard_pipelines.settings import load_settings
+from churnguard_pipelines.wrong_fields import problem
 
 _URL = re.compile(
     r"(?P<scheme>rediss?|sentinels?|unix)://(?:(?P<user>[^:@/?\s]*)(?::(?P<password>[^@/?\s]*))?@)?"
@@ -81,7 +82,9 @@ def options_of(stream: StreamConfiguration) -> RedisOptions:
     try:
         options = RedisOptions.model_validate(given)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {problem(each, RedisOptions.model_fields)}" for each in error.errors()
+        )
         raise _refused(stream, f"connection_config cannot be: {problems}") from None
     if stream.data_format is not DataFormat.JSON and options.value_field is None:
         raise _refused(

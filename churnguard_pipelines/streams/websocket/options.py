@@ -22,6 +22,7 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import DataFilter, DataFormat, StreamConfiguration
 from churnguard_pipelines.rule_options import FieldPath, Headers
 from churnguard_pipelines.streams.websocket import templates
+from churnguard_pipelines.wrong_fields import fields_at, problem
 
 Template = Annotated[JsonValue, AfterValidator(templates.as_document)]
 """See :mod:`templates`: a JSON document, or its text; any other text is sent as it is."""
@@ -157,7 +158,7 @@ def read_options(stream: StreamConfiguration) -> Options:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(each) for each in ("connection_config", *first["loc"]))
         raise InvalidConfiguration(
-            f"{where}: {first['msg'].removeprefix('Value error, ')}.",
+            f"{where}: {problem(first, fields_at(Options, first['loc']))}.",
             integration_id=stream.stream_id,
             remedy="docs/websocket.md has all options of a WebSocket.",
         ) from None

@@ -24,14 +24,17 @@ from churnguard_pipelines.engine.addresses import check_addresses, guard_of
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.foreign_text import on_one_line
-from churnguard_pipelines.model import ConfiguredBy, StreamConfiguration
+from churnguard_pipelines.model import ConfiguredBy, Organization, StreamConfiguration
 from churnguard_pipelines.records import Lane, Position
 from churnguard_pipelines.store.control.configurations import Configured
 from churnguard_pipelines.store.control.forgetting import purge_rows
+from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.streams import STREAMS, StateOfStream, StreamState
 from churnguard_pipelines.store.ingest import checkpoints, stream_progress
+from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.stream_options import StreamTarget
 from churnguard_pipelines.streams import source_class
 from churnguard_pipelines.streams.formats import decoder_of
 from churnguard_pipelines.streams.sdk import Seek, StreamSource
@@ -57,12 +60,26 @@ class StreamStatus:
 
 
 def create(
-    store: Store, stream: StreamConfiguration, *, actor: str, checks: bool = True
+    store: Store,
+    stream: StreamConfiguration,
+    *,
+    actor: str,
+    checks: bool = True,
+    organization: Organization | None = None,
 ) -> Configured[StreamConfiguration]:
     """``checks``: ask its source first. From now on what comes is kept, even if ``start`` is ``latest`` and nobody
-    reads it yet. Raises ``InvalidConfiguration``, and what a source's ``check`` does."""
+    reads it yet. ``organization``: added if it is new, and nothing else is wrong. Raises ``InvalidConfiguration``, and
+    what a source's ``check`` does."""
     check_configuration(stream)
-    begun = _begun(stream) if checks else None
+    try:
+        begun = _begun(stream) if checks else None
+    except ProviderUnavailable as error:
+        if error.remedy is None or " again" in error.remedy:  # what is not stored is not tried again
+            error.remedy = "Correct topics or connection_config, or have it stored without asking its source."
+        error.remedy += " Nothing is stored."
+        raise
+    if organization is not None:
+        add_organization(store, organization, actor=actor)
 
     def begin(connection: Connection) -> None:
         positions, source = begun or ({}, "")
@@ -100,6 +117,12 @@ def change(
 def check_configuration(stream: StreamConfiguration) -> None:
     """What can be told without asking anybody. Raises ``InvalidConfiguration``."""
     check_addresses(stream)
+    if stream.key is not None and stream.target is StreamTarget.APPEND:
+        raise InvalidConfiguration(
+            "`key` has no use where `target` is append, which stores each message as a row.",
+            integration_id=stream.stream_id,
+            remedy="Leave `key` out, or set `target` to upsert.",
+        )
     guard = guard_of(stream)
     source_class(stream)(stream, guard, Event()).close()
     decoder_of(stream, guard)
@@ -115,6 +138,17 @@ def check(stream: StreamConfiguration) -> None:
 def test(store: Store, stream_id: str) -> None:
     """:func:`check` of a stored one. Raises ``NotFound``, too."""
     check(STREAMS.get(store, stream_id).configuration)
+
+
+def waiting(stream: StreamConfiguration) -> Mapping[str, int | None]:
+    """Messages that a stream without positions would find, by partition: None where nobody counts them. Of none where
+    only who is connected hears of them. Raises what a source does."""
+
+    def ask(source: StreamSource) -> Mapping[str, int | None]:
+        found = {} if source.pushes else source.watermarks({})
+        return {partition: each.behind for partition, each in found.items()}
+
+    return _within(stream, ask)
 
 
 def pause(store: Store, stream_id: str, *, actor: str) -> None:
@@ -177,6 +211,12 @@ def status_of(store: Store, stream_id: str, organization_id: str | None = None) 
     """``organization_id``: only if it is this one's. Raises ``NotFound``."""
     found = STREAMS.get(store, stream_id, organization_id)
     return _statuses(store, [found], found.configuration.organization_id)[0]
+
+
+def view_of(store: Store, stream: StreamConfiguration) -> str | None:
+    """Where people read its rows; None if it has none yet."""
+    found = known_objects(store, stream.stream_id).get(Target(stream).table.object)
+    return None if found is None else f"views.{found.view}"
 
 
 def send(store: Store, stream_id: str, message: str) -> None:

@@ -33,6 +33,11 @@ def options(guard: AddressGuard = OPERATOR, **own: Any) -> KafkaOptions:
     return options_of(stream("t", servers="broker.example.com:9092", **own), guard)
 
 
+def test_a_property_that_is_misspelled_is_named_with_the_one_that_may_be_meant() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"'sasl.usrname' is no property .* \(sasl.username is one\)"):
+        options(**SIGNS_IN, sasl_usrname="u")
+
+
 def test_both_spellings_are_librdkafkas_properties() -> None:
     dotted, plain = options(**SIGNS_IN), options(**{name.replace(".", "_"): value for name, value in SIGNS_IN.items()})
     assert dotted == plain

@@ -88,6 +88,8 @@ def test_a_connection_that_cannot_be_says_why_and_repeats_no_password(
 def test_topics_that_are_no_streams_are_said(client: redis.Redis, topic: str, opened: Opened) -> None:
     with pytest.raises(InvalidConfiguration, match="there is no Redis stream “events:"):
         opened().check()
+    with pytest.raises(InvalidConfiguration, match="there is no Redis stream “not:1”, “not:2” in"):
+        opened(topics=["not:1", "not:2"]).check()
     client.set(topic, "a text")
     with pytest.raises(InvalidConfiguration, match="no Redis stream"):
         opened().check()

@@ -19,6 +19,7 @@ from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.lane import StreamLane
 from tests.sources.redis import RedisServer
 from tests.streams.redis.conftest import parts
+from tests.syncing.streams.conftest import active
 
 
 def test_entries_with_a_defect_are_rejected_and_the_rest_is_stored(
@@ -31,7 +32,7 @@ def test_entries_with_a_defect_are_rejected_and_the_rest_is_stored(
     managing.create(store, stream, actor="test")
     lane = Lane("acme", stream.stream_id, topic)
     source = Redis(stream, guard_of(stream), cancelled)
-    pumped = StreamLane(store, Warehouse(store), stream, lane, source, decoder_of(stream, guard_of(stream)))
+    pumped = StreamLane(store, Warehouse(store), active(store, stream), lane, source, decoder_of(stream, guard_of(stream)))
     for stored in pumped.pump(Event()):
         if stored is None:
             break

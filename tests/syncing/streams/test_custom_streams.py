@@ -160,3 +160,30 @@ def test_a_file_can_be_read_from_its_end_or_from_a_byte_but_not_from_a_moment(
         wait_for(lambda: [row["extra"]["n"] for row in rows()] == [2, 3])
     with pytest.raises(InvalidConfiguration, match="do not say when"):
         managing.seek(store, "orders", Seek(datetime.now(UTC)), actor="test")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "told"),
+    [
+        ({"usage.log": "soon"}, "usage.log has no byte 'soon'. It has 0 to 22."),
+        ({"usage.log": "-1"}, "usage.log has no byte '-1'. It has 0 to 22."),
+        ({"usage.log": "23"}, "usage.log has no byte '23'. It has 0 to 22."),
+        ({"usage.log": "9" * 5000}, "It has 0 to 22."),
+        ({"other.log": "0"}, "there is no file 'other.log'. There are: usage.log."),
+    ],
+)
+def test_a_place_that_a_file_does_not_have_moves_nothing(
+    tailed: Any, store: Store, offsets: dict[str, str], told: str
+) -> None:
+    tailed()
+    with pytest.raises(InvalidConfiguration, match=re.escape(told)):
+        managing.seek(store, "orders", Seek(offsets), actor="test")
+    managing.seek(store, "orders", Seek({"usage.log": "9"}), actor="test")
+
+
+def test_only_a_file_is_followed_and_each_once(tailed: Any, folder: Path) -> None:
+    (folder / "more").mkdir()
+    with pytest.raises(InvalidConfiguration, match="more is no file"):
+        tailed(topics=["more"])
+    with pytest.raises(ValueError, match="is named twice"):
+        tailed(topics=["usage.log", "usage.log"])

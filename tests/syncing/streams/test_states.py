@@ -323,6 +323,7 @@ def test_what_cannot_be_is_said_when_it_is_made(configure: Configure, log: Log, 
         ({"connection_config": {"source": "nothing"}}, "no stream source"),
         ({"filters": [{"field": "at", "operator": "in", "value": 1}]}, "needs a list"),
         ({"field_mappings": {"a": "message_id"}}, "cannot be a column"),
+        ({"key": ["id"]}, "`key` has no use where `target` is append"),
         ({"field_mappings": {"$.produced_at": "at:bigint"}}, "cannot be bigint"),
     ):
         with pytest.raises(InvalidConfiguration, match=reason):
