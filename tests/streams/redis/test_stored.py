@@ -32,7 +32,9 @@ def test_entries_with_a_defect_are_rejected_and_the_rest_is_stored(
     managing.create(store, stream, actor="test")
     lane = Lane("acme", stream.stream_id, topic)
     source = Redis(stream, guard_of(stream), cancelled)
-    pumped = StreamLane(store, Warehouse(store), active(store, stream), lane, source, decoder_of(stream, guard_of(stream)))
+    pumped = StreamLane(
+        store, Warehouse(store), active(store, stream), lane, source, decoder_of(stream, guard_of(stream))
+    )
     for stored in pumped.pump(Event()):
         if stored is None:
             break
