@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from churnguard_pipelines.errors import (
     ProviderUnavailable,
 )
 from churnguard_pipelines.ports import free_port
+from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.sdk import MessageBatch
 from tests.sources.kafka import PASSWORD, USER, KafkaServer, running_kafka
 from tests.streams.kafka.conftest import Sources, opened, stream
@@ -207,25 +208,39 @@ def mortal() -> Iterator[KafkaServer]:
 
 @pytest.mark.slow
 def test_a_broker_that_is_killed_and_comes_back(mortal: KafkaServer) -> None:
-    """Reading goes on by itself; nobody who looks meanwhile waits long."""
+    """Reading goes on by itself, or where it was as soon as it is begun again; who looks meanwhile is told."""
     topic = mortal.create("events")
     mortal.produce(topic, [b"before"])
     reader = opened(stream(topic, servers=mortal.address))
     got: list[bytes | None] = []
-    with closing(reader.batches(f"{topic}/0", None)) as batches:
-        while b"before" not in got:
-            got += values(next(batches))
-        mortal.kill()
-        with pytest.raises(ProviderUnavailable, match="do not answer"):
-            reader.watermarks({})
-        for _ in range(3):
-            assert next(batches) is None
-        mortal.start()
-        mortal.produce(topic, [b"after"])
-        deadline = time.monotonic() + 90
-        while b"after" not in got:
-            assert time.monotonic() < deadline
-            got += values(next(batches))
+    position: Position | None = None
+    batches = reader.batches(f"{topic}/0", None)
+
+    def go_on() -> None:
+        nonlocal batches, position
+        try:
+            batch = next(batches)
+        except ProviderUnavailable:  # a session begins it once more, from the position that holds
+            batches = reader.batches(f"{topic}/0", position)
+            return
+        if batch is not None:
+            got.extend(values(batch))
+            position = batch.position
+
+    while b"before" not in got:
+        go_on()
+    mortal.kill()
+    with pytest.raises(ProviderUnavailable, match="do not answer"):
+        reader.watermarks({})
+    for _ in range(3):
+        go_on()
+    mortal.start()
+    mortal.produce(topic, [b"after"])
+    deadline = time.monotonic() + 90
+    while b"after" not in got:
+        assert time.monotonic() < deadline
+        go_on()
+    batches.close()
     assert got == [b"before", b"after"]
     wait_for(lambda: _looks(reader))
 
