@@ -230,7 +230,7 @@ def test_partitions_follow_the_registered_integrations(
     skipped = [each for each in (added, unchanged, removed) if isinstance(each, dg.SkipReason)]
     assert [each.skip_message for each in skipped] == [
         "stripe: added acme",
-        "Every integration has its partition.",
+        "Every integration and every stream has its partition.",
         "stripe: removed acme",
     ]
 

@@ -203,8 +203,8 @@ def test_by_an_ingestion_rule(call: Call, store: Store) -> None:
         stream("redis", url="unix:///var/run/redis.sock"),
         stream("redis", host="127.0.0.1"),
         stream("websocket", url="wss://[::1]/"),
-        stream("custom", settings={"nested": [{"host": "169.254.169.254"}]}),
-        stream("custom", URL="https://169.254.169.254/"),
+        stream("custom", source="shelf", settings={"nested": [{"host": "169.254.169.254"}]}),
+        stream("custom", source="shelf", URL="https://169.254.169.254/"),
     ],
 )  # fmt: skip
 def test_by_a_stream(call: Call, store: Store, body: dict[str, Any]) -> None:
