@@ -23,8 +23,8 @@ def problem(item: ErrorDetails, known: Iterable[str]) -> str:
 
 
 def fields_at(model: type[BaseModel], place: Iterable[int | str]) -> list[str]:
-    """Of the model in which this place is; none if that is no model."""
-    *above, _ = place
+    """Of the model in which this place is, which is empty where the whole is wrong; none if that is no model."""
+    above = list(place)[:-1]
     found: type[BaseModel] | None = model
     for step in above:
         if found is not None and isinstance(step, str):
