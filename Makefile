@@ -8,16 +8,19 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench soak lock snapshot clean servers
+.PHONY: help demo test test-deploy lint bench soak lock snapshot clean servers
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a summary, exit
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
 
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(PYTEST)
+
+test-deploy: .venv/.dev ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
+	$(BIN)/pytest tests/deploy $(PYTEST)
 
 lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/ruff format --check .

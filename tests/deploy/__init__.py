@@ -1,0 +1,1 @@
+"""The image, compose and the Helm chart, by `make test-deploy`."""
