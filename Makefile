@@ -19,7 +19,8 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(PYTEST)
 
-test-deploy: .venv/.dev ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
+test-deploy: .venv/.dev servers ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
+	@.ci/deploy_tools.sh
 	$(BIN)/pytest tests/deploy $(PYTEST)
 
 lint: .venv/.dev ## format, lint, types (of the tests, too), locks
