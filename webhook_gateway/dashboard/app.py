@@ -16,7 +16,7 @@ from webhook_gateway.dashboard.bodies import BoundedBodies
 from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
-from webhook_gateway.dashboard.metrics import Metrics
+from webhook_gateway.dashboard.metrics import Metrics, publish
 from webhook_gateway.dashboard.oidc import Allowlist, Oidc
 from webhook_gateway.dashboard.principal import Principal
 
@@ -36,6 +36,7 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
     login = Login(store, secure=secure, provider=allowlist.provider)
     provider = Oidc(store.settings, store.vault, allowlist, login, secure=secure).routes if allowlist.configured else []
     api = create_api(engine)
+    publish(api.state.monitor)
     pages = Starlette(
         routes=[
             Route("/healthz", _healthy),
