@@ -12,7 +12,7 @@ from webhook_gateway.dashboard.principal import SCOPE, Principal
 from webhook_gateway.limits import network
 
 MIB = 1024 * 1024
-MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB}
+MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB, "/integrations/new": MIB}
 """By the path's beginning. Dagster's is a back-fill of ten thousand partitions by name."""
 MOST_ELSEWHERE = 4096  # a login's form
 SECONDS = 20.0  # from the head to the last byte
