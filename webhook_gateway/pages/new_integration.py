@@ -34,7 +34,7 @@ from webhook_gateway.api.access import TheEngine, TheStore, Writer, made_organiz
 from webhook_gateway.api.problems import status_of
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.principal import Principal
-from webhook_gateway.pages import form
+from webhook_gateway.pages import declared_form as form
 
 router = APIRouter(prefix="/integrations/new")
 BACK = "/integrations/new/signed-in"
