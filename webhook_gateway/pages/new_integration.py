@@ -14,8 +14,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import escape
 from starlette.concurrency import run_in_threadpool
-from webhook_gateway.pages.messages import done
-from webhook_gateway.pages.rendering import rendered
 
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.connectors.sdk import ConnectionReport, Connector, ObjectAccess
@@ -35,6 +33,8 @@ from webhook_gateway.api.problems import status_of
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.principal import Principal
 from webhook_gateway.pages import declared_form as form
+from webhook_gateway.pages.messages import done
+from webhook_gateway.pages.rendering import rendered
 
 router = APIRouter(prefix="/integrations/new")
 BACK = "/integrations/new/signed-in"
