@@ -25,7 +25,7 @@ from churnguard_pipelines.cli import (
     sync,
     webhooks,
 )
-from churnguard_pipelines.cli.deployment import migrate, roles
+from churnguard_pipelines.cli.deployment import export, migrate, roles
 from churnguard_pipelines.cli.terminal import fail
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.store.private_files import UMASK
@@ -59,6 +59,7 @@ app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)
 app.command("purge")(purge.purge)
 app.command("migrate", rich_help_panel=DEPLOYED)(migrate.migrate)
+app.command("export-to", rich_help_panel=DEPLOYED)(export.export_to)
 app.command("gateway", rich_help_panel=DEPLOYED)(roles.gateway)
 app.command("dashboard", rich_help_panel=DEPLOYED)(roles.dashboard)
 app.command("code-server", rich_help_panel=DEPLOYED)(roles.code_server)
