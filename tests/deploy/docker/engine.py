@@ -24,6 +24,7 @@ _KAFKA = ROOT / ".venv" / "kafka"
 # Nothing of the host's firewall or routes is touched. Builds have the host's network; containers have networks with
 # each other, and loopback ports.
 _QUIET = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+_KEPT = "8GB"  # of what builds may use again
 _START_SECONDS, _STOP_SECONDS = 60.0, 60.0
 
 
@@ -145,7 +146,9 @@ def _remove_leftovers(engine: Engine) -> None:
     """Of a test that was killed, or of these; never what was built and is still named."""
     if containers := engine.docker("ps", "--all", "--quiet").stdout.split():
         engine.docker("rm", "--force", "--volumes", *containers, seconds=300)
-    engine.docker("system", "prune", "--force", "--volumes", seconds=300)
+    for kind in ("network", "volume", "image"):
+        engine.docker(kind, "prune", "--force", seconds=300)
+    engine.docker("builder", "prune", "--force", "--keep-storage", _KEPT, seconds=300)
 
 
 def _run(program: str, *arguments: str | Path) -> None:
