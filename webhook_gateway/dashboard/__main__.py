@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 import warnings
 from dataclasses import dataclass
@@ -64,7 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         start_logging(settings)
-        logging.getLogger("webhook_gateway").setLevel(settings.log_level)
         transport = transport_of(settings, given.tls_cert, given.tls_key, behind_proxy=given.behind_proxy)
         engine = IntegrationEngine(settings)
         try:
