@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     code_server_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_HOST"))
     code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
     """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
+    worker_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, validation_alias=AliasChoices("CHURNGUARD_WORKER_THREADS")
+    )
+    """Lanes that a worker works at once, of each kind."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(

@@ -1,4 +1,4 @@
-"""`churnguard gateway|dashboard|code-server|daemon`: one process of an installation, in the foreground, with what the
+"""`churnguard gateway|dashboard|code-server|daemon|worker`: one process of an installation, in the foreground, as the
 environment says. Whoever runs them starts them again when they end."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON, WORKER
 
 if TYPE_CHECKING:
     from churnguard_pipelines.settings import Settings
@@ -24,8 +25,6 @@ SILENT_SECONDS = 120
 """After which the daemon is thought to hang: it gives a sign of life every 30 seconds."""
 AS_GIVEN = {"ignore_unknown_options": True, "help_option_names": []}
 """Of a command whose arguments are another program's."""
-CODE_SERVER = "churnguard_pipelines.orchestration.roles.code_server"
-DAEMON = "churnguard_pipelines.orchestration.roles.daemon"
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +64,15 @@ def daemon(
         settings = _prepared()
         _await_code_server(settings)
         _become(DAEMON, "-w", _workspace(settings))
+
+
+def worker() -> None:
+    """Do due syncs, webhooks, change logs and streams in a process that goes on, instead of in runs.
+
+    There may be any number of them. CHURNGUARD_WORKER_THREADS says how many lanes of each kind it works at once.
+    """
+    _prepared()
+    _become(WORKER)
 
 
 def dagster(
