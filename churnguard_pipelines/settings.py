@@ -7,13 +7,13 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.foreign_text import LineFormatter
+from churnguard_pipelines.telemetry import logs
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
     )
+    log_format: logs.LogFormat = Field("text", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_FORMAT"))
+    metrics_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_METRICS_HOST"))
+    metrics_port: Port | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_METRICS_PORT"))
+    """Where each role serves its own ``/metrics``, without a login; nowhere if None."""
     default_retry_attempts: Annotated[int, Field(ge=0, le=20)] = Field(
         3, validation_alias=AliasChoices("INTEGRATION_DEFAULT_RETRY_ATTEMPTS")
     )
@@ -109,6 +113,10 @@ class Settings(BaseSettings):
     dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
     oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
     oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
@@ -132,6 +140,11 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("database_url", "owner_database_url")
     @classmethod
@@ -177,12 +190,12 @@ def demo_settings() -> Settings:
     return settings.model_copy(update=own | {"home": settings.home.with_name(f"{settings.home.name}-demo")})
 
 
-def start_logging(settings: Settings) -> None:
-    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
-    written = logging.StreamHandler()
-    written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[written])
-    logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, in INTEGRATION_ENGINE_LOG_FORMAT: no text begins a line of its
+    own. ``stream``: that of :func:`logs.write_to`."""
+    logs.write_to(settings.log_format, stream)
+    for package in ("churnguard_pipelines", "webhook_gateway"):
+        logging.getLogger(package).setLevel(settings.log_level)
 
 
 def _plain(message: str) -> str:

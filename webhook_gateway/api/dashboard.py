@@ -220,6 +220,9 @@ def _summary(health: Health) -> dict[str, Any]:
         "sync_frequency": vitals.sync_frequency,
         "records_rejected_waiting": vitals.rejected.count if vitals.rejected else 0,
         "webhook_events_waiting": vitals.webhooks.count if vitals.webhooks else 0,
+        "rows": vitals.rows,
+        "lag_seconds": vitals.behind_seconds,
+        "quota_left": vitals.latest.quota_left if vitals.latest else None,
         "alerts": len(health.alerts),
     }
 
