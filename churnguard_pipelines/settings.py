@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -101,6 +100,10 @@ class Settings(BaseSettings):
     code_server_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_HOST"))
     code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
     """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
+    worker_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, validation_alias=AliasChoices("CHURNGUARD_WORKER_THREADS")
+    )
+    """Lanes that a worker works at once, of each kind."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(
@@ -110,6 +113,10 @@ class Settings(BaseSettings):
     dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
     oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
     oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
@@ -158,7 +165,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
         return self.database_url is None and self.owner_database_url is None

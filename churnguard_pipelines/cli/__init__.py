@@ -63,6 +63,7 @@ app.command("gateway", rich_help_panel=DEPLOYED)(roles.gateway)
 app.command("dashboard", rich_help_panel=DEPLOYED)(roles.dashboard)
 app.command("code-server", rich_help_panel=DEPLOYED)(roles.code_server)
 app.command("daemon", rich_help_panel=DEPLOYED)(roles.daemon)
+app.command("worker", rich_help_panel=DEPLOYED)(roles.worker)
 app.command("dagster", rich_help_panel=DEPLOYED, context_settings=roles.AS_GIVEN)(roles.dagster)
 
 

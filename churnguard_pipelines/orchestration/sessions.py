@@ -27,15 +27,18 @@ BEGINS_WITHIN = timedelta(seconds=30)
 
 class Materializer:
     """Shows in Dagster what a session changed: each integration, or stream, as its partition, an object's rows at most
-    once an hour, a failure and the success after it at once. ``more``: what else is to be shown with their counts."""
+    once an hour, a failure and the success after it at once. ``log_event``: tells Dagster, of a run or of none;
+    ``session_id``: the run's; ``more``: what else is to be shown with their counts."""
 
     def __init__(
         self,
-        context: dg.OpExecutionContext,
+        log_event: Callable[[dg.AssetMaterialization | dg.AssetObservation], None],
+        session_id: str,
         description: str,
         more: Callable[[ObjectNews], Mapping[str, Any]] = lambda news: {},
     ) -> None:
-        self._context = context
+        self._log_event = log_event
+        self._session_id = session_id
         self._description = description
         self._more = more
         self._news: list[ObjectNews] = []
@@ -62,15 +65,15 @@ class Materializer:
             key = dg.AssetKey([each.provider, each.object])
             if each.status == FAILED:
                 error = self._errors.get((each.integration_id, each.object), "it failed.")
-                self._context.log_event(dg.AssetObservation(key, partition=each.integration_id, description=error))
+                self._log_event(dg.AssetObservation(key, partition=each.integration_id, description=error))
             else:
-                self._context.log_event(
+                self._log_event(
                     dg.AssetMaterialization(
                         key,
                         partition=each.integration_id,
                         description=self._description,
                         metadata={**counts_metadata(each.counts), **self._more(each)},
-                        tags={DATA_VERSION_TAG: f"{self._context.run.run_id}-{self._number}"},
+                        tags={DATA_VERSION_TAG: f"{self._session_id}-{self._number}"},
                     )
                 )
         self._errors.clear()
