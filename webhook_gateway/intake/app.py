@@ -20,6 +20,7 @@ from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
 from webhook_gateway.intake.large_bodies import LargeBodies
+from webhook_gateway.intake.metrics import EVENTS_HELD, STORING
 from webhook_gateway.shared_rates import EXCHANGE_EVERY, exchange
 
 COUNT_EVERY = 1.0
@@ -49,6 +50,8 @@ class Gateway:
         self._exchange = exchange(store, "endpoint")
         self._pages = self._fastapi()
         self.at_once = self._intake.at_once
+        EVENTS_HELD.set_function(lambda: self._committer.held)
+        STORING.set_function(lambda: self._committer.available)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
