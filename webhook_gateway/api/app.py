@@ -13,7 +13,10 @@ from webhook_gateway.api.rate import KeyRate
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
     settings = engine.store.settings
-    limits = [Depends(ConcurrencyLimit()), *([Depends(KeyRate())] if settings.api_rate_limiting_enabled else [])]
+    limits = [
+        Depends(ConcurrencyLimit()),
+        *([Depends(KeyRate(engine.store))] if settings.api_rate_limiting_enabled else []),
+    ]
     app = FastAPI(
         title="ChurnGuard Pipelines", docs_url=None, redoc_url=None, responses=DESCRIBED, dependencies=limits
     )  # fmt: skip

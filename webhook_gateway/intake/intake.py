@@ -43,6 +43,7 @@ from webhook_gateway.schemes.sdk import (
     Scheme,
     TooManyEvents,
 )
+from webhook_gateway.shared_rates import SharedRate
 
 PREFIX = "/webhooks/"
 HEALTH = PREFIX + "health"
@@ -92,7 +93,8 @@ class Intake:
         self._large_bodies = large_bodies
         self._limits = limits
         self._reader = BodyReader(limits.body)
-        self._rate = RateLimit(limits.per_minute)
+        self.rate = SharedRate(limits.per_minute)
+        """By endpoint."""
         self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
         self._check = check_signatures
@@ -150,7 +152,7 @@ class Intake:
         except Refused:
             self._failures.wait(suspect, time.monotonic())
             raise
-        if wait := self._rate.wait(address.endpoint_id, now):
+        if wait := self.rate.wait(address.endpoint_id, now):
             raise too_many("Too many deliveries.", wait, "rate_limited")
         organization_id = asked.organization_id
         read = partial(_rows, known, organization_id, address, delivery)
