@@ -1,4 +1,4 @@
-"""Where alerts arrive: an SMTP server, and, behind a proxy, one that stands for every HTTPS host by our own authority."""
+"""Where alerts arrive: an SMTP server, and, behind a proxy, one that stands for every HTTPS host."""
 
 from __future__ import annotations
 

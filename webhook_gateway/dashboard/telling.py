@@ -32,8 +32,8 @@ def telling(store: Store, monitor: Monitor) -> Callable[[Starlette], AbstractAsy
 
 
 class Parts:
-    """The installation's parts that do not work. One that is starting is no cause yet, and one that is back has to catch
-    up first: what has waited for it is told only if it goes on waiting."""
+    """The installation's parts that do not work. One that is starting is no cause yet, and one that is back has to
+    catch up first: what has waited for it is told only if it goes on waiting."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
