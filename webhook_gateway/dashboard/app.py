@@ -17,7 +17,7 @@ from webhook_gateway.dashboard.bodies import BoundedBodies
 from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
-from webhook_gateway.dashboard.metrics import Metrics
+from webhook_gateway.dashboard.metrics import Metrics, publish
 from webhook_gateway.dashboard.oidc import Allowlist, Oidc
 from webhook_gateway.dashboard.principal import Principal
 from webhook_gateway.dashboard.telling import telling
@@ -39,6 +39,7 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
     login = Login(store, secure=secure, provider=allowlist.provider)
     provider = Oidc(store.settings, store.vault, allowlist, login, secure=secure).routes if allowlist.configured else []
     api = create_api(engine)
+    publish(api.state.monitor)
     pages, dagster = create_pages(api, secure=secure), DagsterUi(context, note).create_asgi_app()
 
     async def shown(scope: Scope, receive: Receive, send: Send) -> None:
