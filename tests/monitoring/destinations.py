@@ -57,7 +57,7 @@ def mail_server() -> Iterator[Mailbox]:
                     body = b""
                     while (part := self.rfile.readline()) not in (b".\r\n", b""):
                         body += part
-                    box.received.append(message_from_bytes(body, policy=policy.default))  # type: ignore[arg-type]
+                    box.received.append(message_from_bytes(body, policy=policy.default))
                 if command == b"QUIT":
                     self._say("221 bye")
                     return

@@ -213,7 +213,12 @@ def test_of_two_processes_one_tells(store: Store, teller: Teller, hook: StandIn,
     sent_to(of(hook))
     refused(store, "acme-eu")
     other = Teller(store, lambda: take_picture(store), settled=AT_ONCE)
-    hook.says["/alerts"] = [lambda _: other.look() or {}]  # while the first one's message is under way
+
+    def both_at_once(_: object) -> dict[str, str]:
+        other.look()
+        return {}
+
+    hook.says["/alerts"] = [both_at_once]
     teller.look()
     assert len(told(hook)) == 1
 
