@@ -113,6 +113,10 @@ class Settings(BaseSettings):
     dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
     oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
     oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
