@@ -144,6 +144,18 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @property
+    def webhooks_url(self) -> str:
+        """Before ``/{provider}/{organization_id}``, as providers see it."""
+        base = self.webhook_public_url or f"http://{_shown(self.webhook_host)}:{self.webhook_port}"
+        return f"{base.rstrip('/')}/webhooks"
+
+    @property
+    def dashboard_url(self) -> str:
+        """As browsers of this machine see it, without a path."""
+        scheme = "https" if self.dashboard_tls_cert else "http"
+        return f"{scheme}://{_shown(self.dashboard_host)}:{self.dashboard_port}"
+
     @cached_property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
@@ -175,6 +187,10 @@ def start_logging(settings: Settings) -> None:
     written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[written])
     logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+
+
+def _shown(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
 
 
 def _plain(message: str) -> str:

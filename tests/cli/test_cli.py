@@ -215,6 +215,17 @@ def test_a_sync_with_an_object_that_failed_exits_with_1(registered: Shell) -> No
     assert "✗ payouts: the credentials may not do this at Stripe" in ended.err
 
 
+def test_a_sync_that_fails_says_its_cause_once_and_lists_nothing_that_was_not_begun(registered: Shell) -> None:
+    registered.succeeds("integrations", "add", "--no-check", "--replace", "acme.yaml", ACME_KEY="rk_sandbox_nobody")
+    ended = registered("sync", "acme")
+    assert ended.code == 1
+    assert ended.err.startswith("✗ acme: ")
+    assert ended.err.count("✗") == 1
+    assert "`churnguard integrations add FILE.yaml --replace`" in ended.err
+    assert "pending" not in ended.out
+    assert re.search(r"\d+ of \d+ objects were not begun\.", ended.out)
+
+
 def test_an_object_that_does_not_exist_is_one_clear_error(registered: Shell) -> None:
     message = registered.fails("sync", "acme", "--objects", "customer")
     assert "stripe has no object customer. It has: products, prices," in message.replace(" → ", " ")
