@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.foreign_text import LineFormatter
 
+_log = logging.getLogger(__name__)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -173,6 +177,18 @@ def load_settings() -> Settings:
         ) from None
 
 
+def unknown_variables() -> list[str]:
+    """A sentence for each variable of the environment whose name is nearly one of ours: it would be without effect."""
+    known = {alias for field in Settings.model_fields.values() for alias in _names(field)}
+    near = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in os.environ if name not in known}
+    return [f"{name} is no setting (`{found[0]}` is one)" for name, found in sorted(near.items()) if found]
+
+
+def _names(field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
 def demo_settings() -> Settings:
     """This installation's, but nothing of the demo is kept with real data: it has a home beside the real one, and the
     private PostgreSQL and the encryption key that are there."""
@@ -187,6 +203,8 @@ def start_logging(settings: Settings) -> None:
     written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[written])
     logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+    for each in unknown_variables():
+        _log.warning("%s", each)
 
 
 def _shown(host: str) -> str:

@@ -17,6 +17,7 @@ from churnguard_pipelines.cli import (
     operations,
     organizations,
     plan,
+    psql,
     purge,
     rates,
     readers,
@@ -58,6 +59,7 @@ app.add_typer(organizations.app, name="organizations")
 app.add_typer(rates.app, name="rates")
 app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)
+app.command("psql", context_settings={"ignore_unknown_options": True})(psql.psql)
 app.command("purge")(purge.purge)
 
 

@@ -49,7 +49,7 @@ def print_causes(report: SyncReport) -> None:
     """Why it failed, one line for each cause; and what is to be said of objects that did not."""
     failures = [item.error for item in report.objects.values() if item.status == "failed"]
     if report.error and (not failures or report.error in failures):  # one cause for all of it
-        err.print(f"[red]✗[/red] {escape(report.integration_id)}: {escape(report.error)}")
+        err.print(f"[red]✗[/red] {escape(report.integration_id)}: {escape(report.error)}", soft_wrap=True)
     found: dict[tuple[str, bool], list[str]] = {}
     for name, item in report.objects.items():
         if item.error and item.error != report.error:
@@ -57,7 +57,7 @@ def print_causes(report: SyncReport) -> None:
     for (cause, harmless), names in found.items():
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         mark = "[yellow]![/yellow]" if harmless else "[red]✗[/red]"
-        err.print(f"{mark} {escape(', '.join(names[:MOST_NAMED]))}{more}: {escape(cause)}")
+        err.print(f"{mark} {escape(', '.join(names[:MOST_NAMED]))}{more}: {escape(cause)}", soft_wrap=True)
 
 
 def off_plan(found: Deviation) -> str:

@@ -31,9 +31,9 @@ def as_json(value: object) -> str:
 
 def fail(error: ChurnGuardError) -> None:
     where = f"[bold]{escape(error.integration_id)}[/bold]: " if error.integration_id else ""
-    err.print(f"[red]✗[/red] {where}{escape(error.message)}")
+    err.print(f"[red]✗[/red] {where}{escape(error.message)}", soft_wrap=True)
     if error.remedy:
-        err.print(f"  [yellow]→[/yellow] {escape(error.remedy)}")
+        err.print(f"  [yellow]→[/yellow] {escape(error.remedy)}", soft_wrap=True)
 
 
 @contextmanager

@@ -232,7 +232,9 @@ def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_st
             body = stripe_event(f"evt_{number}", created=1_900_000_000 + number, name=f"Meanwhile {number}")
             body = body.replace(b'"cus_1"', f'"cus_meanwhile_{number}"'.encode())
             answer = provider.post(
-                f"{store.settings.webhooks_url}/stripe/globex", content=body, headers=stripe_headers(body, SIGNING_SECRET)
+                f"{store.settings.webhooks_url}/stripe/globex",
+                content=body,
+                headers=stripe_headers(body, SIGNING_SECRET),
             )
             assert answer.status_code == 200
 
