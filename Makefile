@@ -8,10 +8,14 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-deploy lint bench soak lock snapshot clean servers
+.PHONY: help install demo reference test test-deploy lint bench soak lock snapshot clean servers
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+install: .venv/.runtime ## the product into .venv, and ./churnguard to call it from this folder
+	@ln -sf $(BIN)/churnguard churnguard
+	@echo "Installed. ./churnguard --help, or in this terminal: source $(BIN)/activate"
 
 demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a summary, exit
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
@@ -34,6 +38,9 @@ bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
 	CHURNGUARD_SOAK=1 $(BIN)/pytest -m soak $(PYTEST)
 
+reference: .venv/.dev ## rewrite docs/reference.md from the models
+	CHURNGUARD_UPDATE_REFERENCE=1 $(BIN)/pytest -q tests/test_reference.py
+
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
 
@@ -43,7 +50,7 @@ lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
 
 clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
 	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes
-	rm -rf .venv .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv churnguard .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What tests need besides Python: a customer's MariaDB, MySQL and Kafka, and a browser for the dashboard.
