@@ -30,7 +30,10 @@ def listens(host: str, port: int) -> bool:
     """Whether somebody does."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+        try:
+            return probe.connect_ex((host, port)) == 0
+        except OSError:  # the host has no address
+            return False
 
 
 def refuse_unusable(host: str, port: int, variables: str) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.foreign_text import LineFormatter
+from churnguard_pipelines.telemetry import logs
 
 _log = logging.getLogger(__name__)
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -75,13 +75,19 @@ class Settings(BaseSettings):
     """The services' login of your own PostgreSQL, 15 or newer. Unset: a private PostgreSQL runs below
     `CHURNGUARD_HOME`."""
     owner_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_OWNER_DATABASE_URL"))
-    """Who sets up and migrates that database; the services never get it."""
+    """Who sets up and migrates that database, by `churnguard migrate`; nothing else uses it."""
     home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
     """The installation's folder: logs, Dagster's home, the encryption key, the private PostgreSQL."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
     )
     """Of our own loggers."""
+    log_format: logs.LogFormat = Field("text", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_FORMAT"))
+    """`json`: an object a line."""
+    metrics_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_METRICS_HOST"))
+    """Of the port below."""
+    metrics_port: Port | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_METRICS_PORT"))
+    """Where each role serves its own ``/metrics``, without a login; nowhere if None."""
     default_retry_attempts: Annotated[int, Field(ge=0, le=20)] = Field(
         3, validation_alias=AliasChoices("INTEGRATION_DEFAULT_RETRY_ATTEMPTS")
     )
@@ -109,6 +115,12 @@ class Settings(BaseSettings):
     """Off only for trials on this machine: anybody could deliver."""
     webhook_public_url: str | None = Field(None, validation_alias=AliasChoices("WEBHOOK_PUBLIC_URL"))
     """Scheme and host as providers see them, where a proxy stands before us; HubSpot and Mandrill sign it."""
+    gateway_url: str | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_GATEWAY_URL"))
+    """Where the dashboard finds the gateway, if not at WEBHOOK_SERVER_HOST and WEBHOOK_SERVER_PORT."""
+    code_server_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_HOST"))
+    """Of the port below."""
+    code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
+    """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     """Of the pages and the API. Another one than this machine's own needs HTTPS."""
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
@@ -154,6 +166,11 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("database_url", "owner_database_url")
     @classmethod
@@ -223,12 +240,12 @@ def demo_settings() -> Settings:
     return settings.model_copy(update=own | {"home": settings.home.with_name(f"{settings.home.name}-demo")})
 
 
-def start_logging(settings: Settings) -> None:
-    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
-    written = logging.StreamHandler()
-    written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[written])
-    logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, in INTEGRATION_ENGINE_LOG_FORMAT: no text begins a line of its
+    own. ``stream``: that of :func:`logs.write_to`."""
+    logs.write_to(settings.log_format, stream)
+    for package in ("churnguard_pipelines", "webhook_gateway"):
+        logging.getLogger(package).setLevel(settings.log_level)
     for each in unknown_variables():
         _log.warning("%s", each)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 
 from churnguard_pipelines import model
 from churnguard_pipelines.rule_options import ChildTable, Incremental, Pagination, Parent
@@ -66,7 +66,8 @@ def _table(kind: type[BaseModel], heading: str) -> Iterator[str]:
     for name, field in kind.model_fields.items():
         if name in NOT_WRITTEN:
             continue
-        shown = str(field.validation_alias.choices[0]) if hasattr(field.validation_alias, "choices") else name
+        alias = field.validation_alias
+        shown = str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
         described = schema["properties"][shown]
         yield f"| `{shown}` | {_what(described, schema)} | {_default(described, field)} | {told.get(name, '')} |\n"
 

@@ -28,7 +28,8 @@ def add(login: Login, organization: Organization) -> None:
         add_reader(store, login, organization, actor="cli")
         where = conninfo_to_dict(store.database_url)
     out.print(f"{login} reads {organization}, once it is a member of churnguard_tenant_reader.", highlight=False)
-    at = make_conninfo(**{name: where.get(name) for name in ("host", "port", "dbname")}, user=login)
+    shown = {name: str(where[name]) for name in ("host", "port", "dbname") if name in where}
+    at = make_conninfo("", **shown, user=login)
     out.print(f'  psql "{at}"', soft_wrap=True)
 
 

@@ -46,17 +46,24 @@ def up() -> None:
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="One sync and the analytics, a summary, exit.")] = False,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of simulated providers that run already: bring them into this installation, sync, exit."
+        ),
+    ] = None,
 ) -> None:
     """Show the whole product on a simulated SaaS business: two organizations, their Stripe accounts, an MRR chart.
 
-    It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else.
+    It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else; with `--sandbox` it is in
+    the database that the environment names.
     """
     from churnguard_pipelines.cli.demo.demonstration import KEY_FILE, Demo
     from churnguard_pipelines.cli.running import only_one
     from churnguard_pipelines.exposure import refuse_bad_addresses
-    from churnguard_pipelines.settings import demo_settings
+    from churnguard_pipelines.settings import demo_settings, load_settings
 
-    settings = demo_settings()
+    settings, passing = load_settings() if sandbox else demo_settings(), once or sandbox is not None
     base = settings.dashboard_url
     remedy = (
         f"Open {base}/ (the key to sign in is in {settings.home / KEY_FILE}), or stop it with Ctrl-C where it runs."
@@ -64,11 +71,14 @@ def demo(
     # Its businesses live now, on the rates that came with the installation, however old these are.
     os.environ.setdefault("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
     with only_one(settings.home, "a demo", remedy):
-        if not once:
+        if not passing:
             refuse_bad_addresses(settings)
-        with opened_store(settings, create_key=True) as store, Demo(store, living=not once) as demonstration:
+        with (
+            opened_store(settings, create_key=not sandbox) as store,
+            Demo(store, living=not once, sandbox=sandbox) as demonstration,
+        ):
             agrees = demonstration.first_sync()
-            if once:
+            if passing:
                 raise typer.Exit(0 if agrees else 1)
             with running(store) as services:
                 _say_where(services, "/", CHART, "/api/docs")

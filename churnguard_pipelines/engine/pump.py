@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from churnguard_pipelines.engine.filters import look
@@ -136,7 +137,7 @@ class _ReadAhead:
         self._queue = _Waiting(RECORDS_AHEAD)
         self._stopped = threading.Event()
         self._batches = batches
-        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=[self._read], name="read-ahead", daemon=True)
         self._thread.start()
 
     def gathered(self, size: int) -> Iterator[list[_Ready]]:

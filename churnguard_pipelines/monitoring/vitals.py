@@ -85,7 +85,8 @@ class Vitals:
     in part; ``failing_since``: the first that did not succeed after the latest that did; ``due_at``: when the next one
     is to begin; ``unreadable``: why its secrets cannot be opened; ``credentials_end``: when they run out and cannot be
     renewed; ``misfits``: columns whose values do not fit them; ``stopped``: a database's tables that are not read any
-    more, with the reason."""
+    more, with the reason; ``rows``: in the warehouse when syncs counted them last; ``log_lag_seconds``: of a followed
+    database, as it was looked at last."""
 
     now: datetime
     organization_id: str
@@ -109,6 +110,15 @@ class Vitals:
     change_log: ChangeLog | None
     unreadable: str | None
     credentials_end: datetime | None
+    rows: int | None = None
+    log_lag_seconds: float | None = None
+
+    @property
+    def behind_seconds(self) -> float | None:
+        """How far what is here is behind its source: what its change log says, else since ``good_at``."""
+        if self.log_lag_seconds is not None:
+            return self.log_lag_seconds
+        return None if self.good_at is None else (self.now - self.good_at).total_seconds()
 
 
 _FREQUENCY = "coalesce((config #>> '{sync_config,sync_frequency}')::int, 3600)"
@@ -123,7 +133,7 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
        breaker.state, breaker.failures, breaker.reason, breaker.remedy, breaker.opened_at, breaker.retry_at,
        rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits,
-       stopped.found AS stopped, log.horizon, log.looked_at
+       stopped.found AS stopped, log.horizon, log.lag_seconds, log.looked_at
   FROM control.integrations AS integration
   LEFT JOIN LATERAL (
        SELECT sync_id, sync.status, started_at, finished_at, error, quota_left, heartbeat_at
@@ -257,6 +267,7 @@ def _vitals(
         change_log=ChangeLog(row.horizon, row.looked_at) if row.horizon is not None else None,
         unreadable=unreadable,
         credentials_end=ends,
+        log_lag_seconds=row.lag_seconds,
     )
 
 

@@ -37,6 +37,7 @@ from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.telemetry import logs
 
 LOOK_EVERY = 5.0
 TELL_EVERY = 1.0
@@ -157,7 +158,11 @@ class Session:
         """Returns when all was idle for ``linger``, when it is too old, when it has handed over, or after
         :meth:`stop`."""
         self._begun = self._active = time.monotonic()
-        with sessions.alive(self._store, self._session_id, self._kind.name), self._kind.opened(self._stop) as wake:
+        with (
+            logs.about(run_id=self._session_id),
+            sessions.alive(self._store, self._session_id, self._kind.name),
+            self._kind.opened(self._stop) as wake,
+        ):
             try:
                 self._loop(wake)
                 self._let_finish()
@@ -239,9 +244,10 @@ class Session:
 
     def _work(self, turn: Turn) -> None:
         """In a thread of its own."""
-        more, failure = False, None
+        more, failure, lane = False, None, turn.lane
         try:
-            more = self._kind.work(turn)
+            with logs.about(organization=lane.organization_id, integration=lane.integration_id):
+                more = self._kind.work(turn)
         except BaseException as error:
             failure = error
         with self._lock:

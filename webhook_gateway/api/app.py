@@ -30,6 +30,7 @@ def create_api(engine: IntegrationEngine) -> FastAPI:
         dependencies=limits,
     )  # fmt: skip
     app.state.engine = engine
+    app.state.limits = limits  # the pages' too: who has used theirs up here gets no others there
     app.state.monitor = Monitor(engine.store, settings.dashboard_update_interval)
     for module in (integrations, webhooks, streaming, ingestion, dashboard, system):
         app.include_router(module.router)

@@ -146,7 +146,8 @@ def alerts(principal: Reader, request: Request) -> list[Alert]:
 
 @router.get("/health")
 async def health(principal: Reader, store: TheStore, request: Request) -> InstallationHealth:
-    """Of the installation's parts, and of the integrations and streams that the key may see."""
+    """Of the installation's parts, and of the integrations and streams that the key may see. Without a key the answer
+    is 200 or 503, by the database alone."""
     picture, own = await asyncio.to_thread(_seen, request, principal)
     counts, streams = _counts(own), _streams_seen(picture, principal)
     standing = sum(each.status is HealthStatus.UNHEALTHY for each in streams)
@@ -185,9 +186,10 @@ def _daemon(store: Store) -> Component:
 async def _gateway(store: Store) -> Component:
     settings = store.settings
     host = "127.0.0.1" if settings.webhook_host == "0.0.0.0" else settings.webhook_host  # noqa: S104 - compared, not listened on
+    url = settings.gateway_url or f"http://{host}:{settings.webhook_port}"
     try:
         async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT_SECONDS) as client:
-            answer = await client.get(f"http://{host}:{settings.webhook_port}/webhooks/health")
+            answer = await client.get(f"{url.rstrip('/')}/webhooks/health")
         ok, cause = answer.is_success, f"it answers {answer.status_code}"
     except httpx.HTTPError as error:
         ok, cause = False, f"it does not answer ({type(error).__name__})"
@@ -219,6 +221,9 @@ def _summary(health: Health) -> dict[str, Any]:
         "sync_frequency": vitals.sync_frequency,
         "records_rejected_waiting": vitals.rejected.count if vitals.rejected else 0,
         "webhook_events_waiting": vitals.webhooks.count if vitals.webhooks else 0,
+        "rows": vitals.rows,
+        "lag_seconds": vitals.behind_seconds,
+        "quota_left": vitals.latest.quota_left if vitals.latest else None,
         "alerts": len(health.alerts),
     }
 

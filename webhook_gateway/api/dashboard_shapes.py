@@ -52,7 +52,10 @@ class LatestSync(_Shown):
 
 
 class IntegrationSummary(BaseModel):
-    """``last_success_at``: when the latest sync that brought something began. What waits is counted up to 1000."""
+    """``last_success_at``: when the latest sync that brought something began. What waits is counted up to 1000.
+    ``rows``: in the warehouse when syncs counted them last. ``lag_seconds``: how far what is here is behind its source;
+    of a followed database what its change log says, else since ``last_success_at``. ``quota_left``: calls, by the
+    provider's last word."""
 
     integration_id: str
     organization_id: str
@@ -65,6 +68,9 @@ class IntegrationSummary(BaseModel):
     sync_frequency: int
     records_rejected_waiting: int
     webhook_events_waiting: int
+    rows: int | None
+    lag_seconds: float | None
+    quota_left: float | None
     alerts: int
 
 

@@ -75,10 +75,13 @@ def not_found(what: str, name: str) -> HTTPException:
     return HTTPException(404, f"There is no {what} {name!r}.")
 
 
+def status_of(error: ChurnGuardError) -> int:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
+
+
 def _ours(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChurnGuardError)
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
-    return _problem(status, str(error), headers=RETRY if isinstance(error, TooBusy) else None)
+    return _problem(status_of(error), str(error), headers=RETRY if isinstance(error, TooBusy) else None)
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:

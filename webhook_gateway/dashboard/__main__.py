@@ -6,15 +6,21 @@ import argparse
 import asyncio
 import logging
 import sys
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.exposure import Transport, transport_of
 from churnguard_pipelines.settings import load_settings, start_logging
 
+if TYPE_CHECKING:
+    from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
+
 STOP_SECONDS = 5
 MOST_BROWSERS = 512  # connections
+_log = logging.getLogger("webhook_gateway.dashboard")  # the module itself is `__main__`
 # As `dagster-webserver` has them: without, Dagster opens a connection to PostgreSQL for each statement.
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
 
@@ -29,7 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         start_logging(settings)
-        logging.getLogger("webhook_gateway").setLevel(settings.log_level)
         transport = transport_of(settings, given.tls_cert, given.tls_key, behind_proxy=given.behind_proxy)
         engine = IntegrationEngine(settings)
         try:
@@ -53,7 +58,9 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS)
         target = WorkspaceFileTarget(paths=[str(workspace)])
+        warnings.filterwarnings("ignore", "Error loading repository location")  # with a traceback; said below
         with PrincipalProcessContext(instance, version=__version__, workspace_load_target=target) as context:
+            _say_what_is_missing(context)
             server(
                 create_app(engine, context, secure=transport.secure),
                 most_connections=MOST_BROWSERS,
@@ -64,6 +71,12 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
                 proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
                 timeout_graceful_shutdown=STOP_SECONDS,
             ).run()
+
+
+def _say_what_is_missing(context: PrincipalProcessContext) -> None:
+    for name, location in context.get_current_workspace().code_location_entries.items():
+        if location.load_error is not None:
+            _log.warning("the code server of %s does not answer yet; its pages come when it does.", name)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.store.control import audit, logins
 from churnguard_pipelines.store.control.api_keys import authenticate
 from churnguard_pipelines.store.postgres.database import Store
-from webhook_gateway.dashboard.authentication import COOKIE, DAGSTER, from_us
+from webhook_gateway.dashboard.authentication import COOKIE, from_us
 from webhook_gateway.limits import RateLimit, network
 
 LIFETIME = timedelta(hours=12)
+OVERVIEW = "/"
 ATTEMPTS_PER_MINUTE = 10  # of one address
 REFUSALS_NOTED_PER_MINUTE = 30  # of all: nobody fills the audit log from outside
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ChurnGuard</title>
@@ -93,7 +94,7 @@ class Login:
 
     async def sign_out(self, request: Request) -> Response:
         if not from_us(request.headers, secure=self._secure):
-            return self.form(DAGSTER, "The request comes from another site.", 403)
+            return self.form(OVERVIEW, "The request comes from another site.", 403)
         answer = RedirectResponse("/login", status_code=303)
         answer.delete_cookie(COOKIE, secure=self._secure, httponly=True, samesite="lax")
         if token := request.cookies.get(COOKIE):
@@ -134,9 +135,9 @@ class Login:
 
 def own_path(request: Request) -> str:
     """Where to go after the login: a path of ours, never the address of another site."""
-    wanted = request.query_params.get("next", DAGSTER)
+    wanted = request.query_params.get("next", OVERVIEW)
     ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
-    return wanted if ours else DAGSTER
+    return wanted if ours else OVERVIEW
 
 
 async def _given(request: Request) -> str:

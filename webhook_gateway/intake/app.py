@@ -19,6 +19,7 @@ from webhook_gateway.intake.committer import Committer
 from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
 from webhook_gateway.intake.large_bodies import LargeBodies
+from webhook_gateway.intake.metrics import EVENTS_HELD, STORING
 
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0
@@ -46,6 +47,8 @@ class Gateway:
         )
         self._pages = self._fastapi()
         self.at_once = self._intake.at_once
+        EVENTS_HELD.set_function(lambda: self._committer.held)
+        STORING.set_function(lambda: self._committer.available)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")

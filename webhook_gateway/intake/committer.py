@@ -11,6 +11,7 @@ from typing import NamedTuple
 import psycopg
 
 from webhook_gateway.intake.inbox_writer import InboxWriter, Row
+from webhook_gateway.intake.metrics import COMMITS
 
 # In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
 # several transactions: those who wait beside it wait for a small one.
@@ -74,6 +75,11 @@ class Committer:
         self.available = False
         """Whether the last transaction committed."""
 
+    @property
+    def held(self) -> int:
+        """Events that wait to be stored."""
+        return self._all.events
+
     def store(self, rows: Sequence[Row]) -> asyncio.Future[int]:
         """All of one organization. Returns, after the last of them is committed, how many of the events were new.
         Raises ``CannotStore``, ``Unstorable``."""
@@ -134,7 +140,8 @@ class Committer:
     async def _together(self, parts: Sequence[_Part]) -> bool:
         """Whether all were stored in one transaction."""
         try:
-            await self._commit(parts)
+            with COMMITS.time():
+                await self._commit(parts)
         except psycopg.DataError:
             return False
         except Exception as error:

@@ -29,6 +29,7 @@ from webhook_gateway.intake.committer import CannotStore, Committer, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
 from webhook_gateway.intake.inbox_writer import Row
 from webhook_gateway.intake.large_bodies import Busy, LargeBodies
+from webhook_gateway.intake.metrics import UNKNOWN, count_request
 from webhook_gateway.intake.taskless import Taskless
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
@@ -112,15 +113,20 @@ class Intake:
         provider, _, organization_id = request.path[len(PREFIX) :].partition("/")
         addresses = self._directory.find(provider, organization_id)
         asked = _Asked(provider, organization_id, addresses, network(request.client))
+        named = provider if provider in self._schemes else UNKNOWN
         try:
-            return await self._accepted(asked, request, body)
+            accepted = await self._accepted(asked, request, body)
         except Refused as refused:
+            count_request(named, refused.status, refused.outcome)
             if refused.outcome and addresses:
                 self.outcomes[organization_id, addresses[0].endpoint_id, refused.outcome] += 1
             return refusal(refused)
         except Exception:
             _log.exception("a delivery cannot be answered")
+            count_request(named, 500)
             return reply(Answer(500, "text/plain", b"Internal Server Error"))
+        count_request(named, accepted.status)
+        return accepted
 
     async def _accepted(self, asked: _Asked, request: Request, body: Body) -> Reply:
         # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all

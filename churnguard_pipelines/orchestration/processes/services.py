@@ -8,15 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import httpx
-import yaml
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
 from churnguard_pipelines.exposure import refuse_bad_addresses
 from churnguard_pipelines.orchestration.processes.account import Account
-from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment, workspace
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.orchestration.processes.supervision import Supervised
 from churnguard_pipelines.ports import free_port, listens
@@ -27,6 +25,7 @@ STOP_TIMEOUT_SECONDS = 10
 WATCH_SECONDS = 0.5
 DATABASE_PAUSE_SECONDS = 5.0  # before a private PostgreSQL that does not start is tried again
 PATH = "/dashboard"
+DAEMON = "churnguard_pipelines.orchestration.roles.daemon"
 
 _log = logging.getLogger(__name__)
 
@@ -76,11 +75,7 @@ class Services:
         environment = dagster_environment(self._store) | self._addresses | self._account.environment
         code_port = free_port()
         scheme = "https" if self._store.settings.dashboard_tls_cert else "http"
-        workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
-        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
-        written = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
-        with self._account.new_file(workspace) as file:
-            file.write(written.encode())
+        places = str(workspace(self._store.settings, "127.0.0.1", code_port))
         code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
         definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
         try:
@@ -88,8 +83,8 @@ class Services:
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()
-            self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
-            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
+            self._spawn("daemon", ("python", "-m", DAEMON, "-w", places), environment)
+            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", places), environment)
             self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
             self._wait("dashboard", lambda: _answers(f"{scheme}://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))

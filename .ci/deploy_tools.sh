@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The programs that `make test-deploy` runs and that are no Python packages: .ci/deploy_tools.sh
+#
+# They come from Debian by apt, which only root may do; anybody else is told in one line what is missing. No service is
+# started: the tests start what they need themselves, and stop it.
+set -euo pipefail
+export PATH="$PATH:/usr/sbin:/sbin"
+
+missing=()
+needs() { # PROGRAM PACKAGE
+  command -v "$1" >/dev/null || missing+=("$2")
+}
+needs dockerd docker.io
+needs mmdebstrap mmdebstrap
+
+test ${#missing[@]} -gt 0 || exit 0
+if test "$(id -u)" != 0 || ! command -v apt-get >/dev/null; then
+  echo "Some tests of the deployment need these Debian packages: apt-get install ${missing[*]}" >&2
+  exit 0
+fi
+policy=/usr/sbin/policy-rc.d # what a package's installation asks whether it may start its service
+if ! test -e "$policy"; then
+  printf '#!/bin/sh\nexit 101\n' > "$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+apt-get -qq update
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" > /dev/null
