@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 READ_ONLY = "-c default_transaction_read_only=on"
-SEARCH_PATH = "-c search_path=views,analytics,raw,ingest,control"
+SEARCH_PATH = "-c search_path=views,analytics,raw,ingest,control"  # as far as the role may look
 
 
 def psql(
@@ -23,9 +23,9 @@ def psql(
     organization: Annotated[str | None, typer.Option(help="See this organization's rows only, as it does.")] = None,
     owner: Annotated[bool, typer.Option("--owner", help="As the database's owner, e.g. to make a login.")] = False,
 ) -> None:
-    """Look into the database, of every organization, and change nothing.
+    """Look into the database and change nothing: every organization's tables, or one's own rows and views.
 
-    Examples: `churnguard psql`, `churnguard psql -c "SELECT * FROM acme_customers LIMIT 5"`,
+    Examples: `churnguard psql --organization acme -c "SELECT * FROM acme_customers LIMIT 5"`,
     `churnguard psql --owner -c "CREATE ROLE ada LOGIN PASSWORD '…' IN ROLE churnguard_tenant_reader"`
     """
     from churnguard_pipelines.store.postgres.placement import installed_programs

@@ -108,27 +108,6 @@ def registered(shell: Shell, sandbox: Sandbox) -> Shell:
     return shell
 
 
-def test_help_is_there_for_every_command_without_any_heavy_import(shell: Shell) -> None:
-    for command in (
-        (),
-        ("integrations",),
-        ("rejected",),
-        ("streams",),
-        ("keys",),
-        ("rates",),
-        ("sync",),
-        ("plan",),
-        ("doctor",),
-    ):
-        assert "Usage: churnguard" in shell.succeeds(*command, "--help")
-    heavy = subprocess.run(
-        [sys.executable, "-c", "import sys, churnguard_pipelines.cli\n"
-         "print([name for name in ('dagster', 'pandas', 'pydantic', 'sqlalchemy', 'stripe') if name in sys.modules])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert heavy.stdout.strip() == "[]"
-
-
 def test_what_is_started_from_the_background_of_a_shell_can_be_asked_to_end() -> None:
     """Such a job ignores SIGINT; Dagster's processes do with SIGTERM as with SIGINT, and would inherit that."""
     said = "import signal; print(signal.getsignal(signal.SIGINT))"

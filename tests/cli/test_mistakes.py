@@ -329,10 +329,6 @@ def test_everything_runs_already(terminal: Terminal, nothing_yet: Terminal, stor
     assert not demo.exists()
 
 
-def test_the_version_is_said(nothing_yet: Terminal) -> None:
-    assert nothing_yet.takes("--version").startswith("churnguard 0.")
-
-
 # --- what doctor says of it
 
 
