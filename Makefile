@@ -6,6 +6,9 @@ UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 # Python keeps what it compiled at a module's first import; without that the start of each process costs twice as much.
 unexport PYTHONDONTWRITEBYTECODE
+# The programs in .venv name the folder that they were made in.
+MOVED := $(shell test ! -s .venv/.uv -o -L .venv || test "$$(cat .venv/.uv)" = "$(CURDIR)" || { rm -rf .venv && echo yes; })
+$(if $(MOVED),$(info This folder was moved or copied: .venv is made anew.))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo reference test test-deploy lint bench soak lock snapshot clean servers
@@ -71,7 +74,7 @@ servers: .venv/.uv
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing (Debian: apt install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
-	@touch $@
+	@printf %s "$(CURDIR)" > $@
 
 # Here, because the services of an installation that root starts run as somebody who could not keep what they compile.
 COMPILED_NOW := churnguard_pipelines.definitions, dagster._daemon.cli, webhook_gateway.dashboard.app, webhook_gateway.intake.app

@@ -115,6 +115,18 @@ def test_the_readme_s_commands_connect_a_stripe_account(
         assert connection.exec_driver_sql("SELECT count(*) FROM views.acme_customers").scalar_one() == customers
 
 
+@pytest.mark.parametrize("name", ["here", "ein Ordner é"], ids=["plain", "spaces"])
+def test_a_checkout_that_was_moved_gets_its_programs_anew(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / ".venv").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    stamp = folder / ".venv" / ".uv"
+    for made_in, stays in ((str(folder), True), ("", True), ("/somewhere/else", False)):
+        stamp.write_text(made_in)
+        said = subprocess.run(["make", "help"], cwd=folder, check=True, capture_output=True, text=True).stdout
+        assert (stamp.exists(), "This folder was moved" in said) == (stays, not stays)
+
+
 def test_the_service_of_systemd_calls_commands_that_there_are() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
