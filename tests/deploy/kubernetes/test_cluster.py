@@ -24,7 +24,7 @@ from tests.deploy.kubernetes.node import until
 from tests.deploy.kubernetes.pod import MISSING
 from tests.webhook_gateway.intake.conftest import inbox, stripe_event, stripe_headers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 QUICK = {
     "dagster": {"run_monitoring": {"poll_interval_seconds": 2}},
@@ -134,6 +134,13 @@ def test_a_run_that_is_terminated_is_gone(installation: Installation) -> None:
         assert not [each for each in installation.objects("apis/batch/v1/jobs") if run in json.dumps(each["metadata"])]
 
 
+def test_a_run_that_takes_too_long_is_ended_by_the_daemon(installation: Installation) -> None:
+    with _endless(installation, dagster__max_runtime="1") as run:
+        pod = installation.pod_of(run)
+        until(lambda: installation.status(run) in ("FAILURE", "CANCELED"), installation.node, NAMESPACE)
+        until(lambda: pod.gone, installation.node, NAMESPACE)
+
+
 def test_a_run_that_never_starts_has_failed(installation: Installation) -> None:
     image = {"container_config": {"image": f"churnguard-pipelines:{MISSING}"}}
     run = installation.launch_sync(**{"dagster-k8s__config": json.dumps(image)})
@@ -195,12 +202,12 @@ def kubectl(installation: Installation, *arguments: str) -> str:
 
 
 @contextmanager
-def _endless(installation: Installation) -> Iterator[str]:
+def _endless(installation: Installation, **tags: str) -> Iterator[str]:
     """A sync that has begun, and whose provider never answers; its run's id."""
     installation.sandbox.fault("hang")
     try:
-        run = installation.launch_sync()
-        until(lambda: installation.status(run) == "STARTED", installation.node, NAMESPACE)
+        run = installation.launch_sync(**tags)
+        until(lambda: installation.status(run) not in ("QUEUED", "STARTING"), installation.node, NAMESPACE)
         yield run
     finally:
         installation.sandbox.clear_faults()
