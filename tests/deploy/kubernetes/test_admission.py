@@ -9,6 +9,7 @@ import pytest
 from tests.deploy.kubernetes.cluster import Cluster, Object
 from tests.deploy.kubernetes.rendering import objects, pods
 from tests.deploy.kubernetes.test_chart import EVERYTHING, FOREIGN
+from tests.waiting import wait_for
 
 STRICT = {"dryRun": "All", "fieldValidation": "Strict"}
 NAMESPACE = "admission"
@@ -21,6 +22,8 @@ def namespace(cluster: Cluster) -> None:
     """Where restricted pods only are taken."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.ask("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
+    accounts = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
+    wait_for(lambda: cluster.api.get(f"{accounts}/default").is_success)  # a controller makes it
     for each in objects():
         if each["kind"] == "ServiceAccount":
             created(cluster, each)
