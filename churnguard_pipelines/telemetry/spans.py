@@ -14,6 +14,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -78,7 +79,8 @@ class Spans:
 
     def _is_sampled(self, origin: SpanContext, name: str) -> bool:
         """As the process that received it has decided, if both sample alike: by the trace's id."""
-        return self._provider.sampler.should_sample(Context(), origin.trace_id, name).decision.is_sampled()
+        judged = self._provider.sampler.should_sample(Context(), origin.trace_id, name)
+        return judged.decision is Decision.RECORD_AND_SAMPLE
 
 
 class _Ids(RandomIdGenerator):
