@@ -72,7 +72,7 @@ class Pump:
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
         mapped = Mapped.together([each.mapped for each in ready])
         found = self._incremental(gathered, mapped) if self.watched else {}
-        about: traces.Attributes = {
+        about: dict[str, str | int] = {
             "organization": lane.organization_id,
             "integration": lane.integration_id,
             "records": len(mapped.rows),

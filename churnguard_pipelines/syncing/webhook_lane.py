@@ -110,7 +110,7 @@ class InboxLane:
     def _work_off(self, events: Sequence[InboxEvent], attempt: int = 1) -> Iterator[Drained]:
         """One transaction; if it fails by an event's fault, halves find that event, and it is rejected alone."""
         lane = self.lane
-        about: traces.Attributes = {
+        about: dict[str, str | int] = {
             "organization": lane.organization_id,
             "integration": lane.integration_id,
             "events": len(events),

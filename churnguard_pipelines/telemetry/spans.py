@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -26,10 +26,12 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from churnguard_pipelines.telemetry.traces import Attributes, Message
-
 MOST_LINKS = 128
 """Of one span, which is what collectors keep."""
+
+Attributes = Mapping[str, str | int]
+Message = tuple[str, ...]
+"""What names a message wherever it is met, e.g. its organization, its integration and its id there."""
 
 _chosen: ContextVar[SpanContext | None] = ContextVar("chosen", default=None)
 

@@ -171,7 +171,7 @@ class Intake:
 
     async def _store(self, rows: Sequence[Row], address: Address) -> None:
         organization_id, provider = rows[0][:2]
-        about: traces.Attributes = {
+        about: dict[str, str | int] = {
             "organization": organization_id,
             "integration": address.integration_id,
             "events": len(rows),
