@@ -78,7 +78,11 @@ def retention() -> None:
 
 
 retention_daily = dg.ScheduleDefinition(
-    name="retention_daily", job=retention, cron_schedule="23 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="retention_daily",
+    job=retention,
+    cron_schedule="23 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Deletes once a day what is older than a month.",
 )
 
 

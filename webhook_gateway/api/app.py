@@ -4,7 +4,7 @@ from fastapi import Depends, FastAPI
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.monitoring.monitor import Monitor
-from webhook_gateway.api import dashboard, ingestion, integrations, streaming, system, webhooks
+from webhook_gateway.api import alerts, dashboard, ingestion, integrations, streaming, system, webhooks
 from webhook_gateway.api.concurrency import ConcurrencyLimit
 from webhook_gateway.api.docs_page import add_docs
 from webhook_gateway.api.problems import DESCRIBED, handle_errors
@@ -23,7 +23,7 @@ def create_api(engine: IntegrationEngine) -> FastAPI:
     app.state.engine = engine
     app.state.limits = limits  # the pages' too: who has used theirs up here gets no others there
     app.state.monitor = Monitor(engine.store, settings.dashboard_update_interval)
-    for module in (integrations, webhooks, streaming, ingestion, dashboard, system):
+    for module in (integrations, webhooks, streaming, ingestion, dashboard, alerts, system):
         app.include_router(module.router)
     add_docs(app)
     handle_errors(app)

@@ -199,6 +199,16 @@ def test_what_the_gateway_took_while_it_was_being_stopped_is_there(stack: Stack,
     assert len(kept) == len({*kept})
 
 
+def test_a_worker_does_the_same_work_and_ends_when_it_is_asked_to(stack: Stack, demo: str) -> None:
+    stack.compose("--profile worker up --detach --no-deps worker")
+    (network,) = stack.containers()["worker"]["NetworkSettings"]["Networks"].values()
+    connected = f"SELECT count(*) > 1 FROM pg_stat_activity WHERE client_addr = '{network['IPAddress']}'"
+    wait_for(lambda: stack.rows(connected) == ["t"], ROW_SECONDS)
+    stack.compose("--profile worker stop worker")
+    state = stack.containers()["worker"]["State"]
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+
+
 def test_a_role_without_the_key_says_so_in_one_line_and_ends(stack: Stack) -> None:
     without = "run --rm --no-deps --env INTEGRATION_ENCRYPTION_KEY= gateway"
     ended = stack.compose(f"{without} gateway 2>&1 || echo ended $?")

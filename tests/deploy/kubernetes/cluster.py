@@ -87,7 +87,12 @@ class Cluster:
         )  # fmt: skip
         (self.folder / "tokens").write_text(f'{self._token},admin,admin,"system:masters"\n')
         (self.folder / "tokens").chmod(0o600)
-        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata"}],
+        }
         (self.folder / "audit.yaml").write_text(yaml.safe_dump(policy))
         key = self.folder / "tls.key"
         self._run(
@@ -126,7 +131,8 @@ class Cluster:
         server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.authority)}
         return {
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{"name": "here", "cluster": server}], "users": [{"name": "admin", "user": {"token": self._token}}],
+            "clusters": [{"name": "here", "cluster": server}],
+            "users": [{"name": "admin", "user": {"token": self._token}}],
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
         }  # fmt: skip
 
