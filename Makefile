@@ -19,7 +19,8 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(PYTEST)
 
-test-deploy: .venv/.dev ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
+test-deploy: .venv/.dev servers ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
+	@.ci/deploy_tools.sh
 	$(BIN)/pytest tests/deploy $(PYTEST)
 
 lint: .venv/.dev ## format, lint, types (of the tests, too), locks
@@ -38,8 +39,8 @@ snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
 
 lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
-	$(COMPILE) --extra build --extra demo -o requirements.lock
-	$(COMPILE) --extra build --extra demo --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo -o requirements.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo --extra dev -o requirements-dev.lock
 
 clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
 	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes

@@ -2,7 +2,8 @@
 
 ChurnGuardError
   InvalidConfiguration      a setting, a file or an argument is wrong; nothing was started
-  DatabaseUnavailable       PostgreSQL cannot be reached or used
+  DatabaseUnavailable       PostgreSQL cannot be used
+    DatabaseUnreachable     nobody lets us in there; the same call may succeed later
     TableInUse              one table has to be changed, and somebody does not let go of it
   SecretsUnreadable         the encryption key does not open what is stored
   NotFound                  no such organization, integration, object or record
@@ -54,6 +55,10 @@ class InvalidConfiguration(ChurnGuardError):
 
 
 class DatabaseUnavailable(ChurnGuardError):
+    pass
+
+
+class DatabaseUnreachable(DatabaseUnavailable):
     pass
 
 

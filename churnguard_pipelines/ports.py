@@ -29,7 +29,10 @@ def listens(host: str, port: int) -> bool:
     """Whether somebody does."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+        try:
+            return probe.connect_ex((host, port)) == 0
+        except OSError:  # the host has no address
+            return False
 
 
 def refuse_taken(host: str, port: int, variable: str) -> None:

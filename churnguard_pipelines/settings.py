@@ -6,15 +6,14 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.foreign_text import LineFormatter
+from churnguard_pipelines.telemetry import logs
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -69,11 +68,15 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_DATABASE_URL"))
     owner_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_OWNER_DATABASE_URL"))
-    """Who sets up and migrates that database; the services never get it."""
+    """Who sets up and migrates that database, by `churnguard migrate`; nothing else uses it."""
     home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
     )
+    log_format: logs.LogFormat = Field("text", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_FORMAT"))
+    metrics_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_METRICS_HOST"))
+    metrics_port: Port | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_METRICS_PORT"))
+    """Where each role serves its own ``/metrics``, without a login; nowhere if None."""
     default_retry_attempts: Annotated[int, Field(ge=0, le=20)] = Field(
         3, validation_alias=AliasChoices("INTEGRATION_DEFAULT_RETRY_ATTEMPTS")
     )
@@ -92,6 +95,15 @@ class Settings(BaseSettings):
     webhook_signature_validation: bool = Field(True, validation_alias=AliasChoices("WEBHOOK_SIGNATURE_VALIDATION"))
     webhook_public_url: str | None = Field(None, validation_alias=AliasChoices("WEBHOOK_PUBLIC_URL"))
     """Scheme and host as providers see them, where a proxy stands before us; HubSpot and Mandrill sign it."""
+    gateway_url: str | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_GATEWAY_URL"))
+    """Where the dashboard finds the gateway, if not at WEBHOOK_SERVER_HOST and WEBHOOK_SERVER_PORT."""
+    code_server_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_HOST"))
+    code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
+    """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
+    worker_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, validation_alias=AliasChoices("CHURNGUARD_WORKER_THREADS")
+    )
+    """Lanes that a worker works at once, of each kind."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(
@@ -101,6 +113,10 @@ class Settings(BaseSettings):
     dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
     oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
     oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
@@ -125,6 +141,11 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("database_url", "owner_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
@@ -144,7 +165,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
         return self.database_url is None and self.owner_database_url is None
@@ -169,12 +190,12 @@ def demo_settings() -> Settings:
     return settings.model_copy(update=own | {"home": settings.home.with_name(f"{settings.home.name}-demo")})
 
 
-def start_logging(settings: Settings) -> None:
-    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, on standard error, where no text begins a line of its own."""
-    written = logging.StreamHandler()
-    written.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[written])
-    logging.getLogger("churnguard_pipelines").setLevel(settings.log_level)
+def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Our own loggers at INTEGRATION_ENGINE_LOG_LEVEL, in INTEGRATION_ENGINE_LOG_FORMAT: no text begins a line of its
+    own. ``stream``: that of :func:`logs.write_to`."""
+    logs.write_to(settings.log_format, stream)
+    for package in ("churnguard_pipelines", "webhook_gateway"):
+        logging.getLogger(package).setLevel(settings.log_level)
 
 
 def _plain(message: str) -> str:

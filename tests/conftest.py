@@ -32,6 +32,7 @@ from churnguard_pipelines.model import (
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.postgres import setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import SUPERUSER, EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
@@ -49,14 +50,12 @@ Copied = Callable[[str], AbstractContextManager[str]]
 _numbers = itertools.count(1)
 
 
-def settings_for(
-    home: Path, database_url: str | None = None, encryption_key: str | None = None, *, owner_url: str | None = None
-) -> Settings:
+def settings_for(home: Path, database_url: str | None = None, encryption_key: str | None = None) -> Settings:
     """Settings as the environment would give them, and nothing of the environment of whoever runs the tests."""
     values: dict[str, Any] = {
         "CHURNGUARD_HOME": home,
         "CHURNGUARD_DATABASE_URL": database_url,
-        "CHURNGUARD_OWNER_DATABASE_URL": owner_url,
+        "CHURNGUARD_OWNER_DATABASE_URL": None,
         "INTEGRATION_ENCRYPTION_KEY": encryption_key or Fernet.generate_key().decode(),
     }
     return Settings(_env_file=None, **values)
@@ -69,8 +68,8 @@ def on_database(url: str, name: str) -> str:
 
 def opened_on(server: EmbeddedPostgres, home: Path) -> Store:
     """A store on a server that the test starts and ends itself, as on a given one; its schema is brought up to date."""
-    owner_url = server.start()
-    return Store.open(settings_for(home, server.url(SERVICE), owner_url=owner_url))
+    setup.set_up(server.start(), server.url(SERVICE))
+    return Store.open(settings_for(home, server.url(SERVICE)))
 
 
 def as_administrator(url: str) -> str:
@@ -168,13 +167,10 @@ def _template(
     _server: EmbeddedPostgres,
     _administrator: psycopg.Connection[Any],
     server_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """The name of a migrated database, to be copied."""
     _administrator.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
-    url = _server.url(SERVICE, _TEMPLATE)
-    owner_url = on_database(server_url, _TEMPLATE)
-    Store.open(settings_for(tmp_path_factory.mktemp("template"), url, owner_url=owner_url)).close()
+    setup.set_up(on_database(server_url, _TEMPLATE), _server.url(SERVICE, _TEMPLATE))
     return _TEMPLATE
 
 

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from churnguard_pipelines.cli import (
+    alerts,
     api_keys,
     authorize,
     integrations,
@@ -25,10 +26,12 @@ from churnguard_pipelines.cli import (
     sync,
     webhooks,
 )
+from churnguard_pipelines.cli.deployment import migrate, roles
 from churnguard_pipelines.cli.terminal import fail
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.store.private_files import UMASK
 
+DEPLOYED = "Process by process, e.g. in containers"
 app = typer.Typer(
     help="Customer data of SaaS companies, per tenant, exactly once, in one PostgreSQL warehouse.\n\n"
     "First steps: `churnguard demo`, or with your own account `churnguard keys create`, "
@@ -48,15 +51,22 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(streams.app, name="streams")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(readers.app, name="readers")
 app.add_typer(operations.keys, name="keys")
-app.add_typer(operations.db, name="db")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(rates.app, name="rates")
 app.command("doctor")(operations.doctor)
 app.command("env")(operations.env)
 app.command("purge")(purge.purge)
+app.command("migrate", rich_help_panel=DEPLOYED)(migrate.migrate)
+app.command("gateway", rich_help_panel=DEPLOYED)(roles.gateway)
+app.command("dashboard", rich_help_panel=DEPLOYED)(roles.dashboard)
+app.command("code-server", rich_help_panel=DEPLOYED)(roles.code_server)
+app.command("daemon", rich_help_panel=DEPLOYED)(roles.daemon)
+app.command("worker", rich_help_panel=DEPLOYED)(roles.worker)
+app.command("dagster", rich_help_panel=DEPLOYED, context_settings=roles.AS_GIVEN)(roles.dagster)
 
 
 def main() -> None:

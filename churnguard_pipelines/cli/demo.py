@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import date
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,10 +14,10 @@ from rich.table import Table
 
 from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms, sendgrid
 from churnguard_pipelines.cli.demo_rules import SURVEY, print_survey, register_survey
+from churnguard_pipelines.cli.demo_simulation import given_simulation, own_simulation
 from churnguard_pipelines.cli.demo_usage import UsageStreams
 from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, out
-from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import (
     DataSyncMode,
     IntegrationConfiguration,
@@ -30,9 +26,6 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.orchestration.processes.supervision import die_with_parent
-from churnguard_pipelines.ports import free_port, listens
-from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from churnguard_pipelines.analytics.movements import Movements
@@ -45,41 +38,40 @@ ORGANIZATIONS = (
 )
 PRODUCT = "acme-product"
 MOVEMENTS = ("starting", "new", "expansion", "contraction", "churn", "reactivation", "ending")
-START_TIMEOUT_SECONDS = 120
 WIDE = 100  # columns of a terminal that the whole table fits
 
 
 class Demo:
-    """The simulated providers as a child process, and what the demo does with them. Use as a context manager."""
+    """The simulated providers, and what the demo does with them. Use as a context manager."""
 
-    def __init__(self, store: Store, *, living: bool) -> None:
+    def __init__(self, store: Store, *, living: bool, sandbox: str | None = None) -> None:
+        """``sandbox``: where simulated providers run already, if it is not for us to start them."""
         self._store = store
-        self._folder = store.settings.home / "sandbox"
         self._living = living
-        self._process: subprocess.Popen[bytes] | None = None
-        self._url = ""
-        self._product = EmbeddedPostgres(store.settings.home / "product", {"wal_level": "logical"})
-        self._product_url = ""
+        self._sandbox = sandbox
+        self._url, self._product_url = "", ""
         self._usage = UsageStreams(store, [item.organization_id for item in ORGANIZATIONS])
+        self._started = ExitStack()
 
     def __enter__(self) -> Demo:
-        with out.status("Simulating 24 months of two SaaS businesses …"):
-            self._product_url = self._product.start()
-            self._usage.start()
-            self._start_sandbox()
-        self._register()
-        if self._living:
-            self._subscribe()
+        with ExitStack() as started:
+            with out.status("Simulating 24 months of two SaaS businesses …"):
+                started.callback(self._usage.stop)
+                self._usage.start()
+                simulation = given_simulation(self._sandbox) if self._sandbox else started.enter_context(
+                    own_simulation(self._store.settings.home, self._usage.url, living=self._living)
+                )  # fmt: skip
+            self._url, self._product_url = simulation.url, simulation.product_url
+            self._register()
+            if self._living:
+                self._subscribe()
+            self._started = started.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(timeout=10)
-        self._usage.stop()
-        self._product.stop()
+        self._started.close()
 
     def first_sync(self) -> bool:
         """Sync both organizations, compute their MRR, print both beside the simulation's own counts and books.
@@ -119,51 +111,6 @@ class Demo:
             path.touch(mode=0o600)
             path.write_text(f"{key}\n")
         return key
-
-    def _start_sandbox(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        log = self._store.settings.home / "logs" / "sandbox.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        port = self._port()
-        command = [
-            sys.executable,
-            "-m",
-            "churnguard_pipelines.sandbox",
-            "--port",
-            str(port),
-            "--state",
-            str(self._folder),
-        ]
-        with log.open("wb") as stream:
-            self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
-                command if self._living else [*command, "--freeze"],
-                env=os.environ  # not for everybody's `ps`
-                | {"SANDBOX_PRODUCT_DATABASE": self._product_url, "SANDBOX_USAGE_STREAM": self._usage.url or ""},
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
-            )
-        self._url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                break
-            try:
-                if httpx.get(f"{self._url}/_books/acme/counts", timeout=5).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise ChurnGuardError("the simulated providers did not start.", remedy=f"See {log}.")
-
-    def _port(self) -> int:
-        """The port of the last start if it is still free: integrations keep pointing at it."""
-        remembered = self._folder / "port.json"
-        port = json.loads(remembered.read_text()) if remembered.exists() else free_port()
-        if listens("127.0.0.1", port):
-            port = free_port()
-        remembered.write_text(json.dumps(port))
-        return int(port)
 
     def _register(self) -> None:
         from churnguard_pipelines.store.control.integrations import (
@@ -259,7 +206,8 @@ class Demo:
             self._store, organization_id=organization_id, provider=provider,
             secret=secret or f"whsec_{token_hex(32)}", actor=ACTOR,
         )  # fmt: skip
-        url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/{provider}/{organization_id}"
+        gateway = settings.gateway_url or f"http://{settings.webhook_host}:{settings.webhook_port}"
+        url = f"{gateway.rstrip('/')}/webhooks/{provider}/{organization_id}"
         subscription |= {"url": url, "secret": endpoint.secrets[0][0]}
         httpx.post(subscribe_at, json=subscription, timeout=60).raise_for_status()
 

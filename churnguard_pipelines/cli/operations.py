@@ -1,4 +1,4 @@
-"""`churnguard keys|db|doctor|env`: what an operator needs now and then."""
+"""`churnguard keys|doctor|env`: what an operator needs now and then."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import typer
 from rich.markup import escape
 
 from churnguard_pipelines.cli.terminal import err, opened_store, out
-from churnguard_pipelines.errors import InvalidConfiguration
 
 keys = typer.Typer(help="The key that seals stored secrets.", no_args_is_help=True)
-db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
 
 @keys.command("create")
@@ -39,36 +37,6 @@ def rotate_keys() -> None:
     with opened_store() as store:
         count = rotate_all(store)
     out.print(f"{count} secret(s) re-sealed under the first key. Older keys may be dropped now.")
-
-
-@db.command("migrate")
-def migrate() -> None:
-    """Bring the database up to date, and make what it does not have yet: roles, tables, the services' login.
-
-    With a PostgreSQL of your own it needs CHURNGUARD_OWNER_DATABASE_URL, of a user who owns the database and may create
-    roles. Without CHURNGUARD_DATABASE_URL it makes the services' login and prints its URL, once.
-
-    Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard db migrate`
-    """
-    from churnguard_pipelines.settings import load_settings
-    from churnguard_pipelines.store.postgres import setup
-    from churnguard_pipelines.store.postgres.row_security import SERVICE
-
-    settings = load_settings()
-    owner = settings.owner_database_url
-    if owner is not None and settings.database_url is None:
-        url = setup.services_url(owner.get_secret_value())
-        if not setup.set_up(owner.get_secret_value(), url):
-            raise InvalidConfiguration(
-                f"the login {SERVICE} was made before; its password is not known here.",
-                remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password: "
-                f"ALTER ROLE {SERVICE} PASSWORD '…';",
-            )
-        out.print("The database is set up. The services log in with this URL; it is not shown again:")
-        typer.echo(f"CHURNGUARD_DATABASE_URL={shlex.quote(url)}")
-        return
-    with opened_store() as store:
-        out.print(f"The schema of {store.described} is up to date.")
 
 
 def doctor() -> None:

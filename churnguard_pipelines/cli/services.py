@@ -24,19 +24,30 @@ def up() -> None:
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="One sync and the analytics, a summary, exit.")] = False,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of simulated providers that run already: bring them into this installation, sync, exit."
+        ),
+    ] = None,
 ) -> None:
     """Show the whole product on a simulated SaaS business: two organizations, their Stripe accounts, an MRR chart.
 
-    It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else.
+    It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else; with `--sandbox` it is in
+    the database that the environment names.
     """
     from churnguard_pipelines.cli.demo import Demo
-    from churnguard_pipelines.settings import demo_settings
+    from churnguard_pipelines.settings import demo_settings, load_settings
 
     # Its businesses live now, on the rates that came with the installation, however old these are.
     os.environ.setdefault("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
-    with opened_store(demo_settings(), create_key=True) as store, Demo(store, living=not once) as demonstration:
+    settings = load_settings() if sandbox else demo_settings()
+    with (
+        opened_store(settings, create_key=not sandbox) as store,
+        Demo(store, living=not once, sandbox=sandbox) as demonstration,
+    ):
         agrees = demonstration.first_sync()
-        if once:
+        if once or sandbox:
             raise typer.Exit(0 if agrees else 1)
         serve(store, demonstration.api_key(), f"CHURNGUARD_HOME={os.path.relpath(store.settings.home)} ")
 

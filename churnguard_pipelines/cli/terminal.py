@@ -44,7 +44,7 @@ def opened_store(settings: Settings | None = None, *, create_key: bool = False) 
     from churnguard_pipelines.store.secrets import load_vault
 
     settings = settings or load_settings()
-    start_logging(settings)
+    start_logging(settings, sys.stderr)  # what a command says itself is on standard output
     load_vault(settings, create=create_key)
     store = Store.open(settings)
     try:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ def in_thread(name: str, work: Callable[[], Answer]) -> Future[Answer]:
     """Does it in a thread that nothing joins: the process ends although it hangs, as it would not with a pool's."""
     future: Future[Answer] = Future()
     future.set_running_or_notify_cancel()
-    threading.Thread(target=_settle, args=[future, work], name=name, daemon=True).start()
+    target = copy_context().run  # what is logged and traced there belongs to what this thread works on
+    threading.Thread(target=target, args=[_settle, future, work], name=name, daemon=True).start()
     return future
 
 
@@ -58,7 +60,7 @@ class FairThreads:
 
     def submit(self, organization_id: str, work: Callable[[], Answer]) -> Future[Answer]:
         """The future can be cancelled until its work begins."""
-        job = _Job(organization_id, work, Future())
+        job = _Job(organization_id, partial(copy_context().run, work), Future())
         with self._lock:
             self._waiting.setdefault(organization_id, deque()).append(job)
         self._begin_next()

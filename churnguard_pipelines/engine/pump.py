@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from churnguard_pipelines.engine.filters import look
@@ -19,6 +20,7 @@ from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, La
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
+from churnguard_pipelines.telemetry import traces
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
 RECORDS_AHEAD = 5_000  # fewer batches, where they are large
@@ -70,7 +72,11 @@ class Pump:
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
         mapped = Mapped.together([each.mapped for each in ready])
         found = self._incremental(gathered, mapped) if self.watched else {}
-        with self.warehouse.transaction(lane.organization_id) as transaction:
+        about = {"organization": lane.organization_id, "integration": lane.integration_id, "records": len(mapped.rows)}
+        with (
+            traces.working(f"store {table.object}", about),
+            self.warehouse.transaction(lane.organization_id) as transaction,
+        ):
             stored = transaction.versions(table, lane.integration_id, found) if found else {}
             counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:
@@ -136,7 +142,7 @@ class _ReadAhead:
         self._queue = _Waiting(RECORDS_AHEAD)
         self._stopped = threading.Event()
         self._batches = batches
-        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=[self._read], name="read-ahead", daemon=True)
         self._thread.start()
 
     def gathered(self, size: int) -> Iterator[list[_Ready]]:

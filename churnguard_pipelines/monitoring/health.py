@@ -127,11 +127,9 @@ def _success(vitals: Vitals) -> Sign:
 
 def _schedule(vitals: Vitals) -> Sign:
     """What is due begins: the one sign of runs that never started, whatever they say or do not say of themselves."""
-    overdue = vitals.now - vitals.due_at
-    running = vitals.latest is not None and vitals.latest.finished_at is None and vitals.latest.status in UNFINISHED
-    called = vitals.breaker.state == "closed" and vitals.status is not IntegrationStatus.AUTHENTICATION_FAILED
-    if running or not called or overdue <= BEGINS_WITHIN:
-        return Sign("schedule", 1, "a sync is at work" if running else "nothing is overdue")
+    overdue = lateness(vitals)
+    if overdue <= BEGINS_WITHIN:
+        return Sign("schedule", 1, "a sync is at work" if _is_syncing(vitals) else "nothing is overdue")
     return Sign(
         "schedule", 0, f"a sync has been due for {span(overdue)}, and none has begun",
         Severity.CRITICAL if overdue > late_after(vitals.sync_frequency) else Severity.WARNING,
@@ -139,6 +137,19 @@ def _schedule(vitals: Vitals) -> Sign:
         f"See that Dagster's daemon runs, and what the latest {vitals.provider}_sync_session or {vitals.provider}_sync "
         "says.",
     )  # fmt: skip
+
+
+def lateness(vitals: Vitals) -> timedelta:
+    """For how long a sync has been due that could have begun; zero if none is."""
+    called = vitals.breaker.state == "closed" and vitals.status is not IntegrationStatus.AUTHENTICATION_FAILED
+    if vitals.status in _RESTING or _is_syncing(vitals) or not called:
+        return timedelta(0)
+    return max(vitals.now - vitals.due_at, timedelta(0))
+
+
+def _is_syncing(vitals: Vitals) -> bool:
+    latest = vitals.latest
+    return latest is not None and latest.finished_at is None and latest.status in UNFINISHED
 
 
 def _rejections(vitals: Vitals) -> Sign:

@@ -11,9 +11,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from churnguard_pipelines.monitoring.dagster_state import DagsterState, read_dagster_state
 from churnguard_pipelines.monitoring.health import Health, judge
 from churnguard_pipelines.monitoring.streams import StreamHealth, judge_stream, read_stream_vitals
 from churnguard_pipelines.monitoring.vitals import read_vitals
+from churnguard_pipelines.monitoring.work import Work, read_work
 from churnguard_pipelines.store.ingest.sync_states import is_alive
 from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
@@ -59,7 +61,7 @@ class Resources:
 @dataclass(frozen=True, slots=True)
 class Picture:
     """The state of the installation at one moment. ``last_day``: the same sums as a :class:`Day`, over the last 24
-    hours; ``days``: the last 30 days."""
+    hours; ``days``: the last 30 days; ``dagster``: None if nothing is known of it."""
 
     as_of: datetime
     integrations: Sequence[Health]
@@ -68,6 +70,8 @@ class Picture:
     days: Sequence[Day]
     running: Sequence[Running]
     resources: Resources
+    work: Work
+    dagster: DagsterState | None
 
 
 class Monitor:
@@ -123,9 +127,11 @@ def take_picture(store: Store) -> Picture:
         last_day = [Day(**row) for row in connection.execute(_LAST_DAY).mappings()]
         running = [Running(**row) for row in connection.execute(_running()).mappings()]
         resources = Resources(**connection.execute(_RESOURCES).mappings().one())
+        work = read_work(connection)
     integrations = [judge(vitals) for vitals in read_vitals(store)]
     streams = [judge_stream(vitals) for vitals in read_stream_vitals(store)]
-    return Picture(as_of, integrations, streams, last_day, days, running, resources)
+    dagster = read_dagster_state(store.dagster_database_url)
+    return Picture(as_of, integrations, streams, last_day, days, running, resources, work, dagster)
 
 
 def _running() -> sa.Select[Any]:

@@ -16,6 +16,7 @@ from churnguard_pipelines.store.ingest import materializations
 from churnguard_pipelines.store.ingest.ledger import SyncReport, finish_sync, get_sync
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
+from churnguard_pipelines.telemetry import logs
 
 STOPPED = "it was stopped; what was committed stays, the next sync reads on from there."
 
@@ -80,16 +81,17 @@ class RunningSync:
 
     def _run(self) -> None:
         try:
-            self._report = sync_integration(
-                self._store,
-                self._integration_id,
-                sync_id=self._sync_id,
-                mode=self._mode,
-                objects=self._objects,
-                window=self._window,
-                trigger=self._trigger,
-                on_object=lambda name, seconds: self._ended.put((name, seconds)),
-            )
+            with logs.about(run_id=self._sync_id):
+                self._report = sync_integration(
+                    self._store,
+                    self._integration_id,
+                    sync_id=self._sync_id,
+                    mode=self._mode,
+                    objects=self._objects,
+                    window=self._window,
+                    trigger=self._trigger,
+                    on_object=lambda name, seconds: self._ended.put((name, seconds)),
+                )
         except BaseException as error:
             self._error = error
         finally:

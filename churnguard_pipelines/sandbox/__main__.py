@@ -17,7 +17,8 @@ from churnguard_pipelines.sandbox.world import KEY, World
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m churnguard_pipelines.sandbox", description=__doc__)
-    parser.add_argument("--port", type=int, default=12111, help="loopback port (default %(default)s; 0 picks one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=12111, help="port (default %(default)s; 0 picks one)")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps the simulated businesses")
     parser.add_argument("--freeze", action="store_true", help="nothing new happens; the clock stands still")
     parser.add_argument("--scale", type=float, help="size of the businesses (default 1.0)")
@@ -28,9 +29,9 @@ def main() -> int:
     parser.add_argument("--pubsub", type=int, default=0, help="port of Salesforce's Pub/Sub API (default: none)")
     options = parser.parse_args()
     try:
-        listener = listen(options.port)
+        listener = listen(options.port, options.host)
     except OSError as problem:
-        print(f"sandbox: port {options.port} on 127.0.0.1: {problem.strerror}. Try --port", file=sys.stderr)  # noqa: T201
+        print(f"sandbox: port {options.port} on {options.host}: {problem.strerror}. Try --port", file=sys.stderr)  # noqa: T201
         return 1
     live = not options.freeze
     try:
@@ -39,7 +40,7 @@ def main() -> int:
         print(f"sandbox: {problem}", file=sys.stderr)  # noqa: T201
         return 1
     keys = ", ".join(KEY + name for name in world.businesses)
-    print(f"sandbox: http://127.0.0.1:{listener.getsockname()[1]}/v1 with keys {keys}", flush=True)  # noqa: T201
+    print(f"sandbox: http://{options.host}:{listener.getsockname()[1]}/v1 with keys {keys}", flush=True)  # noqa: T201
     with contextlib.ExitStack() as stack:
         if product_database := os.environ.get("SANDBOX_PRODUCT_DATABASE"):  # PostgreSQL; with a password
             product = Product(world, "acme", product_database)

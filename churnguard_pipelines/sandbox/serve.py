@@ -209,14 +209,14 @@ def serve(
         world.close()
 
 
-def listen(port: int) -> socket.socket:
-    """A loopback listener, on which clients wait until it is served; OSError where the port is taken."""
+def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A listener, on which clients wait until it is served; OSError where the port is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Connections inherit it. Without it an answer's body waits 40 ms for the acknowledgement of its head
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
         listener.listen(1024)
     except OSError:
         listener.close()

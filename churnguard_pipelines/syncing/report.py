@@ -26,6 +26,7 @@ from churnguard_pipelines.store.control.integrations import set_status
 from churnguard_pipelines.store.ingest import ledger
 from churnguard_pipelines.store.ingest.ledger import SyncOutcome, SyncReport
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.telemetry import logs, traces
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,12 @@ def run_reported(
     ledger.start_sync(store, sync_id, integration, mode, names, trigger)
     set_status(store, integration.integration_id, IntegrationStatus.SYNCING, unless=_RESTING)
     try:
-        with ledger.heartbeat(store, sync_id):
+        ids = {"organization": integration.organization_id, "integration": integration.integration_id}
+        with (
+            logs.about(**ids),
+            traces.working(f"sync {integration.provider_name}", {**ids, "sync_id": sync_id, "mode": str(mode)}),
+            ledger.heartbeat(store, sync_id),
+        ):
             failure = work()
     except BaseException as error:
         with suppress(ChurnGuardError):  # if the database is what failed, the ledger will know by the heartbeat

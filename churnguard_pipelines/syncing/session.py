@@ -37,6 +37,8 @@ from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.telemetry import logs
+from churnguard_pipelines.telemetry.tallies import LANES
 
 LOOK_EVERY = 5.0
 TELL_EVERY = 1.0
@@ -55,13 +57,14 @@ Worked = Mapping[tuple[str, str], Counts]
 @dataclass(slots=True, eq=False)
 class Turn:
     """A lane's time in a thread of its own. ``stop``: set when it is to end soon; ``active``: when it last stored
-    something."""
+    something; ``failed``: set by work that reports its failure itself."""
 
     lane: Lane
     on_note: Callable[[Lane, Mapping[str, Counts]], None]
     stop: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
+    failed: bool = False
 
     def note(self, counts: Mapping[str, Counts]) -> None:
         """Something was committed: counts by object."""
@@ -157,7 +160,11 @@ class Session:
         """Returns when all was idle for ``linger``, when it is too old, when it has handed over, or after
         :meth:`stop`."""
         self._begun = self._active = time.monotonic()
-        with sessions.alive(self._store, self._session_id, self._kind.name), self._kind.opened(self._stop) as wake:
+        with (
+            logs.about(run_id=self._session_id),
+            sessions.alive(self._store, self._session_id, self._kind.name),
+            self._kind.opened(self._stop) as wake,
+        ):
             try:
                 self._loop(wake)
                 self._let_finish()
@@ -239,9 +246,10 @@ class Session:
 
     def _work(self, turn: Turn) -> None:
         """In a thread of its own."""
-        more, failure = False, None
+        more, failure, lane = False, None, turn.lane
         try:
-            more = self._kind.work(turn)
+            with logs.about(organization=lane.organization_id, integration=lane.integration_id):
+                more = self._kind.work(turn)
         except BaseException as error:
             failure = error
         with self._lock:
@@ -257,7 +265,9 @@ class Session:
             lane = turn.lane
             del self._turns[lane]
             self._ended[lane] = now
-            if isinstance(failure, LaneTakenOver):  # another session overlaps, or a sync has found something new
+            taken_over = isinstance(failure, LaneTakenOver)
+            LANES.add(self._kind.name, "taken_over" if taken_over else "failed" if failure or turn.failed else "done")
+            if taken_over:  # another session overlaps, or a sync has found something new
                 more = True
             elif failure is not None:
                 self._pause(turn, failure)

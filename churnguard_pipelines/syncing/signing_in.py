@@ -1,4 +1,4 @@
-"""A person lets us in at a provider: the authorization-code flow with PKCE, on the machine where they sit.
+"""A person lets us in at a provider: the authorization-code flow with PKCE, on their own machine or by our page.
 
 RFC 6749 §4.1, RFC 7636 (S256 only) and RFC 8252. Authlib makes and reads the flow's texts; every call is the engine's.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from churnguard_pipelines.connectors import api_connector
-from churnguard_pipelines.connectors.sdk import ApiConnector, SignIn
+from churnguard_pipelines.connectors import api_connector, connector
+from churnguard_pipelines.connectors.sdk import SignIn
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.engine.callback import waiting_for_browser
@@ -28,8 +29,18 @@ PORT = 8976
 """Of the redirect URI on this machine, which has to be registered at the provider."""
 SECONDS = 300.0
 """A person has to sign in and agree."""
-AGAIN = "Nothing was stored. Run the command again."
+AGAIN = "Nothing was stored. Sign in again."
 _REFUSALS = range(400, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIn:
+    """A sign-in under way. ``url``: the provider's page, for a browser; the rest is what its end is told by."""
+
+    url: str
+    redirect_uri: str
+    state: str = field(repr=False)
+    verifier: str = field(repr=False)
 
 
 def signed_in(
@@ -39,12 +50,53 @@ def signed_in(
     port: int = PORT,
     seconds: float = SECONDS,
 ) -> Token:
-    """The tokens that the provider gave for the person who signed in; nothing is stored.
+    """The tokens that the provider gave for the person who signed in on this machine; nothing is stored.
 
     ``show``: is given the page that a browser has to open, and the redirect URI. Raises ``AuthenticationFailed`` if
-    nobody signed in, the person or the provider said no, or the answer is of another sign-in; ``InvalidConfiguration``
-    for a provider without such a page, or a missing field of the app.
+    nobody signed in, and what :func:`begin` and :func:`end` raise.
     """
+    sign_in_of(integration)
+    with waiting_for_browser(port) as callback:
+        begun = begin(integration, callback.uri)
+        show(begun.url, callback.uri)
+        answer = callback.answer(seconds)
+        if answer is None:
+            problem = (
+                f"nobody came back from {connector(integration.provider_name).title}'s page within {seconds:.0f} s."
+            )
+            raise AuthenticationFailed(problem, integration_id=integration.integration_id, remedy=AGAIN)
+        return end(integration, begun, answer)
+
+
+def begin(integration: IntegrationConfiguration, redirect_uri: str, state: str | None = None) -> SigningIn:
+    """``redirect_uri``: where the browser comes back to; ``state``: what it comes back with, made up if omitted. Raises
+    ``InvalidConfiguration`` for a provider without such a page, or a missing field of the app."""
+    page = sign_in_of(integration)
+    state, verifier = state or secrets.token_urlsafe(32), secrets.token_urlsafe(64)
+    url = prepare_grant_uri(
+        page.authorization_url,
+        page.client.client_id,
+        "code",
+        redirect_uri,
+        " ".join(page.scopes),
+        state,
+        code_challenge=create_s256_code_challenge(verifier),
+        code_challenge_method="S256",
+        **page.parameters,
+    )
+    return SigningIn(url, redirect_uri, state, verifier)
+
+
+def end(integration: IntegrationConfiguration, begun: SigningIn, answer: Mapping[str, str]) -> Token:
+    """The tokens for what the browser came back with; nothing is stored. Raises ``AuthenticationFailed`` if the person
+    or the provider said no, or the answer is of another sign-in."""
+    page = sign_in_of(integration)
+    code = _code(integration, answer, begun.state)
+    return _redeemed(integration, page, page.client.code_grant(code, begun.redirect_uri, begun.verifier))
+
+
+def sign_in_of(integration: IntegrationConfiguration) -> SignIn:
+    """Raises ``InvalidConfiguration`` for a provider without a page to sign in at, or a missing field of the app."""
     kind = api_connector(integration.provider_name)
     kind.check_fields(integration)
     page = kind.sign_in(integration, HeldTokens(integration))
@@ -54,48 +106,24 @@ def signed_in(
             integration_id=integration.integration_id,
             remedy="Write its key into the integration's file, and `churnguard integrations add` it.",
         )
-    state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-    with waiting_for_browser(port) as callback:
-        url = prepare_grant_uri(
-            page.authorization_url,
-            page.client.client_id,
-            "code",
-            callback.uri,
-            " ".join(page.scopes),
-            state,
-            code_challenge=create_s256_code_challenge(verifier),
-            code_challenge_method="S256",
-            **page.parameters,
-        )
-        show(url, callback.uri)
-        answer = callback.answer(seconds)
-        code = _code(integration, kind, answer, state, seconds)
-        return _redeemed(integration, kind, page, page.client.code_grant(code, callback.uri, verifier))
+    return page
 
 
-def _code(
-    integration: IntegrationConfiguration,
-    kind: type[ApiConnector],
-    answer: Mapping[str, str] | None,
-    state: str,
-    seconds: float,
-) -> str:
-    if answer is None:
-        problem = f"nobody came back from {kind.title}'s page within {seconds:.0f} s"
-    elif not secrets.compare_digest(answer.get("state", "").encode(), state.encode()):
+def _code(integration: IntegrationConfiguration, answer: Mapping[str, str], state: str) -> str:
+    title = connector(integration.provider_name).title
+    if not secrets.compare_digest(answer.get("state", "").encode(), state.encode()):
         problem = "the browser came back with the answer to another sign-in (its state is not ours)"
     elif "code" in answer and "error" not in answer:
         return answer["code"]
     else:
         words = ": ".join(answer[name] for name in ("error", "error_description") if answer.get(name))
-        problem = f"{kind.title} did not let us in{quoted(integration, words)}"
+        problem = f"{title} did not let us in{quoted(integration, words)}"
     raise AuthenticationFailed(f"{problem}.", integration_id=integration.integration_id, remedy=AGAIN)
 
 
-def _redeemed(
-    integration: IntegrationConfiguration, kind: type[ApiConnector], page: SignIn, grant: Mapping[str, str]
-) -> Token:
+def _redeemed(integration: IntegrationConfiguration, page: SignIn, grant: Mapping[str, str]) -> Token:
     """Asked once: a code is good for one answer."""
+    kind = api_connector(integration.provider_name)
     with HttpClient(
         guard_of(integration),
         provider_title=kind.title,

@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from threading import Thread
-from typing import ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import httpx
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 
 from churnguard_pipelines.cli import app, authorize
 from churnguard_pipelines.connectors.sdk import SignIn
+from churnguard_pipelines.connectors.sdk.access import Access, Entry, app_entries
 from churnguard_pipelines.engine.auth import OAuth2Refresh, Token, TokenKeeper
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
@@ -24,7 +24,7 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus, Organization
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration, IntegrationStatus, Organization
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.control.integrations import get_integration, replace_integration, set_status
 from churnguard_pipelines.store.postgres.database import Store
@@ -35,7 +35,12 @@ from tests.webhook_gateway.api.conftest import nowhere_in_the_database
 
 
 class SigningToy(Toy):
-    custom_fields: ClassVar = {"client_id": "of the app", "client_secret": "of the app", "sign_in_at": "its server"}
+    access = (
+        Access(
+            "sign_in", "Sign in at the toy", CredentialType.OAUTH2,
+            (*app_entries("on its page"), Entry("sign_in_at", "its server")), signs_in=True,
+        ),
+    )  # fmt: skip
 
     @classmethod
     def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn:

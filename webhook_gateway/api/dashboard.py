@@ -145,14 +145,14 @@ def alerts(principal: Reader, request: Request) -> list[Alert]:
 
 @router.get("/health")
 async def health(principal: Reader, store: TheStore, request: Request) -> InstallationHealth:
-    """Of the installation's parts, and of the integrations and streams that the key may see."""
+    """Of the installation's parts, and of the integrations and streams that the key may see. Without a key the answer
+    is 200 or 503, by the database alone."""
     picture, own = await asyncio.to_thread(_seen, request, principal)
     counts, streams = _counts(own), _streams_seen(picture, principal)
     standing = sum(each.status is HealthStatus.UNHEALTHY for each in streams)
     parts = [
         Component(component="database", ok=True, cause="it answers"),
-        await asyncio.to_thread(_daemon, store),
-        await _gateway(store),
+        *await parts_of(store),
         Component(
             component="integrations",
             ok=not counts.unhealthy,
@@ -173,6 +173,11 @@ async def health(principal: Reader, store: TheStore, request: Request) -> Instal
     return InstallationHealth(as_of=picture.as_of, status=status, score=score, components=parts)
 
 
+async def parts_of(store: Store) -> list[Component]:
+    """The other processes of the installation."""
+    return [await asyncio.to_thread(_daemon, store), await _gateway(store)]
+
+
 def _daemon(store: Store) -> Component:
     age = daemon_age_seconds(store.dagster_database_url)
     ok = age is not None and age < DAEMON_SILENT_SECONDS
@@ -184,9 +189,10 @@ def _daemon(store: Store) -> Component:
 async def _gateway(store: Store) -> Component:
     settings = store.settings
     host = "127.0.0.1" if settings.webhook_host == "0.0.0.0" else settings.webhook_host  # noqa: S104 - compared, not listened on
+    url = settings.gateway_url or f"http://{host}:{settings.webhook_port}"
     try:
         async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT_SECONDS) as client:
-            answer = await client.get(f"http://{host}:{settings.webhook_port}/webhooks/health")
+            answer = await client.get(f"{url.rstrip('/')}/webhooks/health")
         ok, cause = answer.is_success, f"it answers {answer.status_code}"
     except httpx.HTTPError as error:
         ok, cause = False, f"it does not answer ({type(error).__name__})"

@@ -6,15 +6,21 @@ import argparse
 import asyncio
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.settings import LOOPBACK, Settings, load_settings, start_logging
 
+if TYPE_CHECKING:
+    from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
+
 STOP_SECONDS = 5
 MOST_BROWSERS = 512  # connections
+_log = logging.getLogger("webhook_gateway.dashboard")  # the module itself is `__main__`
 # As `dagster-webserver` has them: without, Dagster opens a connection to PostgreSQL for each statement.
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
 
@@ -27,6 +33,7 @@ class Transport:
     cert: Path | None
     key: Path | None
     behind_proxy: bool
+    published_on_loopback: bool = False
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
@@ -34,11 +41,12 @@ class Transport:
         for path in (self.cert, self.key):
             if path is not None and not path.is_file():
                 raise InvalidConfiguration(f"{path} is no file.", remedy="Correct --tls-cert and --tls-key.")
-        if self.host not in LOOPBACK and not self.secure:
+        if self.host not in LOOPBACK and not self.secure and not self.published_on_loopback:
             raise InvalidConfiguration(
                 f"DASHBOARD_HOST={self.host} would send keys over the network in clear.",
                 remedy="Give --tls-cert and --tls-key (DASHBOARD_TLS_CERT, DASHBOARD_TLS_KEY), or --behind-proxy "
-                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1.",
+                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1; or publish a "
+                "container's port on its host's 127.0.0.1 only, and say so by DASHBOARD_PUBLISHED_ON_LOOPBACK=true.",
             )
 
     @property
@@ -56,7 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         start_logging(settings)
-        logging.getLogger("webhook_gateway").setLevel(settings.log_level)
         transport = transport_of(settings, given.tls_cert, given.tls_key, behind_proxy=given.behind_proxy)
         engine = IntegrationEngine(settings)
         try:
@@ -75,7 +82,8 @@ def transport_of(
     """What was given overrules the environment."""
     if cert is None and key is None:
         cert, key = settings.dashboard_tls_cert, settings.dashboard_tls_key
-    return Transport(settings.dashboard_host, cert, key, behind_proxy or settings.dashboard_behind_proxy)
+    proxied, published = behind_proxy or settings.dashboard_behind_proxy, settings.dashboard_published_on_loopback
+    return Transport(settings.dashboard_host, cert, key, proxied, published)
 
 
 def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> None:
@@ -89,7 +97,9 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS)
         target = WorkspaceFileTarget(paths=[str(workspace)])
+        warnings.filterwarnings("ignore", "Error loading repository location")  # with a traceback; said below
         with PrincipalProcessContext(instance, version=__version__, workspace_load_target=target) as context:
+            _say_what_is_missing(context)
             server(
                 create_app(engine, context, secure=transport.secure),
                 most_connections=MOST_BROWSERS,
@@ -100,6 +110,12 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
                 proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
                 timeout_graceful_shutdown=STOP_SECONDS,
             ).run()
+
+
+def _say_what_is_missing(context: PrincipalProcessContext) -> None:
+    for name, location in context.get_current_workspace().code_location_entries.items():
+        if location.load_error is not None:
+            _log.warning("the code server of %s does not answer yet; its pages come when it does.", name)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from webhook_gateway.dashboard.bodies import BoundedBodies
 from webhook_gateway.dashboard.dagster_ui import DagsterUi, PrincipalProcessContext
 from webhook_gateway.dashboard.edge import Edge
 from webhook_gateway.dashboard.login import Login
-from webhook_gateway.dashboard.metrics import Metrics
+from webhook_gateway.dashboard.metrics import Metrics, publish
 from webhook_gateway.dashboard.oidc import Allowlist, Oidc
 from webhook_gateway.dashboard.principal import Principal
+from webhook_gateway.dashboard.telling import telling
 from webhook_gateway.pages.app import create_pages
 
 
@@ -38,6 +39,7 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
     login = Login(store, secure=secure, provider=allowlist.provider)
     provider = Oidc(store.settings, store.vault, allowlist, login, secure=secure).routes if allowlist.configured else []
     api = create_api(engine)
+    publish(api.state.monitor)
     pages, dagster = create_pages(api, secure=secure), DagsterUi(context, note).create_asgi_app()
 
     async def shown(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +56,8 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
             Route("/metrics", Metrics(api.state.monitor).show),
             Mount("/api", api),
             Mount("/", shown),
-        ]
+        ],
+        lifespan=telling(store, api.state.monitor),
     )
     door = Authentication(BoundedBodies(rooms), store, secure=secure, person=allowlist.principal)
     return Edge(door, secure=secure)

@@ -17,6 +17,8 @@ from churnguard_pipelines.store.control import logins
 from churnguard_pipelines.store.control.api_keys import ApiKey, authenticate
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.dashboard.principal import SCOPE, Principal, of_key
+from webhook_gateway.dashboard.probe import PATH as PROBED
+from webhook_gateway.dashboard.probe import Probe
 
 COOKIE = "churnguard_session"
 OPEN = ("/login", "/logout", "/healthz")
@@ -45,6 +47,7 @@ class Authentication:
         self._store = store
         self._secure = secure
         self._person = person
+        self._probe = Probe(store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -52,6 +55,9 @@ class Authentication:
             await self._inner(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if scope["path"] == PROBED and not {"authorization", "cookie"} & set(headers.keys()):
+            await (await self._probe.answer())(scope, receive, send)
+            return
         try:
             principal, by_cookie = await asyncio.to_thread(self._who, headers)
         except DatabaseUnavailable:

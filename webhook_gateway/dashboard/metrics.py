@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.monitoring.health import HealthStatus, Severity
 from churnguard_pipelines.monitoring.monitor import Monitor, Picture
 from churnguard_pipelines.monitoring.streams import StreamVitals
 from webhook_gateway.api.access import sees
+from webhook_gateway.dashboard.installation_metrics import of_the_installation
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 
 _LABELS = ("organization", "integration", "provider")
 _OF_STREAM = ("organization", "stream", "kind")
+_EVERYBODY = Principal("", "Prometheus", None, may_write=False)
+_log = logging.getLogger(__name__)
 MOST_STREAMS = 100
 """With series of their own: those that are furthest behind, and of the others those that bring most."""
 
@@ -43,12 +49,34 @@ class Metrics:
         return generate_latest(registry)
 
 
+class _OfTheInstallation(Collector):
+    """All of it, for the process's own port, where nobody logs in. A database that is away is told, too."""
+
+    monitor: Monitor | None = None
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing: whoever registers it does not have a picture taken by that."""
+        yield from ()
+
+    def collect(self) -> Iterator[GaugeMetricFamily | GaugeHistogramMetricFamily]:
+        if self.monitor is None:
+            return
+        try:
+            picture: Picture | None = self.monitor.picture()
+        except (ChurnGuardError, SQLAlchemyError) as error:
+            _log.warning("the numbers for Prometheus cannot be read: %s", error)
+            picture = None
+        yield GaugeMetricFamily("churnguard_database_up", "1 while the database can be read.", picture is not None)
+        if picture is not None:
+            yield from _Seen(picture, _EVERYBODY).collect()
+
+
 class _Seen(Collector):
     def __init__(self, picture: Picture, principal: Principal) -> None:
         self._picture, self._principal = picture, principal
         self._streams = [each for each in picture.streams if sees(principal, each.vitals.organization_id)]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | GaugeHistogramMetricFamily]:
         yield from self._of_integrations()
         yield from self._of_streams()
         yield from self._of_the_last_day()
@@ -58,6 +86,10 @@ class _Seen(Collector):
             yield GaugeMetricFamily(
                 "churnguard_database_connections", "Connections to the server.", resources.connections
             )
+            yield GaugeMetricFamily(
+                "churnguard_database_connections_at_most", "That the server takes.", resources.connections_at_most
+            )
+            yield from of_the_installation(self._picture)
 
     def _of_integrations(self) -> Iterator[GaugeMetricFamily]:
         """A series of its own has who is not well; all together are counted, whatever their number."""
@@ -173,6 +205,15 @@ class _Seen(Collector):
             for outcome, column in columns.items():
                 family.add_metric((outcome,), sum(getattr(day, column) for day in days))
         yield from (records, syncs, taken)
+
+
+_installation = _OfTheInstallation()
+REGISTRY.register(_installation)
+
+
+def publish(monitor: Monitor) -> None:
+    """What it sees is told on the process's own port from now on."""
+    _installation.monitor = monitor
 
 
 def _interest(vitals: StreamVitals) -> tuple[float, float]:

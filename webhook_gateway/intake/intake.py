@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from churnguard_pipelines.telemetry import traces
 from webhook_gateway.exchange import Reply, Request
 from webhook_gateway.intake.answers import (
     Receive,
@@ -29,6 +30,7 @@ from webhook_gateway.intake.committer import CannotStore, Committer, Unstorable
 from webhook_gateway.intake.directory import NOBODY, Address, Directory
 from webhook_gateway.intake.inbox_writer import Row
 from webhook_gateway.intake.large_bodies import Busy, LargeBodies
+from webhook_gateway.intake.metrics import UNKNOWN, count_request
 from webhook_gateway.intake.taskless import Taskless
 from webhook_gateway.limits import RateLimit, network
 from webhook_gateway.schemes import providers, scheme
@@ -41,6 +43,7 @@ from webhook_gateway.schemes.sdk import (
     Scheme,
     TooManyEvents,
 )
+from webhook_gateway.shared_rates import SharedRate
 
 PREFIX = "/webhooks/"
 HEALTH = PREFIX + "health"
@@ -90,7 +93,8 @@ class Intake:
         self._large_bodies = large_bodies
         self._limits = limits
         self._reader = BodyReader(limits.body)
-        self._rate = RateLimit(limits.per_minute)
+        self.rate = SharedRate(limits.per_minute)
+        """By endpoint."""
         self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
         self._check = check_signatures
@@ -112,15 +116,20 @@ class Intake:
         provider, _, organization_id = request.path[len(PREFIX) :].partition("/")
         addresses = self._directory.find(provider, organization_id)
         asked = _Asked(provider, organization_id, addresses, network(request.client))
+        named = provider if provider in self._schemes else UNKNOWN
         try:
-            return await self._accepted(asked, request, body)
+            accepted = await self._accepted(asked, request, body)
         except Refused as refused:
+            count_request(named, refused.status, refused.outcome)
             if refused.outcome and addresses:
                 self.outcomes[organization_id, addresses[0].endpoint_id, refused.outcome] += 1
             return refusal(refused)
         except Exception:
             _log.exception("a delivery cannot be answered")
+            count_request(named, 500)
             return reply(Answer(500, "text/plain", b"Internal Server Error"))
+        count_request(named, accepted.status)
+        return accepted
 
     async def _accepted(self, asked: _Asked, request: Request, body: Body) -> Reply:
         # On a path that is there it counts for that path: one customer's old secret at a provider, whose addresses all
@@ -143,7 +152,7 @@ class Intake:
         except Refused:
             self._failures.wait(suspect, time.monotonic())
             raise
-        if wait := self._rate.wait(address.endpoint_id, now):
+        if wait := self.rate.wait(address.endpoint_id, now):
             raise too_many("Too many deliveries.", wait, "rate_limited")
         organization_id = asked.organization_id
         read = partial(_rows, known, organization_id, address, delivery)
@@ -161,13 +170,15 @@ class Intake:
         return known
 
     async def _store(self, rows: Sequence[Row], address: Address) -> None:
+        organization_id, provider = rows[0][:2]
+        about = {"organization": organization_id, "integration": address.integration_id, "events": len(rows)}
         try:
-            fresh = await self._committer.store(rows)
+            with traces.received(f"receive {provider}", about, ((row[0], row[2], row[4]) for row in rows)):
+                fresh = await self._committer.store(rows)
         except CannotStore:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
-        organization_id = rows[0][0]
         if fresh:
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):

@@ -8,10 +8,19 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError
 from webhook_gateway.api.problems import status_of
-from webhook_gateway.pages import alerts, integration, organizations, overview, records, streams, webhooks
+from webhook_gateway.pages import (
+    alerts,
+    integration,
+    new_integration,
+    organizations,
+    overview,
+    records,
+    streams,
+    webhooks,
+)
 from webhook_gateway.pages.rendering import STATIC, rendered
 
-PAGES = (overview, alerts, integration, records, webhooks, streams, organizations)
+PAGES = (overview, alerts, new_integration, integration, records, webhooks, streams, organizations)
 """In the order in which their paths are tried."""
 HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 422: "Not found", 429: "Too many requests"}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from churnguard_pipelines.connectors.hubspot import api, limits, webhooks
 from churnguard_pipelines.connectors.hubspot.api import HubSpotApi
@@ -36,11 +36,12 @@ from churnguard_pipelines.connectors.sdk import (
     SignIn,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.access import Access, Entry, Setting, app_entries
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Deletion, Field, Record, Window
 
 SCOPES = (
@@ -57,10 +58,20 @@ OPTIONAL_SCOPES = (
 
 class HubSpot(ApiConnector):
     provider, kind, title = "hubspot", IntegrationType.CRM, "HubSpot"
-    custom_fields: ClassVar = {
-        "client_id": "of the app that people let in",
-        "client_secret": "of the app that people let in",
-    }
+    access = (
+        Access(
+            "token", "Private app's token", CredentialType.BEARER,
+            (Entry("access_token", "pat-…: Settings → Integrations → Private apps in HubSpot", secret=True),),
+        ),
+        Access(
+            "sign_in", "Sign in at HubSpot", CredentialType.OAUTH2,
+            app_entries("its page in HubSpot has both, under Auth"), signs_in=True,
+        ),
+    )  # fmt: skip
+    settings = (
+        *ApiConnector.settings,
+        Entry(Setting.API_VERSION, "v3 or a date as 2026-03; v3 if left out", optional=True),
+    )
     own_hosts = frozenset({api.HOST})
     page_size = api.PAGE
     trails_by = timedelta(milliseconds=TRAIL)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from churnguard_pipelines.connectors.mailchimp import api, webhooks
 from churnguard_pipelines.connectors.mailchimp.api import Cursor, MailchimpApi
@@ -23,11 +23,12 @@ from churnguard_pipelines.connectors.sdk import (
     SignIn,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.access import Access, Entry, app_entries
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import (
     DATE,
     JSON,
@@ -46,10 +47,16 @@ _TYPES: Mapping[str, ColumnType] = {"number": NUMERIC, "date": DATE, "address": 
 
 class Mailchimp(ApiConnector):
     provider, kind, title = "mailchimp", IntegrationType.EMAIL_MARKETING, "Mailchimp"
-    custom_fields: ClassVar = {
-        "client_id": "of the app that people let in",
-        "client_secret": "of the app that people let in",
-    }
+    access = (
+        Access(
+            "api_key", "API key", CredentialType.API_KEY,
+            (Entry("api_key", "…-us21: Account → Extras → API keys in Mailchimp", secret=True),),
+        ),
+        Access(
+            "sign_in", "Sign in at Mailchimp", CredentialType.OAUTH2,
+            app_entries("Extras → Registered apps in Mailchimp has both"), signs_in=True,
+        ),
+    )  # fmt: skip
     own_hosts = frozenset({api.LOGIN, *(f"us{number}.api.mailchimp.com" for number in range(1, 100))})
     page_size = api.PAGE
     objects = OBJECTS
@@ -70,7 +77,7 @@ class Mailchimp(ApiConnector):
     @classmethod
     def sign_in(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> SignIn:
         given = integration.credentials.custom_fields
-        if missing := [name for name in cls.custom_fields if name not in given]:
+        if missing := [name for name in ("client_id", "client_secret") if name not in given]:
             raise InvalidConfiguration(
                 f"Mailchimp needs credentials.custom_fields.{' and '.join(missing)}.",
                 integration_id=integration.integration_id,

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
+from churnguard_pipelines.connectors.sdk.access import Access, Entry
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
-from churnguard_pipelines.connectors.sdk.database_credentials import SERVER_FIELDS
+from churnguard_pipelines.connectors.sdk.database_credentials import server_access
 from churnguard_pipelines.engine.allowance import CHECK_SECONDS, CONNECT_SECONDS, within
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
-from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
+from churnguard_pipelines.model import CredentialType, DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Position
 
 if TYPE_CHECKING:
@@ -22,17 +23,31 @@ if TYPE_CHECKING:
 
 OLDEST = (4, 4)
 
+_READING = (
+    Entry("pipelines", "read filters, in JSON", optional=True, long=True),
+    Entry("gridfs_content", "true: the content of GridFS files, too", optional=True, choices=("false", "true")),
+)
+
 
 class MongoDB(DatabaseConnector):
     provider = "mongodb"
     title = "MongoDB"
-    custom_fields: ClassVar = {
-        **SERVER_FIELDS,
-        "connection_string": "instead of host, port and tls: of a set of servers",
-        "auth_database": "where the user is defined",
-        "pipelines": "read filters, in JSON",
-        "gridfs_content": "true: the content of GridFS files, too",
-    }
+    access = (
+        server_access(
+            27017,
+            Entry("auth_database", "where the user is defined, `admin` if left out", optional=True),
+            *_READING,
+            tls_modes=("disable", "prefer", "require", "verify-full"),
+        ),
+        Access(
+            "connection_string", "Connection string", CredentialType.BASIC_AUTH,
+            (
+                Entry("connection_string", "mongodb://…, of a set of servers or a user-less one", secret=True),
+                Entry("database", "the one to read, where the connection string names none", optional=True),
+                *_READING,
+            ),
+        ),
+    )  # fmt: skip
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:

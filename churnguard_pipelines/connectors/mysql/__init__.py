@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from churnguard_pipelines.connectors.sdk import ConnectionReport
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.sdk.database_credentials import server_access
 from churnguard_pipelines.engine.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # the driver is loaded when the first integration needs it
 class MySQL(DatabaseConnector):
     provider = "mysql"
     title = "MySQL"
+    access = (server_access(3306),)
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:

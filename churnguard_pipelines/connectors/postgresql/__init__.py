@@ -23,6 +23,7 @@ from churnguard_pipelines.connectors.postgresql.slot import create_slot, current
 from churnguard_pipelines.connectors.postgresql.snapshot import opened_snapshot
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector, Snapshot
+from churnguard_pipelines.connectors.sdk.database_credentials import server_access
 from churnguard_pipelines.engine.allowance import CHECK_SECONDS, within
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirrors import Lag, SourceTable, Values
@@ -43,6 +44,7 @@ _IDENTITY = (
 class PostgreSQL(DatabaseConnector):
     provider = "postgresql"
     title = "PostgreSQL"
+    access = (server_access(5432),)
     binary = True
 
     @classmethod

@@ -23,12 +23,12 @@ RECORDS = "records"
 
 class Rest(ApiConnector):
     provider, kind, title = "rest", IntegrationType.CUSTOM, "The endpoint"
+    settings = ()
     objects = (Object(RECORDS, "", (), key=KEY),)
-    custom_fields = FIELDS
 
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:
-        refuse_unknown(rule_of(integration), cls.custom_fields)
+        refuse_unknown(rule_of(integration), FIELDS)
 
     @classmethod
     def credential(cls, integration: IntegrationConfiguration, tokens: TokenKeeper) -> RuleCredential:

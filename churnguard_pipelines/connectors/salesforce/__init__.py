@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from churnguard_pipelines.connectors.salesforce import events, soql
+from churnguard_pipelines.connectors.salesforce.access import ACCESS, SETTINGS
 from churnguard_pipelines.connectors.salesforce.api import SalesforceApi, quota_used_up, read_limits, should_retry
 from churnguard_pipelines.connectors.salesforce.bulk import PAGE, THRESHOLD
 from churnguard_pipelines.connectors.salesforce.describe import Description
@@ -17,7 +18,7 @@ from churnguard_pipelines.connectors.salesforce.events import EventReader
 from churnguard_pipelines.connectors.salesforce.objects import OBJECTS, custom, snake
 from churnguard_pipelines.connectors.salesforce.queries import queries_of
 from churnguard_pipelines.connectors.salesforce.reading import TRAIL, SalesforceReader
-from churnguard_pipelines.connectors.salesforce.signing import CUSTOM_FIELDS, LOGIN, TEST, credential, sign_in
+from churnguard_pipelines.connectors.salesforce.signing import LOGIN, TEST, credential, sign_in
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
     ConnectionReport,
@@ -52,7 +53,8 @@ MOST_FIELDS_NAMED = 10
 
 class Salesforce(ApiConnector):
     provider, kind, title = "salesforce", IntegrationType.CRM, "Salesforce"
-    custom_fields: ClassVar = CUSTOM_FIELDS
+    access = ACCESS
+    settings = SETTINGS
     own_hosts = frozenset({LOGIN, TEST})
     should_retry = staticmethod(should_retry)
     read_limits = staticmethod(read_limits)

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from churnguard_pipelines.connectors.salesforce.access import ACCESS
 from churnguard_pipelines.connectors.sdk import SignIn
+from churnguard_pipelines.connectors.sdk.access import fields_of
 from churnguard_pipelines.engine.auth import (
     RECONNECT,
     Bearer,
@@ -30,13 +32,6 @@ LOGIN, TEST = "login.salesforce.com", "test.salesforce.com"
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 - an address
 AUTHORIZE_PATH = "/services/oauth2/authorize"
 SCOPES = ("api", "refresh_token")
-CUSTOM_FIELDS = {
-    "client_id": "the consumer key of the connected (or external client) app",
-    "client_secret": "its consumer secret",
-    "private_key": "of jwt_bearer: the RSA key in PEM form whose certificate the app has",
-    "audience": "of jwt_bearer: who the assertion is for, where it is neither login nor test.salesforce.com",
-    "pubsub_url": "of real_time: where the Pub/Sub API is, unless at https://api.pubsub.salesforce.com:7443",
-}
 _PAGES_FOR_PEOPLE = (".lightning.force.com", ".my.salesforce-setup.com", ".visualforce.com", ".vf.force.com")
 """Hosts that a browser shows in its address line, and that answer no API."""
 _WRONG_GRANT = (
@@ -163,7 +158,7 @@ def _domain(host: str) -> str:
 def _field(integration: IntegrationConfiguration, name: str) -> str:
     found = integration.credentials.custom_fields.get(name)
     if found is None:
-        raise _missing(integration, f"credentials.custom_fields.{name}", f"It is {CUSTOM_FIELDS[name]}.")
+        raise _missing(integration, f"credentials.custom_fields.{name}", f"It is {fields_of(ACCESS)[name]}.")
     return found.get_secret_value()
 
 

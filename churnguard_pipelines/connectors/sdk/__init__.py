@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from churnguard_pipelines.connectors.sdk.access import Access, Entry, Setting, fields_of
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
 from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
 from churnguard_pipelines.engine.answers import common_description
@@ -135,8 +136,10 @@ class Connector(ABC):
     provider: ClassVar[str]
     kind: ClassVar[IntegrationType]
     title: ClassVar[str]
-    custom_fields: ClassVar[Mapping[str, str]] = {}
-    """What ``credentials.custom_fields`` may hold, each with what it is."""
+    access: ClassVar[tuple[Access, ...]] = ()
+    """The ways to prove who we are, the usual one first; ``credentials.custom_fields`` may hold what they name."""
+    settings: ClassVar[tuple[Entry, ...]] = ()
+    """What else an integration may say of its provider, each named as a :class:`Setting`."""
     followable: ClassVar[bool] = False
     """With ``sync_mode: real_time`` a session follows its changes, beside the syncs."""
     takes_queries: ClassVar[bool] = False
@@ -145,7 +148,7 @@ class Connector(ABC):
     @classmethod
     def check_fields(cls, integration: IntegrationConfiguration) -> None:
         """What can be said of the configuration without asking anybody. Raises ``InvalidConfiguration``."""
-        refuse_unknown(integration, cls.custom_fields)
+        refuse_unknown(integration, fields_of(cls.access))
         if integration.sync_config.queries and not cls.takes_queries:
             raise InvalidConfiguration(
                 f"sync_config.queries do not apply to {cls.title}.", integration_id=integration.integration_id
@@ -166,6 +169,9 @@ class Connector(ABC):
 class ApiConnector(Connector):
     """A provider with an HTTP API that lists objects: those declared here, and what an account adds."""
 
+    settings: ClassVar[tuple[Entry, ...]] = (
+        Entry(Setting.BASE_URL, "where the API answers, if not at the provider's own address", optional=True),
+    )
     objects: ClassVar[tuple[Object, ...]]
     own_hosts: ClassVar[frozenset[str]] = frozenset()
     """Where the provider itself answers, if it is one place for all: its words may be shown to everybody."""

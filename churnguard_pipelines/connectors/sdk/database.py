@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from churnguard_pipelines.connectors.sdk import Connector
-from churnguard_pipelines.connectors.sdk.database_credentials import SERVER_FIELDS
 from churnguard_pipelines.mirrors import ChangeBatch, Lag, Piece, SourceTable, Values
 from churnguard_pipelines.model import IntegrationType
 from churnguard_pipelines.records import Position
@@ -103,7 +102,6 @@ class DatabaseConnector(Connector):
     """
 
     kind = IntegrationType.DATABASE
-    custom_fields = SERVER_FIELDS
     followable = True
     ours: OwnServer | None = None
     """The server that no source is, if the caller keeps its data in one."""

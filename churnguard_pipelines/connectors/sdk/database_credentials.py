@@ -5,25 +5,40 @@ from __future__ import annotations
 import re
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from churnguard_pipelines.connectors.sdk.access import Access, Entry
 from churnguard_pipelines.errors import InvalidConfiguration
-from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration
 
-SERVER_FIELDS: Mapping[str, str] = {
-    "host": "the server's name or address",
-    "port": "a number",
-    "database": "the one to read",
-    "tls": "disable, prefer, require or verify-full; PostgreSQL and MySQL also know verify-ca",
-    "tls_ca": "the authority's certificate itself, in PEM, for a `tls` that verifies",
-}
+USER = (
+    Entry("username", "of a user that may read; `churnguard integrations test` says what it lacks"),
+    Entry("password", "of that user", secret=True),
+)
+TLS_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 # A name or an address, or the folder of a socket. Drivers take some texts for lists or for whole connection strings.
 _HOST = re.compile(r"[\w.:%-]{1,255}|/[^\s,]{0,255}")
 _PORT = re.compile(r"[0-9]{1,5}")
 _MOST_OF_A_NAME = 128
 _MOST_OF_A_CERTIFICATE = 2**18
+
+
+def server_access(port: int, *more: Entry, tls_modes: Sequence[str] = TLS_MODES) -> Access:
+    """By a user's password at one server. ``port``: the usual one; ``more``: what else the credentials may hold."""
+    entries = (
+        Entry("host", "the server's name or address"),
+        Entry("port", f"a number, {port} if left out", optional=True),
+        Entry("database", "the one to read"),
+        *USER,
+        Entry("tls", "how the connection is encrypted, `prefer` if left out", optional=True, choices=tuple(tls_modes)),
+        Entry(
+            "tls_ca", "the authority's certificate itself, in PEM, for a `tls` that verifies", optional=True, long=True
+        ),
+        *more,
+    )
+    return Access("password", "User and password", CredentialType.BASIC_AUTH, entries)
 
 
 @dataclass(frozen=True, slots=True)

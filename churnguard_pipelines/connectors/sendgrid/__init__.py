@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
@@ -18,6 +18,7 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.access import Access, Entry
 from churnguard_pipelines.connectors.sendgrid import api, limits, webhooks
 from churnguard_pipelines.connectors.sendgrid.activity import ActivityReader
 from churnguard_pipelines.connectors.sendgrid.api import SendGridApi
@@ -30,7 +31,7 @@ from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import InvalidConfiguration, PermissionMissing
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Deletion, Field, Record, Window
 
 _PLANS = {
@@ -42,7 +43,15 @@ _PLANS = {
 
 class SendGrid(ApiConnector):
     provider, kind, title = "sendgrid", IntegrationType.EMAIL_MARKETING, "SendGrid"
-    custom_fields: ClassVar = {api.SUBUSER: "a subuser, whose data is read instead of the account's"}
+    access = (
+        Access(
+            "api_key", "API key", CredentialType.API_KEY,
+            (
+                Entry("api_key", "SG.…: Settings → API Keys in SendGrid", secret=True),
+                Entry(api.SUBUSER, "a subuser, whose data is read instead of the account's", optional=True),
+            ),
+        ),
+    )  # fmt: skip
     own_hosts = frozenset({api.HOST, api.EU_HOST})
     objects = OBJECTS
     ignored_events = webhooks.OF_THE_ACCOUNT

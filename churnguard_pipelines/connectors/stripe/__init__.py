@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 from churnguard_pipelines.connectors.sdk import (
     ApiConnector,
@@ -18,14 +18,15 @@ from churnguard_pipelines.connectors.sdk import (
     Reading,
     StoredVersions,
 )
+from churnguard_pipelines.connectors.sdk.access import Access, Entry, Setting
 from churnguard_pipelines.connectors.sdk.columns import columns
-from churnguard_pipelines.connectors.stripe.api import HOST, PAGE, StripeApi, secret_key, should_retry
+from churnguard_pipelines.connectors.stripe.api import API_VERSION, HOST, PAGE, StripeApi, secret_key, should_retry
 from churnguard_pipelines.connectors.stripe.reading import TRAIL, StripeOptions, StripeReader
 from churnguard_pipelines.engine.auth import Bearer, Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
 from churnguard_pipelines.errors import PermissionMissing
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationType
+from churnguard_pipelines.model import CredentialType, IntegrationConfiguration, IntegrationType
 from churnguard_pipelines.records import Batch, Deletion, Record, Window
 
 LIVE_PER_SECOND, TEST_PER_SECOND = 100, 25
@@ -66,7 +67,19 @@ def changed_by(*events: str, **options: object) -> StripeOptions:
 
 class Stripe(ApiConnector):
     provider, kind, title = "stripe", IntegrationType.PAYMENT, "Stripe"
-    custom_fields: ClassVar = {"stripe_account": "the connected account to read, of a platform's key"}
+    access = (
+        Access(
+            "api_key", "Restricted key", CredentialType.API_KEY,
+            (
+                Entry("api_key", "rk_live_… with Read permissions: Developers → API keys in Stripe", secret=True),
+                Entry("stripe_account", "the connected account to read, of a platform's key", optional=True),
+            ),
+        ),
+    )  # fmt: skip
+    settings = (
+        *ApiConnector.settings,
+        Entry(Setting.API_VERSION, f"of Stripe's API, {API_VERSION} if left out", optional=True),
+    )
     own_hosts = frozenset({HOST})
     should_retry = staticmethod(should_retry)
     ignored_events = IGNORED_EVENTS

@@ -8,16 +8,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import httpx
-import yaml
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
 from churnguard_pipelines.orchestration.processes.account import Account
-from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment, workspace
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.orchestration.processes.supervision import Supervised
+from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON
 from churnguard_pipelines.ports import free_port, listens, refuse_taken
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -45,11 +44,12 @@ class Services:
         self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
         self._stopping = threading.Event()
 
-    @property
-    def _addresses(self) -> dict[str, str]:
+    def _addresses(self, code_port: int) -> dict[str, str]:
         """Those that were found free; whatever else the environment says."""
         (host, port), (webhook_host, webhook_port) = (self._host, self._port), self._webhooks
         return {
+            "CHURNGUARD_CODE_SERVER_HOST": "127.0.0.1",
+            "CHURNGUARD_CODE_SERVER_PORT": str(code_port),
             "DASHBOARD_HOST": host,
             "DASHBOARD_PORT": str(port),
             "WEBHOOK_SERVER_HOST": webhook_host,
@@ -74,22 +74,16 @@ class Services:
         refuse_taken(self._host, self._port, "DASHBOARD_PORT")
         refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
         self._account = Account(self._store.settings)
-        environment = dagster_environment(self._store) | self._addresses | self._account.environment
         code_port = free_port()
-        workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
-        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
-        written = yaml.safe_dump({"load_from": [{"grpc_server": server}]})
-        with self._account.new_file(workspace) as file:
-            file.write(written.encode())
-        code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
-        definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
+        environment = dagster_environment(self._store) | self._addresses(code_port) | self._account.environment
+        places = str(workspace(self._store.settings, "127.0.0.1", code_port))
         try:
-            self._spawn("code-server", (*code_server, *definitions), environment)
+            self._spawn("code-server", ("python", "-m", CODE_SERVER), environment)
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()
-            self._spawn("daemon", ("dagster-daemon", "run", "-w", str(workspace)), environment)
-            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", str(workspace)), environment)
+            self._spawn("daemon", ("python", "-m", DAEMON, "-w", places), environment)
+            self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", places), environment)
             self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
             self._wait("dashboard", lambda: _answers(f"{self._scheme}://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))

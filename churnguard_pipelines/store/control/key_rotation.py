@@ -7,7 +7,13 @@ from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import SecretsUnreadable
 from churnguard_pipelines.store.control import audit
-from churnguard_pipelines.store.control.tables import ingestion_rules, integrations, streams, webhook_endpoints
+from churnguard_pipelines.store.control.tables import (
+    alert_destinations,
+    ingestion_rules,
+    integrations,
+    streams,
+    webhook_endpoints,
+)
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault
 
@@ -16,6 +22,7 @@ _SEALED = (
     webhook_endpoints.c.secrets_sealed,
     streams.c.secrets_sealed,
     ingestion_rules.c.secrets_sealed,
+    alert_destinations.c.url_sealed,
 )
 
 

@@ -133,6 +133,62 @@ logins = Table(
     schema="control",
 )
 
+drafts = Table(
+    "drafts",
+    metadata,
+    text("draft_id", key=True),
+    text("owner_hash"),
+    text("sealed"),
+    moment("created_at"),
+    Column("expires_at", MOMENT, nullable=False),
+    schema="control",
+)
+
+alert_destinations = Table(
+    "alert_destinations",
+    metadata,
+    text("destination_id", key=True),
+    text("url_sealed"),
+    text("shown"),
+    text("least_severity"),
+    Column("after_seconds", Integer, nullable=False),
+    text("problem", null=True),
+    moment("created_at"),
+    text("created_by", null=True),
+    schema="control",
+)
+
+alert_silences = Table(
+    "alert_silences",
+    metadata,
+    Column("silence_id", BigInteger, Identity(always=True), primary_key=True),
+    text("subject", null=True),
+    text("trouble", null=True),
+    Column("until", MOMENT, nullable=False),
+    text("reason"),
+    moment("created_at"),
+    text("created_by", null=True),
+    schema="control",
+)
+
+alerts_told = Table(
+    "alerts_told",
+    metadata,
+    Column(
+        "destination_id",
+        Text,
+        ForeignKey(alert_destinations.c.destination_id, ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    text("subject", key=True),
+    text("trouble", key=True),
+    Column("told_at", MOMENT, nullable=True),
+    Column("over_since", MOMENT, nullable=True),
+    Column("claimed_until", MOMENT, nullable=True),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    schema="control",
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

@@ -54,25 +54,25 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings, *, migrate: bool = True) -> Store:
-        """Reach the given database, or start (or join) the private one; as its owner, if we are given that, bring its
-        schema up to date.
+        """Reach the given database, whose schema must be ours or newer; or start (or join) the private one and bring
+        its schema up to date.
 
         ``migrate``: otherwise neither look at the schema nor change it. Raises ``DatabaseUnavailable`` with a remedy.
         """
         embedded = EmbeddedPostgres(settings.home) if settings.embedded else None
         try:
-            if embedded is not None:
-                owner_url: str | None = embedded.start()
-                url = embedded.url(SERVICE)
+            if embedded is None:
+                url = _given(settings)
             else:
-                owner_url, url = _given(settings)
-            if migrate and owner_url is not None:
-                setup.set_up(owner_url, url)
+                owner_url = embedded.start()
+                url = embedded.url(SERVICE)
+                if migrate:
+                    setup.set_up(owner_url, url)
             with server.connect(url) as connection:
                 server.check(connection, url)
             store = cls(settings, url, embedded)
             if migrate:
-                store._refuse_another_schema()
+                store.refuse_older_schema()
         except BaseException:
             if embedded is not None:
                 embedded.stop()
@@ -125,6 +125,17 @@ class Store:
             moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment
 
+    def refuse_older_schema(self) -> None:
+        """Raises ``DatabaseUnavailable`` where the database cannot be used, or its schema is older than ours."""
+        with self.operator() as connection:
+            current = schema.current_revision(connection)
+        if not schema.suits(current):
+            raise DatabaseUnavailable(
+                f"the schema of {self.described} is {current or 'not made yet'}; this version of ChurnGuard needs "
+                f"{schema.expected_revision()}.",
+                remedy=server.SET_UP,
+            )
+
     def keep_server(self) -> None:
         """Start a private PostgreSQL again if it ended by itself. Raises ``DatabaseUnavailable``."""
         if self._embedded is not None and self._embedded.keep():
@@ -135,15 +146,6 @@ class Store:
         self._engine.dispose()
         if self._embedded is not None:
             self._embedded.stop()
-
-    def _refuse_another_schema(self) -> None:
-        with self.operator() as connection:
-            current = schema.current_revision(connection)
-        schema.refuse_newer(current)
-        if current != schema.expected_revision():
-            raise DatabaseUnavailable(
-                f"the schema of {self.described} is that of another version of ChurnGuard.", remedy=server.SET_UP
-            )
 
     @contextmanager
     def _transaction(self, begins_with: str, value: str) -> Iterator[Connection]:
@@ -203,12 +205,10 @@ def _check_those_that_rested(engine: sa.Engine) -> None:
             raise sa.exc.InvalidatePoolError from error  # another one is opened
 
 
-def _given(settings: Settings) -> tuple[str | None, str]:
-    """The owner's URL, if we have it, and the services'."""
+def _given(settings: Settings) -> str:
     if settings.database_url is None:
         raise DatabaseUnavailable(
             "CHURNGUARD_OWNER_DATABASE_URL is set without CHURNGUARD_DATABASE_URL, the login of the services.",
-            remedy="Run `churnguard db migrate`: it makes that login and prints its URL.",
+            remedy="Run `churnguard migrate`: it makes that login and prints its URL.",
         )
-    owner = settings.owner_database_url
-    return owner.get_secret_value() if owner else None, settings.database_url.get_secret_value()
+    return settings.database_url.get_secret_value()

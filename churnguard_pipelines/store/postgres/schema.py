@@ -7,8 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from churnguard_pipelines.errors import DatabaseUnavailable
-
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -24,24 +22,18 @@ def current_revision(connection: Connection) -> str | None:
     return revision
 
 
-def migrate(connection: Connection) -> None:
-    """Run inside the caller's transaction, which holds the lock.
+def suits(revision: str | None) -> bool:
+    """Whether this version of the code works on a schema. A newer one does, too: each version leaves in place what the
+    version before it uses, so that both are at work during an upgrade, and after it was rolled back."""
+    return revision is not None and revision >= expected_revision()
 
-    Raises ``DatabaseUnavailable`` if a newer version of the product has already migrated further than we know.
-    """
-    if (current := current_revision(connection)) == expected_revision():
+
+def migrate(connection: Connection) -> None:
+    """Run inside the caller's transaction, which holds the lock. Leaves a newer schema as it is."""
+    if suits(current_revision(connection)):
         return
-    refuse_newer(current)
     connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS control"))
     upgrade(connection)
-
-
-def refuse_newer(current: str | None) -> None:
-    if current is not None and current > expected_revision():
-        raise DatabaseUnavailable(
-            f"the database has schema {current}, this version of ChurnGuard knows only {expected_revision()}.",
-            remedy="Install the newer version that was used on this database before.",
-        )
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

@@ -13,13 +13,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.errors import DatabaseUnavailable, DatabaseUnreachable
 from churnguard_pipelines.store.postgres.row_security import OWNER, SERVICES_GROUPS
 
 OLDEST_VERSION = 15
 DAGSTER_DATABASE = "dagster"
 SET_UP = (
-    "Run `churnguard db migrate` with CHURNGUARD_OWNER_DATABASE_URL set to the URL of a user who owns the database and "
+    "Run `churnguard migrate` with CHURNGUARD_OWNER_DATABASE_URL set to the URL of a user who owns the database and "
     "may create roles."
 )
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -50,7 +50,8 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser
 def connect(url: str, *, autocommit: bool = False, database: str | None = None) -> psycopg.Connection[Any]:
     """``database``: another one of the same server.
 
-    Raises ``DatabaseUnavailable`` naming host and cause; never repeats the password.
+    Raises ``DatabaseUnreachable`` naming host and cause, ``DatabaseUnavailable`` for a URL that is none; never repeats
+    the password.
     """
     _refuse_ambiguous(url)
     try:
@@ -64,7 +65,7 @@ def connect(url: str, *, autocommit: bool = False, database: str | None = None) 
     try:
         return psycopg.connect(autocommit=autocommit, **options)  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(
+        raise DatabaseUnreachable(
             f"cannot connect to {describe(url)}: {_reason(error, url)}.",
             remedy="Check CHURNGUARD_DATABASE_URL and that PostgreSQL runs there, "
             "or unset it to use a private PostgreSQL.",
@@ -108,7 +109,7 @@ def check(connection: psycopg.Connection[Any], url: str) -> None:
         raise DatabaseUnavailable(
             f"the user of {describe(url)} may do more than the services need: it {reason}.",
             remedy="Give this URL to one command only: `CHURNGUARD_DATABASE_URL= CHURNGUARD_OWNER_DATABASE_URL='…' "
-            "churnguard db migrate` makes a login for the services and prints the CHURNGUARD_DATABASE_URL to use.",
+            "churnguard migrate` makes a login for the services and prints the CHURNGUARD_DATABASE_URL to use.",
         )
     if missing := set(SERVICES_GROUPS) - set(rights["granted"] or ()):
         raise DatabaseUnavailable(

@@ -137,7 +137,7 @@ def _is_ready(connection: psycopg.Connection[Any], facts: dict[str, Any]) -> boo
             current = connection.execute("SELECT version_num FROM control.alembic_version").fetchone()
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege):
         return False  # there is none, or it still belongs to somebody else
-    return current == (schema.expected_revision(),)
+    return current is not None and schema.suits(current[0])
 
 
 def _refuse_missing_rights(url: str, login: str, facts: dict[str, Any]) -> None:

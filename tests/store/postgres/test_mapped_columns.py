@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from churnguard_pipelines.connectors.stripe import Stripe
-from churnguard_pipelines.store.postgres import schema
+from churnguard_pipelines.store.postgres import schema, setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
@@ -79,7 +79,8 @@ def former(_server: EmbeddedPostgres, server_url: str, _template: str, tmp_path:
             )
     engine.dispose()
     url = _server.url(SERVICE, "former_mapped")
-    with closing(Store.open(settings_for(tmp_path, url, owner_url=owner_url))) as store:
+    setup.set_up(owner_url, url)
+    with closing(Store.open(settings_for(tmp_path, url))) as store:
         yield store
     with psycopg.connect(server_url, autocommit=True) as administrator:
         administrator.execute("DROP DATABASE former_mapped WITH (FORCE)")

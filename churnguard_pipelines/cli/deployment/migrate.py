@@ -1,0 +1,45 @@
+"""`churnguard migrate`: the one command that sets up a database and changes its schema, as its owner."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+
+import typer
+
+from churnguard_pipelines.cli.terminal import out
+from churnguard_pipelines.errors import InvalidConfiguration
+
+
+def migrate() -> None:
+    """Bring the database up to date, and make what it does not have yet: roles, tables, the services' login.
+
+    With a PostgreSQL of your own it needs CHURNGUARD_OWNER_DATABASE_URL, of a user who owns the database and may create
+    roles. Without CHURNGUARD_DATABASE_URL it makes the services' login and prints its URL, once. A newer schema is left
+    as it is: this version works on it.
+
+    Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard migrate`
+    """
+    from churnguard_pipelines.settings import load_settings, start_logging
+    from churnguard_pipelines.store.postgres import setup
+    from churnguard_pipelines.store.postgres.database import Store
+    from churnguard_pipelines.store.postgres.row_security import SERVICE
+
+    settings = load_settings()
+    start_logging(settings)
+    owner = settings.owner_database_url
+    if owner is not None and settings.database_url is None:
+        url = setup.services_url(owner.get_secret_value())
+        if not setup.set_up(owner.get_secret_value(), url):
+            raise InvalidConfiguration(
+                f"the login {SERVICE} was made before; its password is not known here.",
+                remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password: "
+                f"ALTER ROLE {SERVICE} PASSWORD '…';",
+            )
+        out.print("The database is set up. The services log in with this URL; it is not shown again:")
+        typer.echo(f"CHURNGUARD_DATABASE_URL={shlex.quote(url)}")
+        return
+    if owner is not None and settings.database_url is not None:
+        setup.set_up(owner.get_secret_value(), settings.database_url.get_secret_value())
+    with closing(Store.open(settings)) as store:
+        out.print(f"The schema of {store.described} is up to date.")
