@@ -21,6 +21,7 @@ from webhook_gateway.pages.new_integration import BACK
 
 pytestmark = pytest.mark.xdist_group("browser")
 NEW = "/integrations/new"
+OURS = ("data:", "http://127.0.0.1:")
 SERIOUS = ("serious", "critical")
 
 
@@ -32,7 +33,7 @@ def toy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def url(store: Store, page: Page) -> Iterator[str]:
+def url(store: Store, page: Page, toy: StandIn) -> Iterator[str]:
     """Somebody is signed in there; nothing of it is an error, or comes from elsewhere."""
     said: list[str] = []
 
@@ -43,12 +44,7 @@ def url(store: Store, page: Page) -> Iterator[str]:
     page.on("console", note)
     page.on("pageerror", lambda error: said.append(str(error)))
     with site(store) as address:
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("data:", "http://127.0.0.1:")) else said.append(request.url)
-            ),
-        )
+        page.on("request", lambda request: said.extend([request.url] * (not request.url.startswith(OURS))))
         page.goto(f"{address}/login?next={NEW}")
         page.get_by_label("API key").fill(create_key(store, "ada", actor="test"))
         page.get_by_role("button", name="Sign in").click()
