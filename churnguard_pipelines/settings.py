@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -166,7 +165,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
         return self.database_url is None and self.owner_database_url is None

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from churnguard_pipelines.cli import (
+    alerts,
     api_keys,
     authorize,
     integrations,
@@ -50,6 +51,7 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(streams.app, name="streams")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(readers.app, name="readers")
 app.add_typer(operations.keys, name="keys")

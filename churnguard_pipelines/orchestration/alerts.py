@@ -18,7 +18,12 @@ from churnguard_pipelines.store.ingest.ledger import find_sync, note_failure
 _log = logging.getLogger("churnguard.alerts")
 
 
-@dg.run_failure_sensor(name="failure_alert", default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=15)
+@dg.run_failure_sensor(
+    name="failure_alert",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=15,
+    description="Notes of every run that failed why it did: in the log, and, if its sync never began, for health.",
+)
 def failure_alert(context: dg.RunFailureSensorContext) -> None:
     run = context.dagster_run
     partition = run.tags.get(PARTITION_TAG, "no partition")

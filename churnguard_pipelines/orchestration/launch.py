@@ -18,11 +18,15 @@ import dagster as dg
 from churnguard_pipelines.orchestration.assembly import assemble
 from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
+from churnguard_pipelines.orchestration.processes.environment import LOCATION
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import STOPPED
 from churnguard_pipelines.orchestration.sync_requests import configured
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync
+
+_OF_LOCATION = {".dagster/repository": f"__repository__@{LOCATION}"}
+"""By which Dagster's pages of a job, and of what it makes, find its runs: one in this process has no other origin."""
 
 
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
@@ -57,7 +61,7 @@ def _run(provider: str, job: str, integration_id: str, **arguments: Any) -> bool
             .execute_in_process(
                 instance=instance,
                 partition_key=integration_id,
-                tags=tags_of(integration_id),
+                tags=tags_of(integration_id) | _OF_LOCATION,
                 raise_on_error=False,
                 **arguments,
             )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.partitions import PARTITION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.ingest import inbox, sessions, stream_metrics, stream_progress
+from churnguard_pipelines.store.ingest import inbox, rates, sessions, stream_metrics, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 KEEP_DAYS = 30
@@ -61,6 +61,7 @@ def drop_old_webhooks(context: dg.OpExecutionContext) -> None:
 @dg.op
 def drop_old_measurements(context: dg.OpExecutionContext) -> None:
     stream_metrics.roll(current_store())
+    rates.forget(current_store())
     dropped = stream_progress.forget_losses(current_store(), 3 * KEEP_DAYS)
     context.log.info(f"Dropped what was measured of streams, and {dropped} notes of what their sources had lost.")
 
@@ -77,7 +78,11 @@ def retention() -> None:
 
 
 retention_daily = dg.ScheduleDefinition(
-    name="retention_daily", job=retention, cron_schedule="23 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="retention_daily",
+    job=retention,
+    cron_schedule="23 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Deletes once a day what is older than a month.",
 )
 
 

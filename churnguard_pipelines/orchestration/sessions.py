@@ -21,6 +21,8 @@ DATA_VERSION_TAG = "dagster/data_version"  # Dagster gives it no public name
 TELL_EVERY = 15.0
 STARTS_WITHIN = timedelta(minutes=3)
 """What has not begun after this will not; another one is asked for."""
+BEGINS_WITHIN = timedelta(seconds=30)
+"""After its run has started, which is the last thing before it; else its process was killed."""
 
 
 class Materializer:
@@ -126,7 +128,8 @@ def session_requests(
 
 def _starting(instance: dg.DagsterInstance, job: str) -> int:
     """Runs that were asked for and have not begun their session yet."""
-    runs = instance.get_runs(
+    now = datetime.now(UTC)
+    records = instance.get_run_records(
         dg.RunsFilter(
             job_name=job,
             statuses=[
@@ -135,7 +138,12 @@ def _starting(instance: dg.DagsterInstance, job: str) -> int:
                 dg.DagsterRunStatus.STARTING,
                 dg.DagsterRunStatus.STARTED,
             ],
-            created_after=datetime.now(UTC) - STARTS_WITHIN,
+            created_after=now - STARTS_WITHIN,
         )
     )
-    return sum(not sessions.known(current_store(), run.run_id) for run in runs)
+    overdue = (now - BEGINS_WITHIN).timestamp()
+    return sum(
+        (record.start_time is None or record.start_time > overdue)
+        and not sessions.known(current_store(), record.dagster_run.run_id)
+        for record in records
+    )

@@ -9,6 +9,7 @@ import dagster as dg
 
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.monitoring.streams import read_stream_vitals
+from churnguard_pipelines.orchestration.metadata import percent
 from churnguard_pipelines.orchestration.partitions import days, of_history, streams_of, window_of_day
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import (
@@ -179,8 +180,8 @@ def numbers_of(news: ObjectNews) -> Mapping[str, Any]:
             "messages_per_second": recent.messages_per_second,
             "processing_ms_p50": recent.quantile_ms(0.5),
             "processing_ms_p99": recent.quantile_ms(0.99),
-            "error_rate": recent.error_rate,
-            "buffer_utilization": recent.buffered,
+            "errors_percent": None if recent.error_rate is None else percent(recent.error_rate),
+            "buffer_used_percent": percent(recent.buffered),
         }
     shown: dict[str, Any] = {name: round(number, 4) for name, number in numbers.items() if number is not None}
     points = stream_metrics.history(store, news.integration_id, SHOWN_SECONDS)

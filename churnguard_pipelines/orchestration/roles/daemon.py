@@ -16,6 +16,7 @@ import time
 from dagster._daemon.cli import run_command
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
+from churnguard_pipelines.orchestration.dagster_logs import join_ours
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.locks import Own, PlaceLocks
 
@@ -61,6 +62,7 @@ def main() -> int:
     try:
         settings = load_settings()
         start_logging(settings)
+        join_ours()
         assert settings.database_url is not None
         only = OnlyOne(settings.database_url.get_secret_value())
         only.wait()
