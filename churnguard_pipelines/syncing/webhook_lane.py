@@ -31,6 +31,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.events.writer import EventWriter
 from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, opened
+from churnguard_pipelines.telemetry import traces
 
 BATCH = 500
 ATTEMPTS = 3  # of an event alone, before it is rejected
@@ -108,8 +109,16 @@ class InboxLane:
 
     def _work_off(self, events: Sequence[InboxEvent], attempt: int = 1) -> Iterator[Drained]:
         """One transaction; if it fails by an event's fault, halves find that event, and it is rejected alone."""
+        lane = self.lane
+        about: dict[str, str | int] = {
+            "organization": lane.organization_id,
+            "integration": lane.integration_id,
+            "events": len(events),
+        }
+        messages = ((lane.organization_id, lane.integration_id, event.event_id) for event in events)  # as received
         try:
-            drained = self._store_all(events)
+            with traces.working(f"store {self.integration.provider_name}", about, messages):
+                drained = self._store_all(events)
         except (*NOT_ITS_FAULT, LaneTakenOver):
             raise
         except Exception as error:

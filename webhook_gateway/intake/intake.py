@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from churnguard_pipelines.telemetry import traces
 from webhook_gateway.exchange import Reply, Request
 from webhook_gateway.intake.answers import (
     Receive,
@@ -169,13 +170,19 @@ class Intake:
         return known
 
     async def _store(self, rows: Sequence[Row], address: Address) -> None:
+        organization_id, provider = rows[0][:2]
+        about: dict[str, str | int] = {
+            "organization": organization_id,
+            "integration": address.integration_id,
+            "events": len(rows),
+        }
         try:
-            fresh = await self._committer.store(rows)
+            with traces.received(f"receive {provider}", about, ((row[0], row[2], row[4]) for row in rows)):
+                fresh = await self._committer.store(rows)
         except CannotStore:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
-        organization_id = rows[0][0]
         if fresh:
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):
