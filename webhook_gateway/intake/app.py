@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.settings import LOOPBACK, Settings
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.exposure import refuse_unsigned
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.intake.answers import Receive, Scope, Send
@@ -126,11 +126,3 @@ class Gateway:
                 await asyncio.to_thread(inbox.keep_partitions, self._store)
             except ChurnGuardError as error:
                 _log.warning("the partitions of the coming days wait: %s", error)
-
-
-def refuse_unsigned(settings: Settings) -> None:
-    if not settings.webhook_signature_validation and settings.webhook_host not in LOOPBACK:
-        raise InvalidConfiguration(
-            f"WEBHOOK_SIGNATURE_VALIDATION=false would take deliveries of anybody who reaches {settings.webhook_host}.",
-            remedy="Turn it on, or bind to 127.0.0.1 with WEBHOOK_SERVER_HOST.",
-        )

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 import httpx
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
+from churnguard_pipelines.exposure import refuse_bad_addresses
 from churnguard_pipelines.orchestration.processes.account import Account
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment, workspace
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.orchestration.processes.supervision import Supervised
 from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON
-from churnguard_pipelines.ports import free_port, listens, refuse_taken
+from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.postgres.database import Store
 
 START_TIMEOUT_SECONDS = 120
@@ -38,7 +39,6 @@ class Services:
         settings = store.settings
         self._host, self._port = settings.dashboard_host, settings.dashboard_port
         self._webhooks = settings.webhook_host, settings.webhook_port
-        self._scheme = "https" if settings.dashboard_tls_cert else "http"
         self._logs = settings.home / "logs"
         self._processes: dict[str, Supervised] = {}
         self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
@@ -57,24 +57,24 @@ class Services:
         }
 
     @property
-    def url(self) -> str:
-        return f"{self._scheme}://{_shown(self._host)}:{self._port}{PATH}"
+    def base_url(self) -> str:
+        return self._store.settings.dashboard_url
 
     @property
-    def webhooks_url(self) -> str:
-        """Before ``/{provider}/{organization_id}``."""
-        host, port = self._webhooks
-        return f"http://{_shown(host)}:{port}/webhooks"
+    def url(self) -> str:
+        """Of Dagster's pages."""
+        return f"{self.base_url}{PATH}"
 
     def start(self) -> None:
         """Returns when the gateway and the web server answer and the daemon has given a sign of life.
 
-        Raises ``InvalidConfiguration`` if a port is taken, ``ChurnGuardError`` if a process ends instead.
+        Raises ``InvalidConfiguration`` if they may not or cannot listen where they are to, ``ChurnGuardError`` if a
+        process ends instead.
         """
-        refuse_taken(self._host, self._port, "DASHBOARD_PORT")
-        refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
+        refuse_bad_addresses(self._store.settings)
         self._account = Account(self._store.settings)
         code_port = free_port()
+        scheme = "https" if self._store.settings.dashboard_tls_cert else "http"
         environment = dagster_environment(self._store) | self._addresses(code_port) | self._account.environment
         places = str(workspace(self._store.settings, "127.0.0.1", code_port))
         try:
@@ -85,7 +85,7 @@ class Services:
             self._spawn("daemon", ("python", "-m", DAEMON, "-w", places), environment)
             self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", places), environment)
             self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
-            self._wait("dashboard", lambda: _answers(f"{self._scheme}://{_reached(self._host, self._port)}/healthz"))
+            self._wait("dashboard", lambda: _answers(f"{scheme}://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))
         except BaseException:
             self.stop()
@@ -139,10 +139,6 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
     except httpx.TransportError:
         return False
-
-
-def _shown(host: str) -> str:
-    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
 
 
 def _reached(host: str, port: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.engine.fair_threads import FairThreads
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
+from churnguard_pipelines.errors import AlreadyRunning, ChurnGuardError
 from churnguard_pipelines.orchestration.processes.children import STOP_SECONDS, SyncProcess, SyncRequest, started
 from churnguard_pipelines.store.ingest import ledger
 
@@ -58,17 +58,18 @@ class SyncQueue:
     def start(self, integration: IntegrationConfiguration, request: SyncRequest) -> str:
         """Returns its id, or that of the same sync if that one runs or waits already.
 
-        Raises ``InvalidConfiguration`` if another one does.
+        Raises ``AlreadyRunning`` if another one does.
         """
         with self._lock:
             known = self._syncs.get(request.integration_id)
             if known is not None:
                 if (known.request.mode, known.request.objects) == (request.mode, request.objects):
                     return known.request.sync_id
-                raise InvalidConfiguration(
+                raise AlreadyRunning(
                     "another sync is running or waiting already.",
                     integration_id=request.integration_id,
-                    remedy="Wait until it has ended.",
+                    remedy="Wait until it has ended: "
+                    f"`churnguard integrations show {request.integration_id}` says how it is doing.",
                 )
             sync = self._syncs[request.integration_id] = ActiveSync(request)
         try:

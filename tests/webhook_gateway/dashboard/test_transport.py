@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.exposure import transport_of
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
-from webhook_gateway.dashboard.__main__ import transport_of
 
 
 def at(folder: Path, host: str, **settings: object) -> Settings:
