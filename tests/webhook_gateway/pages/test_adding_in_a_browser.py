@@ -63,18 +63,18 @@ def test_a_person_adds_an_integration_by_keyboard(
 ) -> None:
     assert serious(page) == []
     page.get_by_role("link", name="Toy CRM").press("Enter")
-    page.get_by_label("Api key").fill("canary-key")
+    page.get_by_label("API key").fill("canary-key")
     page.get_by_label("Organization").fill("acme")
-    page.get_by_label("Id optional").fill("acme-toy")
+    page.get_by_label("ID optional").fill("acme-toy")
     page.get_by_text("Settings", exact=True).press("Enter")
-    page.get_by_label("Base url optional").fill("nowhere")
+    page.get_by_label("Base URL optional").fill("nowhere")
     assert serious(page) == []
-    page.get_by_label("Base url optional").press("Enter")
+    page.get_by_label("Base URL optional").press("Enter")
 
     expect(page.get_by_role("alert")).to_contain_text("One field is wrong")
-    wrong = page.get_by_label("Base url optional")
+    wrong = page.get_by_label("Base URL optional")
     expect(wrong).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_label("Api key")).to_have_value("")
+    expect(page.get_by_label("API key")).to_have_value("")
     assert "canary-key" not in page.content(), "nobody is shown it again"
     assert serious(page) == []
     wrong.fill(toy.url)
@@ -92,12 +92,12 @@ def test_a_person_adds_an_integration_by_keyboard(
 def test_a_person_signs_in_at_the_provider(page: Page, url: str, toy: StandIn) -> None:
     with authorization_server(f"{url}{BACK}") as server:
         page.goto(f"{url}{NEW}/toy?way=sign_in")
-        page.get_by_label("Client id").fill(CLIENT_ID)
+        page.get_by_label("Client ID").fill(CLIENT_ID)
         page.get_by_label("Client secret").fill(CLIENT_SECRET)
         page.get_by_label("Sign in at").fill(server.url)
         page.get_by_label("Organization").fill("acme")
         page.get_by_text("Settings", exact=True).click()
-        page.get_by_label("Base url optional").fill(toy.url)
+        page.get_by_label("Base URL optional").fill(toy.url)
         page.get_by_role("button", name="Sign in at Toy CRM").click()
         assert serious(page) == []
         page.get_by_role("link", name="Go to Toy CRM").click()
