@@ -6,12 +6,19 @@ UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 # Python keeps what it compiled at a module's first import; without that the start of each process costs twice as much.
 unexport PYTHONDONTWRITEBYTECODE
+# The programs in .venv name the folder that they were made in.
+MOVED := $(shell test ! -s .venv/.uv -o -L .venv || test "$$(cat .venv/.uv)" = "$(CURDIR)" || { rm -rf .venv && echo yes; })
+$(if $(MOVED),$(info This folder was moved or copied: .venv is made anew.))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-deploy lint bench soak lock snapshot clean servers
+.PHONY: help install demo reference test test-deploy lint bench soak lock snapshot clean servers
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+install: .venv/.runtime ## the product into .venv, and ./churnguard to call it from this folder
+	@ln -sf $(BIN)/churnguard churnguard
+	@echo "Installed. ./churnguard --help, or in this terminal: source $(BIN)/activate"
 
 demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a summary, exit
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
@@ -35,16 +42,19 @@ bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
 	CHURNGUARD_SOAK=1 $(BIN)/pytest -m soak $(PYTEST)
 
+reference: .venv/.dev ## rewrite docs/reference.md from the models
+	CHURNGUARD_UPDATE_REFERENCE=1 $(BIN)/pytest -q tests/test_reference.py
+
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
 
 lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
-	$(COMPILE) --extra build --extra local --extra demo -o requirements.lock
-	$(COMPILE) --extra build --extra local --extra demo --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo -o requirements.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo --extra dev -o requirements-dev.lock
 
 clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
 	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes
-	rm -rf .venv .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv churnguard .churnguard-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What tests need besides Python: a customer's MariaDB, MySQL and Kafka, and a browser for the dashboard.
@@ -64,7 +74,7 @@ servers: .venv/.uv
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing (Debian: apt install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
-	@touch $@
+	@printf %s "$(CURDIR)" > $@
 
 # Here, because the services of an installation that root starts run as somebody who could not keep what they compile.
 COMPILED_NOW := churnguard_pipelines.definitions, dagster._daemon.cli, webhook_gateway.dashboard.app, webhook_gateway.intake.app

@@ -111,9 +111,9 @@ class IntegrationEngine:
         """Start a sync in a process of its own, or have it wait for its turn, and return its ``sync_id``, which is the
         Dagster run id too; that of the one that runs or waits already if it is the same.
 
-        Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object or while another
-        sync of the integration is running or waiting, ``TooBusy`` and ``ProviderUnavailable`` where its database has to
-        be asked for its tables and does not answer.
+        Raises ``NotFound`` for an unknown integration, ``InvalidConfiguration`` for an unknown object,
+        ``AlreadyRunning`` while another sync of the integration is running or waiting, ``TooBusy`` and
+        ``ProviderUnavailable`` where its database has to be asked for its tables and does not answer.
         """
         integration = await asyncio.to_thread(get_integration, self.store, integration_id)
         if objects:
@@ -187,7 +187,9 @@ class IntegrationEngine:
         integration = get_integration(self.store, integration_id)
         if active := self._syncs.find(integration_id):
             report = find_sync(self.store, active.request.sync_id)
-            status: IntegrationStatus | Literal["queued"] = "queued" if active.waits else IntegrationStatus.SYNCING
+            status: IntegrationStatus | Literal["queued"] = (
+                "queued" if active.waits(report) else IntegrationStatus.SYNCING
+            )
         else:
             report = latest_sync(self.store, integration_id)
             status = "queued" if report and report.status == "queued" else integration.status

@@ -12,6 +12,7 @@ ChurnGuardError
   SchemaConflict            a source table has or became what its mirror cannot hold; the other tables go on
   Stopped                   the run was asked to stop; what was committed stays, the rest is read next time
   SyncFailed                some objects of a sync failed; the message lists each with its cause
+  AlreadyRunning            the same is under way, in another way than it is wanted
   TooBusy                   not now: what was begun before holds all the places there are
   ProviderError             the provider's side
     AuthenticationFailed    the credentials are refused
@@ -91,6 +92,10 @@ class Stopped(ChurnGuardError):
 
 
 class SyncFailed(ChurnGuardError):
+    pass
+
+
+class AlreadyRunning(ChurnGuardError):
     pass
 
 

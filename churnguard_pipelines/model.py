@@ -166,6 +166,14 @@ class IntegrationCredentials(_Model):
     password: SecretStr | None = None
     custom_fields: dict[str, SecretStr] = Field(default_factory=dict)
 
+    @field_validator("custom_fields", mode="before")
+    @classmethod
+    def _port_is_text(cls, fields: Any) -> Any:
+        """A port is a number to whoever writes it; any other number may be a text that lost its zeros."""
+        if isinstance(fields, dict) and type(fields.get("port")) is int:
+            return fields | {"port": str(fields["port"])}
+        return fields
+
 
 class DataFilter(_Model):
     """Keep a record only if ``field`` (a dotted path) compares true: ``eq ne lt lte gt gte in not_in exists``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 
@@ -35,10 +36,29 @@ def listens(host: str, port: int) -> bool:
             return False
 
 
-def refuse_taken(host: str, port: int, variable: str) -> None:
-    """Raises ``InvalidConfiguration`` for a port on which somebody listens; ``variable``: chooses another."""
-    if listens(host, port):
+def refuse_unusable(host: str, port: int, variables: str) -> None:
+    """Raises ``InvalidConfiguration`` where nothing of ours could listen. ``variables``: the beginning of the names of
+    the two, ``…_HOST`` and ``…_PORT``, that choose another place."""
+    elsewhere = f"choose another port, e.g. {variables}_PORT={free_port()}."
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        taken = listens(host, port)  # where a system lets several listen
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            raise InvalidConfiguration(
+                f"port {port} is for root only.", remedy=f"{elsewhere[:1].upper()}{elsewhere[1:]}"
+            ) from None
+        if error.errno != errno.EADDRINUSE:
+            raise InvalidConfiguration(
+                f"{variables}_HOST={host} is no address of this machine.",
+                remedy=f"Set {variables}_HOST to one that it has, e.g. 127.0.0.1.",
+            ) from None
+        taken = True
+    if taken:
         raise InvalidConfiguration(
-            f"port {port} on {host} is in use by another program.",
-            remedy=f"Stop it, or choose another port with {variable}.",
+            f"port {port} on {host} is in use by another program.", remedy=f"Stop it, or {elsewhere}"
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -44,8 +45,10 @@ class Registry(Generic[Base]):
     def find(self, provider: str) -> type[Base]:
         """Raises ``InvalidConfiguration`` naming the providers there are."""
         if provider not in self.providers:
+            near = get_close_matches(provider, self.providers, n=1)
+            meant = f"Is `{near[0]}` meant? " if near else ""
             raise InvalidConfiguration(
-                f"there is no {self._what} for {provider!r}.", remedy=f"There are: {', '.join(self.providers)}."
+                f"there is no {self._what} for {provider!r}.", remedy=f"{meant}There are: {', '.join(self.providers)}."
             )
         if provider not in self._found:
             self._found[provider] = self._own_class(provider) if provider in self._own else self._added_class(provider)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.telemetry import logs
 
+_log = logging.getLogger(__name__)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -68,55 +72,90 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_DATABASE_URL"))
+    """The services' login of your own PostgreSQL, 15 or newer. Unset: a private PostgreSQL runs below
+    `CHURNGUARD_HOME`."""
     owner_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_OWNER_DATABASE_URL"))
     """Who sets up and migrates that database, by `churnguard migrate`; nothing else uses it."""
     home: Path = Field(Path(".churnguard"), validation_alias=AliasChoices("CHURNGUARD_HOME"))
+    """The installation's folder: logs, Dagster's home, the encryption key, the private PostgreSQL."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_LEVEL")
     )
+    """Of our own loggers."""
     log_format: logs.LogFormat = Field("text", validation_alias=AliasChoices("INTEGRATION_ENGINE_LOG_FORMAT"))
+    """`json`: an object a line."""
     metrics_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_METRICS_HOST"))
+    """Of the port below."""
     metrics_port: Port | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_METRICS_PORT"))
     """Where each role serves its own ``/metrics``, without a login; nowhere if None."""
     default_retry_attempts: Annotated[int, Field(ge=0, le=20)] = Field(
         3, validation_alias=AliasChoices("INTEGRATION_DEFAULT_RETRY_ATTEMPTS")
     )
+    """Of an integration whose file does not say."""
     default_batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, validation_alias=AliasChoices("INTEGRATION_DEFAULT_BATCH_SIZE")
     )
+    """Records read together, of an integration whose file does not say."""
     encryption_key: SecretStr | None = Field(None, validation_alias=AliasChoices("INTEGRATION_ENCRYPTION_KEY"))
+    """Fernet keys, comma-separated: the first seals secrets, all open. Unset: `encryption.key` below
+    `CHURNGUARD_HOME`, made by `churnguard keys create`."""
     webhook_host: str = Field("127.0.0.1", validation_alias=AliasChoices("WEBHOOK_SERVER_HOST"))
+    """Where providers deliver to."""
     webhook_port: Port = Field(8080, validation_alias=AliasChoices("WEBHOOK_SERVER_PORT"))
+    """Its port."""
     webhook_rate_limit_per_minute: Annotated[int, Field(ge=1)] = Field(
         1000, validation_alias=AliasChoices("WEBHOOK_RATE_LIMIT_PER_MINUTE")
     )
+    """Deliveries of one organization; beyond it the answer is 429."""
     webhook_max_payload_size: Annotated[int, Field(ge=1)] = Field(
         1_048_576, validation_alias=AliasChoices("WEBHOOK_MAX_PAYLOAD_SIZE")
     )
+    """Bytes of a delivery; beyond it the answer is 413."""
     webhook_signature_validation: bool = Field(True, validation_alias=AliasChoices("WEBHOOK_SIGNATURE_VALIDATION"))
+    """Off only for trials on this machine: anybody could deliver."""
     webhook_public_url: str | None = Field(None, validation_alias=AliasChoices("WEBHOOK_PUBLIC_URL"))
     """Scheme and host as providers see them, where a proxy stands before us; HubSpot and Mandrill sign it."""
     gateway_url: str | None = Field(None, validation_alias=AliasChoices("CHURNGUARD_GATEWAY_URL"))
     """Where the dashboard finds the gateway, if not at WEBHOOK_SERVER_HOST and WEBHOOK_SERVER_PORT."""
     code_server_host: str = Field("127.0.0.1", validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_HOST"))
+    """Of the port below."""
     code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
     """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
+    worker_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, validation_alias=AliasChoices("CHURNGUARD_WORKER_THREADS")
+    )
+    """Lanes that a worker works at once, of each kind."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
+    """Of the pages and the API. Another one than this machine's own needs HTTPS."""
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
+    """Its port."""
     dashboard_update_interval: Annotated[int, Field(ge=1)] = Field(
         60, validation_alias=AliasChoices("DASHBOARD_UPDATE_INTERVAL")
     )
+    """Seconds after which the dashboard's numbers are computed anew."""
     dashboard_tls_cert: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_CERT"))
+    """Certificate chain, PEM, with which the dashboard speaks HTTPS itself."""
     dashboard_tls_key: Path | None = Field(None, validation_alias=AliasChoices("DASHBOARD_TLS_KEY"))
+    """Its key, PEM."""
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
+    """An identity provider that people may sign in with: `https://…`. With it go the client's id and secret, and
+    one list of addresses at least."""
     oidc_client_id: str | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_ID"))
+    """As the identity provider knows us; its redirect URI is `https://…/oidc/callback`."""
     oidc_client_secret: SecretStr | None = Field(None, validation_alias=AliasChoices("OIDC_CLIENT_SECRET"))
+    """Its secret."""
     oidc_admin_emails: str | None = Field(None, validation_alias=AliasChoices("OIDC_ADMIN_EMAILS"))
+    """Comma-separated: who may sign in there and change things."""
     oidc_viewer_emails: str | None = Field(None, validation_alias=AliasChoices("OIDC_VIEWER_EMAILS"))
-    """Both comma-separated: who may sign in with the identity provider, and as what."""
+    """Comma-separated: who may sign in there and change nothing."""
     api_rate_limiting_enabled: bool = Field(True, validation_alias=AliasChoices("API_RATE_LIMITING_ENABLED"))
+    """Whether each key is held to 600 calls of the API a minute."""
     tenant_addresses: Annotated[tuple[AllowedAddress, ...], NoDecode] = Field(
         (), validation_alias=AliasChoices("CHURNGUARD_TENANT_ADDRESSES")
     )
@@ -127,7 +166,9 @@ class Settings(BaseSettings):
     )
     """For how many days after its own a published exchange rate is used where a later one is missing."""
     redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
+    """Where a Redis stream is whose configuration names no address."""
     kafka_bootstrap_servers: str | None = Field(None, validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS"))
+    """Where a Kafka stream is whose configuration names no brokers; the demo publishes there, too."""
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -158,6 +199,18 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @property
+    def webhooks_url(self) -> str:
+        """Before ``/{provider}/{organization_id}``, as providers see it."""
+        base = self.webhook_public_url or f"http://{_shown(self.webhook_host)}:{self.webhook_port}"
+        return f"{base.rstrip('/')}/webhooks"
+
+    @property
+    def dashboard_url(self) -> str:
+        """As browsers of this machine see it, without a path."""
+        scheme = "https" if self.dashboard_tls_cert else "http"
+        return f"{scheme}://{_shown(self.dashboard_host)}:{self.dashboard_port}"
+
     @cached_property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
@@ -175,6 +228,18 @@ def load_settings() -> Settings:
         ) from None
 
 
+def unknown_variables() -> list[str]:
+    """A sentence for each variable of the environment whose name is nearly one of ours: it would be without effect."""
+    known = {alias for field in Settings.model_fields.values() for alias in _names(field)}
+    near = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in os.environ if name not in known}
+    return [f"{name} is no setting (`{found[0]}` is one)" for name, found in sorted(near.items()) if found]
+
+
+def _names(field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
 def demo_settings() -> Settings:
     """This installation's, but nothing of the demo is kept with real data: it has a home beside the real one, and the
     private PostgreSQL and the encryption key that are there."""
@@ -189,6 +254,12 @@ def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
     logs.write_to(settings.log_format, stream)
     for package in ("churnguard_pipelines", "webhook_gateway"):
         logging.getLogger(package).setLevel(settings.log_level)
+    for each in unknown_variables():
+        _log.warning("%s", each)
+
+
+def _shown(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
 
 
 def _plain(message: str) -> str:

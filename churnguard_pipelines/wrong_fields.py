@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 _MEMBER = re.compile(r"<\w+\.\w+: ('[^']*')>")
@@ -16,10 +16,20 @@ _MEMBER = re.compile(r"<\w+\.\w+: ('[^']*')>")
 
 def problem(item: ErrorDetails, known: Iterable[str]) -> str:
     """Without its place. ``known``: the fields that are where it is."""
+    if item["type"] == "string_type":
+        return "Input should be a valid string, in quotation marks"
     if item["type"] != "extra_forbidden":
         return _MEMBER.sub(r"\1", item["msg"].removeprefix("Value error, "))
     near = get_close_matches(str(item["loc"][-1]), [*known], n=1)
     return f"there is no such field{f' (`{near[0]}` is one)' if near else ''}"
+
+
+def described(model: type[BaseModel], error: ValidationError) -> str:
+    """All that is wrong with a model's fields, each with its place."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {problem(item, fields_at(model, item['loc']))}"
+        for item in error.errors(include_input=False)
+    )
 
 
 def fields_at(model: type[BaseModel], place: Iterable[int | str]) -> list[str]:

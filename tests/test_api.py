@@ -10,7 +10,7 @@ import pytest
 
 import churnguard_pipelines
 from churnguard_pipelines import IntegrationConfiguration, IntegrationCredentials, IntegrationEngine, SyncConfiguration
-from churnguard_pipelines.errors import InvalidConfiguration, NotFound
+from churnguard_pipelines.errors import AlreadyRunning, InvalidConfiguration, NotFound
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.organizations import get_organization
@@ -66,7 +66,7 @@ def test_a_sync_is_started_awaited_and_reported(settings: Settings, store: Store
             under_way = await engine.get_sync_status("acme")
             assert (under_way.sync_id, under_way.status) == (sync_id, "syncing")
             assert await engine.start_sync("acme") == sync_id, "the same is not started twice"
-            with pytest.raises(InvalidConfiguration, match="another sync is running or waiting already"):
+            with pytest.raises(AlreadyRunning, match="another sync is running or waiting already"):
                 await engine.start_sync("acme", objects=["invoices"])
 
             done = await engine.wait_for_sync("acme")
@@ -131,7 +131,7 @@ def test_an_integration_is_registered_once(settings: Settings, sandbox: Sandbox)
             await engine.register_integration(stripe(sandbox))
             with pytest.raises(InvalidConfiguration, match="acme: an integration with this id exists already"):
                 await engine.register_integration(stripe(sandbox))
-            with pytest.raises(InvalidConfiguration, match=r"there is no connector for 'strype'\. There are: .*stripe"):
+            with pytest.raises(InvalidConfiguration, match=r"there is no connector for 'strype'\. Is `stripe` meant"):
                 await engine.register_integration(configuration("other", provider_name="strype"))
             with pytest.raises(InvalidConfiguration, match=r"stripe has no object nonsense\. It has: .*customers"):
                 await engine.start_sync("acme", objects=["nonsense"])

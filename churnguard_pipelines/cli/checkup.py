@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.settings import Settings, load_settings
+from churnguard_pipelines.ports import refuse_unusable
+from churnguard_pipelines.settings import Settings, load_settings, unknown_variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,23 @@ def examine() -> Iterator[Finding]:
     except ChurnGuardError as error:
         yield Finding("settings", False, error.message, error.remedy or "")
         return
-    yield Finding("settings", True, f"home {settings.home}")
+    unknown = unknown_variables()
+    yield Finding(
+        "settings", not unknown, "; ".join(unknown) or f"home {settings.home}", "Correct the name, or remove it."
+    )
+    yield _home(settings)
     yield _key(settings)
     yield from _database(settings)
 
 
 def _python() -> Finding:
     good = sys.version_info >= (3, 11)
-    return Finding("python", good, sys.version.split()[0], "Install Python 3.11 or newer and run `make clean demo`.")
+    return Finding(
+        "python",
+        good,
+        sys.version.split()[0],
+        "Install Python 3.11 or newer and run `rm -rf .venv && make install PYTHON=python3.12`.",
+    )
 
 
 def _packages() -> Finding:
@@ -56,7 +66,7 @@ def _packages() -> Finding:
         "packages",
         not wrong,
         "; ".join(wrong) or "every package has its tested version",
-        "Run `rm -rf .venv && make demo ONCE=1`.",
+        "Run `rm -rf .venv && make install`.",
     )
 
 
@@ -92,24 +102,44 @@ def _services(settings: Settings, *, alone: bool, dagster_url: str) -> Iterator[
 
     age = None if alone else daemon_age_seconds(dagster_url)
     running = age is not None and age < 60
-    free = _is_free(settings.dashboard_host, settings.dashboard_port)
     yield Finding(
         "daemon",
         running,
         f"last heartbeat {age:.0f} s ago" if age is not None else "not running",
         "Start everything with `churnguard up`; nothing syncs by itself without it.",
     )
-    yield Finding(
-        "port",
-        free != running,
-        f"{settings.dashboard_port} is {'free' if free else 'in use'}",
-        "Another program has the port: stop it or set DASHBOARD_PORT."
-        if not running
-        else "The daemon runs but no dashboard answers: restart `churnguard up`.",
+    yield _port(
+        f"{settings.dashboard_url}/healthz", settings, settings.dashboard_host, settings.dashboard_port, running
     )
+    gateway = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/health"
+    yield _port(gateway, settings, settings.webhook_host, settings.webhook_port, running)
 
 
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) != 0
+def _home(settings: Settings) -> Finding:
+    above = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    good = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    found = f"{settings.home} is {'' if good else 'not '}to be written to"
+    return Finding("folder", good, found, "Set CHURNGUARD_HOME to a folder that you may write to.")
+
+
+def _port(url: str, settings: Settings, host: str, port: int, running: bool) -> Finding:
+    """Ours answers there while the installation runs; otherwise it is free."""
+    import httpx
+
+    variables = "DASHBOARD" if port == settings.dashboard_port else "WEBHOOK_SERVER"
+    name = f"port {port}"
+    try:
+        httpx.get(url.replace("0.0.0.0", "127.0.0.1"), timeout=5, verify=False).raise_for_status()  # noqa: S501, S104 - our own
+        ours = True
+    except httpx.HTTPError:
+        ours = False
+    if ours:
+        return Finding(name, True, f"{variables.removesuffix('_SERVER').lower()} answers")
+    if running:
+        found = f"nothing of ours answers at {url}"
+        return Finding(name, False, found, "Stop `churnguard up` with Ctrl-C and start it again.")
+    try:
+        refuse_unusable(host, port, variables)
+    except ChurnGuardError as error:
+        return Finding(name, False, error.message, error.remedy or "")
+    return Finding(name, True, f"free for {variables}_PORT")

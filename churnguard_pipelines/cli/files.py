@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from churnguard_pipelines.connectors import connector
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, Organization, StreamConfiguration
-from churnguard_pipelines.wrong_fields import fields_at, problem
+from churnguard_pipelines.wrong_fields import described
 
 M = TypeVar("M", bound=BaseModel)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -128,9 +127,5 @@ def _validated(model: type[M], fields: dict[str, Any], path: Path) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(_problem(model, item) for item in error.errors(include_input=False))
+        problems = described(model, error)
         raise InvalidConfiguration(f"{path}: {problems}.", remedy="Correct the file and try again.") from None
-
-
-def _problem(model: type[BaseModel], item: ErrorDetails) -> str:
-    return f"{'.'.join(map(str, item['loc']))}: {problem(item, fields_at(model, item['loc']))}"

@@ -57,7 +57,7 @@ def env() -> None:
     """Print the exports that make the plain `dagster` command work against this installation.
 
     Example: `eval "$(churnguard env)"`, then
-    `dagster job backfill -w workspace.yaml -j stripe_sync --partitions acme --noprompt`
+    `dagster job backfill -w "$DAGSTER_HOME/workspace.yaml" -j stripe_sync --partitions acme --noprompt`
     """
     from churnguard_pipelines.orchestration.processes.environment import DAGSTER_VARIABLES, dagster_environment
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.3
 
 
-def run_with_progress(store: Store, requests: Sequence[SyncRequest]) -> list[SyncReport]:
-    """Run the syncs side by side and show a bar for each; returns their reports in the same order."""
-    from churnguard_pipelines.orchestration.processes.children import SyncProcess
+def run_with_progress(store: Store, requests: Sequence[SyncRequest], *, transient: bool = False) -> list[SyncReport]:
+    """Run the syncs side by side and show a bar for each; returns their reports in the same order. ``transient``: the
+    bars go when all have ended."""
+    from churnguard_pipelines.orchestration.processes.children import started
 
-    processes = [SyncProcess(store, request) for request in requests]
+    processes = [started(store, request) for request in requests]
     try:
-        with _bars() as progress:
+        with _bars(transient) as progress:
             tasks = [progress.add_task(request.integration_id, **_idle()) for request in requests]
             while True:
                 running = any(process.running for process in processes)
@@ -39,7 +40,7 @@ def run_with_progress(store: Store, requests: Sequence[SyncRequest]) -> list[Syn
     return [process.report() for process in processes]
 
 
-def _bars() -> Progress:
+def _bars(transient: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
@@ -49,6 +50,7 @@ def _bars() -> Progress:
         TimeRemainingColumn(),
         console=out,
         refresh_per_second=4,
+        transient=transient,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from churnguard_pipelines.cli.running import LOCK, only_one
 from churnguard_pipelines.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def purge(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     _say(settings, warehouses, files)
     if not yes:
         typer.confirm("Remove all of it?", abort=True)
-    for server in servers:
-        server.remove()
-    for path in files:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with only_one(settings.home, "`churnguard up` or a demo", "Stop it with Ctrl-C where it runs."):
+        for server in servers:
+            server.remove()
+        for path in files:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (settings.home / LOCK).unlink()
     for folder in (settings.home / "product", settings.home):
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

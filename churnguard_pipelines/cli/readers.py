@@ -15,15 +15,22 @@ Organization = Annotated[str, typer.Argument(help="The organization's id.")]
 
 @app.command("add")
 def add(login: Login, organization: Organization) -> None:
-    """Let a login read an organization's rows.
+    """Let a login read an organization's rows, which row security holds it to, whatever it asks.
 
-    Example: `churnguard readers add ada acme`, and as the database's owner `GRANT churnguard_tenant_reader TO ada`
+    Example: `churnguard psql --owner -c "CREATE ROLE ada LOGIN PASSWORD '…' IN ROLE churnguard_tenant_reader"` makes
+    the login, `churnguard readers add ada acme` opens Acme's rows to it.
     """
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
     from churnguard_pipelines.store.control.readers import add_reader
 
     with opened_store() as store:
         add_reader(store, login, organization, actor="cli")
+        where = conninfo_to_dict(store.database_url)
     out.print(f"{login} reads {organization}, once it is a member of churnguard_tenant_reader.", highlight=False)
+    shown = {name: str(where[name]) for name in ("host", "port", "dbname") if name in where}
+    at = make_conninfo("", **shown, user=login)
+    out.print(f'  psql "{at}"', soft_wrap=True)
 
 
 @app.command("remove")

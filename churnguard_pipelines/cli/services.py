@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +13,12 @@ import typer
 from churnguard_pipelines.cli.terminal import opened_store, out
 
 if TYPE_CHECKING:
+    from churnguard_pipelines.orchestration.processes.services import Services
     from churnguard_pipelines.store.postgres.database import Store
+
+
+CHART = "/dashboard/assets/analytics/mrr_movements"
+TITLES = {"/": "Overview", CHART: "MRR chart", "/dashboard": "Dagster", "/api/docs": "API"}
 
 
 def up() -> None:
@@ -18,8 +26,22 @@ def up() -> None:
 
     Example: `churnguard keys create && churnguard up`
     """
-    with opened_store() as store:
-        serve(store)
+    from churnguard_pipelines.cli.running import only_one
+    from churnguard_pipelines.exposure import refuse_bad_addresses
+    from churnguard_pipelines.settings import load_settings
+
+    settings = load_settings()
+    remedy = "Stop that one with Ctrl-C where it runs, or set CHURNGUARD_HOME to another folder."
+    with only_one(settings.home, "`churnguard up`", remedy):
+        refuse_bad_addresses(settings)
+        with opened_store(settings) as store, running(store) as services:
+            key = _first_key(store)
+            _say_where(services, "/", "/dashboard", "/api/docs")
+            if key:
+                out.print(f"  Key         [bold]{key}[/bold]  to sign in; it is not shown again", soft_wrap=True)
+            out.print(f"  Webhooks    {settings.webhooks_url}/PROVIDER/ORGANIZATION", soft_wrap=True)
+            out.print(f"  Logs        {settings.home / 'logs'}", soft_wrap=True)
+            services.watch()
 
 
 def demo(
@@ -36,45 +58,56 @@ def demo(
     It has a folder and a database of its own, `.churnguard-demo`, and touches nothing else; with `--sandbox` it is in
     the database that the environment names.
     """
-    from churnguard_pipelines.cli.demo import Demo
+    from churnguard_pipelines.cli.demo.demonstration import KEY_FILE, Demo
+    from churnguard_pipelines.cli.running import only_one
+    from churnguard_pipelines.exposure import refuse_bad_addresses
     from churnguard_pipelines.settings import demo_settings, load_settings
 
+    settings, passing = load_settings() if sandbox else demo_settings(), once or sandbox is not None
+    base = settings.dashboard_url
+    remedy = (
+        f"Open {base}/ (the key to sign in is in {settings.home / KEY_FILE}), or stop it with Ctrl-C where it runs."
+    )
     # Its businesses live now, on the rates that came with the installation, however old these are.
     os.environ.setdefault("CHURNGUARD_RATES_CARRIED_DAYS", "36500")
-    settings = load_settings() if sandbox else demo_settings()
-    with (
-        opened_store(settings, create_key=not sandbox) as store,
-        Demo(store, living=not once, sandbox=sandbox) as demonstration,
-    ):
-        agrees = demonstration.first_sync()
-        if once or sandbox:
-            raise typer.Exit(0 if agrees else 1)
-        serve(store, demonstration.api_key(), f"CHURNGUARD_HOME={os.path.relpath(store.settings.home)} ")
+    with only_one(settings.home, "a demo", remedy):
+        if not passing:
+            refuse_bad_addresses(settings)
+        with (
+            opened_store(settings, create_key=not sandbox) as store,
+            Demo(store, living=not once, sandbox=sandbox) as demonstration,
+        ):
+            agrees = demonstration.first_sync()
+            if passing:
+                raise typer.Exit(0 if agrees else 1)
+            with running(store) as services:
+                _say_where(services, "/", CHART, "/api/docs")
+                out.print(f"  Key         [bold]{demonstration.api_key()}[/bold]  to sign in", soft_wrap=True)
+                before = f"CHURNGUARD_HOME={shlex.quote(os.path.relpath(settings.home))}"
+                out.print(f"  Commands    {before} churnguard integrations list", soft_wrap=True)
+                services.watch()
 
 
-def serve(store: Store, key: str | None = None, before_commands: str = "") -> None:
-    """Run all processes until Ctrl-C; returns when all of them are stopped. ``key``: what to sign in with;
-    ``before_commands``: what makes a command in another terminal mean this installation."""
+@contextmanager
+def running(store: Store) -> Iterator[Services]:
+    """All processes, until Ctrl-C; all of them are stopped afterwards."""
     from churnguard_pipelines.orchestration.processes.services import Services
 
     services = Services(store)
     with out.status("Starting the webhook gateway and Dagster …"):
         services.start()
-    shown = "  API key, to sign in" if key else "  API key, to sign in; it is not shown again"
-    key = key or _first_key(store)
     try:
-        out.print(f"\n[green]✓[/green] Dashboard: [bold]{services.url}[/bold]")
-        if key:
-            out.print(f"{shown}: [bold]{key}[/bold]", soft_wrap=True)
-        out.print(f"  Webhooks:  {services.webhooks_url}/PROVIDER/ORGANIZATION", highlight=False)
-        out.print(f"  Logs: {store.settings.home / 'logs'}", highlight=False)
-        out.print(f'  Plain dagster CLI: [bold]eval "$({before_commands}churnguard env)"[/bold]', soft_wrap=True)
-        out.print("  Ctrl-C stops everything.")
-        services.watch()
+        yield services
     except KeyboardInterrupt:
         out.print("Stopping …")
     finally:
         services.stop()
+
+
+def _say_where(services: Services, *paths: str) -> None:
+    out.print("\n[green]✓[/green] Everything runs. Ctrl-C stops it.")
+    for path in paths:
+        out.print(f"  {TITLES[path]:<12}[bold]{services.base_url}{path}[/bold]", soft_wrap=True)
 
 
 def _first_key(store: Store) -> str | None:

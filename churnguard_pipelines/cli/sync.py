@@ -8,12 +8,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from churnguard_pipelines.cli.progress import run_with_progress
 from churnguard_pipelines.cli.terminal import err, opened_store, out
 from churnguard_pipelines.records import DataSyncMode
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport
+
+MOST_NAMED = 5  # objects that failed for one cause
 
 
 def sync(
@@ -28,6 +29,7 @@ def sync(
 
     Examples: `churnguard sync acme`, `churnguard sync acme --mode full --objects customers,invoices`
     """
+    from churnguard_pipelines.cli.progress import run_with_progress
     from churnguard_pipelines.orchestration.processes.children import SyncRequest, refuse_unknown
     from churnguard_pipelines.store.control.integrations import get_integration
 
@@ -35,17 +37,27 @@ def sync(
     with opened_store() as store:
         refuse_unknown(store, get_integration(store, integration_id), chosen)
         report = run_with_progress(store, [SyncRequest(integration_id, mode, chosen)])[0]
+    print_causes(report)
     out.print(report_table(report))
     if report.deviation is not None:
         out.print(off_plan(report.deviation))
-    for name, item in report.objects.items():
-        if item.error:
-            mark = "[yellow]![/yellow]" if item.status == "succeeded" else "[red]✗[/red]"
-            err.print(f"{mark} {name}: {escape(item.error)}")
     if report.status != "succeeded":
-        if report.error and not any(item.status == "failed" for item in report.objects.values()):
-            err.print(f"[red]✗[/red] {escape(report.error)}")
         raise typer.Exit(1)
+
+
+def print_causes(report: SyncReport) -> None:
+    """Why it failed, one line for each cause; and what is to be said of objects that did not."""
+    failures = [item.error for item in report.objects.values() if item.status == "failed"]
+    if report.error and (not failures or report.error in failures):  # one cause for all of it
+        err.print(f"[red]✗[/red] {escape(report.integration_id)}: {escape(report.error)}", soft_wrap=True)
+    found: dict[tuple[str, bool], list[str]] = {}
+    for name, item in report.objects.items():
+        if item.error and item.error != report.error:
+            found.setdefault((item.error, item.status == "succeeded"), []).append(name)
+    for (cause, harmless), names in found.items():
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        mark = "[yellow]![/yellow]" if harmless else "[red]✗[/red]"
+        err.print(f"{mark} {escape(', '.join(names[:MOST_NAMED]))}{more}: {escape(cause)}", soft_wrap=True)
 
 
 def off_plan(found: Deviation) -> str:
@@ -62,7 +74,7 @@ def off_plan(found: Deviation) -> str:
 
 
 def report_table(report: SyncReport) -> Table:
-    """One line per object: what was read, written, rejected, deleted."""
+    """One line per object that was begun: what was read, written, rejected, deleted."""
     table = Table(
         "object",
         "status",
@@ -73,7 +85,13 @@ def report_table(report: SyncReport) -> Table:
     )
     for name in ("read", "written", "rejected", "deleted"):
         table.add_column(name, justify="right")
+    waiting = [name for name, item in report.objects.items() if item.status == "pending"]
+    if waiting and report.finished_at is not None:
+        table.caption = f"{len(waiting)} of {len(report.objects)} objects were not begun."
+        table.caption_justify = "left"
     for name, item in report.objects.items():
+        if item.status == "pending":
+            continue
         colour = {"succeeded": "green", "failed": "red"}.get(item.status, "yellow")
         counts = item.counts
         table.add_row(

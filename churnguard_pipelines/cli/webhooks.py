@@ -33,14 +33,22 @@ def add(
     import os
 
     from churnguard_pipelines.connectors import providers
+    from churnguard_pipelines.errors import InvalidConfiguration
     from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
+    from webhook_gateway.schemes import scheme
 
+    scheme(provider)  # refuses an unknown one by naming the known ones
+    if not os.environ.get(secret_env):
+        raise InvalidConfiguration(
+            f"{secret_env} is not set, which is to hold the secret that {provider} signs with.",
+            remedy=f"{secret_env}='…' churnguard webhooks add {provider} {organization}",
+        )
     with opened_store() as store:
         endpoint = add_endpoint(
             store,
             organization_id=organization,
             provider=provider,
-            secret=os.environ.get(secret_env, ""),
+            secret=os.environ[secret_env],
             actor="cli",
             connected=provider in providers(),
             integration_id=integration,
@@ -48,8 +56,13 @@ def add(
         )
         settings = store.settings
     out.print(f"[green]✓[/green] {endpoint.endpoint_id} takes webhooks of {provider} for {organization}.")
-    base = settings.webhook_public_url or f"http://{settings.webhook_host}:{settings.webhook_port}"
-    out.print(f"  Give {provider} this URL: [bold]{base}/webhooks/{provider}/{organization}[/bold]")
+    out.print(
+        f"  Give {provider} this URL: [bold]{settings.webhooks_url}/{provider}/{organization}[/bold]", soft_wrap=True
+    )
+    if settings.webhook_public_url is None:
+        out.print(
+            "  From outside it is your proxy's: set WEBHOOK_PUBLIC_URL=https://hooks.example.com to have it here."
+        )
 
 
 @app.command("list")
@@ -85,7 +98,9 @@ def rotate(
     from churnguard_pipelines.store.control.webhook_endpoints import rotate_secret
 
     if not (secret := os.environ.get(secret_env, "")):
-        raise InvalidConfiguration(f"{secret_env} is not set.", remedy="Put the new secret there.")
+        raise InvalidConfiguration(
+            f"{secret_env} is not set.", remedy=f"{secret_env}='…' churnguard webhooks rotate {endpoint_id}"
+        )
     with opened_store() as store:
         rotate_secret(store, endpoint_id, secret, overlap=timedelta(hours=overlap_hours), actor="cli")
     out.print(f"[green]✓[/green] {endpoint_id} has a new secret.")

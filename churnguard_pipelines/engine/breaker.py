@@ -23,11 +23,14 @@ from churnguard_pipelines.errors import (
     RequestRefused,
 )
 from churnguard_pipelines.store.ingest.breakers import BreakerRow, load_breaker, locked_breaker
+from churnguard_pipelines.store.ingest.due import NEW_RETRY_SECONDS, has_synced
 from churnguard_pipelines.store.postgres.database import Store
 
 THRESHOLD = 5
 FIRST_PAUSE = timedelta(seconds=60)
 LONGEST_PAUSE = timedelta(hours=1)
+NEW_PAUSE = timedelta(seconds=NEW_RETRY_SECONDS)
+"""Of an integration that has not synced yet: whoever sets it up is mending the cause."""
 PROBE_TIME = timedelta(minutes=10)
 """How long one caller may try a half-open integration; if its process died, the next may try after this."""
 
@@ -42,9 +45,9 @@ class Breaker:
     """The circuit breaker of one integration. Ask :meth:`before_call`, then report exactly one of :meth:`success` and
     :meth:`failure`. Thread-safe.
 
-    ``closed`` → ``open`` after 5 failed requests in a row (each after its retries), for 60 s doubling to 1 h;
-    refused credentials open it at once and until somebody calls
-    :func:`~churnguard_pipelines.store.ingest.breakers.close_breaker`. When the pause is over one caller tries
+    ``closed`` → ``open`` after 5 failed requests in a row (each after its retries), for 60 s doubling to 1 h, or for
+    30 s each time while the integration has not synced yet; refused credentials open it at once and until somebody
+    calls :func:`~churnguard_pipelines.store.ingest.breakers.close_breaker`. When the pause is over one caller tries
     (``half_open``): the other threads of its process wait for the outcome, other processes are still refused.
     """
 
@@ -113,8 +116,22 @@ class Breaker:
             row = shared.row
             # Calls that were still under way when it opened must not lengthen the pause.
             if row.state != "open" or (isinstance(error, AuthenticationFailed) and row.retry_at is not None):
-                shared.row = after_failure(row, error, self._now())
+                shared.row = self._after(row, error)
             self._remember(shared.row)
+
+    def _after(self, row: BreakerRow, error: ProviderError) -> BreakerRow:
+        """The row after one more failure."""
+        now = self._now()
+        failures = row.failures + 1
+        counted = replace(row, failures=failures, reason=error.message, remedy=error.remedy)
+        if isinstance(error, AuthenticationFailed):
+            return replace(counted, state="open", opened_at=row.opened_at or now, retry_at=None)
+        if failures < THRESHOLD and row.state == "closed":
+            return counted
+        pause = NEW_PAUSE
+        if has_synced(self._store, *self._key):
+            pause = min(FIRST_PAUSE * 2 ** min(max(failures - THRESHOLD, 0), 10), LONGEST_PAUSE)
+        return replace(counted, state="open", opened_at=row.opened_at or now, retry_at=now + pause)
 
     def _finish(self, row: BreakerRow) -> None:
         with self._done(), locked_breaker(self._store, *self._key) as shared:
@@ -146,15 +163,3 @@ class Breaker:
             retry_at=row.retry_at,
             remedy=row.remedy or f"`churnguard integrations resume {self._key[1]}` tries at once.",
         )
-
-
-def after_failure(row: BreakerRow, error: ProviderError, now: datetime) -> BreakerRow:
-    """The row after one more failure at ``now``."""
-    failures = row.failures + 1
-    counted = replace(row, failures=failures, reason=error.message, remedy=error.remedy)
-    if isinstance(error, AuthenticationFailed):
-        return replace(counted, state="open", opened_at=row.opened_at or now, retry_at=None)
-    if failures < THRESHOLD and row.state == "closed":
-        return counted
-    pause = min(FIRST_PAUSE * 2 ** min(max(failures - THRESHOLD, 0), 10), LONGEST_PAUSE)
-    return replace(counted, state="open", opened_at=row.opened_at or now, retry_at=now + pause)

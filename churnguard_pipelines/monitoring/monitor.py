@@ -115,7 +115,8 @@ _LAST_DAY = sa.text(
 )
 _RESOURCES = sa.text(
     "SELECT pg_database_size(current_database()) AS bytes, "
-    "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections, "
+    # pg_stat_activity would not tell a login without privileges which of the others' are connections
+    "(SELECT sum(numbackends)::int FROM pg_stat_database) AS connections, "
     "current_setting('max_connections')::int AS connections_at_most"
 )
 

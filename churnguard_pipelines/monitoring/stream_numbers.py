@@ -71,7 +71,7 @@ def measured(store: Store, stream_id: str) -> StreamMetrics:
     """Raises ``NotFound``."""
     found = read_stream_vitals(store, stream_id)
     if not found:
-        raise NotFound(f"there is no stream {stream_id!r}.", remedy="Look at the list of streams.")
+        raise NotFound(f"there is no stream {stream_id!r}.", remedy="`churnguard streams list` shows those there are.")
     [vitals] = found
     recent, status = vitals.recent, _status(vitals)
     shown = StreamMetrics(

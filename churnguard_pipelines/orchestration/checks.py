@@ -114,7 +114,7 @@ def _results(
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
     threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
-    mended = Materializer(context.op_execution_context, "Mended by a check")
+    mended = Materializer(context.op_execution_context.log_event, context.run.run_id, "Mended by a check")
     for item in connector.objects:
         chosen = [each for each in readable if is_chosen(each, item.name)]
         for name, look in looks.items():

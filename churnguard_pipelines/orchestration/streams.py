@@ -80,7 +80,7 @@ def _assets(kind: StreamType) -> Sequence[dg.AssetSpec]:
 def _session(kind: StreamType) -> dg.JobDefinition:
     @dg.op(name=f"follow_{kind}_streams")
     def follow(context: dg.OpExecutionContext) -> None:
-        store, told = current_store(), Materializer(context, "Streamed", _numbers)
+        store, told = current_store(), Materializer(context.log_event, context.run.run_id, "Streamed", numbers_of)
         Session(store, context.run.run_id, KINDS[kind](store), on_worked=told.worked).run()
         told.tell()
 
@@ -167,7 +167,7 @@ def _history(kind: StreamType) -> dg.JobDefinition:
     return history
 
 
-def _numbers(news: ObjectNews) -> Mapping[str, Any]:
+def numbers_of(news: ObjectNews) -> Mapping[str, Any]:
     """What was measured of the stream, and a picture of its last hour."""
     store = current_store()
     found = read_stream_vitals(store, news.integration_id)

@@ -20,7 +20,7 @@ import psycopg
 import redis
 from confluent_kafka.admin import NewTopic
 
-from churnguard_pipelines.cli.demo_broker import Broker, server_program
+from churnguard_pipelines.cli.demo.broker import Broker, server_program
 from churnguard_pipelines.model import Organization, StreamConfiguration, StreamTarget, StreamType
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.store.control.organizations import add_organization

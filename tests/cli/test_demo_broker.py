@@ -14,14 +14,14 @@ import psutil
 import pytest
 import redis
 
-from churnguard_pipelines.cli.demo_broker import Broker, server_program
+from churnguard_pipelines.cli.demo.broker import Broker, server_program
 from churnguard_pipelines.ports import listens
 from tests.waiting import wait_for
 
 START = """
 import sys, time
 from pathlib import Path
-from churnguard_pipelines.cli.demo_broker import Broker, server_program
+from churnguard_pipelines.cli.demo.broker import Broker, server_program
 print(Broker(Path(sys.argv[1]), server_program()).start(), flush=True)
 time.sleep(600)
 """

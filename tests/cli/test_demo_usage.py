@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from churnguard_pipelines.cli.demo_usage import UsageStreams, usage_stream
+from churnguard_pipelines.cli.demo.usage import UsageStreams, usage_stream
 from churnguard_pipelines.model import Organization, StreamType
 from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -42,7 +42,7 @@ def test_every_event_is_stored_once_and_its_fields_are_columns(
             streams.register("test")
         for _ in range(2):
             streams.drain(sandbox.url)
-            assert streams.print(sandbox.url, living=False)
+            assert all(each.agrees for each in streams.compared(sandbox.url))
     with store.organization("acme") as connection:
         columns = "event, customer_id, user_email, plan, seats, occurred_at"
         row = connection.exec_driver_sql(f"SELECT {columns} FROM views.acme_usage_events LIMIT 1").one()
@@ -58,7 +58,7 @@ def test_an_event_that_is_missing_is_seen(store: Store, streams: UsageStreams, t
             connection.exec_driver_sql(
                 "DELETE FROM raw.redis_events WHERE message_id = (SELECT min(message_id) FROM raw.redis_events)"
             )
-        assert not streams.print(sandbox.url, living=False)
+        assert [each.agrees for each in streams.compared(sandbox.url)].count(False) == 1
 
 
 def test_what_people_do_now_arrives_while_a_session_is_warm(
@@ -94,5 +94,5 @@ def test_what_was_read_stays_read_when_the_broker_gets_another_port(
     with serve(tmp_path / "world", usage_stream=streams.url) as sandbox:
         streams.register("test")
         streams.drain(sandbox.url)
-        assert streams.print(sandbox.url, living=False)
+        assert all(each.agrees for each in streams.compared(sandbox.url))
     assert {each.state.state for each in managing.list_streams(store)} == {StreamState.ACTIVE}

@@ -96,7 +96,11 @@ def test_malformed_yaml_is_shown_where_it_breaks(tmp_path: Path, wrong: str, tol
     ("old", "new", "told"),
     [
         ("provider_name: stripe\n", "", "provider_name is missing. Write e.g. `provider_name: stripe`."),
-        ("provider_name: stripe", "provider_name: strype", "there is no connector for 'strype'. There are: "),
+        (
+            "provider_name: stripe",
+            "provider_name: strype",
+            "there is no connector for 'strype'. Is `stripe` meant? There are: ",
+        ),
         ("integration_id: acme-stripe\n", "", "integration_id: Field required"),
         ("organization_id: acme\n", "", "organization_id is missing"),
         ("credential_type: api_key, ", "", "credentials.credential_type: Field required"),

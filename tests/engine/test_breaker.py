@@ -23,13 +23,24 @@ from churnguard_pipelines.errors import (
     RequestRefused,
     Stopped,
 )
+from churnguard_pipelines.model import IntegrationConfiguration
+from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.ingest.breakers import BreakerRow, close_breaker, load_breaker
+from churnguard_pipelines.store.ingest.ledger import finish_sync, start_sync
 from churnguard_pipelines.store.postgres.database import Store
+from tests.conftest import configuration
 from tests.engine.conftest import FakeClock
 from tests.engine.loopback import Answer, Api, as_json
 
 INTEGRATION = "acme-stripe"
 DOWN = ProviderUnavailable("Stripe is in trouble (503 on GET /v1/x).", remedy="Wait.")
+
+
+@pytest.fixture(autouse=True)
+def synced(store: Store, integration: IntegrationConfiguration) -> None:
+    """The integration has synced before."""
+    start_sync(store, "well", integration, "incremental", [])
+    finish_sync(store, "well", "succeeded")
 
 
 def make(store: Store, clock: FakeClock) -> Breaker:
@@ -103,6 +114,16 @@ def test_a_call_that_was_under_way_neither_closes_it_nor_lengthens_the_pause(sto
     breaker.failure(DOWN)
     assert seconds_left(breaker, clock) == 60
     assert load_breaker(store, "acme", INTEGRATION).failures == 5
+
+
+def test_one_that_has_not_synced_yet_is_tried_again_twice_a_minute(store: Store, clock: FakeClock) -> None:
+    add_integration(store, configuration("new"), actor="test")
+    breaker = Breaker(store, "acme", "new", clock=clock)
+    fail(breaker, 5)
+    for _ in range(10):
+        assert seconds_left(breaker, clock) == 30
+        clock.time += 31
+        fail(breaker, 1)
 
 
 def test_the_pause_doubles_up_to_an_hour(store: Store, clock: FakeClock) -> None:

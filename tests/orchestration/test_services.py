@@ -29,7 +29,8 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.children import SubmittedSync, SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.run_status import run_status
 from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import serve
@@ -204,9 +205,9 @@ def test_graphql_s_websocket_is_behind_the_same_door(installation: Installation)
 
 
 def test_webhooks_become_rows(installation: Installation) -> None:
-    store, services, account = installation.store, installation.services, installation.sandbox.account("acme")
+    store, account = installation.store, installation.sandbox.account("acme")
     add_endpoint(store, organization_id="acme", provider="stripe", secret=SIGNING_SECRET, actor="test")
-    installation.sandbox.webhooks("acme", f"{services.webhooks_url}/stripe/acme", SIGNING_SECRET)
+    installation.sandbox.webhooks("acme", f"{store.settings.webhooks_url}/stripe/acme", SIGNING_SECRET)
     made = [account.insert_customer(name=f"Hook {number}") for number in range(3)]
 
     def there() -> bool:
@@ -226,13 +227,16 @@ def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_st
     """The gateway needs PostgreSQL only; what ended by itself is started again, and nothing else is."""
     store, services = installation.store, installation.services
     add_endpoint(store, organization_id="globex", provider="stripe", secret=SIGNING_SECRET, actor="test")
-    installation.kill("churnguard_pipelines.orchestration.roles.daemon", "code-server", "webhook_gateway.dashboard")
+    roles = "churnguard_pipelines.orchestration.roles"
+    installation.kill(f"{roles}.daemon", f"{roles}.code_server", "webhook_gateway.dashboard")
     with httpx.Client() as provider:
         for number in range(EVENTS_MEANWHILE):
             body = stripe_event(f"evt_{number}", created=1_900_000_000 + number, name=f"Meanwhile {number}")
             body = body.replace(b'"cus_1"', f'"cus_meanwhile_{number}"'.encode())
             answer = provider.post(
-                f"{services.webhooks_url}/stripe/globex", content=body, headers=stripe_headers(body, SIGNING_SECRET)
+                f"{store.settings.webhooks_url}/stripe/globex",
+                content=body,
+                headers=stripe_headers(body, SIGNING_SECRET),
             )
             assert answer.status_code == 200
 
@@ -249,7 +253,7 @@ def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_st
 
 
 def test_a_killed_gateway_comes_back(installation: Installation) -> None:
-    url = f"{installation.services.webhooks_url}/health"
+    url = f"{installation.store.settings.webhooks_url}/health"
     assert answers(url)
     installation.kill("webhook_gateway.intake")
     wait_for(lambda: not answers(url))
@@ -286,6 +290,15 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     installation.backfilled(output, runs=2)
     assert "SUCCESS" in installation.runs("churnguard/integration", "acme")
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
+
+
+def test_a_sync_that_somebody_asks_for_runs_where_dagster_launches_its_runs(installation: Installation) -> None:
+    """As it does where each run is a pod: a process of ours only puts it into the queue, and looks how it goes."""
+    sync = SubmittedSync(installation.store, SyncRequest("acme", DataSyncMode.FULL, ["prices", "products"]))
+    sync.wait()
+    report = sync.report()
+    assert (report.status, report.mode, sorted(report.objects)) == ("succeeded", "full", ["prices", "products"])
+    assert run_status(installation.store.dagster_database_url, sync.request.sync_id) in ("STARTED", "SUCCESS")
 
 
 def test_databases_are_read_again_by_backfills_of_the_plain_command(installation: Installation) -> None:

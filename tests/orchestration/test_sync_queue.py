@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import AlreadyRunning
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, Organization
 from churnguard_pipelines.orchestration.processes import children as process
 from churnguard_pipelines.orchestration.processes.children import SyncRequest
@@ -126,7 +126,7 @@ def test_the_same_sync_is_not_started_twice_and_another_one_is_refused(
 ) -> None:
     for each in fleet["greedy"]:  # running ones and waiting ones
         assert start(queue, each) == start(queue, each)
-        with pytest.raises(InvalidConfiguration, match="another sync is running or waiting already"):
+        with pytest.raises(AlreadyRunning, match="another sync is running or waiting already"):
             queue.start(each, SyncRequest(each.integration_id, DataSyncMode.FULL))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from churnguard_pipelines.cli.demo_rules import SURVEY, print_survey, register_survey
+from churnguard_pipelines.cli.demo.rules import SURVEY, compared_survey, register_survey
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -17,4 +17,4 @@ def test_the_demo_s_rule_brings_every_answer(store: Store, world: Sandbox) -> No
         register_survey(store, url, "test")
     report = sync_integration(store, SURVEY, sync_id="s1")
     assert report.status == "succeeded", report.objects
-    assert print_survey(store, world.url, living=False)
+    assert compared_survey(store, world.url).agrees

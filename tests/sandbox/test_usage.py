@@ -12,7 +12,7 @@ import orjson
 import pytest
 import redis
 
-from churnguard_pipelines.cli.demo_broker import Broker, server_program
+from churnguard_pipelines.cli.demo.broker import Broker, server_program
 from churnguard_pipelines.sandbox.business import usage
 from churnguard_pipelines.sandbox.business.company import Business
 from churnguard_pipelines.sandbox.business.instants import DAY

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from churnguard_pipelines.cli.demo_broker import server_program
+from churnguard_pipelines.cli.demo.broker import server_program
 from churnguard_pipelines.ports import free_port
 from tests.sources.homes import temporary_home
 from tests.waiting import wait_for

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from churnguard_pipelines.cli.demo_crms import crm_integrations
+from churnguard_pipelines.cli.demo.crms import crm_integrations
 from churnguard_pipelines.connectors import api_connector
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.sandbox.serve import Sandbox, serve

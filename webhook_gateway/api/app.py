@@ -1,6 +1,7 @@
 """The API's application, mounted at /api; its own description is at /api/docs."""
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Security
+from fastapi.security import HTTPBearer
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.monitoring.monitor import Monitor
@@ -10,12 +11,23 @@ from webhook_gateway.api.docs_page import add_docs
 from webhook_gateway.api.problems import DESCRIBED, handle_errors
 from webhook_gateway.api.rate import KeyRate
 
+DESCRIPTION = """What the command line does, for programs. An error is `application/problem+json`: one sentence, and
+what to do. Bodies are JSON; ids match `^[A-Za-z0-9_-]{1,64}$`; moments are ISO 8601 with a time zone."""
+KEY = "An API key, made by `churnguard api-keys create NAME`. A login in the same browser does as well."
+
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
     settings = engine.store.settings
-    limits = [Depends(ConcurrencyLimit()), *([Depends(KeyRate())] if settings.api_rate_limiting_enabled else [])]
+    # For the description only: who asks is known before a request comes here.
+    described = Security(HTTPBearer(auto_error=False, scheme_name="API key", description=KEY))
+    limits = [
+        described,
+        Depends(ConcurrencyLimit()),
+        *([Depends(KeyRate(engine.store))] if settings.api_rate_limiting_enabled else []),
+    ]
     app = FastAPI(
-        title="ChurnGuard Pipelines", docs_url=None, redoc_url=None, responses=DESCRIBED, dependencies=limits
+        title="ChurnGuard Pipelines", description=DESCRIPTION, docs_url=None, redoc_url=None, responses=DESCRIBED,
+        dependencies=limits,
     )  # fmt: skip
     app.state.engine = engine
     app.state.limits = limits  # the pages' too: who has used theirs up here gets no others there

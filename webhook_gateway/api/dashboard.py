@@ -95,6 +95,7 @@ def metrics(principal: Reader, request: Request) -> Metrics:
 
 @router.get("/integrations")
 def integrations(principal: Reader, request: Request) -> list[IntegrationSummary]:
+    """Each integration with its health and the reasons for it."""
     _, own = _seen(request, principal)
     return [IntegrationSummary(**_summary(health)) for health in own]
 

@@ -163,6 +163,7 @@ class Rule(BaseModel):
 
 @router.post("/rules", status_code=201)
 def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
+    """Read a REST endpoint from now on, on a schedule."""
     refuse_chosen_id(principal, new, "rule_id")
     made = APIIngestionRule(**dict(new), configured_by=principal.configures_as)
     check_addresses(made)
@@ -183,16 +184,19 @@ async def preview(new: NewRule, principal: Writer, engine: TheEngine) -> Preview
 
 @router.get("/rules")
 def list_(principal: Reader, store: TheStore) -> list[Rule]:
+    """The rules, without their secrets."""
     return [_shown(each) for each in RULES.list(store, principal.organization_id)]
 
 
 @router.get("/rules/{rule_id}")
 def get(rule_id: RuleId, principal: Reader, store: TheStore) -> Rule:
+    """One rule, without its secrets."""
     return _shown(own_configuration(RULES, store, principal, rule_id))
 
 
 @router.patch("/rules/{rule_id}")
 def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheStore) -> Rule:
+    """Change what is given; what is left out stays."""
     own_configuration(RULES, store, principal, rule_id)
     changes = {
         name: value
@@ -205,6 +209,7 @@ def change(rule_id: RuleId, wanted: RuleChange, principal: Writer, store: TheSto
 
 @router.delete("/rules/{rule_id}", status_code=204)
 def remove(rule_id: RuleId, principal: Writer, store: TheStore) -> Response:
+    """Stop reading the endpoint. `purge`: the rows it brought go, too."""
     own_configuration(RULES, store, principal, rule_id)
     RULES.remove(store, rule_id, actor=principal.id)
     return Response(status_code=204)

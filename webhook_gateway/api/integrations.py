@@ -188,11 +188,13 @@ def list_(principal: Reader, store: TheStore) -> list[Integration]:
 
 @router.get("/{integration_id}")
 def get(integration_id: IntegrationId, principal: Reader, store: TheStore) -> Integration:
+    """One integration's configuration, without its secrets."""
     return shown(own_integration(store, principal, integration_id))
 
 
 @router.patch("/{integration_id}")
 def change(integration_id: IntegrationId, wanted: IntegrationChange, principal: Writer, store: TheStore) -> Integration:
+    """Change what is given; another credential is tried at once, and its circuit breaker closed."""
     own_integration(store, principal, integration_id)
 
     def merged(known: IntegrationConfiguration) -> IntegrationConfiguration:
@@ -231,6 +233,7 @@ async def remove(integration_id: IntegrationId, principal: Writer, engine: TheEn
 async def start_sync(
     integration_id: IntegrationId, principal: Writer, engine: TheEngine, wanted: SyncStart | None = None
 ) -> StartedSync:
+    """Start a sync now, or join the same one that runs or waits already; another one that does is a 409."""
     await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
     given = wanted or SyncStart()
     sync_id = await engine.start_sync(integration_id, mode=given.sync_mode, objects=given.objects)
@@ -275,6 +278,7 @@ async def plan(
 
 @router.get("/{integration_id}/sync/status")
 async def sync_status(integration_id: IntegrationId, principal: Reader, engine: TheEngine) -> SyncState:
+    """How the latest sync is doing."""
     await asyncio.to_thread(own_integration, engine.store, principal, integration_id)
     return SyncState.model_validate(await engine.get_sync_status(integration_id), from_attributes=True)
 

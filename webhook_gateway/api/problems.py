@@ -11,10 +11,15 @@ from fastapi.responses import JSONResponse
 from psycopg import errors
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, NotFound, TooBusy
+from churnguard_pipelines.errors import AlreadyRunning, ChurnGuardError, DatabaseUnavailable, NotFound, TooBusy
 from churnguard_pipelines.wrong_fields import problem
 
-_STATUS: Mapping[type[ChurnGuardError], int] = {NotFound: 404, DatabaseUnavailable: 503, TooBusy: 429}
+_STATUS: Mapping[type[ChurnGuardError], int] = {
+    NotFound: 404,
+    AlreadyRunning: 409,
+    TooBusy: 429,
+    DatabaseUnavailable: 503,
+}
 """Any other is about what was asked for: 422."""
 RETRY = {"Retry-After": "10"}
 _UNSTORABLE = (
@@ -82,6 +87,8 @@ def _ours(_: Request, error: Exception) -> JSONResponse:
 def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Names each field; never repeats its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
+    if broken := next((each for each in error.errors() if each["type"] == "json_invalid"), None):
+        return _problem(400, f"The body is no JSON: {broken['ctx']['error']}, at its character {broken['loc'][1]}.")
     fields = [
         {"field": ".".join(map(str, each["loc"][1:]))[:MOST_CHARACTERS] or "body", "problem": problem(each, ())}
         for each in error.errors()[:MOST_NAMED]

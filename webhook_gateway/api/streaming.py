@@ -228,11 +228,13 @@ async def create(
 
 @router.get("/streams")
 def list_(principal: Reader, store: TheStore) -> list[Stream]:
+    """The streams, each with its state."""
     return [_shown(each) for each in managing.list_streams(store, principal.organization_id)]
 
 
 @router.get("/streams/{stream_id}")
 def get(stream_id: StreamId, principal: Reader, store: TheStore) -> Stream:
+    """One stream's configuration and state, without its secrets."""
     return _one(store, principal, stream_id)
 
 
@@ -292,6 +294,7 @@ async def test(stream_id: StreamId, principal: Writer, engine: TheEngine) -> Str
 
 @router.get("/streams/{stream_id}/metrics")
 def metrics(stream_id: StreamId, principal: Reader, store: TheStore) -> StreamMetrics:
+    """How fast it is, how far behind, and what it rejects."""
     own_configuration(STREAMS, store, principal, stream_id)
     return measured(store, stream_id)
 

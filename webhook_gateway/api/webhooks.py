@@ -119,6 +119,7 @@ class Replayed(BaseModel):
 
 @router.post("/endpoints", status_code=201)
 def create(new: NewEndpoint, principal: Writer, store: TheStore) -> EndpointWithSecret:
+    """Take a provider's webhooks for an organization. A secret that was made here is shown this once."""
     own_organization(principal, new.organization_id)
     path = f"/webhooks/{new.provider}/{new.organization_id}"
     if new.url_path not in (None, path):
@@ -140,11 +141,13 @@ def create(new: NewEndpoint, principal: Writer, store: TheStore) -> EndpointWith
 
 @router.get("/endpoints")
 def list_(principal: Reader, store: TheStore) -> list[Endpoint]:
+    """The endpoints, without their secrets."""
     return [_shown(each) for each in list_endpoints(store, principal.organization_id)]
 
 
 @router.get("/endpoints/{endpoint_id}")
 def get(endpoint_id: EndpointId, principal: Reader, store: TheStore) -> EndpointDetail:
+    """One endpoint with what came in lately."""
     endpoint = _own(store, principal, endpoint_id)
     counts, last = inbox.seen_by(store, endpoint.organization_id, endpoint.integration_id, endpoint_id)
     events = [SeenEvent(event_id=row[0], event_type=row[1], received_at=row[2]) for row in last]
@@ -153,6 +156,7 @@ def get(endpoint_id: EndpointId, principal: Reader, store: TheStore) -> Endpoint
 
 @router.patch("/endpoints/{endpoint_id}")
 def change(endpoint_id: EndpointId, wanted: EndpointChange, principal: Writer, store: TheStore) -> Endpoint:
+    """Choose which types of events are taken."""
     _own(store, principal, endpoint_id)
     return _shown(allow_events(store, endpoint_id, wanted.allowed_events, actor=principal.id))
 
@@ -161,6 +165,7 @@ def change(endpoint_id: EndpointId, wanted: EndpointChange, principal: Writer, s
 def rotate(
     endpoint_id: EndpointId, principal: Writer, store: TheStore, wanted: Rotation | None = None
 ) -> EndpointWithSecret:
+    """Replace the signing secret; the ones until now count a while longer."""
     endpoint, rotation = _own(store, principal, endpoint_id), wanted or Rotation()
     given, made = _secret(endpoint.provider, rotation.secret_key)
     overlap = timedelta(hours=rotation.overlap_hours)
@@ -170,6 +175,7 @@ def rotate(
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204)
 def remove(endpoint_id: EndpointId, principal: Writer, store: TheStore) -> Response:
+    """Take no more deliveries there. What was taken before is still worked off."""
     _own(store, principal, endpoint_id)
     remove_endpoint(store, endpoint_id, actor=principal.id)
     return Response(status_code=204)

@@ -7,13 +7,13 @@ import asyncio
 import logging
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.api import IntegrationEngine
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.settings import LOOPBACK, Settings, load_settings, start_logging
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.exposure import Transport, transport_of
+from churnguard_pipelines.settings import load_settings, start_logging
 
 if TYPE_CHECKING:
     from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
@@ -23,33 +23,6 @@ MOST_BROWSERS = 512  # connections
 _log = logging.getLogger("webhook_gateway.dashboard")  # the module itself is `__main__`
 # As `dagster-webserver` has them: without, Dagster opens a connection to PostgreSQL for each statement.
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """How browsers reach us. Raises ``InvalidConfiguration`` where keys would cross a network in clear."""
-
-    host: str
-    cert: Path | None
-    key: Path | None
-    behind_proxy: bool
-
-    def __post_init__(self) -> None:
-        if (self.cert is None) != (self.key is None):
-            raise InvalidConfiguration("TLS needs a certificate and its key.", remedy="Give --tls-cert and --tls-key.")
-        for path in (self.cert, self.key):
-            if path is not None and not path.is_file():
-                raise InvalidConfiguration(f"{path} is no file.", remedy="Correct --tls-cert and --tls-key.")
-        if self.host not in LOOPBACK and not self.secure:
-            raise InvalidConfiguration(
-                f"DASHBOARD_HOST={self.host} would send keys over the network in clear.",
-                remedy="Give --tls-cert and --tls-key (DASHBOARD_TLS_CERT, DASHBOARD_TLS_KEY), or --behind-proxy "
-                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1.",
-            )
-
-    @property
-    def secure(self) -> bool:
-        return self.cert is not None or self.behind_proxy
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,15 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-def transport_of(
-    settings: Settings, cert: Path | None = None, key: Path | None = None, *, behind_proxy: bool = False
-) -> Transport:
-    """What was given overrules the environment."""
-    if cert is None and key is None:
-        cert, key = settings.dashboard_tls_cert, settings.dashboard_tls_key
-    return Transport(settings.dashboard_host, cert, key, behind_proxy or settings.dashboard_behind_proxy)
 
 
 def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> None:

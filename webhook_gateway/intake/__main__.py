@@ -6,7 +6,7 @@ import gc
 import sys
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.ports import refuse_taken
+from churnguard_pipelines.ports import refuse_unusable
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.intake.app import Gateway
@@ -27,7 +27,7 @@ def main() -> int:
         start_logging(settings)
         store = Store.open(settings)
         try:
-            refuse_taken(settings.webhook_host, settings.webhook_port, "WEBHOOK_SERVER_PORT")
+            refuse_unusable(settings.webhook_host, settings.webhook_port, "WEBHOOK_SERVER")
             application = server(Gateway(store), settings)
             gc.freeze()  # what is there by now stays: nobody waits while it is searched for garbage
             gc.set_threshold(GARBAGE)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Response
 
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.settings import LOOPBACK, Settings
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.exposure import refuse_unsigned
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.intake.answers import Receive, Scope, Send
@@ -20,6 +21,7 @@ from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
 from webhook_gateway.intake.large_bodies import LargeBodies
 from webhook_gateway.intake.metrics import EVENTS_HELD, STORING
+from webhook_gateway.shared_rates import EXCHANGE_EVERY, exchange
 
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0
@@ -45,6 +47,7 @@ class Gateway:
             public_url=settings.webhook_public_url,
             check_signatures=settings.webhook_signature_validation,
         )
+        self._exchange = exchange(store, "endpoint")
         self._pages = self._fastapi()
         self.at_once = self._intake.at_once
         EVENTS_HELD.set_function(lambda: self._committer.held)
@@ -79,6 +82,7 @@ class Gateway:
                 self._large_bodies.work(),
                 self._directory.keep_fresh(),
                 self._keep_counts(),
+                self._share_rates(),
                 self._keep_partitions(),
             )
             tasks = [group.create_task(loop) for loop in loops]
@@ -103,6 +107,18 @@ class Gateway:
             _log.warning("counts of webhooks wait: %s", error)
             self._intake.outcomes.update(taken)
 
+    async def _share_rates(self) -> None:
+        rate = self._intake.rate
+        while True:
+            await asyncio.sleep(EXCHANGE_EVERY)
+            if taken := rate.take_out():
+                try:
+                    full_in = await asyncio.to_thread(self._exchange, taken)
+                except ChurnGuardError as error:
+                    rate.put_back(taken, error)
+                else:
+                    rate.learn(full_in, time.monotonic())
+
     async def _keep_partitions(self) -> None:
         while True:
             await asyncio.sleep(PARTITIONS_EVERY)
@@ -110,11 +126,3 @@ class Gateway:
                 await asyncio.to_thread(inbox.keep_partitions, self._store)
             except ChurnGuardError as error:
                 _log.warning("the partitions of the coming days wait: %s", error)
-
-
-def refuse_unsigned(settings: Settings) -> None:
-    if not settings.webhook_signature_validation and settings.webhook_host not in LOOPBACK:
-        raise InvalidConfiguration(
-            f"WEBHOOK_SIGNATURE_VALIDATION=false would take deliveries of anybody who reaches {settings.webhook_host}.",
-            remedy="Turn it on, or bind to 127.0.0.1 with WEBHOOK_SERVER_HOST.",
-        )

@@ -11,7 +11,7 @@ from churnguard_pipelines.analytics.money import exponent, format_money
 from churnguard_pipelines.analytics.movements import Movements
 
 SMALL_WIDTH, SMALL_HEIGHT = 240, 48
-HEIGHT, LEFT, BOTTOM, TOP = 300, 62, 34, 16
+HEIGHT, LEFT, BOTTOM, TOP = 260, 62, 34, 24
 GAINS, LOSSES = ("new", "expansion", "reactivation"), ("contraction", "churn")
 TICKS = 5
 
@@ -31,7 +31,7 @@ class _Scale:
         rough = (self.high - self.low) / TICKS or 1
         size: float = 10 ** floor(log10(rough))
         step = next(size * each for each in (1, 2, 2.5, 5, 10) if size * each >= rough)
-        place = -(-self.low // step)
+        place = -(-self.low // step) + 0.0
         while place * step <= self.high:
             yield place * step
             place += 1
@@ -78,12 +78,12 @@ def mrr_chart(months: Sequence[Movements], width: int) -> Markup:
             drawn.append(_text(left + step / 2, HEIGHT - 2, f"{each.month:%Y}", "middle"))
     drawn.append(Markup('<path class="line" d="{}"/>').format(line))
     ends = format_money(months[-1].ending, currency)
-    drawn.append(_text(width - 2, scale.y(levels[-1]) - 7, ends, "end", "strong"))
+    drawn.append(_text(width - 2, scale.y(max(tops[-1], levels[-1])) - 6, ends, "end", "strong"))
     label = f"MRR from {months[0].month:%B %Y} to {months[-1].month:%B %Y}: {ends} {currency.upper()} at the end"
     return _svg("chart", width, HEIGHT, label, Markup("").join(drawn))
 
 
-def rate_chart(points: Sequence[tuple[datetime, float]], now: datetime, minutes: int, width: int = 900) -> Markup:
+def rate_chart(points: Sequence[tuple[datetime, float]], now: datetime, minutes: int, width: int) -> Markup:
     """Messages a second over the last minutes; where nothing was measured nothing came. Empty for no point."""
     if not points:
         return Markup("")
@@ -109,9 +109,7 @@ def _grid(scale: _Scale, width: int) -> Markup:
     for value in scale.ticks():
         y = scale.y(value)
         lines.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y, width))
-        lines.append(
-            _text(LEFT - 6, y + 4, f"{value:,.0f}" if value >= 10 or not value % 1 else f"{value:,.1f}", "end")
-        )
+        lines.append(_text(LEFT - 6, y + 4, f"{value:,.0f}" if value >= 1000 else f"{value:g}", "end"))
     return Markup("").join(lines)
 
 

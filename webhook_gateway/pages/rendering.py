@@ -133,7 +133,7 @@ def payload(text: str, length: int | None = None) -> Markup:
     )
 
 
-_PART = re.compile(r'"(?:\\.|[^"\\])*"?|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_PART = re.compile(r'"(?:\\.|[^"\\])*"?|[{}\[\],:]|[^ \t\r\n{}\[\],:"]+', re.DOTALL)
 
 
 def _indented(text: str) -> str:
@@ -152,7 +152,7 @@ def _indented(text: str) -> str:
             line = "  " * min(depth, DEEPEST_INDENTED)
         else:
             line += ": " if part == ":" else part
-    return "\n".join(each for each in (*lines, line) if each.strip())
+    return "\n".join(each for each in (*lines, line) if each.strip(" "))
 
 
 def marked(text: str) -> Markup:

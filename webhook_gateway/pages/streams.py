@@ -44,14 +44,15 @@ def stream(
     if not found:  # removed just now
         raise not_found("stream", stream_id)
     messages = excerpts(store, stream_id, limit=ON_A_PAGE + 1, most=MOST_OF_A_PAYLOAD, before=before)
-    points = history(store, stream_id, MINUTES * 60.0, MINUTES)
+    rates = [(each.at, each.messages_per_second) for each in history(store, stream_id, MINUTES * 60.0, MINUTES)]
     return rendered(
         request,
         "stream.html",
         stream=configured,
         health=judge_stream(found[0]),
         metrics=streaming.metrics(stream_id, principal, store),
-        chart=rate_chart([(each.at, each.messages_per_second) for each in points], found[0].now, MINUTES),
+        wide=rate_chart(rates, found[0].now, MINUTES, 900),
+        narrow=rate_chart(rates, found[0].now, MINUTES, 340),
         messages=messages[:ON_A_PAGE],
         more=messages[ON_A_PAGE - 1].id if len(messages) > ON_A_PAGE else None,
     )

@@ -26,7 +26,16 @@ _ONLY = Literal(0)
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relkind = 'p', c.relreplident::text,
-       greatest(c.reltuples, 0)::bigint, pg_catalog.row_security_active(c.oid)
+       CASE WHEN c.relkind = 'r' THEN greatest(c.reltuples, 0) ELSE (
+         WITH RECURSIVE tree (oid) AS (
+           SELECT c.oid
+           UNION ALL
+           SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+         )
+         SELECT pg_catalog.sum(greatest(leaf.reltuples, 0))
+           FROM tree JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.oid
+          WHERE leaf.relkind <> 'p'
+       ) END::bigint, pg_catalog.row_security_active(c.oid)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 import httpx
 
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
+from churnguard_pipelines.exposure import refuse_bad_addresses
 from churnguard_pipelines.orchestration.processes.account import Account
-from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment, workspace
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment, workspace
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.orchestration.processes.supervision import Supervised
-from churnguard_pipelines.ports import free_port, listens, refuse_taken
+from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON
+from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.postgres.database import Store
 
 START_TIMEOUT_SECONDS = 120
@@ -24,7 +26,6 @@ STOP_TIMEOUT_SECONDS = 10
 WATCH_SECONDS = 0.5
 DATABASE_PAUSE_SECONDS = 5.0  # before a private PostgreSQL that does not start is tried again
 PATH = "/dashboard"
-DAEMON = "churnguard_pipelines.orchestration.roles.daemon"
 
 _log = logging.getLogger(__name__)
 
@@ -38,17 +39,17 @@ class Services:
         settings = store.settings
         self._host, self._port = settings.dashboard_host, settings.dashboard_port
         self._webhooks = settings.webhook_host, settings.webhook_port
-        self._scheme = "https" if settings.dashboard_tls_cert else "http"
         self._logs = settings.home / "logs"
         self._processes: dict[str, Supervised] = {}
         self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
         self._stopping = threading.Event()
 
-    @property
-    def _addresses(self) -> dict[str, str]:
+    def _addresses(self, code_port: int) -> dict[str, str]:
         """Those that were found free; whatever else the environment says."""
         (host, port), (webhook_host, webhook_port) = (self._host, self._port), self._webhooks
         return {
+            "CHURNGUARD_CODE_SERVER_HOST": "127.0.0.1",
+            "CHURNGUARD_CODE_SERVER_PORT": str(code_port),
             "DASHBOARD_HOST": host,
             "DASHBOARD_PORT": str(port),
             "WEBHOOK_SERVER_HOST": webhook_host,
@@ -56,37 +57,35 @@ class Services:
         }
 
     @property
-    def url(self) -> str:
-        return f"{self._scheme}://{_shown(self._host)}:{self._port}{PATH}"
+    def base_url(self) -> str:
+        return self._store.settings.dashboard_url
 
     @property
-    def webhooks_url(self) -> str:
-        """Before ``/{provider}/{organization_id}``."""
-        host, port = self._webhooks
-        return f"http://{_shown(host)}:{port}/webhooks"
+    def url(self) -> str:
+        """Of Dagster's pages."""
+        return f"{self.base_url}{PATH}"
 
     def start(self) -> None:
         """Returns when the gateway and the web server answer and the daemon has given a sign of life.
 
-        Raises ``InvalidConfiguration`` if a port is taken, ``ChurnGuardError`` if a process ends instead.
+        Raises ``InvalidConfiguration`` if they may not or cannot listen where they are to, ``ChurnGuardError`` if a
+        process ends instead.
         """
-        refuse_taken(self._host, self._port, "DASHBOARD_PORT")
-        refuse_taken(*self._webhooks, "WEBHOOK_SERVER_PORT")
+        refuse_bad_addresses(self._store.settings)
         self._account = Account(self._store.settings)
-        environment = dagster_environment(self._store) | self._addresses | self._account.environment
         code_port = free_port()
+        scheme = "https" if self._store.settings.dashboard_tls_cert else "http"
+        environment = dagster_environment(self._store) | self._addresses(code_port) | self._account.environment
         places = str(workspace(self._store.settings, "127.0.0.1", code_port))
-        code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
-        definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
         try:
-            self._spawn("code-server", (*code_server, *definitions), environment)
+            self._spawn("code-server", ("python", "-m", CODE_SERVER), environment)
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()
             self._spawn("daemon", ("python", "-m", DAEMON, "-w", places), environment)
             self._spawn("dashboard", ("python", "-m", "webhook_gateway.dashboard", "-w", places), environment)
             self._wait("gateway", lambda: _answers(f"http://{_reached(*self._webhooks)}/webhooks/health"))
-            self._wait("dashboard", lambda: _answers(f"{self._scheme}://{_reached(self._host, self._port)}/healthz"))
+            self._wait("dashboard", lambda: _answers(f"{scheme}://{_reached(self._host, self._port)}/healthz"))
             self._wait("daemon", lambda: self._heartbeat_since(started))
         except BaseException:
             self.stop()
@@ -140,10 +139,6 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
     except httpx.TransportError:
         return False
-
-
-def _shown(host: str) -> str:
-    return "localhost" if host in ("127.0.0.1", "0.0.0.0") else host  # noqa: S104 - compared, not listened on
 
 
 def _reached(host: str, port: int) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from churnguard_pipelines.errors import InvalidConfiguration, NotFound
+from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.organizations import no_organization
 from churnguard_pipelines.store.control.tables import api_keys as table
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -70,9 +71,7 @@ def create_key(
         try:
             connection.execute(sa.insert(table).values(values))
         except sa.exc.IntegrityError:
-            raise InvalidConfiguration(
-                f"there is no organization {organization_id!r}.", remedy="Add the organization first."
-            ) from None
+            raise no_organization(organization_id) from None
         detail = {"name": name, "role": role.value}
         audit.record(connection, actor, "api_key.create", key_id, detail, organization_id=organization_id)
     return f"{key_id}_{secret}"

@@ -18,6 +18,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamConfiguration, revealed
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.masking import MASK, Document, Path, Secrets, keep, mask, unmask
+from churnguard_pipelines.store.control.organizations import no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, readable
@@ -90,13 +91,12 @@ class Configurations(Generic[Model]):
                 self._adding(connection, store, configuration, actor)
                 added = connection.scalar(statement.on_conflict_do_nothing().returning(self._key))
             except sa.exc.IntegrityError:
-                raise InvalidConfiguration(
-                    f"there is no organization {organization_id!r}.", remedy="Add the organization first."
-                ) from None
+                raise no_organization(organization_id) from None
             if added is None:
                 raise InvalidConfiguration(
                     f"there is a {self.what} {id_!r} already.",
-                    remedy=f"Choose another {self._key.name}, or change that one (on the command line: --replace).",
+                    remedy=f"Choose another {self._key.name}, or change that one: "
+                    f"`churnguard {self.what}s add FILE.yaml --replace`.",
                 )
             also(connection)
             self._note(connection, actor, "add", id_, organization_id)
@@ -220,7 +220,9 @@ class Configurations(Generic[Model]):
         return row
 
     def _unknown(self, id_: str) -> NotFound:
-        return NotFound(f"there is no {self.what} {id_!r}.", remedy=f"Look at the list of {self.what}s.")
+        return NotFound(
+            f"there is no {self.what} {id_!r}.", remedy=f"`churnguard {self.what}s list` shows those there are."
+        )
 
     def _note(
         self,

@@ -27,6 +27,7 @@ from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.forgetting import forget, purge_rows
 from churnguard_pipelines.store.control.opening import STORED, opened, opened_or_error
+from churnguard_pipelines.store.control.organizations import no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
 from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest.due import RESTING
@@ -64,16 +65,13 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
         try:
             added = connection.scalar(statement)
         except sa.exc.IntegrityError:
-            raise InvalidConfiguration(
-                f"there is no organization {integration.organization_id!r}.",
-                integration_id=integration.integration_id,
-                remedy="Add the organization first.",
-            ) from None
+            raise no_organization(integration.organization_id, integration.integration_id) from None
         if added is None:
             raise InvalidConfiguration(
                 "an integration with this id exists already.",
                 integration_id=integration.integration_id,
-                remedy="Choose another integration_id, or replace it.",
+                remedy="Choose another integration_id, or replace it: "
+                "`churnguard integrations add FILE.yaml --replace`.",
             )
         _note(connection, actor, "integration.add", integration.integration_id, integration.organization_id)
 

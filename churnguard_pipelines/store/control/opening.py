@@ -36,7 +36,9 @@ def opened_or_error(vault: Vault, row: Row[Any]) -> IntegrationConfiguration | C
     except ValueError as error:  # pydantic's, whose own words would repeat what is wrong, maybe a secret
         _log.error("%s: its stored configuration is not valid (%s)", row.integration_id, type(error).__name__)
         return InvalidConfiguration(
-            "its stored configuration is not valid.", integration_id=row.integration_id, remedy="Configure it anew."
+            "its stored configuration is not valid.",
+            integration_id=row.integration_id,
+            remedy="Configure it anew: `churnguard integrations add FILE.yaml --replace`.",
         )
 
 

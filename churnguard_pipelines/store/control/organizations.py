@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.tables import organizations
@@ -37,7 +37,7 @@ def get_organization(store: Store, organization_id: str) -> Organization:
             sa.select(*_FIELDS).where(organizations.c.organization_id == organization_id)
         ).one_or_none()
     if row is None:
-        raise NotFound(f"there is no organization {organization_id!r}.")
+        raise _not_found(organization_id)
     return Organization.model_validate(row._asdict())
 
 
@@ -49,10 +49,23 @@ def set_unpaid_counts(store: Store, organization_id: str, counts: bool, *, actor
         if changed:
             audit.record(connection, actor, "organization.change", organization_id, organization_id=organization_id)
     if not changed:
-        raise NotFound(f"there is no organization {organization_id!r}.")
+        raise _not_found(organization_id)
 
 
 def list_organizations(store: Store) -> list[Organization]:
     with store.operator() as connection:
         rows = connection.execute(sa.select(*_FIELDS).order_by(organizations.c.organization_id)).all()
     return [Organization.model_validate(row._asdict()) for row in rows]
+
+
+def no_organization(organization_id: str | None, integration_id: str | None = None) -> InvalidConfiguration:
+    """Of what is to be an organization's that is not there."""
+    missing = _not_found(organization_id)
+    return InvalidConfiguration(missing.message, integration_id=integration_id, remedy=missing.remedy)
+
+
+def _not_found(organization_id: str | None) -> NotFound:
+    return NotFound(
+        f"there is no organization {organization_id!r}.",
+        remedy=f"Add it first: `churnguard organizations add {organization_id}`.",
+    )

@@ -213,7 +213,7 @@ class Streams(Configurations[StreamConfiguration]):
             return InvalidConfiguration(
                 "this version does not take its stored configuration.",
                 integration_id=row.stream_id,
-                remedy="Configure it anew.",
+                remedy="Configure it anew: `churnguard streams add FILE.yaml --replace`.",
             )
 
 

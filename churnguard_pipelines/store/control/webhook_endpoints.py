@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.control.organizations import no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim
 from churnguard_pipelines.store.control.tables import integrations
 from churnguard_pipelines.store.control.tables import webhook_endpoints as table
@@ -86,7 +87,7 @@ def add_endpoint(
         if connected and chosen is None:
             raise InvalidConfiguration(
                 f"{organization_id} has no {provider} integration whose tables the events would change.",
-                remedy="Add the integration first.",
+                remedy="Add it first: `churnguard integrations add FILE.yaml`.",
             )
         values = {
             "endpoint_id": endpoint.endpoint_id,
@@ -102,9 +103,7 @@ def add_endpoint(
             connection.execute(sa.insert(table).values(values))
             claim(connection, Kind.WEBHOOK_ENDPOINT, endpoint.endpoint_id, organization_id)
         except sa.exc.IntegrityError:
-            raise InvalidConfiguration(
-                f"there is no organization {organization_id!r}.", remedy="Add the organization first."
-            ) from None
+            raise no_organization(organization_id) from None
         _changed(connection, actor, "webhook_endpoint.add", endpoint)
     return get_endpoint(store, endpoint.endpoint_id)
 

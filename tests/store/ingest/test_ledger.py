@@ -162,6 +162,26 @@ def test_one_that_failed_comes_back_after_a_minute_doubling_until_its_frequency(
     assert round((again.due_at - began).total_seconds()) == 60
 
 
+def test_one_that_has_not_synced_yet_is_due_half_a_minute_after_each_failure_and_not_after_each_death(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    """Whoever sets it up is mending the cause; a sync that kills its process must not do so every minute."""
+    pauses = []
+    for number in range(8):
+        ledger.start_sync(store, f"run-{number}", integration, "incremental", [])
+        ledger.finish_sync(store, f"run-{number}", "failed", "there is no host db.internal.")
+        ended = ledger.get_sync(store, f"run-{number}").finished_at
+        [again] = due_integrations(store, "stripe", store.now() + 2 * HOUR)
+        assert ended is not None
+        pauses.append(round((again.due_at - ended).total_seconds()))
+    assert pauses == [30] * 8
+    ledger.start_sync(store, "killed", integration, "incremental", [])
+    silence(store, "killed")
+    began = ledger.get_sync(store, "killed").started_at
+    [again] = due_integrations(store, "stripe", store.now() + 2 * HOUR)
+    assert round((again.due_at - began).total_seconds()) == 3600
+
+
 def test_what_never_synced_or_took_long_is_to_have_a_run_of_its_own(
     store: Store, integration: IntegrationConfiguration
 ) -> None:
@@ -205,6 +225,8 @@ def test_nobody_s_thousands_come_before_somebody_s_one(store: Store, integration
 def test_syncs_that_were_cancelled_put_nothing_off(store: Store, integration: IntegrationConfiguration) -> None:
     """Each is due again after a minute, however many there were; those that fail wait twice as long each time."""
     after = {}
+    ledger.start_sync(store, "well", integration, "incremental", [])
+    ledger.finish_sync(store, "well", "succeeded")
     for status in ("cancelled", "failed"):
         for _ in range(4):
             ledger.start_sync(store, "run-1", integration, "incremental", [])

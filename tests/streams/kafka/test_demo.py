@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from churnguard_pipelines.cli.demo_usage import UsageStreams
+from churnguard_pipelines.cli.demo.usage import UsageStreams
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.sandbox.serve import serve
 from churnguard_pipelines.store.control.organizations import add_organization
@@ -27,5 +27,5 @@ def test_every_event_that_the_products_publish_on_kafka_is_stored_once(
         with serve(tmp_path / "world", seed=7, scale=0.02, usage_stream=streams.url) as sandbox:
             streams.register("test")
             streams.drain(sandbox.url)
-            assert streams.print(sandbox.url, living=False)
+            assert all(each.agrees for each in streams.compared(sandbox.url))
     streams.stop()

@@ -39,6 +39,13 @@ def test_an_integration_is_created_shown_changed_and_removed_without_its_secrets
     assert call("GET", f"/integrations/{name}").status_code == 404
 
 
+def test_a_body_that_is_no_json_is_said_to_be_none(call: Call) -> None:
+    for body in ("{", "{'organization_id': 'acme'}"):
+        refused = call("POST", "/integrations", content=body)
+        assert refused.status_code == 400
+        assert refused.json()["title"].startswith("The body is no JSON: ")
+
+
 @pytest.mark.timeout(120)
 def test_a_sync_is_started_and_followed(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:
     with serve(tmp_path_factory.mktemp("sandbox"), scale=0.02) as sandbox:
@@ -63,8 +70,14 @@ def test_a_sync_is_started_and_followed(call: Call, tmp_path_factory: pytest.Tem
         fields = call("GET", f"/integrations/{name}/objects/coupons").json()["fields"]
         assert {each["name"]: each["type"] for each in fields}["percent_off"] == "numeric"
         assert call("GET", f"/integrations/{name}/objects/nothing").status_code == 404
+        sandbox.fault("hang", "/v1/*")
         again = call("POST", f"/integrations/{name}/sync", json={"objects": ["products"]})
         assert str(again.json()["estimated_duration"]).endswith("seconds")
+        other = call("POST", f"/integrations/{name}/sync", json={"objects": ["coupons"]})
+        assert (other.status_code, other.json()["title"]) == (
+            409, f"{name}: another sync is running or waiting already. Wait until it has ended: "
+            f"`churnguard integrations show {name}` says how it is doing.",
+        )  # fmt: skip
 
 
 def test_connections_are_tested(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:

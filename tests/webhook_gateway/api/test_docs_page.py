@@ -55,6 +55,17 @@ def test_the_page_and_all_that_it_names_come_from_us(fetch: Fetch) -> None:
     assert "//" not in page.text + start.text, "no other host"
 
 
+def test_every_call_is_described_in_a_sentence_and_says_how_one_signs_in(fetch: Fetch) -> None:
+    described = fetch("http://ours/api/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for verb, operation in operations.items():
+            assert operation.get("description", "").endswith((".", "`")), (verb, path)
+            assert operation["security"] == [{"API key": []}], (verb, path)
+    scheme = described["components"]["securitySchemes"]["API key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert "churnguard api-keys create" in scheme["description"]
+
+
 def test_the_browser_is_told_to_run_nothing_else(fetch: Fetch) -> None:
     page = fetch(PAGE)
     policy = dict(each.strip().partition(" ")[::2] for each in page.headers["content-security-policy"].split(";"))

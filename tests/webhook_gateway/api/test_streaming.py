@@ -108,8 +108,8 @@ def test_the_flat_fields_are_taken_too(call: Call) -> None:
     assert (made["stream_id"], made["batch_size"], made["processing_mode"]) == ("user_events_stream", 7, "exactly_once")
     again = call("POST", "/streaming/streams", json=flat)
     assert (again.status_code, again.json()["title"]) == (
-        422, "there is a stream 'user_events_stream' already. Choose another stream_id, or change that one "
-        "(on the command line: --replace).",
+        422, "there is a stream 'user_events_stream' already. Choose another stream_id, or change that one: "
+        "`churnguard streams add FILE.yaml --replace`.",
     )  # fmt: skip
 
 

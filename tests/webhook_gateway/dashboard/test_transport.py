@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.exposure import transport_of
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
-from webhook_gateway.dashboard.__main__ import transport_of
 
 
 def at(folder: Path, host: str, **settings: object) -> Settings:
@@ -35,6 +35,10 @@ def test_other_machines_do(tmp_path: Path, host: str) -> None:
     assert transport_of(at(tmp_path, host, dashboard_tls_cert=pem, dashboard_tls_key=pem)).secure
     assert transport_of(at(tmp_path, host), behind_proxy=True).secure
     assert transport_of(at(tmp_path, host, dashboard_behind_proxy=True)).secure
+
+
+def test_a_container_is_reached_by_its_hosts_loopback(tmp_path: Path) -> None:
+    assert not transport_of(at(tmp_path, "0.0.0.0", dashboard_published_on_loopback=True)).secure
 
 
 def test_half_of_tls_is_none(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.exposure import refuse_unsigned
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.webhook_endpoints import (
@@ -28,7 +29,6 @@ from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator, settings_for
 from tests.waiting import wait_for
 from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
-from webhook_gateway.intake.app import refuse_unsigned
 
 MakeGateway = Callable[..., Gateway]
 

@@ -2,7 +2,8 @@
 FROM debian:trixie-slim AS postgres
 RUN groupadd --gid 999 postgres && useradd --uid 999 --gid postgres --home-dir /var/lib/postgresql postgres \
  && apt-get update && apt-get install --yes --no-install-recommends postgresql-17 && rm -rf /var/lib/apt/lists/* \
- && install --directory --owner postgres --group postgres --mode 1777 /var/lib/postgresql/data
+ && install --directory --owner postgres --group postgres --mode 1777 /var/lib/postgresql/data \
+ && install --directory --owner postgres --group postgres --mode 3777 /var/run/postgresql
 COPY --chmod=755 postgres.sh /usr/local/bin/docker-entrypoint.sh
 ENV PATH=/usr/lib/postgresql/17/bin:$PATH PGDATA=/var/lib/postgresql/data
 STOPSIGNAL SIGINT
@@ -17,7 +18,7 @@ WORKDIR /data
 CMD ["redis-server"]
 
 FROM debian:trixie-slim AS kafka
-RUN useradd --uid 1000 appuser \
+RUN useradd --uid 1000 appuser && mkdir -p /usr/share/man/man1 \
  && apt-get update && apt-get install --yes --no-install-recommends openjdk-21-jre-headless && rm -rf /var/lib/apt/lists/* \
  && install --directory --owner appuser --group appuser /var/lib/kafka/data
 COPY kafka /opt/kafka/libs

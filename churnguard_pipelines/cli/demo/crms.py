@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from rich.table import Table
 
-from churnguard_pipelines.cli.terminal import out
+from churnguard_pipelines.cli.demo.comparison import Compared
 from churnguard_pipelines.model import IntegrationConfiguration
 
 if TYPE_CHECKING:
@@ -62,31 +62,23 @@ def _integration(
     )
 
 
-def print_crms(store: Store, *, living: bool) -> bool:
-    """What came of each object, beside the provider's own count where it counts; while people work in the CRM, the two
-    may differ by a moment."""
+def compared_crms(store: Store) -> Iterator[Compared]:
     from churnguard_pipelines.connectors.sdk import EARLIEST
     from churnguard_pipelines.records import Window
     from churnguard_pipelines.store.control.integrations import get_integration
     from churnguard_pipelines.store.raw.warehouse import Warehouse
     from churnguard_pipelines.syncing.sync import opened
 
-    agrees, warehouse, everything = True, Warehouse(store), Window(EARLIEST, store.now())
+    warehouse, everything = Warehouse(store), Window(EARLIEST, store.now())
     for name in CRMS:
         integration = get_integration(store, name)
-        title = f"\n{integration.integration_name} of {integration.organization_id}"
-        table = Table("object", box=None, pad_edge=False, title=title, title_justify="left")
-        for heading in ("in the warehouse", "at the provider"):
-            table.add_column(heading, justify="right")
         with opened(store, integration) as use:
-            for item in use.connector.objects:
-                raw = use.connector.table_of(item).name
-                ours = warehouse.count(raw, integration.organization_id, name)
-                theirs = use.connector.count(item, everything)
-                agrees &= living or theirs in (None, ours)
-                if not ours and not theirs:
-                    continue
-                sign = "" if living else " [green]=[/green]" if theirs == ours else " [red]≠[/red]"
-                table.add_row(item.name, f"{ours:,}", "" if theirs is None else f"{theirs:,}{sign}")
-        out.print(table)
-    return agrees
+            rows = [
+                (
+                    item.name,
+                    warehouse.count(use.connector.table_of(item).name, integration.organization_id, name),
+                    use.connector.count(item, everything),
+                )
+                for item in use.connector.objects
+            ]
+        yield Compared(use.connector.title, integration.organization_id, rows)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import date
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from rich.markup import escape
-from rich.table import Table
 
-from churnguard_pipelines.cli.demo_crms import CRMS, crm_integrations, print_crms, sendgrid
-from churnguard_pipelines.cli.demo_rules import SURVEY, print_survey, register_survey
-from churnguard_pipelines.cli.demo_simulation import given_simulation, own_simulation
-from churnguard_pipelines.cli.demo_usage import UsageStreams
+from churnguard_pipelines.cli.demo.comparison import (
+    Compared,
+    compared_mrr,
+    compared_stripe,
+    compared_tables,
+    print_details,
+    print_summary,
+)
+from churnguard_pipelines.cli.demo.crms import CRMS, compared_crms, crm_integrations, sendgrid
+from churnguard_pipelines.cli.demo.rules import SURVEY, compared_survey, register_survey
+from churnguard_pipelines.cli.demo.simulation import given_simulation, own_simulation
+from churnguard_pipelines.cli.demo.usage import UsageStreams
 from churnguard_pipelines.cli.progress import run_with_progress
-from churnguard_pipelines.cli.terminal import err, out
+from churnguard_pipelines.cli.sync import print_causes
+from churnguard_pipelines.cli.terminal import out
 from churnguard_pipelines.model import (
     DataSyncMode,
     IntegrationConfiguration,
@@ -28,7 +35,6 @@ from churnguard_pipelines.model import (
 )
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.analytics.movements import Movements
     from churnguard_pipelines.store.postgres.database import Store
 
 ACTOR = "demo"
@@ -37,8 +43,7 @@ ORGANIZATIONS = (
     Organization(organization_id="globex", name="Globex", reporting_currency="eur"),
 )
 PRODUCT = "acme-product"
-MOVEMENTS = ("starting", "new", "expansion", "contraction", "churn", "reactivation", "ending")
-WIDE = 100  # columns of a terminal that the whole table fits
+KEY_FILE = "demo-api-key"
 
 
 class Demo:
@@ -76,35 +81,45 @@ class Demo:
     def first_sync(self) -> bool:
         """Sync both organizations, compute their MRR, print both beside the simulation's own counts and books.
 
-        Returns whether everything agrees; while the business lives on, counts move and are not compared.
+        Returns whether everything agrees; while the business lives on, counts move and need not.
         """
         from churnguard_pipelines.orchestration.processes.children import SyncRequest, compute_mrr_now
 
+        began = time.monotonic()
         names = [*(item.organization_id for item in ORGANIZATIONS), PRODUCT, *CRMS, SURVEY]
-        reports = run_with_progress(self._store, [SyncRequest(name) for name in names])
+        reports = run_with_progress(self._store, [SyncRequest(name) for name in names], transient=self._living)
         for report in reports:
-            for name, item in report.objects.items():
-                if item.error:
-                    err.print(f"[red]✗[/red] {report.integration_id} {name}: {escape(item.error)}")
+            print_causes(report)
         with out.status("Reading the streams of product usage …"):
             self._usage.drain(self._url)
         with out.status("Computing MRR movements …"):
             compute_mrr_now(self._store, [item.organization_id for item in ORGANIZATIONS])
-        agrees = [
-            self._print_rows(),
-            self._print_product(),
-            print_crms(self._store, living=self._living),
-            print_survey(self._store, self._url, living=self._living),
-            self._usage.print(self._url, living=self._living),
-            *(self._print_mrr(item) for item in ORGANIZATIONS),
-        ]
-        return all(agrees) and all(report.status == "succeeded" for report in reports)
+        with out.status("Comparing with the sources …"):
+            sources = list(self._compared())
+            mrr = [
+                compared_mrr(self._store, each, self._books(f"{each.organization_id}/mrr")) for each in ORGANIZATIONS
+            ]
+        if self._living:
+            print_summary(sources, mrr, time.monotonic() - began)
+        else:
+            print_details(sources, mrr)
+        agrees = self._living or all([each.agrees for each in sources] + [each.agrees for each in mrr])
+        return agrees and all(report.status == "succeeded" for report in reports)
+
+    def _compared(self) -> Iterator[Compared]:
+        for organization in ORGANIZATIONS:
+            name = organization.organization_id
+            yield compared_stripe(self._store, name, self._books(f"{name}/counts"))
+        yield compared_tables(self._store, "acme", PRODUCT, self._product_url)
+        yield from compared_crms(self._store)
+        yield compared_survey(self._store, self._url)
+        yield from self._usage.compared(self._url)
 
     def api_key(self) -> str:
         """An operator's key, the same at each start, kept where only its owner reads it."""
         from churnguard_pipelines.store.control.api_keys import authenticate, create_key
 
-        path = self._store.settings.home / "demo-api-key"
+        path = self._store.settings.home / KEY_FILE
         key = path.read_text().strip() if path.exists() else ""
         if authenticate(self._store, key) is None:
             key = create_key(self._store, "demo", actor=ACTOR)
@@ -206,116 +221,10 @@ class Demo:
             self._store, organization_id=organization_id, provider=provider,
             secret=secret or f"whsec_{token_hex(32)}", actor=ACTOR,
         )  # fmt: skip
-        url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/{provider}/{organization_id}"
+        gateway = settings.gateway_url or f"http://{settings.webhook_host}:{settings.webhook_port}"
+        url = f"{gateway.rstrip('/')}/webhooks/{provider}/{organization_id}"
         subscription |= {"url": url, "secret": endpoint.secrets[0][0]}
         httpx.post(subscribe_at, json=subscription, timeout=60).raise_for_status()
 
-    def _print_rows(self) -> bool:
-        from churnguard_pipelines.connectors import api_connector
-        from churnguard_pipelines.store.raw.warehouse import Warehouse
-
-        names = [item.name for item in api_connector("stripe").objects]
-        table = Table("object", box=None, pad_edge=False, title="Rows in the warehouse", title_justify="left")
-        for organization in ORGANIZATIONS:
-            table.add_column(organization.organization_id, justify="right")
-            table.add_column("" if self._living else "at the provider", justify="right")
-        warehouse, agrees = Warehouse(self._store), True
-        columns: list[list[str]] = []
-        for organization in ORGANIZATIONS:
-            name = organization.organization_id
-            ours = {item: warehouse.count(f"stripe_{item}", name, name) for item in names}
-            theirs = self._books(f"{name}/counts")
-            theirs["invoice_items"] = theirs.pop("invoiceitems")  # Stripe's own spelling
-            columns.append([f"{ours[item]:,}" for item in names])
-            if self._living:
-                columns.append(["" for _ in names])
-            else:
-                equal = [ours[item] == theirs[item] for item in names]
-                agrees &= all(equal)
-                columns.append(
-                    [
-                        f"{theirs[item]:,} {'[green]=[/green]' if same else '[red]≠[/red]'}"
-                        for item, same in zip(names, equal, strict=True)
-                    ]
-                )
-        for row in zip(names, *columns, strict=True):
-            table.add_row(*row)
-        out.print(table)
-        return agrees
-
-    def _print_product(self) -> bool:
-        """Each table of the product database, there and here; while people work in it, they may differ by a moment."""
-        import psycopg
-        from psycopg.sql import SQL, Identifier
-
-        from churnguard_pipelines.store.ingest.catalogue import entries
-        from churnguard_pipelines.store.raw.tables import quoted
-
-        table = Table("table", box=None, pad_edge=False, title="\nAcme's product database", title_justify="left")
-        for heading in ("in the warehouse", "in the source"):
-            table.add_column(heading, justify="right")
-        agrees = True
-        with psycopg.connect(self._product_url) as source, self._store.organization("acme") as warehouse:
-            for name, entry in entries(self._store, PRODUCT).items():
-                (theirs,) = source.execute(SQL("SELECT count(*) FROM {}").format(Identifier(name))).fetchone() or (0,)
-                here = f"SELECT count(*) FROM {quoted(entry.raw_table)} WHERE deleted_at IS NULL"
-                ours = warehouse.exec_driver_sql(here).scalar_one()
-                agrees &= ours == theirs or self._living
-                sign = "" if self._living else " [green]=[/green]" if ours == theirs else " [red]≠[/red]"
-                table.add_row(name, f"{ours:,}", f"{theirs:,}{sign}")
-        out.print(table)
-        return agrees
-
-    def _print_mrr(self, organization: Organization) -> bool:
-        from churnguard_pipelines.analytics.money import format_money
-        from churnguard_pipelines.analytics.mrr import read_movements
-
-        name, currency = organization.organization_id, organization.reporting_currency
-        ours = {row.month: _values(row) for row in read_movements(self._store, name)}
-        in_books = self._books(f"{name}/mrr")
-        theirs = _summed(in_books)
-        by_currency = {
-            (row.month, row.currency): _values(row) for row in read_movements(self._store, name, by_currency=True)
-        }
-        agreeing = {month for month, values in ours.items() if theirs.get(month) == values}
-        agrees = agreeing == set(ours) | set(theirs) and all(
-            by_currency[date.fromisoformat(row["month"]), row["currency"]] == [row[each] for each in MOVEMENTS]
-            for row in in_books
-        )
-        title = f"\n{organization.name}: MRR movements in {currency.upper()}"
-        table = Table("month", box=None, pad_edge=False, title=title, title_justify="left")
-        shown = MOVEMENTS if out.width >= WIDE else MOVEMENTS[1:]  # a month starts as the one before ended
-        for column in shown:
-            table.add_column(column, justify="right", no_wrap=True)
-        if not self._living:
-            table.add_column("books")
-        for month, values in ours.items():
-            mark = "[green]=[/green]" if month in agreeing else "[red]≠[/red]"
-            cells = [format_money(value, currency) for value in values[-len(shown) :]]
-            table.add_row(f"{month:%Y-%m}", *cells, *([] if self._living else [mark]))
-        out.print(table)
-        if not self._living:
-            currencies = ", ".join(sorted({row["currency"].upper() for row in in_books}))
-            out.print(
-                f"[green]✓[/green] Agrees with the business's own books, every month, in {currencies}"
-                if agrees
-                else "[red]✗[/red] Differs from the business's own books"
-            )
-        return self._living or agrees
-
     def _books(self, path: str) -> Any:
         return httpx.get(f"{self._url}/_books/{path}", timeout=60).raise_for_status().json()
-
-
-def _values(row: Movements) -> list[int]:
-    return [getattr(row, name) for name in MOVEMENTS]
-
-
-def _summed(books: Sequence[dict[str, Any]]) -> dict[date, list[int]]:
-    """The books have a row per month and currency; their reporting currency's figures, per month."""
-    months: dict[date, list[int]] = {}
-    for row in books:
-        figures = [row["reporting"][name] for name in MOVEMENTS]
-        month = date.fromisoformat(row["month"])
-        months[month] = [mine + more for mine, more in zip(months.get(month, [0] * 7), figures, strict=True)]
-    return months

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from churnguard_pipelines.cli.demo_broker import Broker, server_program
+from churnguard_pipelines.cli.demo.broker import Broker, server_program
+from churnguard_pipelines.cli.demo.comparison import Compared
 from churnguard_pipelines.cli.terminal import out
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import StreamConfiguration, StreamType
@@ -71,22 +72,16 @@ class UsageStreams:
             session.stop()
             thread.join()
 
-    def print(self, sandbox_url: str, *, living: bool) -> bool:
-        """What is stored, beside what the products say that they have published: as many, and the same ids. While
-        people work there, the two may differ by a moment."""
+    def compared(self, sandbox_url: str) -> Iterator[Compared]:
+        """What is stored, beside what the products say that they have published: as many, and the same ids."""
         if self.url is None:
-            out.print("\nNo streams of product usage: they need Valkey or Redis, or churnguard-pipelines[demo].")
-            return True
-        all_agree = True
-        out.print()
+            out.print("No streams of product usage: they need Valkey or Redis, or churnguard-pipelines[demo].")
+            return
         for organization_id in self._organization_ids:
             (stored, digest), published = self._stored(organization_id), _published(sandbox_url, organization_id)
-            agrees = (stored, digest) == (published["events"], published["ids_sha256"])
-            all_agree &= living or agrees
-            sign = "" if living else ", the same ids [green]=[/green]" if agrees else " [red]≠[/red]"
-            where = f"views.{organization_id}_usage_events"
-            out.print(f"Stream {organization_id}-usage: {stored:,} events of {published['events']:,}{sign} in {where}")
-        return all_agree
+            same = digest == published["ids_sha256"]
+            rows = [("usage_events", stored, published["events"])]
+            yield Compared("Stream of product usage", organization_id, rows, same)
 
     def _register(self, wanted: StreamConfiguration, actor: str) -> None:
         from churnguard_pipelines.store.control.streams import STREAMS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from churnguard_pipelines.cli.terminal import out
+from churnguard_pipelines.cli.demo.comparison import Compared
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import APIIngestionRule
 
@@ -51,14 +51,11 @@ def register_survey(store: Store, url: str, actor: str) -> None:
         RULES.change(store, SURVEY, wanted.model_dump(include={"endpoint_url", "authentication"}), actor=actor)
 
 
-def print_survey(store: Store, url: str, *, living: bool) -> bool:
-    """What the rule brought, beside what the survey tool says that it has."""
+def compared_survey(store: Store, url: str) -> Compared:
     from churnguard_pipelines.connectors.rest import RECORDS, Rest
     from churnguard_pipelines.store.raw.warehouse import Warehouse
 
     ours = Warehouse(store).count(Rest.table(RECORDS).name, "acme", SURVEY)
     signed = {"authorization": "Bearer survey_acme"}
     theirs = httpx.get(f"{url}/survey/acme/customers", headers=signed, timeout=60).raise_for_status().json()["total"]
-    agrees = living or ours == theirs
-    out.print(f"\nIngestion rule {SURVEY}: {ours:,} records of {theirs:,} in views.acme_survey_records")
-    return bool(agrees)
+    return Compared("Survey tool, by a rule", "acme", [(RECORDS, ours, theirs)])

@@ -1,0 +1,1 @@
+"""`churnguard demo`: the whole product on a simulated business."""
