@@ -10,16 +10,12 @@ from playwright.sync_api import ConsoleMessage, Page, expect
 
 from churnguard_pipelines.store.control.api_keys import create_key
 from churnguard_pipelines.store.postgres.database import Store
-from tests.browser.conftest import browser as browser
-from tests.browser.conftest import page as page
-from tests.browser.conftest import picture as picture
 from tests.connectors.authorization import CLIENT_ID, CLIENT_SECRET, authorization_server
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.toy import accounts
 from tests.webhook_gateway.pages.form_toy import FormToy, site
 from webhook_gateway.pages.new_integration import BACK
 
-pytestmark = pytest.mark.xdist_group("browser")
 NEW = "/integrations/new"
 OURS = ("data:", "http://127.0.0.1:")
 SERIOUS = ("serious", "critical")
