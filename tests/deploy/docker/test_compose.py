@@ -164,8 +164,8 @@ def test_the_dashboard_lets_in_who_has_a_key(stack: Stack) -> None:
 
 
 def test_the_demo_brings_its_businesses_in(demo: str) -> None:
-    assert "Rows in the warehouse" in demo
-    assert "MRR movements in USD" in demo
+    assert "Synced in" in demo
+    assert "agree with the business's own books" in demo
     assert "✗" not in demo
 
 
