@@ -49,8 +49,8 @@ snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py
 
 lock: .venv/.uv ## resolve pyproject.toml into the two lock files again
-	$(COMPILE) --extra build --extra local --extra demo -o requirements.lock
-	$(COMPILE) --extra build --extra local --extra demo --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo -o requirements.lock
+	$(COMPILE) --extra build --extra local --extra otel --extra demo --extra dev -o requirements-dev.lock
 
 clean: ## removes .venv, caches and the demo's data; real data go by `churnguard purge` only
 	@test ! -e .churnguard-demo -o ! -x $(BIN)/churnguard || CHURNGUARD_HOME=.churnguard-demo $(BIN)/churnguard purge --yes

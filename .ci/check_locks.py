@@ -27,7 +27,7 @@ def main() -> int:
     ]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["build"], *extras["local"], *extras["demo"]]
+    asked = [*project["dependencies"], *extras["build"], *extras["local"], *extras["otel"], *extras["demo"]]
     for requirements, lock in ((asked, runtime), (extras["dev"], development)):
         for requirement in requirements:
             name, _, version = re.sub(r"\[.*?\]", "", requirement).partition("==")

@@ -187,7 +187,9 @@ class IntegrationEngine:
         integration = get_integration(self.store, integration_id)
         if active := self._syncs.find(integration_id):
             report = find_sync(self.store, active.request.sync_id)
-            status: IntegrationStatus | Literal["queued"] = "queued" if active.waits else IntegrationStatus.SYNCING
+            status: IntegrationStatus | Literal["queued"] = (
+                "queued" if active.waits(report) else IntegrationStatus.SYNCING
+            )
         else:
             report = latest_sync(self.store, integration_id)
             status = "queued" if report and report.status == "queued" else integration.status

@@ -33,6 +33,7 @@ class Transport:
     cert: Path | None
     key: Path | None
     behind_proxy: bool
+    published_on_loopback: bool = False
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
@@ -40,11 +41,12 @@ class Transport:
         for path in (self.cert, self.key):
             if path is not None and not path.is_file():
                 raise InvalidConfiguration(f"{path} is no file.", remedy="Correct --tls-cert and --tls-key.")
-        if self.host not in LOOPBACK and not self.secure:
+        if self.host not in LOOPBACK and not self.secure and not self.published_on_loopback:
             raise InvalidConfiguration(
                 f"DASHBOARD_HOST={self.host} would send keys over the network in clear.",
                 remedy="Give --tls-cert and --tls-key (DASHBOARD_TLS_CERT, DASHBOARD_TLS_KEY), or --behind-proxy "
-                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1.",
+                "(DASHBOARD_BEHIND_PROXY=true) where a proxy speaks HTTPS; or bind to 127.0.0.1; or publish a "
+                "container's port on its host's 127.0.0.1 only, and say so by DASHBOARD_PUBLISHED_ON_LOOPBACK=true.",
             )
 
     @property
@@ -58,7 +60,8 @@ def transport_of(
     """What was given overrules the environment."""
     if cert is None and key is None:
         cert, key = settings.dashboard_tls_cert, settings.dashboard_tls_key
-    return Transport(settings.dashboard_host, cert, key, behind_proxy or settings.dashboard_behind_proxy)
+    proxied, published = behind_proxy or settings.dashboard_behind_proxy, settings.dashboard_published_on_loopback
+    return Transport(settings.dashboard_host, cert, key, proxied, published)
 
 
 def refuse_unsigned(settings: Settings) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -121,6 +120,10 @@ class Settings(BaseSettings):
     """Of the port below."""
     code_server_port: Port = Field(4000, validation_alias=AliasChoices("CHURNGUARD_CODE_SERVER_PORT"))
     """Where the code server listens and the daemon and the dashboard find it, if each is a process of its own."""
+    worker_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, validation_alias=AliasChoices("CHURNGUARD_WORKER_THREADS")
+    )
+    """Lanes that a worker works at once, of each kind."""
     dashboard_host: str = Field("127.0.0.1", validation_alias=AliasChoices("DASHBOARD_HOST"))
     """Of the pages and the API. Another one than this machine's own needs HTTPS."""
     dashboard_port: Port = Field(8090, validation_alias=AliasChoices("DASHBOARD_PORT"))
@@ -135,6 +138,10 @@ class Settings(BaseSettings):
     """Its key, PEM."""
     dashboard_behind_proxy: bool = Field(False, validation_alias=AliasChoices("DASHBOARD_BEHIND_PROXY"))
     """A proxy in front of the dashboard speaks HTTPS with browsers and passes their Host header on."""
+    dashboard_published_on_loopback: bool = Field(
+        False, validation_alias=AliasChoices("DASHBOARD_PUBLISHED_ON_LOOPBACK")
+    )
+    """The dashboard is in a container, whose port its host publishes on loopback only."""
     oidc_issuer: str | None = Field(None, validation_alias=AliasChoices("OIDC_ISSUER"))
     """An identity provider that people may sign in with: `https://…`. With it go the client's id and secret, and
     one list of addresses at least."""
@@ -203,7 +210,7 @@ class Settings(BaseSettings):
         scheme = "https" if self.dashboard_tls_cert else "http"
         return f"{scheme}://{_shown(self.dashboard_host)}:{self.dashboard_port}"
 
-    @cached_property
+    @property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
         return self.database_url is None and self.owner_database_url is None

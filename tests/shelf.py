@@ -6,6 +6,7 @@ It knows when each was produced, so that a time can be found; it names no file, 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,23 @@ class Shelf(StreamSource):
 
 
 @pytest.fixture
-def shelves(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with shelves_up(tmp_path_factory):
+        yield
+
+
+@contextmanager
+def shelves_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A package is installed that has the source; the shelf ``clicks`` is up and empty. What a session measured is kept
     each time it is asked for, not every few seconds."""
-    monkeypatch.syspath_prepend(installed(tmp_path_factory.mktemp("package")))
-    monkeypatch.setattr(metrics, "TELL_EVERY", 0.0)
-    _look_again()
-    SHELVES["clicks"] = []
-    yield
-    for each in (SHELVES, GONE, SENT):
-        each.clear()
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(installed(tmp_path_factory.mktemp("package")))
+        monkeypatch.setattr(metrics, "TELL_EVERY", 0.0)
+        _look_again()
+        SHELVES["clicks"] = []
+        yield
+        for each in (SHELVES, GONE, SENT):
+            each.clear()
     _look_again()
 
 

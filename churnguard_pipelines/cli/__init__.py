@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from churnguard_pipelines.cli import (
+    alerts,
     api_keys,
     authorize,
     integrations,
@@ -53,6 +54,7 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(streams.app, name="streams")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(readers.app, name="readers")
 app.add_typer(operations.keys, name="keys")
@@ -67,6 +69,7 @@ app.command("gateway", rich_help_panel=DEPLOYED)(roles.gateway)
 app.command("dashboard", rich_help_panel=DEPLOYED)(roles.dashboard)
 app.command("code-server", rich_help_panel=DEPLOYED)(roles.code_server)
 app.command("daemon", rich_help_panel=DEPLOYED)(roles.daemon)
+app.command("worker", rich_help_panel=DEPLOYED)(roles.worker)
 app.command("dagster", rich_help_panel=DEPLOYED, context_settings=roles.AS_GIVEN)(roles.dagster)
 
 

@@ -21,9 +21,9 @@ POLL_SECONDS = 0.3
 def run_with_progress(store: Store, requests: Sequence[SyncRequest], *, transient: bool = False) -> list[SyncReport]:
     """Run the syncs side by side and show a bar for each; returns their reports in the same order. ``transient``: the
     bars go when all have ended."""
-    from churnguard_pipelines.orchestration.processes.children import SyncProcess
+    from churnguard_pipelines.orchestration.processes.children import started
 
-    processes = [SyncProcess(store, request) for request in requests]
+    processes = [started(store, request) for request in requests]
     try:
         with _bars(transient) as progress:
             tasks = [progress.add_task(request.integration_id, **_idle()) for request in requests]

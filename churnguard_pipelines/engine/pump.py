@@ -20,6 +20,7 @@ from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, La
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
+from churnguard_pipelines.telemetry import traces
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
 RECORDS_AHEAD = 5_000  # fewer batches, where they are large
@@ -71,7 +72,11 @@ class Pump:
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
         mapped = Mapped.together([each.mapped for each in ready])
         found = self._incremental(gathered, mapped) if self.watched else {}
-        with self.warehouse.transaction(lane.organization_id) as transaction:
+        about = {"organization": lane.organization_id, "integration": lane.integration_id, "records": len(mapped.rows)}
+        with (
+            traces.working(f"store {table.object}", about),
+            self.warehouse.transaction(lane.organization_id) as transaction,
+        ):
             stored = transaction.versions(table, lane.integration_id, found) if found else {}
             counts = store_changes(transaction, lane, table, mapped, deletions, self.sync_id)
             for batch in gathered:

@@ -21,6 +21,7 @@ from churnguard_pipelines.errors import RateLimited
 from churnguard_pipelines.store.ingest.quotas import LockedQuota, QuotaRow, locked_quota
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.locks import PlaceLocks
+from churnguard_pipelines.telemetry.tallies import CALLS
 
 BURST_SECONDS = 1.0
 """A quiet account saves up at most this many seconds' worth of calls."""
@@ -130,6 +131,9 @@ def recovered(row: QuotaRow, pace: Pace, successes: int) -> QuotaRow:
     return replace(row, rate=rate if rate < pace.rate else inf)
 
 
+_OUTCOMES = {429: "rate_limited", 4: "refused", 5: "failed"}
+
+
 class QuotaGate:
     """One integration's way through its account's budget. Thread-safe.
 
@@ -191,6 +195,7 @@ class QuotaGate:
     def observe(self, status: int, headers: Mapping[str, str], pause: float | None = None) -> None:
         """Learns from an answer. ``pause``: seconds that it asks for in a way of its provider's own. Never raises for
         what a provider sends."""
+        CALLS.add(self._key[1], _OUTCOMES.get(status) or _OUTCOMES.get(status // 100, "ok"))
         if status == 429:
             told = parse_retry_after(headers.get("retry-after"), self._clock.now()) if pause is None else pause
             self._close(UNTOLD_PAUSE if told is None else told, refusal=True)

@@ -71,6 +71,11 @@ def send(url: str, title: str, body: str, severity: Severity | None) -> None:
         )
 
 
+def send_test(url: str) -> None:
+    """Raises what :func:`send` does."""
+    send(url, "Test", "ChurnGuard Pipelines sends its alerts here.", None)
+
+
 def _opened(url: str) -> NotifyBase:
     refused = InvalidConfiguration("this is no destination for alerts.", remedy=f"They look like: {EXAMPLES}.")
     if len(url) > LONGEST_URL or not url.isprintable():

@@ -133,7 +133,8 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
        breaker.state, breaker.failures, breaker.reason, breaker.remedy, breaker.opened_at, breaker.retry_at,
        rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits,
-       stopped.found AS stopped, log.horizon, log.lag_seconds, log.looked_at
+       stopped.found AS stopped, log.horizon, log.lag_seconds, log.looked_at,
+       counted.rows
   FROM control.integrations AS integration
   LEFT JOIN LATERAL (
        SELECT sync_id, sync.status, started_at, finished_at, error, quota_left, heartbeat_at
@@ -192,6 +193,10 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
        SELECT jsonb_object_agg(object, problem) AS found FROM ingest.source_tables AS source
         WHERE source.organization_id = integration.organization_id
           AND source.integration_id = integration.integration_id AND problem IS NOT NULL) AS stopped
+  CROSS JOIN LATERAL (
+       SELECT sum(rows)::bigint AS rows FROM ingest.objects AS known
+        WHERE known.organization_id = integration.organization_id
+          AND known.integration_id = integration.integration_id) AS counted
   LEFT JOIN ingest.change_logs AS log ON log.organization_id = integration.organization_id
         AND log.integration_id = integration.integration_id
  WHERE :integration_id IS NULL OR integration.integration_id = :integration_id
@@ -267,6 +272,7 @@ def _vitals(
         change_log=ChangeLog(row.horizon, row.looked_at) if row.horizon is not None else None,
         unreadable=unreadable,
         credentials_end=ends,
+        rows=row.rows,
         log_lag_seconds=row.lag_seconds,
     )
 

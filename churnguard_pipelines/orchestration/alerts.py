@@ -7,7 +7,7 @@ import dagster as dg
 
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.errors import NotFound
-from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG
+from churnguard_pipelines.orchestration.partitions import INTEGRATION_TAG, PARTITION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.syncs import TRIGGER_TAG
 from churnguard_pipelines.records import Lane
@@ -18,10 +18,15 @@ from churnguard_pipelines.store.ingest.ledger import find_sync, note_failure
 _log = logging.getLogger("churnguard.alerts")
 
 
-@dg.run_failure_sensor(name="failure_alert", default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=15)
+@dg.run_failure_sensor(
+    name="failure_alert",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=15,
+    description="Notes of every run that failed why it did: in the log, and, if its sync never began, for health.",
+)
 def failure_alert(context: dg.RunFailureSensorContext) -> None:
     run = context.dagster_run
-    partition = run.tags.get("dagster/partition", "no partition")
+    partition = run.tags.get(PARTITION_TAG, "no partition")
     cause = " ".join(_cause(context).split())
     _log.error("run %s of %s (%s) failed: %s", run.run_id, run.job_name, partition, cause)
     note_never_begun(run, cause)

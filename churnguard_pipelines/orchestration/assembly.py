@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from churnguard_pipelines.connectors import connectors
+from churnguard_pipelines.connectors import connector, connectors
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.orchestration import alerts, changes, mrr, retention, streams, webhooks
@@ -16,8 +16,10 @@ from churnguard_pipelines.orchestration.databases import database_checks, tables
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME, dead_runs
 from churnguard_pipelines.orchestration.mrr_checks import mrr_health
 from churnguard_pipelines.orchestration.partitions import partition_keeper
+from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.schedules import due_schedule, long_syncs, sync_session_job
 from churnguard_pipelines.orchestration.syncs import history_job, sync_assets, sync_job
+from churnguard_pipelines.store.control.integrations import list_integration_ids
 from churnguard_pipelines.syncing.streams.kind import KINDS
 
 if TYPE_CHECKING:  # Dagster gives the type no public name
@@ -27,10 +29,10 @@ if TYPE_CHECKING:  # Dagster gives the type no public name
 def assemble() -> dg.Definitions:
     jobs = {}
     parts = [_common()]
-    for connector in connectors():
-        assets = _assets(connector)
-        jobs[connector.provider] = sync_job(connector, assets)
-        parts.append(_of(connector, assets, jobs[connector.provider]))
+    for kind in connectors():
+        assets = _assets(kind)
+        jobs[kind.provider] = sync_job(kind, assets)
+        parts.append(_of(kind, assets, jobs[kind.provider]))
     parts += map(streams.definitions_of, KINDS)
     return dg.Definitions.merge(*parts, dg.Definitions(sensors=[long_syncs(jobs)]))
 
@@ -55,50 +57,78 @@ def _of_api(connector: type[ApiConnector]) -> dg.Definitions:
     health, parity = cheap_checks(connector), parity_checks(connector)
     # The first of a provider's comparisons every day; where that are counts, keys once a week.
     comparing = [
-        _checking(checks.node_def.name, "41 3 * * 0" if weekly else "41 4 * * *", checks)
+        _checking(
+            connector, checks, "41 3 * * 0" if weekly else "41 4 * * *",
+            f"Compares what {connector.title} has with what we have, and reads again what is missing.",
+        )
         for weekly, checks in enumerate(parity)
-    ]
+    ]  # fmt: skip
+    looking = _checking(
+        connector, health, "7 * * * *",
+        f"Looks whether every object of every integration of {connector.title} is fresh and fits its columns.",
+    )  # fmt: skip
     return dg.Definitions(
         asset_checks=[health, *parity],
         jobs=[history_job(connector)],
-        schedules=[_checking(f"{connector.provider}_health", "7 * * * *", health), *comparing],
+        schedules=[looking, *comparing],
     )
 
 
 def _of_database(connector: type[DatabaseConnector]) -> dg.Definitions:
     health = database_checks(connector)
-    return dg.Definitions(
-        asset_checks=[health], schedules=[_checking(f"{connector.provider}_health", "7,37 * * * *", health)]
-    )
+    what = f"Looks whether every {connector.title} database is fresh, can be mirrored, and how much of its log waits."
+    return dg.Definitions(asset_checks=[health], schedules=[_checking(connector, health, "7,37 * * * *", what)])
 
 
-def _checking(name: str, cron: str, checks: dg.AssetChecksDefinition) -> dg.ScheduleDefinition:
+def _checking(
+    connector: type[Connector], checks: dg.AssetChecksDefinition, cron: str, what: str
+) -> dg.ScheduleDefinition:
+    """Only while there is an integration of the provider to look at."""
+    name, provider, title = f"{checks.node_def.name}_checks", connector.provider, connector.title
     job = dg.define_asset_job(
-        f"{name}_checks",
+        name,
         selection=dg.AssetSelection.checks(checks),
         executor_def=dg.in_process_executor,
         tags=MAX_RUNTIME,
+        description=what,
     )
-    return dg.ScheduleDefinition(
-        name=f"{name}_checks_schedule", job=job, cron_schedule=cron, default_status=dg.DefaultScheduleStatus.RUNNING
+
+    @dg.schedule(
+        name=f"{name}_schedule",
+        job=job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=what,
     )
+    def looks() -> dg.RunRequest | dg.SkipReason:
+        if list_integration_ids(current_store(), provider):
+            return dg.RunRequest()
+        return dg.SkipReason(f"There is no integration of {title}.")
+
+    return looks
 
 
 def _common() -> dg.Definitions:
     automation: Sequence[dg.SensorDefinition] = [
         dg.AutomationConditionSensorDefinition(
-            "automation",
+            "mrr_follows_syncs",
             target=dg.AssetSelection.assets(mrr.mrr_movements),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=15,
             run_tags=MAX_RUNTIME,
+            description="Computes an organization's MRR again when a sync has changed what it is computed from.",
         )
     ]
     return dg.Definitions(
         assets=[mrr.mrr_movements],
         asset_checks=[mrr_health],
         jobs=[mrr.mrr_job, mrr.mrr_history, retention.retention, webhooks.webhook_session, changes.change_session],
-        schedules=[retention.retention_daily, _checking("mrr", "17 * * * *", mrr_health)],
+        schedules=[
+            retention.retention_daily,
+            _checking(
+                connector(mrr.BILLING), mrr_health, "17 * * * *", "Looks whether all of the MRR could be valued."
+            ),
+        ],
         sensors=[
             partition_keeper,
             webhooks.webhooks_waiting,

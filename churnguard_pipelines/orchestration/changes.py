@@ -16,7 +16,7 @@ _PROBES = LagProbes()
 
 @dg.op
 def follow_changes(context: dg.OpExecutionContext) -> None:
-    store, told = current_store(), Materializer(context, "Changed in the source")
+    store, told = current_store(), Materializer(context.log_event, context.run.run_id, "Changed in the source")
     Session(store, context.run.run_id, ChangeLogs(store), on_worked=told.worked).run()
     told.tell()
 

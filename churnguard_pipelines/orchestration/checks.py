@@ -38,6 +38,15 @@ _MAX_NAMED = 20
 _RESTING = (IntegrationStatus.PAUSED, IntegrationStatus.INACTIVE)
 
 
+_SENTENCES = {
+    "fresh": "Every integration was synced within twice its sync_frequency.",
+    "schema_drift": "All values fit their columns; fields that are not declared are counted, and kept in `extra`.",
+    "counts_match_provider": "The provider has as many records as we have; where not, what is missing is read again.",
+    "rows_match_provider": "The provider has the same records of the last days by their keys; what is missing is read "
+    "again.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a check found. ``problem``: what is wrong with an integration's object, None if nothing is; ``note``: what
@@ -57,7 +66,10 @@ def cheap_checks(connector: type[ApiConnector]) -> dg.AssetChecksDefinition:
     """``fresh`` and ``schema_drift`` of every object, from our own tables."""
 
     @dg.multi_asset_check(
-        name=f"{connector.provider}_health", specs=_specs(connector, "fresh", "schema_drift"), can_subset=True
+        name=f"{connector.provider}_health",
+        specs=_specs(connector, "fresh", "schema_drift"),
+        can_subset=True,
+        description=f"Is every object of every integration of {connector.title} fresh, and does it fit its columns?",
     )
     def health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         yield from _results(context, connector, {"fresh": _fresh, "schema_drift": _drift})
@@ -76,7 +88,12 @@ def parity_checks(connector: type[ApiConnector]) -> list[dg.AssetChecksDefinitio
 
 
 def _parity_check(connector: type[ApiConnector], name: str, check: str, compare: Compare) -> dg.AssetChecksDefinition:
-    @dg.multi_asset_check(name=f"{connector.provider}_{name}", specs=_specs(connector, check), can_subset=True)
+    @dg.multi_asset_check(
+        name=f"{connector.provider}_{name}",
+        specs=_specs(connector, check),
+        can_subset=True,
+        description=f"Does {connector.title} have what we have? What is missing is read again.",
+    )
     def rows(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         yield from _results(context, connector, {check: partial(_parity, compare)})
 
@@ -84,7 +101,11 @@ def _parity_check(connector: type[ApiConnector], name: str, check: str, compare:
 
 
 def _specs(connector: type[ApiConnector], *names: str) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(name, asset=key_of(connector, item.name)) for item in connector.objects for name in names]
+    return [
+        dg.AssetCheckSpec(name, asset=key_of(connector, item.name), description=_SENTENCES[name])
+        for item in connector.objects
+        for name in names
+    ]
 
 
 def _results(
@@ -93,7 +114,7 @@ def _results(
     store = current_store()
     readable, unreadable = _integrations(store, connector.provider)
     threads, deadline = FairThreads("check", AT_ONCE, AT_ONCE_EACH), time.monotonic() + PATIENCE
-    mended = Materializer(context.op_execution_context, "Mended by a check")
+    mended = Materializer(context.op_execution_context.log_event, context.run.run_id, "Mended by a check")
     for item in connector.objects:
         chosen = [each for each in readable if is_chosen(each, item.name)]
         for name, look in looks.items():

@@ -16,7 +16,7 @@ from churnguard_pipelines.mirror_types import Base
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.monitoring.health import CHANGES_CRITICAL_AT, CHANGES_WARN_AT
 from churnguard_pipelines.monitoring.vitals import late_after
-from churnguard_pipelines.orchestration.metadata import Shown, data_version, object_metadata
+from churnguard_pipelines.orchestration.metadata import Shown, data_version, described_table, object_metadata, percent
 from churnguard_pipelines.orchestration.partitions import integrations_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
@@ -71,6 +71,7 @@ def tables_asset(connector: type[DatabaseConnector]) -> dg.AssetsDefinition:
                 dg.AssetMaterialization(
                     key_of(connector, name),
                     partition=context.partition_key,
+                    description=f"The table {name} of {report.integration_id}'s {connector.title} database",
                     metadata=_metadata(report, name, seconds),
                     tags={DATA_VERSION_TAG: data_version(current_store(), report, name).value},
                 )
@@ -85,11 +86,17 @@ def database_checks(connector: type[DatabaseConnector]) -> dg.AssetChecksDefinit
     """Of every integration: was it synced lately, can each table be mirrored, does its change log still reach us."""
     asset = dg.AssetKey([connector.provider])
     looks = {"fresh": _stale, "schema": _stopped_tables, "change_log": _far_behind}
+    sentences = {
+        "fresh": "Every database was synced within twice its sync_frequency.",
+        "schema": "Every table that is wanted can be mirrored.",
+        "change_log": f"Less than {CHANGES_WARN_AT:.0%} of the changes that a database keeps waits to be read.",
+    }
 
     @dg.multi_asset_check(
         name=f"{connector.provider}_health",
-        specs=[dg.AssetCheckSpec(name, asset=asset) for name in looks],
+        specs=[dg.AssetCheckSpec(name, asset=asset, description=sentences[name]) for name in looks],
         can_subset=True,
+        description=f"Is every {connector.title} database fresh, can it be mirrored, and does its change log reach us?",
     )
     def health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         surveyed = survey_integrations(current_store(), connector.provider)
@@ -155,13 +162,14 @@ def _metadata(report: SyncReport, name: str, seconds: float) -> dict[str, Any]:
     integration = get_integration(current_store(), report.integration_id)
     entry = catalogue.entries(current_store(), report.integration_id)[name]
     mirror = mirror_of(integration, entry.table, entry.raw_table)
+    columns = [(column.name, str(column.type.base)) for column in mirror.columns]
     plain = [column.name for column in mirror.columns if column.type.base not in _DOCUMENTS]
     shown = Shown(mirror.table, mirror.key, plain)
     counted = object_metadata(current_store(), shown, report, name, seconds)
     return {
         **counted,
-        "rows": report.objects[name].rows,
-        "raw_table": f"raw.{mirror.table}",
+        "dagster/row_count": report.objects[name].rows,
+        **described_table(f"raw.{mirror.table}", columns, mirror.key),
         **_lag(report.integration_id),
     }
 
@@ -170,5 +178,6 @@ def _lag(integration_id: str) -> dict[str, Any]:
     lag = catalogue.get_lag(current_store(), integration_id)
     if lag is None:
         return {}
-    known = {"lag_bytes": lag.bytes, "lag_seconds": lag.seconds, "change_log_used": lag.horizon}
+    used = None if lag.horizon is None else percent(lag.horizon)
+    known = {"lag_bytes": lag.bytes, "lag_seconds": lag.seconds, "change_log_used_percent": used}
     return {name: value for name, value in known.items() if value is not None}

@@ -15,31 +15,30 @@ from typing import Any
 
 import dagster as dg
 
-from churnguard_pipelines.connectors import databases
 from churnguard_pipelines.orchestration.assembly import assemble
 from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
+from churnguard_pipelines.orchestration.processes.environment import LOCATION
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import STOPPED
+from churnguard_pipelines.orchestration.sync_requests import configured
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync
+
+_OF_LOCATION = {".dagster/repository": f"__repository__@{LOCATION}"}
+"""By which Dagster's pages of a job, and of what it makes, find its runs: one in this process has no other origin."""
 
 
 def run_sync(sync_id: str, integration_id: str, mode: str | None, objects: Sequence[str] | None) -> bool:
     """Returns whether the run succeeded; the ledger's report of ``sync_id`` says what happened."""
     provider = get_integration(current_store(), integration_id).provider_name
-    config: dict[str, object] = {"mode": mode or ""}
-    selection = None
-    if objects and provider in databases():  # whose tables are no declared assets
-        config["objects"] = list(objects)
-    elif objects:
-        selection = [dg.AssetKey([provider, name]) for name in objects]
+    run_config, selection = configured(provider, mode, objects)
     succeeded = _run(
         provider,
         f"{provider}_sync",
         integration_id,
         run_id=sync_id,
-        run_config={"ops": {f"{provider}_objects": {"config": config}}},
+        run_config=run_config,
         asset_selection=selection,
     )
     report = find_sync(current_store(), sync_id)
@@ -62,7 +61,7 @@ def _run(provider: str, job: str, integration_id: str, **arguments: Any) -> bool
             .execute_in_process(
                 instance=instance,
                 partition_key=integration_id,
-                tags=tags_of(integration_id),
+                tags=tags_of(integration_id) | _OF_LOCATION,
                 raise_on_error=False,
                 **arguments,
             )

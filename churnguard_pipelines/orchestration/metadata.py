@@ -25,6 +25,8 @@ PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 7
 PREVIEW_CHARACTERS = 120
 DRIFT_LINES = 100
+DESCRIBED_COLUMNS = 200
+"""Of a table: Dagster keeps them with each materialization."""
 _PERSONAL = frozenset({"email", "name", "phone", "description", "receipt_email", "customer_email", "memo"})
 
 
@@ -42,6 +44,23 @@ def shown_of(connector: type[ApiConnector], name: str) -> Shown:
     return Shown(table.name, [table.key], [item.name for item in table.columns if item.type != ColumnType.JSON])
 
 
+def percent(share: float) -> float:
+    """0.25 -> 25.0"""
+    return round(100 * share, 2)
+
+
+def described_table(
+    name: str, columns: Iterable[tuple[str, str]], key: Sequence[str]
+) -> Mapping[str, dg.MetadataValue[Any] | str]:
+    """As Dagster's pages show a table: its place in the warehouse, and its columns with their types."""
+    described = [
+        dg.TableColumn(column, kind, "part of the key" if column in key else None)
+        for column, kind in islice(columns, DESCRIBED_COLUMNS)
+    ]
+    schema = dg.TableSchema(columns=described)
+    return {"dagster/table_name": name, "dagster/column_schema": dg.MetadataValue.table_schema(schema)}
+
+
 def object_metadata(
     store: Store, shown: Shown, report: SyncReport, name: str, seconds: float
 ) -> Mapping[str, dg.MetadataValue[Any]]:
@@ -55,19 +74,19 @@ def object_metadata(
         "rows_rejected": dg.MetadataValue.int(counts.rejected),
         "rows_deleted": dg.MetadataValue.int(counts.deleted),
         "api_calls": dg.MetadataValue.int(item.calls),
-        "seconds": dg.MetadataValue.float(round(seconds, 3)),
+        "duration_seconds": dg.MetadataValue.float(round(seconds, 3)),
         "rows_per_second": dg.MetadataValue.float(round(counts.read / max(seconds, 0.001), 1)),
         "checkpoint_before": _position(item.checkpoint_before),
         "checkpoint_after": _position(item.checkpoint_after),
     }
     for path, arrived in arrivals.of(store, report.integration_id).get(name, {}).items():
         if (rate := arrived.miss_rate) is not None:
-            metadata[f"missed_by_{path}"] = dg.MetadataValue.float(round(rate, 4))
+            metadata[f"missed_by_{path}_percent"] = dg.MetadataValue.float(percent(rate))
     if item.planned is not None:
         planned = {"planned_rows": item.planned.rows, "planned_calls": item.planned.calls}
         metadata |= {key: dg.MetadataValue.int(value) for key, value in planned.items() if value is not None}
     if report.quota_left is not None:
-        metadata["quota_left"] = dg.MetadataValue.float(report.quota_left)
+        metadata["quota_calls_left"] = dg.MetadataValue.float(report.quota_left)
     if (lag := _lag_seconds(store, report, name)) is not None:
         metadata["lag_seconds"] = dg.MetadataValue.float(round(lag, 1))
     if drift := _drift_seen_first(store, report, name):

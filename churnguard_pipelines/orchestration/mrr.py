@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from churnguard_pipelines.analytics.money import exponent
 from churnguard_pipelines.analytics.mrr import SOURCES, MrrReport, compute_mrr, mrr_table, unvalued_table
 from churnguard_pipelines.analytics.waterfall import waterfall_png
 from churnguard_pipelines.errors import ChurnGuardError
@@ -42,7 +43,8 @@ WHEN_SOMETHING_CHANGED = (
     group_name="analytics",
     kinds={"postgres", "matplotlib"},
     automation_condition=WHEN_SOMETHING_CHANGED,
-    description="Monthly MRR movements of the integration's organization: analytics.mrr_movements",
+    description="Monthly MRR movements of the integration's organization: new, expansion, contraction, churn and "
+    "reactivation, in analytics.mrr_movements.",
 )
 def mrr_movements(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=_metadata(_compute(context.partition_key)))
@@ -91,9 +93,14 @@ def _metadata(report: MrrReport) -> dict[str, Any]:
     return {
         "waterfall": dg.MetadataValue.md(f"![MRR movements](data:image/png;base64,{picture})"),
         "movements": dg.MetadataValue.md(mrr_table(report)),
-        "currency": report.currency,
+        "currency": report.currency.upper(),
         "months": len(report.movements),
-        "unvalued": len(report.unvalued),
+        "subscriptions_unvalued": len(report.unvalued),
         **({"unvalued_table": dg.MetadataValue.md(unvalued_table(report))} if report.unvalued else {}),
-        **({"ending_mrr": latest.ending, "churned_mrr": -latest.churn} if latest else {}),
+        **(_money(report.currency, ending_mrr=latest.ending, churned_mrr=-latest.churn) if latest else {}),
     }
+
+
+def _money(currency: str, **amounts: int) -> dict[str, float]:
+    """In the currency's own unit, which the name says: `ending_mrr_usd`. ``amounts``: in minor units."""
+    return {f"{name}_{currency}": amount / 10 ** exponent(currency) for name, amount in amounts.items()}

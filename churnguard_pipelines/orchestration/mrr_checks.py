@@ -34,6 +34,7 @@ _CONVERTED = """
 
 @dg.multi_asset_check(
     name="mrr_health",
+    description="Could all of the MRR be valued, with exchange rates that go on?",
     specs=[
         dg.AssetCheckSpec(VALUED, asset=KEY, description="Nothing counted 0 because it could not be valued."),
         dg.AssetCheckSpec(RATES, asset=KEY, description="The published exchange rates go on, where any are used."),
@@ -48,7 +49,7 @@ def valued(store: Store) -> dg.AssetCheckResult:
     with store.operator() as connection:
         rows = connection.execute(sa.text(_UNVALUED), {"most": _MAX_NAMED}).all()
     named = [on_one_line(f"{row.integration_id} {row.subscription}: {row.problem}", 300) for row in rows]
-    return _result(VALUED, "; ".join(named), {"unvalued": rows[0].number if rows else 0})
+    return _result(VALUED, "; ".join(named), {"subscriptions_unvalued": rows[0].number if rows else 0})
 
 
 def rates_are_young(store: Store) -> dg.AssetCheckResult:
@@ -58,7 +59,7 @@ def rates_are_young(store: Store) -> dg.AssetCheckResult:
     age = store.now().date() - until
     problem = f"the published rates end {age.days} days ago, on {until}. Run: churnguard rates import {PUBLISHED_AT}"
     return _result(
-        RATES, problem if used and age > OLD_AFTER else "", {"published_until": str(until), "days": age.days}
+        RATES, problem if used and age > OLD_AFTER else "", {"published_until": str(until), "age_days": age.days}
     )
 
 

@@ -16,6 +16,7 @@ from churnguard_pipelines.stream_options import StreamType
 
 INTEGRATION_TAG = "churnguard/integration"
 ORGANIZATION_TAG = "churnguard/organization"
+PARTITION_TAG = "dagster/partition"  # Dagster gives it no public name
 FIRST_MONTH = "2011-01-01"  # Stripe's first customers; no provider of ours is older
 FIRST_DAY = "2020-01-01"  # what is older, hardly any broker keeps
 

@@ -7,13 +7,13 @@ import dagster as dg
 import sqlalchemy as sa
 
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
+from churnguard_pipelines.orchestration.partitions import PARTITION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.ingest import inbox, sessions, stream_metrics, stream_progress
+from churnguard_pipelines.store.ingest import inbox, rates, sessions, stream_metrics, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 KEEP_DAYS = 30
 BATCH = 100
-PARTITION_NAME_TAG = "dagster/partition"  # Dagster gives it no public name
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 _FORGET = sa.text("""
@@ -61,6 +61,7 @@ def drop_old_webhooks(context: dg.OpExecutionContext) -> None:
 @dg.op
 def drop_old_measurements(context: dg.OpExecutionContext) -> None:
     stream_metrics.roll(current_store())
+    rates.forget(current_store())
     dropped = stream_progress.forget_losses(current_store(), 3 * KEEP_DAYS)
     context.log.info(f"Dropped what was measured of streams, and {dropped} notes of what their sources had lost.")
 
@@ -77,7 +78,11 @@ def retention() -> None:
 
 
 retention_daily = dg.ScheduleDefinition(
-    name="retention_daily", job=retention, cron_schedule="23 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="retention_daily",
+    job=retention,
+    cron_schedule="23 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Deletes once a day what is older than a month.",
 )
 
 
@@ -95,7 +100,7 @@ def _expired(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
     limit = datetime.now(UTC) - timedelta(days=days)
     known: set[tuple[str, str | None]] = set()
     for run in _finished(instance, dg.RunsFilter(statuses=FINISHED, created_before=limit)):
-        of = (run.job_name, run.tags.get(PARTITION_NAME_TAG))
+        of = (run.job_name, run.tags.get(PARTITION_TAG))
         last_word = (
             run.status == dg.DagsterRunStatus.SUCCESS and of not in known and not _succeeded(instance, *of, limit)
         )
@@ -114,7 +119,7 @@ def _finished(instance: dg.DagsterInstance, those: dg.RunsFilter) -> Iterator[dg
 
 
 def _succeeded(instance: dg.DagsterInstance, job: str, partition: str | None, since: datetime) -> bool:
-    tags = {PARTITION_NAME_TAG: partition} if partition else {}
+    tags = {PARTITION_TAG: partition} if partition else {}
     success = [dg.DagsterRunStatus.SUCCESS]
     return bool(
         instance.get_runs(dg.RunsFilter(job_name=job, statuses=success, tags=tags, created_after=since), limit=1)

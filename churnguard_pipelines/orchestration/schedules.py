@@ -38,7 +38,7 @@ def sync_session_job(connector: type[Connector]) -> dg.JobDefinition:
 
     @dg.op(name=f"{connector.provider}_due_syncs")
     def work(context: dg.OpExecutionContext) -> None:
-        store, told = current_store(), Materializer(context, "Synced")
+        store, told = current_store(), Materializer(context.log_event, context.run.run_id, "Synced")
         kind = DueSyncs(store, context.run.run_id, connector.provider, told.synced)
         try:
             Session(store, context.run.run_id, kind).run()

@@ -21,19 +21,24 @@ DATA_VERSION_TAG = "dagster/data_version"  # Dagster gives it no public name
 TELL_EVERY = 15.0
 STARTS_WITHIN = timedelta(minutes=3)
 """What has not begun after this will not; another one is asked for."""
+BEGINS_WITHIN = timedelta(seconds=30)
+"""After its run has started, which is the last thing before it; else its process was killed."""
 
 
 class Materializer:
     """Shows in Dagster what a session changed: each integration, or stream, as its partition, an object's rows at most
-    once an hour, a failure and the success after it at once. ``more``: what else is to be shown with their counts."""
+    once an hour, a failure and the success after it at once. ``log_event``: tells Dagster, of a run or of none;
+    ``session_id``: the run's; ``more``: what else is to be shown with their counts."""
 
     def __init__(
         self,
-        context: dg.OpExecutionContext,
+        log_event: Callable[[dg.AssetMaterialization | dg.AssetObservation], None],
+        session_id: str,
         description: str,
         more: Callable[[ObjectNews], Mapping[str, Any]] = lambda news: {},
     ) -> None:
-        self._context = context
+        self._log_event = log_event
+        self._session_id = session_id
         self._description = description
         self._more = more
         self._news: list[ObjectNews] = []
@@ -60,15 +65,15 @@ class Materializer:
             key = dg.AssetKey([each.provider, each.object])
             if each.status == FAILED:
                 error = self._errors.get((each.integration_id, each.object), "it failed.")
-                self._context.log_event(dg.AssetObservation(key, partition=each.integration_id, description=error))
+                self._log_event(dg.AssetObservation(key, partition=each.integration_id, description=error))
             else:
-                self._context.log_event(
+                self._log_event(
                     dg.AssetMaterialization(
                         key,
                         partition=each.integration_id,
                         description=self._description,
                         metadata={**counts_metadata(each.counts), **self._more(each)},
-                        tags={DATA_VERSION_TAG: f"{self._context.run.run_id}-{self._number}"},
+                        tags={DATA_VERSION_TAG: f"{self._session_id}-{self._number}"},
                     )
                 )
         self._errors.clear()
@@ -123,7 +128,8 @@ def session_requests(
 
 def _starting(instance: dg.DagsterInstance, job: str) -> int:
     """Runs that were asked for and have not begun their session yet."""
-    runs = instance.get_runs(
+    now = datetime.now(UTC)
+    records = instance.get_run_records(
         dg.RunsFilter(
             job_name=job,
             statuses=[
@@ -132,7 +138,12 @@ def _starting(instance: dg.DagsterInstance, job: str) -> int:
                 dg.DagsterRunStatus.STARTING,
                 dg.DagsterRunStatus.STARTED,
             ],
-            created_after=datetime.now(UTC) - STARTS_WITHIN,
+            created_after=now - STARTS_WITHIN,
         )
     )
-    return sum(not sessions.known(current_store(), run.run_id) for run in runs)
+    overdue = (now - BEGINS_WITHIN).timestamp()
+    return sum(
+        (record.start_time is None or record.start_time > overdue)
+        and not sessions.known(current_store(), record.dagster_run.run_id)
+        for record in records
+    )

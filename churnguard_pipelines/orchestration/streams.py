@@ -9,6 +9,7 @@ import dagster as dg
 
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.monitoring.streams import read_stream_vitals
+from churnguard_pipelines.orchestration.metadata import percent
 from churnguard_pipelines.orchestration.partitions import days, of_history, streams_of, window_of_day
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import (
@@ -79,7 +80,7 @@ def _assets(kind: StreamType) -> Sequence[dg.AssetSpec]:
 def _session(kind: StreamType) -> dg.JobDefinition:
     @dg.op(name=f"follow_{kind}_streams")
     def follow(context: dg.OpExecutionContext) -> None:
-        store, told = current_store(), Materializer(context, "Streamed", _numbers)
+        store, told = current_store(), Materializer(context.log_event, context.run.run_id, "Streamed", numbers_of)
         Session(store, context.run.run_id, KINDS[kind](store), on_worked=told.worked).run()
         told.tell()
 
@@ -166,7 +167,7 @@ def _history(kind: StreamType) -> dg.JobDefinition:
     return history
 
 
-def _numbers(news: ObjectNews) -> Mapping[str, Any]:
+def numbers_of(news: ObjectNews) -> Mapping[str, Any]:
     """What was measured of the stream, and a picture of its last hour."""
     store = current_store()
     found = read_stream_vitals(store, news.integration_id)
@@ -179,8 +180,8 @@ def _numbers(news: ObjectNews) -> Mapping[str, Any]:
             "messages_per_second": recent.messages_per_second,
             "processing_ms_p50": recent.quantile_ms(0.5),
             "processing_ms_p99": recent.quantile_ms(0.99),
-            "error_rate": recent.error_rate,
-            "buffer_utilization": recent.buffered,
+            "errors_percent": None if recent.error_rate is None else percent(recent.error_rate),
+            "buffer_used_percent": percent(recent.buffered),
         }
     shown: dict[str, Any] = {name: round(number, 4) for name, number in numbers.items() if number is not None}
     points = stream_metrics.history(store, news.integration_id, SHOWN_SECONDS)

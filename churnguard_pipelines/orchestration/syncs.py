@@ -1,13 +1,13 @@
 """Syncs as Dagster sees them: per connector one multi-asset, its sync job, and the job that re-reads a month."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.model import DataSyncMode
-from churnguard_pipelines.orchestration.metadata import data_version, object_metadata, shown_of
+from churnguard_pipelines.orchestration.metadata import data_version, described_table, object_metadata, shown_of
 from churnguard_pipelines.orchestration.partitions import integrations_of, months, of_history, tags_of, window_of
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import RunningSync
@@ -48,7 +48,9 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
                 key_of(connector, item.name),
                 group_name=connector.provider,
                 kinds={connector.provider, "postgres"},
-                description=f"{connector.title} {item.name.replace('_', ' ')}: raw.{connector.table(item.name).name}",
+                description=f"{connector.title} {item.name.replace('_', ' ')}: a row for each, of every integration; "
+                "what its columns do not name is in `extra`.",
+                metadata=_described(connector, item.name),
                 skippable=True,
             )
             for item in connector.objects
@@ -78,6 +80,12 @@ def sync_assets(connector: type[ApiConnector]) -> dg.AssetsDefinition:
         sync.raise_failures()
 
     return objects
+
+
+def _described(connector: type[ApiConnector], name: str) -> Mapping[str, Any]:
+    table = connector.table(name)
+    columns = [(table.key, "text"), *((column.name, str(column.type)) for column in table.columns), ("extra", "jsonb")]
+    return described_table(f"raw.{table.name}", dict(columns).items(), [table.key])
 
 
 def sync_job(connector: type[Connector], assets: dg.AssetsDefinition) -> "UnresolvedAssetJobDefinition":

@@ -13,7 +13,7 @@ JOB = "webhook_session"
 
 @dg.op
 def drain_webhooks(context: dg.OpExecutionContext) -> None:
-    store, told = current_store(), Materializer(context, "Changed by webhooks")
+    store, told = current_store(), Materializer(context.log_event, context.run.run_id, "Changed by webhooks")
     Session(store, context.run.run_id, Inboxes(store), on_worked=told.worked).run()
     told.tell()
 

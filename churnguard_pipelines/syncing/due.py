@@ -75,8 +75,10 @@ class DueSyncs(LaneKind):
         except Exception as error:
             level = logging.WARNING if isinstance(error, ChurnGuardError) else logging.ERROR
             _log.log(level, "%s: its sync failed: %s", lane.integration_id, error, exc_info=level == logging.ERROR)
+            turn.failed = True
             ledger.note_failure(self._store, lane, sync_id, SCHEDULE, failure_of(error).explanation)
             return False
+        turn.failed = report.status == "failed"
         self._ended.put(report)
         turn.note({name: item.counts for name, item in report.objects.items()})
         return False

@@ -38,6 +38,7 @@ from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.telemetry import logs
+from churnguard_pipelines.telemetry.tallies import LANES
 
 LOOK_EVERY = 5.0
 TELL_EVERY = 1.0
@@ -56,13 +57,14 @@ Worked = Mapping[tuple[str, str], Counts]
 @dataclass(slots=True, eq=False)
 class Turn:
     """A lane's time in a thread of its own. ``stop``: set when it is to end soon; ``active``: when it last stored
-    something."""
+    something; ``failed``: set by work that reports its failure itself."""
 
     lane: Lane
     on_note: Callable[[Lane, Mapping[str, Counts]], None]
     stop: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
+    failed: bool = False
 
     def note(self, counts: Mapping[str, Counts]) -> None:
         """Something was committed: counts by object."""
@@ -263,7 +265,9 @@ class Session:
             lane = turn.lane
             del self._turns[lane]
             self._ended[lane] = now
-            if isinstance(failure, LaneTakenOver):  # another session overlaps, or a sync has found something new
+            taken_over = isinstance(failure, LaneTakenOver)
+            LANES.add(self._kind.name, "taken_over" if taken_over else "failed" if failure or turn.failed else "done")
+            if taken_over:  # another session overlaps, or a sync has found something new
                 more = True
             elif failure is not None:
                 self._pause(turn, failure)

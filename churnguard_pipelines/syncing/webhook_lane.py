@@ -26,10 +26,12 @@ from churnguard_pipelines.records import Checkpoint, Counts, Lane, Rejected
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import checkpoints, inbox
 from churnguard_pipelines.store.ingest.inbox import InboxEvent
+from churnguard_pipelines.store.ingest.inbox_order import Progress, Settled, follow_in_the_version_before
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.events.writer import EventWriter
 from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, opened
+from churnguard_pipelines.telemetry import traces
 
 BATCH = 500
 ATTEMPTS = 3  # of an event alone, before it is rejected
@@ -66,9 +68,11 @@ class InboxLane:
     Raises ``NotFound`` for an unknown integration, ``SecretsUnreadable``.
     """
 
-    def __init__(self, store: Store, warehouse: Warehouse, integration_id: str) -> None:
+    def __init__(self, store: Store, warehouse: Warehouse, settled: Settled, integration_id: str) -> None:
         self._store = store
         self._warehouse = warehouse
+        self._settled = settled
+        self._settled_at = 0  # before the events at work were read
         self._resources = ExitStack()
         self.integration = get_integration(store, integration_id)
         self.lane: Lane = inbox.lane_of(self.integration.organization_id, integration_id)
@@ -92,20 +96,25 @@ class InboxLane:
         with self._store.organization(self.lane.organization_id) as connection:
             self._checkpoint = checkpoints.load(connection, self.lane)
         while more():
+            self._settled_at = self._settled.sequence() if self._progress.slots else 0
             with self._store.organization(self.lane.organization_id) as connection:
-                events = inbox.read(connection, self.lane, self._position, BATCH)
+                events = inbox.read(connection, self.lane, self._progress, BATCH)
             if not events:
                 break
             yield from self._work_off(events)
 
     @property
-    def _position(self) -> int:
-        return int(self._checkpoint.position["sequence"]) if self._checkpoint else 0
+    def _progress(self) -> Progress:
+        return Progress.of(self._checkpoint.position if self._checkpoint else {})
 
     def _work_off(self, events: Sequence[InboxEvent], attempt: int = 1) -> Iterator[Drained]:
         """One transaction; if it fails by an event's fault, halves find that event, and it is rejected alone."""
+        lane = self.lane
+        about = {"organization": lane.organization_id, "integration": lane.integration_id, "events": len(events)}
+        messages = ((lane.organization_id, lane.integration_id, event.event_id) for event in events)  # as received
         try:
-            drained = self._store_all(events)
+            with traces.working(f"store {self.integration.provider_name}", about, messages):
+                drained = self._store_all(events)
         except (*NOT_ITS_FAULT, LaneTakenOver):
             raise
         except Exception as error:
@@ -137,8 +146,7 @@ class InboxLane:
         changes = {name: self._writer.changes(name, told) for name, told in by_object.items()}
         with self._warehouse.transaction(self.lane.organization_id) as transaction:
             counts = self._writer.store(transaction, changes)
-            position = {"sequence": events[-1].sequence}
-            moved = transaction.advance(self.lane, self._checkpoint, position, SOURCE)
+            moved = self._advance(transaction, events)
         self._checkpoint = moved
         return Drained(outcomes, counts)
 
@@ -148,6 +156,12 @@ class InboxLane:
         rejected = Rejected(event.event_id, reason, exact_json.loads(event.payload.encode()))
         with self._warehouse.transaction(self.lane.organization_id) as transaction:
             transaction.reject(self.lane, REJECTED_EVENTS, [rejected], None)
-            moved = transaction.advance(self.lane, self._checkpoint, {"sequence": event.sequence}, SOURCE)
+            moved = self._advance(transaction, [event])
         self._checkpoint = moved
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))
+
+    def _advance(self, transaction: WarehouseTransaction, events: Sequence[InboxEvent]) -> Checkpoint:
+        before, after = self._progress, self._progress.after(events, self._settled_at)
+        if after.sequence > before.sequence:
+            follow_in_the_version_before(transaction.connection, self.lane, after.sequence, SOURCE)
+        return transaction.advance(self.lane, self._checkpoint, after.position, SOURCE)

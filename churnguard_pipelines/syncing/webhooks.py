@@ -14,6 +14,7 @@ from churnguard_pipelines.errors import ChurnGuardError, NotFound
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control.integrations import organization_of
 from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.inbox_order import Settled
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.session import LaneKind, Turn
@@ -30,6 +31,7 @@ class Inboxes(LaneKind):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._warehouse = Warehouse(store)
+        self._settled = Settled(store)
         self._kept: dict[str, tuple[InboxLane, float]] = {}  # opened, not at work; until when
         self._organizations: dict[str, str] = {}
         self._events: Counter[tuple[str, str, str]] = Counter()  # by (organization, endpoint, outcome)
@@ -64,7 +66,8 @@ class Inboxes(LaneKind):
             _close(lane)
             lane = None
         if lane is None:
-            lane, until = InboxLane(self._store, self._warehouse, name), time.monotonic() + LANE_KEPT
+            lane = InboxLane(self._store, self._warehouse, self._settled, name)
+            until = time.monotonic() + LANE_KEPT
         try:
             for drained in lane.drain(lambda: not turn.stop.is_set()):
                 with self._lock:

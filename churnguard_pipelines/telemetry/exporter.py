@@ -1,6 +1,6 @@
 """``/metrics`` of one process for Prometheus, on a port of its own and without a login: it is for a private network.
 
-It tells of the process and of what it counts itself (``prometheus_client.REGISTRY``); no tenant is named there.
+It tells of the process and of what it counts itself (``prometheus_client.REGISTRY``).
 """
 
 from __future__ import annotations
@@ -17,14 +17,28 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Info, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.telemetry import tallies
 
 PATH = "/metrics"
 SECONDS = 10.0
 """That a connection may take, whatever happens on it."""
 MOST_CONNECTIONS = 8
 
+
+class _Tallies(Collector):
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for tally in tallies.ALL:
+            family = CounterMetricFamily(tally.name, tally.documentation, labels=tally.labels)
+            for values, number in tally.counted().items():
+                family.add_metric(values, number)
+            yield family
+
+
+REGISTRY.register(_Tallies())
 _build = Info("churnguard_build", "Which version this process is of, and which role it has.", ["role"])
 
 

@@ -1,4 +1,4 @@
-"""The dashboard as people use it: Dagster's own UI behind our login, in a real browser."""
+"""The dashboard as people use it: our pages and Dagster's own UI behind our login, in a real browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 Picture = Callable[[str], None]
 
 
-def test_people_sign_in_with_a_key_and_land_on_dagster(
+def test_people_sign_in_with_a_key_and_land_on_the_overview(
     installation: Installation, page: Page, picture: Picture
 ) -> None:
     page.goto(installation.url)
@@ -27,8 +27,34 @@ def test_people_sign_in_with_a_key_and_land_on_dagster(
     expect(page.get_by_label("API key")).to_be_focused()
     picture("login")
     sign_in(page, installation.key())
+    expect(page.get_by_role("heading", name="Integrations")).to_be_visible()
+    page.get_by_role("link", name="Dagster").click()
     expect(page).to_have_url(re.compile("/dashboard/"))
     expect(page.get_by_role("link", name="Overview")).to_be_visible()
+
+
+def test_a_sync_is_started_on_our_page_watched_there_and_found_in_dagster(
+    installation: Installation, page: Page
+) -> None:
+    opened(page, installation, "/integrations/acme", installation.key())
+    before = installation.syncs()
+    syncs = page.get_by_role("table", name="The latest syncs, newest first").locator("tbody tr")
+    expect(syncs).to_have_count(1)
+    page.get_by_role("button", name="Sync now").click()
+    expect(page.get_by_role("status")).to_contain_text("A sync")
+    expect(syncs).to_have_count(2)
+    expect(syncs.first).to_contain_text("succeeded")  # without anybody loading the page again
+    syncs.first.get_by_role("link").click()
+    expect(page.get_by_role("table", name="By object")).to_contain_text("customers")
+    [(run_id, status)] = installation.syncs().items() - before.items()
+    assert status == "SUCCESS"
+    page.get_by_role("link", name=run_id).click()
+    expect(page).to_have_url(re.compile(f"/dashboard/runs/{run_id}"))
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    page.goto(f"{installation.url}/integrations/acme")
+    page.get_by_role("link", name="invoices", exact=True).click()
+    expect(page.get_by_text("acme", exact=True).first).to_be_visible()
+    expect(page.get_by_text("100% filled").or_(page.get_by_text("Materialized")).first).to_be_visible()
 
 
 def test_the_asset_graph_shows_what_is_there(installation: Installation, page: Page, picture: Picture) -> None:
@@ -118,7 +144,7 @@ def opened(page: Page, installation: Installation, path: str, key: str) -> None:
     """A page, signed in."""
     page.goto(f"{installation.url}/login")
     sign_in(page, key)
-    expect(page).to_have_url(re.compile("/dashboard/"))
+    expect(page.get_by_role("heading", name="Integrations")).to_be_visible()
     page.goto(f"{installation.url}{path}")
 
 

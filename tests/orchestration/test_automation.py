@@ -106,7 +106,7 @@ def test_one_month_can_be_computed_again(instance: dg.DagsterInstance, store: St
     (made,) = materializations(instance, computed.run_id).values()
     assert len(str(made.metadata["waterfall"].value)) < 60_000, "Dagster keeps it with every materialization"
     right = read_movements(store, "acme")
-    assert made.metadata["ending_mrr"].value == right[-1].ending
+    assert made.metadata["ending_mrr_usd"].value == right[-1].ending / 100
     with store.organization("acme") as connection:
         connection.exec_driver_sql("DELETE FROM analytics.mrr_movements WHERE month >= '2026-06-01'")
     assert run(instance, "mrr_history", "2026-07-01", "acme").success

@@ -64,6 +64,19 @@ def synced(instance: dg.DagsterInstance, store: Store, checks: Checks) -> None:
         connection.execute(sa.update(syncs).values(started_at=ANCHOR))
 
 
+def test_a_provider_without_an_integration_has_no_runs_of_checks(instance: dg.DagsterInstance, checks: Checks) -> None:
+    repository = definitions.get_repository_def()
+
+    def asked(name: str) -> tuple[int, str | None]:
+        context = dg.build_schedule_context(instance=instance, repository_def=repository)
+        tick = repository.get_schedule_def(name).evaluate_tick(context)
+        return len(tick.run_requests or []), tick.skip_message
+
+    assert asked("stripe_health_checks_schedule") == (1, None)
+    assert asked("mongodb_health_checks_schedule") == (0, "There is no integration of MongoDB.")
+    assert asked("hubspot_parity_checks_schedule") == (0, "There is no integration of HubSpot.")
+
+
 # --- fresh
 
 

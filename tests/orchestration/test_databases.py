@@ -46,7 +46,9 @@ def test_a_run_materializes_every_table(
     assert shown.keys() == {"postgresql", "postgresql/users", "postgresql/plans"}
     assert shown["postgresql"]["tables"] == 2
     users = shown["postgresql/users"]
-    assert (users["rows_read"], users["rows"], users["raw_table"]) == (30, 30, "raw.postgresql_acme_db_users")
+    assert (users["rows_read"], users["dagster/row_count"]) == (30, 30)
+    assert users["dagster/table_name"] == "raw.postgresql_acme_db_users"
+    assert [each.name for each in users["dagster/column_schema"].columns if each.description] == ["id"], "the key"
     assert "| `id` | `plan` |" in users["preview"]
 
 

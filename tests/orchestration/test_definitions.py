@@ -57,6 +57,29 @@ def _partitions(definition: dg.PartitionsDefinition[Any] | None) -> str | None:
     return type(definition).__name__ if definition else None
 
 
+def test_everything_says_in_a_sentence_what_it_is() -> None:
+    repository = definitions.get_repository_def()
+    graph = repository.asset_graph
+    described = {
+        **{f"asset {key.to_user_string()}": graph.get(key).description for key in graph.get_all_asset_keys()},
+        **{
+            f"check {check.name} of {check.asset_key.to_user_string()}": graph.get(check).description
+            for check in graph.asset_check_keys
+        },
+        **{f"job {job.name}": job.description for job in repository.get_all_jobs() if not job.name.startswith("__")},
+        **{f"schedule {each.name}": each.description for each in repository.schedule_defs},
+        **{f"sensor {each.name}": each.description for each in repository.sensor_defs},
+    }
+    assert [name for name, words in described.items() if not words] == []
+
+
+def test_an_object_s_asset_says_where_its_rows_are_and_what_they_have() -> None:
+    metadata = definitions.get_repository_def().asset_graph.get(dg.AssetKey(["stripe", "customers"])).metadata
+    assert metadata["dagster/table_name"] == "raw.stripe_customers"
+    columns = {each.name: each for each in metadata["dagster/column_schema"].schema.columns}
+    assert (columns["id"].description, columns["created"].type) == ("part of the key", "timestamptz")
+
+
 def test_the_definitions_are_those_that_were_reviewed() -> None:
     now = json.dumps(described(), indent=1, ensure_ascii=False) + "\n"
     if os.environ.get("CHURNGUARD_UPDATE_SNAPSHOT") == "1":

@@ -13,16 +13,24 @@ import dagster as dg
 import psutil
 import pytest
 import sqlalchemy as sa
+import yaml
 
 from churnguard_pipelines.orchestration import processes
 from churnguard_pipelines.orchestration.dead_runs import dead_runs
 from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
-from churnguard_pipelines.orchestration.processes.environment import dagster_environment, dagster_home
+from churnguard_pipelines.orchestration.processes.environment import (
+    dagster_environment,
+    dagster_home,
+    launches_elsewhere,
+    workspace,
+)
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import run, sandbox_of_one_s_own
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -90,6 +98,44 @@ def test_dagster_s_home_holds_this_version_s_configuration_and_is_not_written_wi
     dagster_home(store.settings)
     assert "QueuedRunCoordinator" in written.read_text()
     assert [path.name for path in written.parent.iterdir()] == ["dagster.yaml"]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `DAGSTER_HOME` that the environment names, e.g. a ConfigMap, with a configuration for us."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    configuration = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    launcher = {"run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher"}}
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(configuration | launcher))
+    folder.chmod(0o555)
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    return folder
+
+
+def test_a_given_home_of_dagster_s_is_used_as_it_is(store: Store, mounted: Path) -> None:
+    assert dagster_home(store.settings) == mounted
+    assert launches_elsewhere(store.settings)
+    assert workspace(store.settings, "code-server", 4000).parent == store.settings.home / "dagster"
+    assert [path.name for path in mounted.iterdir()] == ["dagster.yaml"]
+
+
+def test_the_code_server_is_where_a_given_home_says(store: Store, mounted: Path) -> None:
+    mounted.chmod(0o755)
+    (mounted / "workspace.yaml").touch()
+    assert workspace(store.settings, "elsewhere", 4000) == mounted / "workspace.yaml"
+
+
+def test_another_dagster_s_home_is_none_of_ours(store: Store, mounted: Path) -> None:
+    (mounted / "dagster.yaml").write_text("telemetry: { enabled: false }")
+    assert dagster_home(store.settings) == store.settings.home / "dagster"
+    assert not launches_elsewhere(store.settings)
+
+
+def test_a_private_database_s_installation_has_a_home_of_its_own(store: Store, mounted: Path) -> None:
+    """A demo is kept apart from whatever the shell was prepared for."""
+    private = store.settings.model_copy(update={"database_url": None})
+    assert dagster_home(private) == store.settings.home / "dagster"
 
 
 def test_the_environment_of_dagster_s_processes_says_where_everything_is(store: Store) -> None:

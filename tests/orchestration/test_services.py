@@ -226,7 +226,8 @@ def test_dagster_is_killed_meanwhile_webhooks_are_taken_and_it_comes_back_and_st
     """The gateway needs PostgreSQL only; what ended by itself is started again, and nothing else is."""
     store, services = installation.store, installation.services
     add_endpoint(store, organization_id="globex", provider="stripe", secret=SIGNING_SECRET, actor="test")
-    installation.kill("churnguard_pipelines.orchestration.roles.daemon", "code-server", "webhook_gateway.dashboard")
+    roles = "churnguard_pipelines.orchestration.roles"
+    installation.kill(f"{roles}.daemon", f"{roles}.code_server", "webhook_gateway.dashboard")
     with httpx.Client() as provider:
         for number in range(EVENTS_MEANWHILE):
             body = stripe_event(f"evt_{number}", created=1_900_000_000 + number, name=f"Meanwhile {number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import dagster as dg
@@ -63,6 +64,16 @@ def test_what_is_about_to_begin_is_not_asked_for_again(instance: dg.DagsterInsta
     assert [asked(instance, Warm, lanes) for lanes in (1, 11)] == [0, 1]
     sessions.end(store, run.run_id)
     assert asked(instance, Warm, 1) == 1
+
+
+def test_what_was_killed_before_it_began_is_not_waited_for(instance: dg.DagsterInstance, store: Store) -> None:
+    run = instance.create_run_for_job(definitions.resolve_job_def(JOB))
+    started = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, JOB)
+    instance.report_dagster_event(started, run.run_id, timestamp=time.time())
+    assert asked(instance, Warm, 1) == 0
+    run = instance.create_run_for_job(definitions.resolve_job_def(JOB))
+    instance.report_dagster_event(started, run.run_id, timestamp=time.time() - 60)
+    assert [asked(instance, Warm, lanes) for lanes in (1, 11)] == [0, 1], "only the first one is"
 
 
 def test_one_that_was_kept_warm_has_a_successor_before_it_ends(instance: dg.DagsterInstance, store: Store) -> None:

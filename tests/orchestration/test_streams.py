@@ -142,8 +142,8 @@ def test_a_session_s_work_is_shown_with_numbers_and_a_picture(
     metadata: dict[str, Any] = {name: entry.value for name, entry in shown.metadata.items()}
     assert (metadata["rows_read"], metadata["rows_written"], metadata["rows_rejected"]) == (3, 2, 1)
     assert metadata["messages_per_second"] == 3 / 60
-    assert metadata["error_rate"] == pytest.approx(1 / 3, abs=0.001)
-    assert metadata["buffer_utilization"] == 0.25
+    assert metadata["errors_percent"] == 33.33
+    assert metadata["buffer_used_percent"] == 25
     assert 0 < metadata["processing_ms_p50"] <= metadata["processing_ms_p99"]
     assert metadata["rate_and_lag"].startswith("![messages a second and lag](data:image/png;base64,iVBOR")
     assert len(metadata["rate_and_lag"]) < 30_000

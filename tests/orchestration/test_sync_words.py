@@ -44,7 +44,7 @@ def test_the_second_sync_tells_what_changed_and_how_far_it_lagged(
     assert after["checkpoint_before"].value == before["checkpoint_after"].value
     assert after["checkpoint_after"].value != before["checkpoint_after"].value
     assert (after["rows_written"].value, after["rows_rejected"].value, after["rows_deleted"].value) == (1, 0, 0)
-    assert float(str(after["seconds"].value)) > 0
+    assert float(str(after["duration_seconds"].value)) > 0
     assert float(str(after["lag_seconds"].value)) > 0
     assert "lag_seconds" not in before, "there was nothing to lag behind"
     assert "zoe" not in str(after).lower(), "a preview names nobody"

@@ -14,6 +14,7 @@ from churnguard_pipelines.connectors.stripe import Stripe
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import inbox, sessions
+from churnguard_pipelines.store.ingest.inbox_order import Settled
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -70,7 +71,7 @@ def deliver(
 
 def drain(store: Store) -> Drained:
     total = Drained()
-    with InboxLane(store, Warehouse(store), "acme-stripe") as lane:
+    with InboxLane(store, Warehouse(store), Settled(store), "acme-stripe") as lane:
         for drained in lane.drain(lambda: True):
             total.outcomes.update(drained.outcomes)
     return total

@@ -13,6 +13,7 @@ from churnguard_pipelines.connectors.sdk import Object, StoredVersions
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import Deletion, Record
 from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.inbox_order import Settled
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.webhook_lane import InboxLane
@@ -50,7 +51,7 @@ def test_events_of_the_account_s_own_objects_become_rows(crm: Account) -> None:
     ]
     with crm.store.operator() as connection:
         connection.exec_driver_sql(inbox.TAKE, tuple(columns))
-    with InboxLane(crm.store, Warehouse(crm.store), "acme-crm") as lane:
+    with InboxLane(crm.store, Warehouse(crm.store), Settled(crm.store), "acme-crm") as lane:
         (drained,) = lane.drain(lambda: True)
     assert drained.outcomes == {("we_1", "stored"): 2, ("we_1", "unknown"): 1}
     with crm.store.organization("acme") as connection:

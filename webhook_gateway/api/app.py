@@ -5,7 +5,7 @@ from fastapi.security import HTTPBearer
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.monitoring.monitor import Monitor
-from webhook_gateway.api import dashboard, ingestion, integrations, streaming, system, webhooks
+from webhook_gateway.api import alerts, dashboard, ingestion, integrations, streaming, system, webhooks
 from webhook_gateway.api.concurrency import ConcurrencyLimit
 from webhook_gateway.api.docs_page import add_docs
 from webhook_gateway.api.problems import DESCRIBED, handle_errors
@@ -18,21 +18,20 @@ KEY = "An API key, made by `churnguard api-keys create NAME`. A login in the sam
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
     settings = engine.store.settings
+    limits = [
+        Depends(ConcurrencyLimit()),
+        *([Depends(KeyRate(engine.store))] if settings.api_rate_limiting_enabled else []),
+    ]
     # For the description only: who asks is known before a request comes here.
     described = Security(HTTPBearer(auto_error=False, scheme_name="API key", description=KEY))
-    limits = [
-        described,
-        Depends(ConcurrencyLimit()),
-        *([Depends(KeyRate())] if settings.api_rate_limiting_enabled else []),
-    ]
     app = FastAPI(
         title="ChurnGuard Pipelines", description=DESCRIPTION, docs_url=None, redoc_url=None, responses=DESCRIBED,
-        dependencies=limits,
+        dependencies=[described, *limits],
     )  # fmt: skip
     app.state.engine = engine
     app.state.limits = limits  # the pages' too: who has used theirs up here gets no others there
     app.state.monitor = Monitor(engine.store, settings.dashboard_update_interval)
-    for module in (integrations, webhooks, streaming, ingestion, dashboard, system):
+    for module in (integrations, webhooks, streaming, ingestion, dashboard, alerts, system):
         app.include_router(module.router)
     add_docs(app)
     handle_errors(app)

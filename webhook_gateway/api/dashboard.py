@@ -153,8 +153,7 @@ async def health(principal: Reader, store: TheStore, request: Request) -> Instal
     standing = sum(each.status is HealthStatus.UNHEALTHY for each in streams)
     parts = [
         Component(component="database", ok=True, cause="it answers"),
-        await asyncio.to_thread(_daemon, store),
-        await _gateway(store),
+        *await parts_of(store),
         Component(
             component="integrations",
             ok=not counts.unhealthy,
@@ -173,6 +172,11 @@ async def health(principal: Reader, store: TheStore, request: Request) -> Instal
     if not all(part.ok for part in parts if part.component not in ("integrations", "streams")):
         status = HealthStatus.UNHEALTHY
     return InstallationHealth(as_of=picture.as_of, status=status, score=score, components=parts)
+
+
+async def parts_of(store: Store) -> list[Component]:
+    """The other processes of the installation."""
+    return [await asyncio.to_thread(_daemon, store), await _gateway(store)]
 
 
 def _daemon(store: Store) -> Component:

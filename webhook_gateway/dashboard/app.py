@@ -20,6 +20,7 @@ from webhook_gateway.dashboard.login import Login
 from webhook_gateway.dashboard.metrics import Metrics, publish
 from webhook_gateway.dashboard.oidc import Allowlist, Oidc
 from webhook_gateway.dashboard.principal import Principal
+from webhook_gateway.dashboard.telling import telling
 from webhook_gateway.pages.app import create_pages
 
 
@@ -55,7 +56,8 @@ def create_app(engine: IntegrationEngine, context: PrincipalProcessContext, *, s
             Route("/metrics", Metrics(api.state.monitor).show),
             Mount("/api", api),
             Mount("/", shown),
-        ]
+        ],
+        lifespan=telling(store, api.state.monitor),
     )
     door = Authentication(BoundedBodies(rooms), store, secure=secure, person=allowlist.principal)
     return Edge(door, secure=secure)

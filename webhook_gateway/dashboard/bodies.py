@@ -12,9 +12,8 @@ from webhook_gateway.dashboard.principal import SCOPE, Principal
 from webhook_gateway.limits import network
 
 MIB = 1024 * 1024
-MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB, "/integrations/": 64 * 1024}
-"""By the path's beginning. Dagster's is a back-fill of ten thousand partitions by name; the last, a form of our pages, in
-which a private key has room."""
+MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB}
+"""By the path's beginning. Dagster's is a back-fill of ten thousand partitions by name."""
 MOST_ELSEWHERE = 4096  # a login's form
 SECONDS = 20.0  # from the head to the last byte
 MOST_WAITING, SHARE, STRANGERS_SHARE = 64 * MIB, 8 * MIB, 64 * 1024

@@ -41,6 +41,7 @@ a{{background:#fff;color:#25323d;border:1px solid #c9d3db;margin-top:.75rem}}
 <form method="post" action="{action}"><h1>ChurnGuard Pipelines</h1>{content}</form></html>
 """
 KEY = """<p>Sign in with an API key.</p>{wrong}
+<input name="user" autocomplete="username" value="API key" hidden>
 <label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus placeholder="cg_…">
 <button>Sign in</button>{other}"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from webhook_gateway.intake.directory import Directory
 from webhook_gateway.intake.intake import HEALTH, PREFIX, Intake, Limits
 from webhook_gateway.intake.large_bodies import LargeBodies
 from webhook_gateway.intake.metrics import EVENTS_HELD, STORING
+from webhook_gateway.shared_rates import EXCHANGE_EVERY, exchange
 
 COUNT_EVERY = 1.0
 PARTITIONS_EVERY = 3600.0
@@ -45,6 +47,7 @@ class Gateway:
             public_url=settings.webhook_public_url,
             check_signatures=settings.webhook_signature_validation,
         )
+        self._exchange = exchange(store, "endpoint")
         self._pages = self._fastapi()
         self.at_once = self._intake.at_once
         EVENTS_HELD.set_function(lambda: self._committer.held)
@@ -79,6 +82,7 @@ class Gateway:
                 self._large_bodies.work(),
                 self._directory.keep_fresh(),
                 self._keep_counts(),
+                self._share_rates(),
                 self._keep_partitions(),
             )
             tasks = [group.create_task(loop) for loop in loops]
@@ -102,6 +106,18 @@ class Gateway:
         except ChurnGuardError as error:
             _log.warning("counts of webhooks wait: %s", error)
             self._intake.outcomes.update(taken)
+
+    async def _share_rates(self) -> None:
+        rate = self._intake.rate
+        while True:
+            await asyncio.sleep(EXCHANGE_EVERY)
+            if taken := rate.take_out():
+                try:
+                    full_in = await asyncio.to_thread(self._exchange, taken)
+                except ChurnGuardError as error:
+                    rate.put_back(taken, error)
+                else:
+                    rate.learn(full_in, time.monotonic())
 
     async def _keep_partitions(self) -> None:
         while True:

@@ -12,6 +12,7 @@ import psycopg
 
 from webhook_gateway.intake.inbox_writer import InboxWriter, Row
 from webhook_gateway.intake.metrics import COMMITS
+from webhook_gateway.intake.notifier import Notifier
 
 # In one transaction: of all, of an organization that waits alone, of one among others. A large request is stored over
 # several transactions: those who wait beside it wait for a small one.
@@ -67,6 +68,7 @@ class Committer:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
+        self._notifier = Notifier(database_url)
         self._queues: dict[str, deque[_Request]] = {}
         self._held: dict[str, _Held] = {}
         self._all = _Held()
@@ -117,6 +119,11 @@ class Committer:
 
     async def work(self) -> None:
         """Returns never."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._notifier.work())
+            group.create_task(self._commit_all())
+
+    async def _commit_all(self) -> None:
         pause = FIRST_PAUSE
         parts: list[_Part] = []
         try:
@@ -209,7 +216,9 @@ class Committer:
         async with asyncio.timeout(COMMIT_SECONDS):
             writer = await self._connected()
             for known in await writer.take([row for _, row in brought.values()]):
-                fresh[brought[known][0]] -= 1
+                fresh[brought.pop(known)[0]] -= 1
+        if brought:
+            self._notifier.tell({row[2] for _, row in brought.values()})
         for (request, rows), new in zip(parts, fresh, strict=True):
             request.fresh += new
             request.stored += len(rows)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from churnguard_pipelines.telemetry import traces
 from webhook_gateway.exchange import Reply, Request
 from webhook_gateway.intake.answers import (
     Receive,
@@ -42,6 +43,7 @@ from webhook_gateway.schemes.sdk import (
     Scheme,
     TooManyEvents,
 )
+from webhook_gateway.shared_rates import SharedRate
 
 PREFIX = "/webhooks/"
 HEALTH = PREFIX + "health"
@@ -91,7 +93,8 @@ class Intake:
         self._large_bodies = large_bodies
         self._limits = limits
         self._reader = BodyReader(limits.body)
-        self._rate = RateLimit(limits.per_minute)
+        self.rate = SharedRate(limits.per_minute)
+        """By endpoint."""
         self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._public_url = public_url
         self._check = check_signatures
@@ -149,7 +152,7 @@ class Intake:
         except Refused:
             self._failures.wait(suspect, time.monotonic())
             raise
-        if wait := self._rate.wait(address.endpoint_id, now):
+        if wait := self.rate.wait(address.endpoint_id, now):
             raise too_many("Too many deliveries.", wait, "rate_limited")
         organization_id = asked.organization_id
         read = partial(_rows, known, organization_id, address, delivery)
@@ -167,13 +170,15 @@ class Intake:
         return known
 
     async def _store(self, rows: Sequence[Row], address: Address) -> None:
+        organization_id, provider = rows[0][:2]
+        about = {"organization": organization_id, "integration": address.integration_id, "events": len(rows)}
         try:
-            fresh = await self._committer.store(rows)
+            with traces.received(f"receive {provider}", about, ((row[0], row[2], row[4]) for row in rows)):
+                fresh = await self._committer.store(rows)
         except CannotStore:
             raise unavailable("It cannot be stored now.") from None
         except Unstorable:
             raise Refused(400, "The body holds what cannot be stored.", "malformed") from None
-        organization_id = rows[0][0]
         if fresh:
             self.outcomes[organization_id, address.endpoint_id, "accepted"] += fresh
         if fresh < len(rows):

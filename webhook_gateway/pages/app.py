@@ -1,4 +1,4 @@
-"""The application of our pages, mounted at /. It shares the API's picture of the installation, its engine and limits."""
+"""The application of our pages, mounted at /. Picture of the installation, engine and limits are the API's."""
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -8,10 +8,19 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError
 from webhook_gateway.api.problems import status_of
-from webhook_gateway.pages import new_integration, overview
+from webhook_gateway.pages import (
+    alerts,
+    integration,
+    new_integration,
+    organizations,
+    overview,
+    records,
+    streams,
+    webhooks,
+)
 from webhook_gateway.pages.rendering import STATIC, rendered
 
-PAGES = (overview, new_integration)
+PAGES = (overview, alerts, new_integration, integration, records, webhooks, streams, organizations)
 """In the order in which their paths are tried."""
 HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 422: "Not found", 429: "Too many requests"}
 

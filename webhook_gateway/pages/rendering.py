@@ -1,6 +1,6 @@
 """How a page is made: templates in which everything is text, bounded, and the headers that hold a browser to it."""
 
-import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -23,7 +23,7 @@ from webhook_gateway.pages.messages import forgotten, told
 STATIC = Path(__file__).with_name("static")
 MOST_SHOWN = 2_000
 """Characters of a text on one line, whoever wrote it."""
-MOST_OF_A_PAYLOAD = 8_000
+MOST_OF_A_PAYLOAD, DEEPEST_INDENTED = 8_000, 12
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -67,6 +67,7 @@ def _environment() -> Environment:
         "size": size,
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
         "payload": payload,
+        "marked": marked,
         "hue": lambda name: f"hue-{sum(name.encode()) % 4}",
         "words": lambda name: str(name).replace("_", " "),
     }
@@ -121,18 +122,44 @@ def _time(value: datetime, words: str) -> Markup:
 
 
 def payload(text: str, length: int | None = None) -> Markup:
-    """A source's or a sender's words on lines of their own, indented if they are JSON. ``length``: how many characters
-    it has where ``text`` is only its beginning."""
+    """What a source or a sender wrote, on lines of their own. ``length``: how many characters it has where ``text`` is
+    only its beginning."""
     length = len(text) if length is None else length
-    if length == len(text) <= MOST_OF_A_PAYLOAD:
-        try:
-            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        except (ValueError, RecursionError):
-            pass  # no JSON, or none that is to be indented: as it came
-    lines = (on_one_line(line, MOST_OF_A_PAYLOAD) for line in text[:MOST_OF_A_PAYLOAD].split("\n"))
-    rest = Markup('<p class="quiet">{} characters in all.</p>').format(f"{length:,}")
+    lines = (on_one_line(line, MOST_OF_A_PAYLOAD) for line in _indented(text[:MOST_OF_A_PAYLOAD]).split("\n"))
+    cut = length > MOST_OF_A_PAYLOAD
+    rest = Markup('<p class="quiet">The first {} of {} characters.</p>').format(MOST_OF_A_PAYLOAD, f"{length:,}")
     return Markup('<pre class="payload" tabindex="0">{}</pre>{}').format(
-        escape("\n".join(lines)), rest if length > MOST_OF_A_PAYLOAD else ""
+        escape("\n".join(lines)[: 2 * MOST_OF_A_PAYLOAD]), rest if cut else ""
+    )
+
+
+_PART = re.compile(r'"(?:\\.|[^"\\])*"?|[{}\[\],:]|[^ \t\r\n{}\[\],:"]+', re.DOTALL)
+
+
+def _indented(text: str) -> str:
+    """JSON, or its beginning, with each member on a line of its own and not a character of its values changed."""
+    if not text.startswith(("{", "[")):
+        return text
+    lines, depth, line = [], 0, ""
+    for part in _PART.findall(text):
+        if part in "}]":
+            lines.append(line)
+            depth = max(0, depth - 1)
+            line = "  " * min(depth, DEEPEST_INDENTED) + part
+        elif part in "{[,":
+            depth += part != ","
+            lines.append(line + part)
+            line = "  " * min(depth, DEEPEST_INDENTED)
+        else:
+            line += ": " if part == ":" else part
+    return "\n".join(each for each in (*lines, line) if each.strip(" "))
+
+
+def marked(text: str) -> Markup:
+    """Words of ours in which commands stand between backticks."""
+    parts = [escape(on_one_line(part, MOST_SHOWN)) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
     )
 
 

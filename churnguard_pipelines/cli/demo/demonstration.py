@@ -221,7 +221,8 @@ class Demo:
             self._store, organization_id=organization_id, provider=provider,
             secret=secret or f"whsec_{token_hex(32)}", actor=ACTOR,
         )  # fmt: skip
-        url = f"http://{settings.webhook_host}:{settings.webhook_port}/webhooks/{provider}/{organization_id}"
+        gateway = settings.gateway_url or f"http://{settings.webhook_host}:{settings.webhook_port}"
+        url = f"{gateway.rstrip('/')}/webhooks/{provider}/{organization_id}"
         subscription |= {"url": url, "secret": endpoint.secrets[0][0]}
         httpx.post(subscribe_at, json=subscription, timeout=60).raise_for_status()
 

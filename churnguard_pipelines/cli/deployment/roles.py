@@ -1,4 +1,4 @@
-"""`churnguard gateway|dashboard|code-server|daemon`: one process of an installation, in the foreground, with what the
+"""`churnguard gateway|dashboard|code-server|daemon|worker`: one process of an installation, in the foreground, as the
 environment says. Whoever runs them starts them again when they end."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON, WORKER
 
 if TYPE_CHECKING:
     from churnguard_pipelines.settings import Settings
@@ -24,16 +25,13 @@ SILENT_SECONDS = 120
 """After which the daemon is thought to hang: it gives a sign of life every 30 seconds."""
 AS_GIVEN = {"ignore_unknown_options": True, "help_option_names": []}
 """Of a command whose arguments are another program's."""
-CODE_SERVER = "churnguard_pipelines.orchestration.roles.code_server"
-DAEMON = "churnguard_pipelines.orchestration.roles.daemon"
 
 _log = logging.getLogger(__name__)
 
 
 def gateway() -> None:
     """Take webhooks, on WEBHOOK_SERVER_HOST and WEBHOOK_SERVER_PORT. Healthy: `GET /webhooks/health` answers 200."""
-    _prepared()
-    _become("webhook_gateway.intake")
+    _serve("gateway", _prepared(), "webhook_gateway.intake")
 
 
 def dashboard() -> None:
@@ -41,7 +39,8 @@ def dashboard() -> None:
 
     Ready: `GET /api/dashboard/health` answers 200 without a key; alive: `GET /healthz` does.
     """
-    _become("webhook_gateway.dashboard", "-w", _workspace(_prepared()))
+    settings = _prepared()
+    _serve("dashboard", settings, "webhook_gateway.dashboard", "-w", _workspace(settings))
 
 
 def code_server() -> None:
@@ -49,8 +48,7 @@ def code_server() -> None:
 
     Whoever reaches that port can have it run anything: it is for these two only. Healthy: gRPC's own health check.
     """
-    _prepared()
-    _become(CODE_SERVER)
+    _serve("code-server", _prepared(), CODE_SERVER)
 
 
 def daemon(
@@ -64,7 +62,15 @@ def daemon(
     else:
         settings = _prepared()
         _await_code_server(settings)
-        _become(DAEMON, "-w", _workspace(settings))
+        _serve("daemon", settings, DAEMON, "-w", _workspace(settings))
+
+
+def worker() -> None:
+    """Do due syncs, webhooks, change logs and streams in a process that goes on, instead of in runs.
+
+    There may be any number of them. CHURNGUARD_WORKER_THREADS says how many lanes of each kind it works at once.
+    """
+    _serve("worker", _prepared(), WORKER)
 
 
 def dagster(
@@ -120,6 +126,15 @@ def _await_code_server(settings: Settings) -> None:
         _log.warning("the code server does not answer at %s:%d yet; the daemon waits for it.", host, port)
     while not listens(host, port):
         time.sleep(LOOK_EVERY)
+
+
+def _serve(role: str, settings: Settings, module: str, *arguments: str) -> None:
+    """Become the module, which is observed meanwhile."""
+    from churnguard_pipelines.telemetry import exporter, traces
+
+    traces.start(role)
+    with exporter.exposed(role, settings.metrics_host, settings.metrics_port):
+        _become(module, *arguments)
 
 
 def _become(module: str, *arguments: str) -> None:

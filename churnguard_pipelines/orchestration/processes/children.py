@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from churnguard_pipelines.errors import ChurnGuardError, SyncFailed
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.orchestration.processes.account import Account
-from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment, launches_elsewhere
+from churnguard_pipelines.orchestration.processes.run_status import ENDED, run_status
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.ingest.ledger import SyncReport
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 
 LAUNCH = (sys.executable, "-m", "churnguard_pipelines.orchestration.launch")
+SUBMIT = (sys.executable, "-m", "churnguard_pipelines.orchestration.submitting")
 STOP_SECONDS = 10
+LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,17 @@ class SyncRequest:
         return json.dumps(asdict(self))
 
 
+def started(store: Store, request: SyncRequest) -> SyncProcess:
+    """The sync, at work where this installation's runs work."""
+    return SubmittedSync(store, request) if launches_elsewhere(store.settings) else SyncProcess(store, request)
+
+
 class SyncProcess:
     """One running sync. Its output goes to ``<home>/logs/sync-<integration>.log``."""
+
+    command: ClassVar[Sequence[str]] = (*LAUNCH, "sync")
+    outlives_us: ClassVar[bool] = False
+    """Whether it goes on after :meth:`stop`."""
 
     def __init__(self, store: Store, request: SyncRequest) -> None:
         self.request = request
@@ -55,7 +68,7 @@ class SyncProcess:
             asked.write(request.to_json().encode())  # thousands of tables are too many for a command line
             asked.seek(0)
             self._process = subprocess.Popen(  # noqa: S603 - a list, no shell; its program is ours
-                [*LAUNCH, "sync", request.sync_id],
+                [*self.command, request.sync_id],
                 env=dagster_environment(store) | account.environment,
                 stdin=asked,
                 stdout=stream,
@@ -101,6 +114,40 @@ class SyncProcess:
         """Why a sync that ended before the ledger knew of it may have done so."""
         words = " ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
         return f"the sync ended before it began: {words}"
+
+
+class SubmittedSync(SyncProcess):
+    """A sync that a process of ours puts into Dagster's queue: it runs elsewhere, the ledger tells how far it is."""
+
+    command = SUBMIT
+    outlives_us = True
+
+    def __init__(self, store: Store, request: SyncRequest) -> None:
+        super().__init__(store, request)
+        self._left = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        if self._left.is_set():
+            return False
+        code = self._process.poll()
+        return code is None or (code == 0 and not self._has_ended())
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.wait(timeout)
+        while self.running:
+            self._left.wait(LOOK_EVERY)
+
+    def stop(self) -> None:
+        """Looks no longer; the run goes on."""
+        self._left.set()
+        super().stop()
+
+    def _has_ended(self) -> bool:
+        report = self.progress()
+        if report is not None and report.finished_at is not None:
+            return True
+        return run_status(self._store.dagster_database_url, self.request.sync_id) in ENDED
 
 
 def compute_mrr_now(store: Store, integration_ids: Sequence[str]) -> None:

@@ -48,6 +48,14 @@ def workspace(settings: Settings, host: str, port: int) -> Path:
     return _kept(settings, "workspace.yaml", json.dumps({"load_from": [{"grpc_server": server}]}).encode())
 
 
+def launches_elsewhere(settings: Settings) -> bool:
+    """Whether Dagster's runs are no processes of the code server's machine, but e.g. pods."""
+    import yaml
+
+    launcher = (yaml.safe_load((dagster_home(settings) / "dagster.yaml").read_text()) or {}).get("run_launcher")
+    return launcher is not None and launcher.get("class") != "DefaultRunLauncher"
+
+
 def _given_home(settings: Settings) -> Path | None:
     """A private database's services have their own: nothing of the demo gets into a shell's other installation."""
     folder = Path(os.environ.get("DAGSTER_HOME", ""))

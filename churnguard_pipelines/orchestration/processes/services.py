@@ -14,9 +14,10 @@ import httpx
 from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
 from churnguard_pipelines.exposure import refuse_bad_addresses
 from churnguard_pipelines.orchestration.processes.account import Account
-from churnguard_pipelines.orchestration.processes.environment import LOCATION, dagster_environment, workspace
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment, workspace
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.orchestration.processes.supervision import Supervised
+from churnguard_pipelines.orchestration.roles import CODE_SERVER, DAEMON
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -25,7 +26,6 @@ STOP_TIMEOUT_SECONDS = 10
 WATCH_SECONDS = 0.5
 DATABASE_PAUSE_SECONDS = 5.0  # before a private PostgreSQL that does not start is tried again
 PATH = "/dashboard"
-DAEMON = "churnguard_pipelines.orchestration.roles.daemon"
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +44,12 @@ class Services:
         self._lock = threading.Lock()  # of what is done with them: nothing is started again while they are stopped
         self._stopping = threading.Event()
 
-    @property
-    def _addresses(self) -> dict[str, str]:
+    def _addresses(self, code_port: int) -> dict[str, str]:
         """Those that were found free; whatever else the environment says."""
         (host, port), (webhook_host, webhook_port) = (self._host, self._port), self._webhooks
         return {
+            "CHURNGUARD_CODE_SERVER_HOST": "127.0.0.1",
+            "CHURNGUARD_CODE_SERVER_PORT": str(code_port),
             "DASHBOARD_HOST": host,
             "DASHBOARD_PORT": str(port),
             "WEBHOOK_SERVER_HOST": webhook_host,
@@ -72,14 +73,12 @@ class Services:
         """
         refuse_bad_addresses(self._store.settings)
         self._account = Account(self._store.settings)
-        environment = dagster_environment(self._store) | self._addresses | self._account.environment
         code_port = free_port()
         scheme = "https" if self._store.settings.dashboard_tls_cert else "http"
+        environment = dagster_environment(self._store) | self._addresses(code_port) | self._account.environment
         places = str(workspace(self._store.settings, "127.0.0.1", code_port))
-        code_server = ("dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port))
-        definitions = ("-m", "churnguard_pipelines.definitions", "--location-name", LOCATION)
         try:
-            self._spawn("code-server", (*code_server, *definitions), environment)
+            self._spawn("code-server", ("python", "-m", CODE_SERVER), environment)
             self._spawn("gateway", ("python", "-m", "webhook_gateway.intake"), environment)
             self._wait("code-server", lambda: listens("127.0.0.1", code_port))
             started = time.time()

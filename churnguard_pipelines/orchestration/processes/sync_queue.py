@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.errors import AlreadyRunning, ChurnGuardError
-from churnguard_pipelines.orchestration.processes.children import STOP_SECONDS, SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.children import STOP_SECONDS, SyncProcess, SyncRequest, started
 from churnguard_pipelines.store.ingest import ledger
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ class ActiveSync:
     ends: Future[None] = field(default_factory=Future)
     process: SyncProcess | None = None
 
-    @property
-    def waits(self) -> bool:
+    def waits(self, report: ledger.SyncReport | None) -> bool:
+        """``report``: the ledger's; of one that runs elsewhere it says whether it has begun there."""
+        if self.process is not None and self.process.outlives_us:
+            return report is not None and report.status == "queued"
         return not (self.ends.running() or self.ends.done())
 
 
@@ -100,14 +102,15 @@ class SyncQueue:
         wait((sync.ends for sync in syncs), STOP_SECONDS)
 
     def _run(self, sync: ActiveSync) -> None:
-        words = NOT_BEGUN
+        words: str | None = NOT_BEGUN
         try:
             if not self._stopped.is_set():
-                sync.process = SyncProcess(self._store, sync.request)
+                sync.process = started(self._store, sync.request)
                 if self._stopped.is_set():  # meanwhile
                     sync.process.stop()
                 sync.process.wait()
-                words = self._why_it_ended(sync)
+                goes_on = self._stopped.is_set() and sync.process.outlives_us
+                words = None if goes_on else self._why_it_ended(sync)
         except Exception as error:
             _log.exception("%s: its sync could not be started", sync.request.integration_id)
             words = f"the sync could not be started ({type(error).__name__})."
@@ -122,11 +125,11 @@ class SyncQueue:
             _log.error("%s: %s", sync.request.integration_id, sync.process.last_output())
         return ENDED_BEFORE
 
-    def _forget(self, sync: ActiveSync, words: str) -> None:
-        """``words``: why it ended, if it never began."""
+    def _forget(self, sync: ActiveSync, words: str | None) -> None:
+        """``words``: why it ended, if it never began; None if it goes on without us."""
         with suppress(ChurnGuardError):  # if the database is away, the ledger will know by the signs of life
             report = ledger.find_sync(self._store, sync.request.sync_id)
-            if report is not None and report.status == "queued":
+            if report is not None and report.status == "queued" and words is not None:
                 status: ledger.SyncOutcome = "cancelled" if words == NOT_BEGUN else "failed"
                 ledger.finish_sync(self._store, sync.request.sync_id, status, words)
         with self._lock:

@@ -15,7 +15,8 @@ import time
 
 from dagster._daemon.cli import run_command
 
-from churnguard_pipelines.errors import DatabaseUnavailable
+from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
+from churnguard_pipelines.orchestration.dagster_logs import join_ours
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.locks import Own, PlaceLocks
 
@@ -58,11 +59,16 @@ class OnlyOne:
 
 
 def main() -> int:
-    settings = load_settings()
-    start_logging(settings)
-    assert settings.database_url is not None
-    only = OnlyOne(settings.database_url.get_secret_value())
-    only.wait()
+    try:
+        settings = load_settings()
+        start_logging(settings)
+        join_ours()
+        assert settings.database_url is not None
+        only = OnlyOne(settings.database_url.get_secret_value())
+        only.wait()
+    except ChurnGuardError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     threading.Thread(target=_end_when_lost, args=[only], name="only-daemon", daemon=True).start()
     run_command.main(["--log-level", "warning", *sys.argv[1:]], standalone_mode=False)
     return 0

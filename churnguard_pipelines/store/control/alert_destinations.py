@@ -80,11 +80,13 @@ def list_destinations(store: Store) -> list[Destination]:
 
 
 def get_destination(store: Store, destination_id: str) -> Destination:
-    """Raises ``NotFound``."""
-    for each in list_destinations(store):
-        if each.destination_id == destination_id:
-            return each
-    raise _unknown(destination_id)
+    """Raises ``NotFound``, or ``SecretsUnreadable`` if the key does not open its URL."""
+    found = next((each for each in list_destinations(store) if each.destination_id == destination_id), None)
+    if found is None:
+        raise _unknown(destination_id)
+    if not found.url:
+        raise SecretsUnreadable(found.problem or "its URL cannot be opened.")
+    return found
 
 
 def remove_destination(store: Store, destination_id: str, actor: str) -> None:

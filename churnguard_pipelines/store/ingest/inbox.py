@@ -1,11 +1,11 @@
 """The inbox: accepted webhook events wait here, in the order in which they were taken, until they are worked off.
 
-A lane is an integration's events; its checkpoint is the sequence of the last one worked off. Sequences are given out
-under a lock, so that none becomes visible after a higher one.
+A lane is an integration's events. Several gateways write at once: ``inbox_order`` says how a reader leaves none out.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -17,27 +17,28 @@ from sqlalchemy import Connection
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.ingest.inbox_order import HOLD_SLOT, UNREAD, Progress
 from churnguard_pipelines.store.postgres import locks
 from churnguard_pipelines.store.postgres.database import Store
 
 CHANNEL = "churnguard_inbox"
-"""Notified with each integration's id when events of it were taken."""
-LANE = "webhooks"
+"""Notified with each integration's id after events of it were taken; not in their transaction, because those that
+notify commit one after the other. Who is not told, because somebody died in between, looks anyway every few seconds."""
+LANE = "inbox"
 SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
 READ_BYTES = 16 * 2**20
-PIECE_EVENTS, PIECE_BYTES = 500, 2**22  # that are replayed under one lock
+PIECE_EVENTS, PIECE_BYTES = 500, 2**22  # that are replayed in one transaction
 DAYS_AHEAD = 3
 _PARTITION = "webhook_inbox_"
 
 TAKE = f"""
-WITH lock AS MATERIALIZED ({locks.taking(locks.Shared.INBOX_WRITERS)}),
-taken AS MATERIALIZED (
-    SELECT taken.* FROM lock, unnest(
+WITH {HOLD_SLOT}, taken AS MATERIALIZED (
+    SELECT taken.*, held.slot FROM held, unnest(
         %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]
     ) WITH ORDINALITY
-      AS taken (organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, place)
+      AS taken (organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, number)
 ), fresh AS (
     INSERT INTO ingest.webhook_seen (organization_id, provider, event_id)
     SELECT organization_id, provider, event_id FROM taken ORDER BY organization_id, provider, event_id
@@ -48,23 +49,24 @@ taken AS MATERIALIZED (
       FROM taken LEFT JOIN fresh USING (organization_id, provider, event_id)
 ), stored AS (
     INSERT INTO ingest.webhook_inbox
-           (organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, received_on)
-    SELECT organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload,
+           (organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, slot,
+            received_on)
+    SELECT organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload, slot,
            (clock_timestamp() AT TIME ZONE 'UTC')::date
-      FROM judged WHERE is_new ORDER BY place
-), told AS MATERIALIZED (
-    SELECT pg_notify('{CHANNEL}', integration_id)
-      FROM (SELECT DISTINCT integration_id FROM judged WHERE is_new) AS lanes
+      FROM judged WHERE is_new ORDER BY number
 )
-SELECT organization_id, provider, event_id FROM judged WHERE NOT is_new AND (SELECT count(*) FROM told) >= 0
+SELECT organization_id, provider, event_id FROM judged WHERE NOT is_new
 """
 """One group commit. Parameters: a column each of the events, no two with one organization, provider and event id.
-Returns those that were known. In a statement of its own, its lock held until the commit. In binary: as text,
+Returns those that were known. In a statement of its own, its slot held until the commit. In binary: as text,
 each payload would be escaped here and parsed there, which took three quarters of the time."""
+TELL = f"SELECT pg_notify('{CHANNEL}', integration_id) FROM unnest(%b::text[]) AS integration_id"
+"""Parameter: ids of integrations."""
 
 
 class InboxEvent(NamedTuple):
     sequence: int
+    slot: int
     endpoint_id: str
     event_id: str
     event_type: str
@@ -87,23 +89,30 @@ def lane_of(organization_id: str, integration_id: str) -> Lane:
     return Lane(organization_id, integration_id, LANE)
 
 
-def read(connection: Connection, lane: Lane, after: int, limit: int) -> list[InboxEvent]:
+# The first condition on the sequence is the index's; the rows that the others leave out are few.
+_READ = sa.text(f"""
+SELECT sequence, slot, endpoint_id, event_id, event_type, entity, payload, received_at FROM (
+    SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM (
+        SELECT inbox.* FROM ingest.webhook_inbox AS inbox, (SELECT cast(:position AS jsonb) AS position) AS done
+         WHERE organization_id = :organization_id AND integration_id = :integration_id AND inbox.sequence > :sequence
+           AND {UNREAD}
+         ORDER BY sequence LIMIT :limit) AS next) AS sized
+ WHERE before < :bytes ORDER BY sequence
+""")
+
+
+def read(connection: Connection, lane: Lane, progress: Progress, limit: int) -> list[InboxEvent]:
     """The lane's next events, in order: at least one, and no more than about ``READ_BYTES``. In a transaction of its
     organization."""
-    statement = sa.text(
-        "SELECT sequence, endpoint_id, event_id, event_type, entity, payload, received_at FROM ("
-        "SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence) - octet_length(payload) AS before FROM ("
-        "SELECT * FROM ingest.webhook_inbox "
-        "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence > :after "
-        "ORDER BY sequence LIMIT :limit) AS next) AS sized WHERE before < :bytes ORDER BY sequence"
-    )
     own = {"organization_id": lane.organization_id, "integration_id": lane.integration_id}
-    values = {**own, "after": after, "limit": limit, "bytes": READ_BYTES}
-    return [InboxEvent(*row) for row in connection.execute(statement, values)]
+    stands = {"sequence": progress.sequence, "position": json.dumps(progress.position)}
+    return [
+        InboxEvent(*row) for row in connection.execute(_READ, {**own, **stands, "limit": limit, "bytes": READ_BYTES})
+    ]
 
 
 # From one lane of the index to the next: integrations that have no events are not looked at.
-_WAITING = sa.text("""
+_WAITING = sa.text(f"""
 WITH RECURSIVE lanes AS (
     SELECT min(integration_id) AS integration_id FROM ingest.webhook_inbox
      UNION ALL
@@ -113,19 +122,19 @@ WITH RECURSIVE lanes AS (
 )
 SELECT integration.organization_id, integration.integration_id, integration.provider, next.received_at,
        (SELECT count(*) FROM (
-            SELECT FROM ingest.webhook_inbox AS counted
-             WHERE counted.organization_id = integration.organization_id
-               AND counted.integration_id = integration.integration_id AND counted.sequence > coalesce(done.sequence, 0)
+            SELECT FROM ingest.webhook_inbox AS inbox
+             WHERE inbox.organization_id = integration.organization_id
+               AND inbox.integration_id = integration.integration_id AND {UNREAD}
              LIMIT :limit) AS first)
   FROM lanes JOIN control.integrations AS integration USING (integration_id)
   LEFT JOIN LATERAL (
-       SELECT (position ->> 'sequence')::bigint AS sequence FROM ingest.checkpoints
+       SELECT position FROM ingest.checkpoints
         WHERE organization_id = integration.organization_id AND integration_id = integration.integration_id
           AND lane = :lane) AS done ON true
   CROSS JOIN LATERAL (
        SELECT received_at FROM ingest.webhook_inbox AS inbox
         WHERE inbox.organization_id = integration.organization_id
-          AND inbox.integration_id = integration.integration_id AND inbox.sequence > coalesce(done.sequence, 0)
+          AND inbox.integration_id = integration.integration_id AND {UNREAD}
         ORDER BY inbox.sequence LIMIT 1) AS next
  WHERE integration.status NOT IN ('paused', 'inactive')
  ORDER BY next.received_at
@@ -173,30 +182,30 @@ def replay(
         "ORDER BY event_id, sequence) AS once ORDER BY sequence"
     )
     copy = sa.text(
-        f"INSERT INTO ingest.webhook_inbox ({columns}, received_on) "
-        f"SELECT {columns}, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM ingest.webhook_inbox "
-        "WHERE organization_id = :organization_id AND integration_id = :integration_id AND sequence = ANY(:sequences) "
-        "ORDER BY sequence"
+        f"WITH {HOLD_SLOT}, chosen AS MATERIALIZED ("
+        f"SELECT {columns}, sequence AS number, held.slot FROM held, ingest.webhook_inbox AS inbox "
+        "WHERE organization_id = :organization_id AND integration_id = :integration_id "
+        f"AND sequence = ANY(:sequences)) INSERT INTO ingest.webhook_inbox ({columns}, slot, received_on) "
+        f"SELECT {columns}, slot, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM chosen ORDER BY number"
     )
     with store.operator() as connection:
         found = [(sequence, size) for sequence, size in connection.execute(choose, values)]
     events = 0
     for sequences in _pieces(found):
         with store.operator() as connection:
-            locks.take(connection, locks.Shared.INBOX_WRITERS)
             events += connection.execute(copy, {**own, "sequences": sequences}).rowcount
-            connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration.integration_id)))
     with store.operator() as connection:
         detail = {name: str(value) for name, value in values.items() if name not in own} | {"events": events}
         audit.record(
             connection, actor, "webhooks.replay", integration.integration_id, detail,
             organization_id=integration.organization_id,
         )  # fmt: skip
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, integration.integration_id)))
     return events
 
 
 def _pieces(found: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Sequences, with the bytes of each, in pieces that are copied in a moment: all deliveries wait meanwhile."""
+    """Sequences, with the bytes of each, in pieces that are copied in a moment, while a slot is held."""
     piece: list[int] = []
     total = 0
     for sequence, size in found:

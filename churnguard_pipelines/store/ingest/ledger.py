@@ -185,6 +185,13 @@ def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: st
     finish_sync(store, sync_id, "failed", error)
 
 
+_ROWS_OF_OBJECT = sa.text("""
+UPDATE ingest.objects AS known SET rows = :rows FROM ingest.syncs AS sync
+ WHERE sync.sync_id = :sync_id AND known.object = :object
+   AND known.organization_id = sync.organization_id AND known.integration_id = sync.integration_id
+""")
+
+
 def set_object(
     store: Store,
     sync_id: str,
@@ -215,6 +222,8 @@ def set_object(
             .where(sync_objects.c.sync_id == sync_id, sync_objects.c.object == object)
             .values(given)
         )
+        if rows is not None:
+            connection.execute(_ROWS_OF_OBJECT, {"sync_id": sync_id, "object": object, "rows": rows})
 
 
 def set_quota_left(store: Store, sync_id: str, quota_left: float | None) -> None:

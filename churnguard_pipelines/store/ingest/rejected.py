@@ -38,6 +38,19 @@ class StoredRejected:
     resolved_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A rejected record for people. ``payload``: the beginning of its JSON; ``length``: characters of all of it."""
+
+    id: int
+    object: str
+    key: str | None
+    reason: str
+    created_at: datetime
+    payload: str
+    length: int
+
+
 def add(connection: Connection, lane: Lane, object: str, rejected: Sequence[Rejected], sync_id: str | None) -> None:
     """Keep them; one that is already waiting (same key, or same payload if it has none) gets the newer reason."""
     if not rejected:
@@ -79,6 +92,25 @@ def list_rejected(
         statement = statement.where(table.c.id < before)
     with store.operator() as connection:
         return [StoredRejected(**row._asdict()) for row in connection.execute(statement)]
+
+
+def excerpts(store: Store, integration_id: str, *, limit: int, most: int, before: int | None = None) -> list[Excerpt]:
+    """Those still waiting, newest first, with no more than ``most`` characters of each payload."""
+    payload = sa.cast(table.c.payload, sa.Text)
+    statement = (
+        sa.select(
+            *(table.c[name] for name in ("id", "object", "key", "reason", "created_at")),
+            sa.func.left(payload, most).label("payload"),
+            sa.func.length(payload).label("length"),
+        )
+        .where(of_integration(table, integration_id), table.c.resolved_at.is_(None))
+        .order_by(table.c.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        statement = statement.where(table.c.id < before)
+    with store.operator() as connection:
+        return [Excerpt(**row._asdict()) for row in connection.execute(statement)]
 
 
 def waiting_keys(store: Store, integration_id: str, object: str, keys: Collection[str]) -> frozenset[str]:

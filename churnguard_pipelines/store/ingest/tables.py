@@ -205,6 +205,7 @@ objects = Table(
     Column("fields", JSONB, nullable=False, server_default="[]"),
     text("view_digest", null=True),
     moment("changed_at"),
+    Column("rows", BigInteger),
     schema="ingest",
 )
 

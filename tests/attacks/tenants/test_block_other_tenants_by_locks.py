@@ -147,6 +147,9 @@ def test_the_role_of_an_organization_cannot_take_what_all_share(store: Store, th
             "SELECT FROM control.locks FOR UPDATE",
             "SELECT FROM control.locks",
             "LOCK TABLE control.locks IN ACCESS SHARE MODE",
+            "SELECT FROM ingest.inbox_slots FOR SHARE",
+            "SELECT FROM ingest.inbox_slots",
+            "LOCK TABLE ingest.inbox_slots IN ACCESS SHARE MODE",
             "LOCK TABLE control.alembic_version IN ACCESS SHARE MODE",
             "LOCK TABLE ingest.webhook_inbox IN ROW EXCLUSIVE MODE",
             "LOCK TABLE ingest.webhook_seen IN ROW EXCLUSIVE MODE",
@@ -190,10 +193,10 @@ def migrating(url: str) -> None:
     owner.dispose()
 
 
-def test_without_its_lock_nothing_is_taken(store: Store, theirs: IntegrationConfiguration) -> None:
+def test_without_slots_nothing_is_taken(store: Store, theirs: IntegrationConfiguration) -> None:
     """A delivery that would be lost without a word is refused, and comes again."""
     with psycopg.connect(as_administrator(store.database_url)) as owner:
-        owner.execute("DELETE FROM control.locks")
+        owner.execute("DELETE FROM ingest.inbox_slots")
     with pytest.raises(CannotStore):
         deliver(store, "evt_1")
 

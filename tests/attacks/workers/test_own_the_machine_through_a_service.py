@@ -49,10 +49,6 @@ def reachable_python(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = Path(psutil.__file__).parents[1]
     path = bin.parent / "lib" / name / "site-packages" / "ours.pth"
     path.write_text(f"{ROOT}\nimport site; site.addsitedir({str(packages)!r})\n")
-    for script in ("dagster", "dagster-daemon"):
-        text = Path(sys.executable).with_name(script).read_text()
-        (bin / script).write_text(f"#!{bin / 'python'}\n{text.partition(chr(10))[2]}")
-        (bin / script).chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(bin / "python"))
     account._cannot_run.cache_clear()
 

@@ -14,6 +14,7 @@ from churnguard_pipelines.sandbox.business.mailing import Member
 from churnguard_pipelines.sandbox.mailchimp.handle import MailchimpAccount
 from churnguard_pipelines.sandbox.serve import Account, Sandbox
 from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.inbox_order import Settled
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -42,7 +43,7 @@ class Gateway:
         with self._store.operator() as connection:
             connection.exec_driver_sql(inbox.TAKE, tuple(map(list, columns)))
         outcomes: Counter[str] = Counter()
-        with InboxLane(self._store, Warehouse(self._store), INTEGRATION) as lane:
+        with InboxLane(self._store, Warehouse(self._store), Settled(self._store), INTEGRATION) as lane:
             for drained in lane.drain(lambda: True):
                 outcomes.update({outcome: count for (_, outcome), count in drained.outcomes.items()})
         return outcomes

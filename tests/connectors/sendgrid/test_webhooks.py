@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.connectors.sendgrid import SendGrid
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.store.ingest import inbox
+from churnguard_pipelines.store.ingest.inbox_order import Settled
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -38,7 +39,7 @@ def deliver(store: Store, *events: Row) -> Counter[str]:
     with store.operator() as connection:
         connection.exec_driver_sql(inbox.TAKE, tuple(map(list, columns)))
     outcomes: Counter[str] = Counter()
-    with InboxLane(store, Warehouse(store), INTEGRATION) as lane:
+    with InboxLane(store, Warehouse(store), Settled(store), INTEGRATION) as lane:
         for drained in lane.drain(lambda: True):
             outcomes.update({outcome: count for (_, outcome), count in drained.outcomes.items()})
     return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from tests.deploy.conftest import Measured
 from tests.deploy.docker.engine import Engine, running, stand_in_for_debian, stand_ins_for_servers
 
 IMAGE = "churnguard-pipelines"
+HERE = Path(__file__).parent
+SECONDS = 3600
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,10 @@ def image(engine: Engine, measured: Measured) -> str:
 def servers(engine: Engine, image: str) -> None:
     """The images of PostgreSQL, Redis and Kafka are there."""
     stand_ins_for_servers(engine)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a machine waits for what is built there once."""
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.timeout(SECONDS))

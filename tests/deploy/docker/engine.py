@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _KAFKA = ROOT / ".venv" / "kafka"
 # Nothing of the host's firewall or routes is touched. Builds have the host's network; containers have networks with
 # each other, and loopback ports.
 _QUIET = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+_KEPT = "8GB"  # of what builds may use again
 _START_SECONDS, _STOP_SECONDS = 60.0, 60.0
 
 
@@ -35,22 +36,21 @@ class Engine:
         plugins = folder / "config" / "cli-plugins"
         plugins.mkdir(parents=True)
         (plugins / "docker-compose").symlink_to(ROOT / ".venv" / "bin" / "docker-compose")
+        (folder / "bin").mkdir()
+        (folder / "bin" / "docker").symlink_to("/usr/bin/docker")  # Debian's own client builds with Debian's engine
         self.environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": f"{folder}/bin:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(folder),
             "DOCKER_HOST": f"unix://{folder}/docker.sock",
             "DOCKER_CONFIG": str(folder / "config"),
             "DOCKER_BUILDKIT": "1",
         }
 
-    def docker(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, check: bool = True, seconds: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        """Debian's own client, as it is the one that builds with this engine. Its output is text; an assertion shows it
-        where the command fails."""
+    def docker(self, *arguments: str, check: bool = True, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """Its output is text; an assertion shows it where the command fails."""
         done = subprocess.run(
-            ["/usr/bin/docker", *arguments],
-            env=self.environment | dict(environment or {}),
+            ["docker", *arguments],
+            env=self.environment,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -146,7 +146,9 @@ def _remove_leftovers(engine: Engine) -> None:
     """Of a test that was killed, or of these; never what was built and is still named."""
     if containers := engine.docker("ps", "--all", "--quiet").stdout.split():
         engine.docker("rm", "--force", "--volumes", *containers, seconds=300)
-    engine.docker("system", "prune", "--force", "--volumes", seconds=300)
+    for kind in ("network", "volume", "image"):
+        engine.docker(kind, "prune", "--force", seconds=300)
+    engine.docker("builder", "prune", "--force", "--keep-storage", _KEPT, seconds=300)
 
 
 def _run(program: str, *arguments: str | Path) -> None:

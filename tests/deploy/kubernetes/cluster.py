@@ -131,7 +131,8 @@ class Cluster:
         server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.authority)}
         return {
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{"name": "here", "cluster": server}], "users": [{"name": "admin", "user": {"token": self._token}}],
+            "clusters": [{"name": "here", "cluster": server}],
+            "users": [{"name": "admin", "user": {"token": self._token}}],
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
         }  # fmt: skip
 

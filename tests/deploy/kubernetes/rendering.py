@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,21 @@ NEEDED: dict[str, Any] = {"existingSecret": "churnguard"}
 Object = dict[str, Any]
 
 
-def rendered(values: dict[str, Any] | None = None, *, name: str = "churnguard", **options: Any) -> dict[str, str]:
+def rendered(values: dict[str, Any] | None = None, *, name: str = "churnguard") -> dict[str, str]:
     """YAML by the template's path in the chart. Raises ``helm.HelmError``."""
     with helm.Chart.load(CHART) as chart:
-        texts = chart.render(NEEDED | (values or {}), name=name, namespace="churnguard", **options)
+        texts = chart.render(NEEDED | (values or {}), name=name, namespace="churnguard")
     return {path.removeprefix("churnguard/templates/"): text for path, text in texts.items()}
 
 
-def objects(values: dict[str, Any] | None = None, **options: Any) -> list[Object]:
+def objects(values: dict[str, Any] | None = None, *, name: str = "churnguard") -> list[Object]:
     """All of them, hooks and tests too."""
-    texts = (text for path, text in rendered(values, **options).items() if path.endswith(".yaml"))
+    return _parsed(json.dumps(values or {}), name)
+
+
+@cache
+def _parsed(values: str, name: str) -> list[Object]:
+    texts = (text for path, text in rendered(json.loads(values), name=name).items() if path.endswith(".yaml"))
     return [each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each]
 
 

@@ -39,7 +39,7 @@ EVERYTHING: dict[str, Any] = {
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["hooks.example.com"]},
     },
     "dashboard": {"ingress": {"enabled": True, "className": "internal", "host": "churnguard.internal"}},
-    "worker": {"keda": {"enabled": True}},
+    "worker": {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}},
     "monitoring": {
         "serviceMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True},
@@ -67,6 +67,26 @@ def test_every_object_is_one_that_kubernetes_takes(version: str, values: dict[st
 def test_every_kind_of_another_project_is_there_when_asked_for() -> None:
     assert {each["kind"] for each in objects(EVERYTHING)} >= FOREIGN
     assert not FOREIGN & {each["kind"] for each in objects()}
+
+
+def test_rules_and_dashboards_are_those_of_the_product() -> None:
+    made = objects(EVERYTHING)
+    rules = yaml.safe_load((ROOT / "deploy" / "observability" / "rules.yaml").read_text())
+    assert the("PrometheusRule", "churnguard-metrics", made)["spec"] == rules
+    dashboards = the("ConfigMap", "churnguard-dashboards", made)["data"]
+    folder = ROOT / "deploy" / "observability" / "dashboards"
+    assert dashboards == {file.name: file.read_text() for file in folder.iterdir()}
+
+
+def test_workers_are_scaled_by_numbers_that_the_product_exposes() -> None:
+    """Those of the rules are; tests/deploy/observability holds that."""
+    scaled = the("ScaledObject", "churnguard-worker", objects(EVERYTHING))
+    asked = {
+        name for each in scaled["spec"]["triggers"] for name in re.findall(r"churnguard_\w+", each["metadata"]["query"])
+    }
+    rules = (ROOT / "deploy" / "observability" / "rules.yaml").read_text()
+    assert asked <= set(re.findall(r"churnguard_\w+", rules))
+    assert len(asked) == 2
 
 
 def test_names_are_unique_and_carry_the_release() -> None:
@@ -170,7 +190,12 @@ def test_settings_are_those_of_the_product() -> None:
     (gateway,) = pods(objects(EVERYTHING))["Deployment churnguard-gateway"]["containers"]
     (dashboard,) = pods(objects(EVERYTHING))["Deployment churnguard-dashboard"]["containers"]
     the_charts = {each["name"] for each in (*gateway["env"], *dashboard["env"])}
-    of_a_machine = {"DASHBOARD_TLS_CERT", "DASHBOARD_TLS_KEY", "CHURNGUARD_OWNER_DATABASE_URL"}
+    of_a_machine = {
+        "DASHBOARD_TLS_CERT",
+        "DASHBOARD_TLS_KEY",
+        "DASHBOARD_PUBLISHED_ON_LOOPBACK",
+        "CHURNGUARD_OWNER_DATABASE_URL",
+    }
     known = {str(field.validation_alias.choices[0]) for field in Settings.model_fields.values()}  # type: ignore[union-attr]
     assert known - config - the_charts - of_a_machine == set()
 

@@ -49,4 +49,4 @@ def test_a_provider_without_such_fields_takes_none(call: Call) -> None:
 
 def test_every_field_says_what_it_is() -> None:
     for each in connectors():
-        assert all(each.custom_fields.values()), each
+        assert all(entry.what for way in each.access for entry in (*way.entries, *each.settings)), each

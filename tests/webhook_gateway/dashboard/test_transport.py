@@ -37,6 +37,10 @@ def test_other_machines_do(tmp_path: Path, host: str) -> None:
     assert transport_of(at(tmp_path, host, dashboard_behind_proxy=True)).secure
 
 
+def test_a_container_is_reached_by_its_hosts_loopback(tmp_path: Path) -> None:
+    assert not transport_of(at(tmp_path, "0.0.0.0", dashboard_published_on_loopback=True)).secure
+
+
 def test_half_of_tls_is_none(tmp_path: Path) -> None:
     pem = tmp_path / "some.pem"
     pem.touch()

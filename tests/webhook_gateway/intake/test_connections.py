@@ -11,11 +11,11 @@ from types import MappingProxyType
 import psycopg
 import pytest
 
-from churnguard_pipelines.store.postgres import locks
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.waiting import PATIENCE_SECONDS, wait_for
 from tests.webhook_gateway.intake.conftest import Gateway, inbox, stripe_event, stripe_headers
+from tests.webhook_gateway.intake.test_inbox_writer import nobody_may_store
 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
@@ -48,16 +48,14 @@ def statuses(connection: socket.socket, answers: int) -> list[int]:
 
 
 @contextmanager
-def commits_held(store: Store) -> Iterator[psycopg.Connection]:
+def commits_held(store: Store) -> Iterator[None]:
     """Nothing is committed meanwhile; who waits for it shows in ``pg_stat_activity``."""
-    with psycopg.connect(as_administrator(store.database_url)) as connection:
-        connection.execute(locks.taking(locks.Shared.INBOX_WRITERS))
-        yield connection
-        connection.rollback()
+    with nobody_may_store(store):
+        yield
 
 
 def wait_until_one_waits(store: Store) -> None:
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%webhook_inbox%'"
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%inbox_slots%'"
     with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
         wait_for(lambda: connection.execute(waiting).fetchone())
 

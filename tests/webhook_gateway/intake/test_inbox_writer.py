@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from churnguard_pipelines.store.ingest import inbox
-from churnguard_pipelines.store.postgres import locks
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from webhook_gateway.intake.inbox_writer import InboxWriter, Row
@@ -89,7 +88,7 @@ def test_what_is_no_text_is_refused_and_the_next_one_is_stored(store: Store, pay
 @contextmanager
 def nobody_may_store(store: Store) -> Iterator[None]:
     with psycopg.connect(as_administrator(store.database_url)) as connection:
-        connection.execute(locks.taking(locks.Shared.INBOX_WRITERS))
+        connection.execute("SELECT FROM ingest.inbox_slots FOR UPDATE")
         yield
 
 

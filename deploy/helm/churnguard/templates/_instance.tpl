@@ -3,7 +3,6 @@
 {{- $runs := dict "root" . "part" "run" "values" .Values.runs -}}
 {{- $pod := include "churnguard.pod.settings" $runs | fromYaml -}}
 {{- $container := dict
-  "command" (list "tini" "-g" "--")
   "env" (include "churnguard.env" $runs | fromYamlArray)
   "envFrom" $pod.extraEnvFrom
   "resources" .Values.runs.resources

@@ -17,7 +17,7 @@ WORKDIR /data
 CMD ["redis-server"]
 
 FROM debian:trixie-slim AS kafka
-RUN useradd --uid 1000 appuser \
+RUN useradd --uid 1000 appuser && mkdir -p /usr/share/man/man1 \
  && apt-get update && apt-get install --yes --no-install-recommends openjdk-21-jre-headless && rm -rf /var/lib/apt/lists/* \
  && install --directory --owner appuser --group appuser /var/lib/kafka/data
 COPY kafka /opt/kafka/libs

@@ -1,0 +1,142 @@
+"""A process of an installation that runs by itself: what it lacks is one sentence; what is away, it waits for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import psycopg
+import pytest
+import typer
+from dagster._daemon.types import DaemonHeartbeat
+from psycopg.sql import SQL, Identifier
+
+from churnguard_pipelines.cli.deployment import roles
+from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.ports import free_port
+from churnguard_pipelines.store.postgres.database import Store
+from tests.conftest import as_administrator, on_database
+from tests.waiting import wait_for
+
+ALONE = pytest.mark.parametrize(
+    "role", [roles.gateway, roles.dashboard, roles.code_server, roles.worker], ids=lambda role: role.__name__
+)
+
+
+@pytest.fixture
+def environment(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """That of a role; this process has it, too."""
+    monkeypatch.chdir(tmp_path)
+    variables = dagster_environment(store)
+    for name in ("CHURNGUARD_HOME", "CHURNGUARD_DATABASE_URL", "INTEGRATION_ENCRYPTION_KEY"):
+        monkeypatch.setenv(name, variables[name])
+    monkeypatch.delenv("CHURNGUARD_OWNER_DATABASE_URL", raising=False)
+    return variables
+
+
+def refusal(role: object) -> str:
+    with pytest.raises(ChurnGuardError) as caught:
+        role()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@ALONE
+def test_without_a_database_it_is_told_what_to_set(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, role: object
+) -> None:
+    monkeypatch.delenv("CHURNGUARD_DATABASE_URL")
+    assert "CHURNGUARD_DATABASE_URL is not set" in refusal(role)
+
+
+@ALONE
+def test_without_a_key_it_does_not_start(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, role: object
+) -> None:
+    monkeypatch.delenv("INTEGRATION_ENCRYPTION_KEY")
+    assert "set INTEGRATION_ENCRYPTION_KEY" in refusal(role)
+
+
+@ALONE
+def test_an_older_schema_is_refused_with_the_command_that_migrates_it(
+    environment: dict[str, str], store: Store, role: object
+) -> None:
+    with psycopg.connect(as_administrator(store.database_url)) as administrator:
+        administrator.execute("UPDATE control.alembic_version SET version_num = '0001'")
+    assert "`churnguard migrate`" in refusal(role)
+
+
+def test_a_home_that_cannot_be_written_is_named(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path(environment["CHURNGUARD_HOME"], "file", "below")
+    home.parent.touch()
+    monkeypatch.setenv("CHURNGUARD_HOME", str(home))
+    assert f"{home / 'dagster'} cannot be written: Not a directory. Set CHURNGUARD_HOME" in refusal(roles.gateway)
+
+
+@contextmanager
+def running(environment: dict[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`churnguard …` as a container runs it, and where its output goes."""
+    log = Path(environment["CHURNGUARD_HOME"], "output.log")
+    program = "from churnguard_pipelines.cli import main; main()"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *command], env=environment, stdout=output, stderr=output
+        )
+    try:
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends_when_it_is_asked_to(
+    environment: dict[str, str], store: Store
+) -> None:
+    url = as_administrator(store.database_url)
+    name = Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["dbname"]))
+    port = str(free_port())
+    store.close()
+    with psycopg.connect(on_database(url, "postgres"), autocommit=True) as administrator:
+        administrator.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        with running(environment | {"WEBHOOK_SERVER_PORT": port}, "gateway") as (process, log):
+            wait_for(lambda: "is tried again in 2 s" in log.read_text())
+            administrator.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+            wait_for(lambda: healthy(f"http://127.0.0.1:{port}/webhooks/health"))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    assert "Traceback" not in log.read_text()
+    assert all("is not currently accepting connections" in line for line in log.read_text().splitlines())
+
+
+def healthy(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_probe_sees_whether_the_daemon_lives(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHURNGUARD_DAGSTER_DATABASE_URL", environment["CHURNGUARD_DAGSTER_DATABASE_URL"])
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        instance.wipe_daemon_heartbeats()
+        with pytest.raises(typer.Exit):
+            roles.daemon(check=True)
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 600, "SENSOR", "hangs"))
+        with pytest.raises(typer.Exit):
+            roles.daemon(check=True)
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "lives"))
+        roles.daemon(check=True)
+    assert [line[:24] for line in capsys.readouterr().out.splitlines()] == [
+        "No daemon has given a si",
+        "The daemon is silent for",
+    ]

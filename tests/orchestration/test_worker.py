@@ -1,0 +1,69 @@
+"""A worker does what sessions do, without a run: rows come, Dagster is told, and it ends when it is asked to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from churnguard_pipelines.orchestration.roles.worker import Worker
+from churnguard_pipelines.sandbox.serve import Sandbox
+from churnguard_pipelines.store.ingest import leases, sessions
+from churnguard_pipelines.store.ingest.ledger import latest_sync
+from churnguard_pipelines.store.postgres.database import Store
+from tests.orchestration.conftest import Register
+from tests.orchestration.runs import pass_time, run, sandbox_of_one_s_own
+from tests.waiting import PATIENCE_SECONDS, wait_for
+
+
+@pytest.fixture
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with sandbox_of_one_s_own(tmp_path_factory.mktemp("sandbox")) as served:
+        yield served
+
+
+def test_what_is_due_is_synced_and_dagster_told_without_a_run(
+    instance: dg.DagsterInstance, store: Store, register: Register, sandbox: Sandbox
+) -> None:
+    register(sync_frequency=3600)
+    assert run(instance, "stripe_sync", "acme").success, "a first sync is a run of its own"
+    runs = instance.get_runs_count()
+    made = sandbox.account("acme").insert_customer(name="Made meanwhile")
+    pass_time(store, timedelta(hours=2))
+    worker = Worker(store, instance, threads=2)
+    working = threading.Thread(target=worker.run, daemon=True)
+    working.start()
+    try:
+        wait_for(lambda: customers(store, made) == 1)
+        wait_for(lambda: told(instance, "customers"))
+        assert instance.get_runs_count() == runs
+        sandbox.fault("hang", "/v1/customers")
+        pass_time(store, timedelta(hours=2))
+        wait_for(lambda: latest(store) == "running")
+    finally:
+        worker.stop()
+    working.join(PATIENCE_SECONDS)
+    assert not working.is_alive(), "whatever a provider does not answer"
+    assert sessions.ages(store, "stripe_syncs") == {}
+    assert leases.of_others(store, "nobody", "stripe_syncs") == set()
+    sandbox.clear_faults()
+
+
+def customers(store: Store, name: str) -> int:
+    with store.organization("acme") as connection:
+        found = connection.exec_driver_sql("SELECT count(*) FROM raw.stripe_customers WHERE id = %s", (name,))
+        return int(found.scalar_one())
+
+
+def told(instance: dg.DagsterInstance, name: str) -> bool:
+    """Whether the latest materialization is of no run."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(["stripe", name]))
+    return event is not None and event.run_id == ""
+
+
+def latest(store: Store) -> str | None:
+    report = latest_sync(store, "acme")
+    return report and report.status
