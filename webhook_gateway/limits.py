@@ -43,7 +43,9 @@ class RateLimit:
         full_at = self._full_at.get(name)
         if full_at is None:
             full_at = now if self._has_room(now) else self._overflow
-        missing = max(0.0, full_at - now) * self._per_second
+        if full_at <= now:
+            return 0.0
+        missing = (full_at - now) * self._per_second
         return max(0.0, missing + 1 - self._capacity) / self._per_second
 
     def _has_room(self, now: float) -> bool:

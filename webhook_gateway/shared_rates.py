@@ -1,8 +1,8 @@
 """Rates that all replicas grant together, in Redis where there is one, else in PostgreSQL.
 
-Nobody asks another process before it answers: each judges by what it knows, and tells several times a second what it
-has granted, and learns what the others have. So for a moment as many as there are replicas may have what is one's; what
-they took too much, all of them make up for. Where the others cannot be reached, each goes by itself.
+Nobody asks another process before it answers: each judges by what it knows, tells twice a second what it has granted,
+and learns what the others have. So for a moment each replica may grant what is left as far as it knows; what was too much
+all of them make up for. Where the others cannot be reached, each goes by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from churnguard_pipelines.store.ingest import rates
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.limits import RateLimit
 
-EXCHANGE_EVERY = 0.25
+EXCHANGE_EVERY = 0.5
 """Seconds."""
 _REDIS_SECONDS = 2
 _PREFIX = "churnguard:{rates}:"  # on one node of a cluster

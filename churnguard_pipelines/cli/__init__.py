@@ -29,7 +29,7 @@ from churnguard_pipelines.cli import (
     sync,
     webhooks,
 )
-from churnguard_pipelines.cli.deployment import migrate, roles
+from churnguard_pipelines.cli.deployment import export, migrate, roles
 from churnguard_pipelines.cli.terminal import fail, out
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.store.private_files import UMASK
@@ -65,6 +65,7 @@ app.command("env")(operations.env)
 app.command("psql", context_settings={"ignore_unknown_options": True})(psql.psql)
 app.command("purge")(purge.purge)
 app.command("migrate", rich_help_panel=DEPLOYED)(migrate.migrate)
+app.command("export-to", rich_help_panel=DEPLOYED)(export.export_to)
 app.command("gateway", rich_help_panel=DEPLOYED)(roles.gateway)
 app.command("dashboard", rich_help_panel=DEPLOYED)(roles.dashboard)
 app.command("code-server", rich_help_panel=DEPLOYED)(roles.code_server)

@@ -72,7 +72,11 @@ class Pump:
         deletions: list[Deletion] = [deletion for batch in gathered for deletion in batch.deletions]
         mapped = Mapped.together([each.mapped for each in ready])
         found = self._incremental(gathered, mapped) if self.watched else {}
-        about = {"organization": lane.organization_id, "integration": lane.integration_id, "records": len(mapped.rows)}
+        about: dict[str, str | int] = {
+            "organization": lane.organization_id,
+            "integration": lane.integration_id,
+            "records": len(mapped.rows),
+        }
         with (
             traces.working(f"store {table.object}", about),
             self.warehouse.transaction(lane.organization_id) as transaction,

@@ -82,13 +82,19 @@ class KafkaFeed:
     def published(self) -> int:
         from confluent_kafka import KafkaError, KafkaException
 
+        # Of a topic that was made just now: it has no leader yet, or not all have heard of that.
+        not_yet = (
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError.LEADER_NOT_AVAILABLE,
+            KafkaError.NOT_LEADER_FOR_PARTITION,
+            KafkaError.UNKNOWN_LEADER_EPOCH,
+        )
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return self._ends()
-            except KafkaException as problem:  # a topic that was made just now has no leader yet
-                led = problem.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION
-                if led or time.monotonic() > deadline:
+            except KafkaException as problem:
+                if problem.args[0].code() not in not_yet or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 

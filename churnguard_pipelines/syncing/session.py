@@ -123,7 +123,8 @@ class LaneKind(ABC):
 
 
 class Session:
-    """``linger``, ``max_age``: the kind's own if None. ``on_worked`` is called in the thread of :meth:`run`."""
+    """``linger``, ``max_age``: the kind's own if None. ``on_worked`` is called in the thread of :meth:`run`, every
+    second, with what was done since, which may be nothing."""
 
     def __init__(
         self,
@@ -330,5 +331,4 @@ class Session:
         self._kind.tell()
         with self._lock:
             worked, self._worked = self._worked, {}
-        if worked:
-            self._on_worked(worked)
+        self._on_worked(worked)

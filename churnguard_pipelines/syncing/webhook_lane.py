@@ -110,7 +110,11 @@ class InboxLane:
     def _work_off(self, events: Sequence[InboxEvent], attempt: int = 1) -> Iterator[Drained]:
         """One transaction; if it fails by an event's fault, halves find that event, and it is rejected alone."""
         lane = self.lane
-        about = {"organization": lane.organization_id, "integration": lane.integration_id, "events": len(events)}
+        about: dict[str, str | int] = {
+            "organization": lane.organization_id,
+            "integration": lane.integration_id,
+            "events": len(events),
+        }
         messages = ((lane.organization_id, lane.integration_id, event.event_id) for event in events)  # as received
         try:
             with traces.working(f"store {self.integration.provider_name}", about, messages):

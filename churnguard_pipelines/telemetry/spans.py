@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -14,6 +14,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -25,10 +26,12 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from churnguard_pipelines.telemetry.traces import Attributes, Message
-
 MOST_LINKS = 128
 """Of one span, which is what collectors keep."""
+
+Attributes = Mapping[str, str | int]
+Message = tuple[str, ...]
+"""What names a message wherever it is met, e.g. its organization, its integration and its id there."""
 
 _chosen: ContextVar[SpanContext | None] = ContextVar("chosen", default=None)
 
@@ -78,7 +81,8 @@ class Spans:
 
     def _is_sampled(self, origin: SpanContext, name: str) -> bool:
         """As the process that received it has decided, if both sample alike: by the trace's id."""
-        return self._provider.sampler.should_sample(Context(), origin.trace_id, name).decision.is_sampled()
+        judged = self._provider.sampler.should_sample(Context(), origin.trace_id, name)
+        return judged.decision is Decision.RECORD_AND_SAMPLE
 
 
 class _Ids(RandomIdGenerator):

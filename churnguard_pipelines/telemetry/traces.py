@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.telemetry.spans import Spans
+    from churnguard_pipelines.telemetry.spans import Attributes, Message, Spans
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _log = logging.getLogger(__name__)
 _spans: Spans | None = None
-
-Attributes = Mapping[str, str | int]
-Message = tuple[str, ...]
-"""What names a message wherever it is met, e.g. its organization, its provider and its id there."""
 
 
 def start(role: str) -> None:

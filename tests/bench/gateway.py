@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import psutil
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.ports import free_port, listens
@@ -49,6 +51,8 @@ store = Store.open(load_settings())
 Session(store, "bench", Inboxes(store), linger=600).run()
 """
 SLOW_SOCKETS = 1_000
+REPLICAS, SENDERS_EACH = 3, 16
+AWAY_MS = 5.0  # there and back
 
 
 def run(store: Store) -> Iterator[Row]:
@@ -65,6 +69,7 @@ def run(store: Store) -> Iterator[Row]:
         yield _warm(store, stack, port)
     with _gateway(store) as (port, _):  # and no session any more
         yield _cold(store, port)
+    yield _replicas(store)
 
 
 def _row(name: str, seen: dict[str, Any]) -> Row:
@@ -83,6 +88,43 @@ def _most(port: int, bare: int) -> Row:
     reference, their_p99 = (statistics.median(seen[name] for seen in theirs) for name in ("rate", "p99_ms"))
     is_ = f"{BARE}; p99 {their_p99:,.1f} ms"
     return Row(AREA, "accept_max", "events/s", rate, reference, is_, rate / reference, p50, p99)
+
+
+def _replicas(store: Store) -> Row:
+    """Gateways beside each other, and PostgreSQL some way off. Each has as many connections as the one alone: few, so
+    that they wait for PostgreSQL and not for the cores that they share here."""
+    options = conninfo_to_dict(store.database_url)
+    port = free_port()
+    socket_file = f"{options['host']}/.s.PGSQL.{options['port']}"
+    away = {
+        "CHURNGUARD_DATABASE_URL": f"postgresql://{options['user']}:{options['password']}@127.0.0.1:{port}"
+        f"/{options['dbname']}"
+    }
+    proxy = [sys.executable, "-m", "tests.bench.distance", str(port), socket_file, str(AWAY_MS)]
+    with ExitStack() as stack:
+        stack.enter_context(_process(proxy, dict(os.environ)))
+        _until(lambda: listens("127.0.0.1", port), 60)
+        ports = [stack.enter_context(_gateway(store, away))[0] for _ in range(REPLICAS)]
+        pool = stack.enter_context(ThreadPoolExecutor(REPLICAS))
+
+        def loaded(replicas: int, turn: str) -> tuple[float, float, float]:
+            """Events/s of all together, and the slowest one's p50 and p99."""
+            each = [
+                pool.submit(_load, port, SECONDS / 2, f"beside{turn}_{place}_", connections=SENDERS_EACH)
+                for place, port in enumerate(ports[:replicas])
+            ]
+            seen = [load.result() for load in each]
+            return sum(one["rate"] for one in seen), *(max(one[name] for one in seen) for name in ("p50_ms", "p99_ms"))
+
+        loaded(REPLICAS, "warm")
+        together, alone = [], []
+        for turn in range(MOST_ROUNDS):
+            alone.append(loaded(1, f"{turn}a"))
+            together.append(loaded(REPLICAS, f"{turn}t"))
+    rate, p50, p99 = (statistics.median(column) for column in zip(*together, strict=True))
+    reference = statistics.median(seen[0] for seen in alone)
+    is_ = f"one of them alone; {AWAY_MS:.0f} ms to PostgreSQL"
+    return Row(AREA, "three_replicas", "events/s", rate, reference, is_, rate / reference, p50, p99)
 
 
 def _warm(store: Store, stack: ExitStack, port: int) -> Row:
@@ -242,8 +284,9 @@ def _endless(port: int, ended: threading.Event) -> None:
                 pass  # it was refused, as it should be
 
 
-def _load(port: int, seconds: float, prefix: str, *, rate: float = 0) -> dict[str, Any]:
+def _load(port: int, seconds: float, prefix: str, *, rate: float = 0, connections: int = 64) -> dict[str, Any]:
     arguments = ["--port", str(port), "--seconds", str(seconds), "--rate", str(rate), "--organizations", INTEGRATION]
+    arguments += ["--connections", str(connections)]
     unique = prefix + str(time.monotonic_ns() if not prefix else "")
     command = [sys.executable, "-m", "tests.bench.load", *arguments, "--prefix", unique]
     seen = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
@@ -252,9 +295,11 @@ def _load(port: int, seconds: float, prefix: str, *, rate: float = 0) -> dict[st
 
 
 @contextmanager
-def _gateway(store: Store) -> Iterator[tuple[int, psutil.Process]]:
+def _gateway(store: Store, variables: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[int, psutil.Process]]:
     port = free_port()
-    environment = os.environ | {"WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000"}
+    environment = {
+        **os.environ, "WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000", **variables
+    }  # fmt: skip
     with _process([sys.executable, "-m", "webhook_gateway.intake"], environment) as process:
         _until(lambda: _answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
         yield port, psutil.Process(process.pid)

@@ -11,7 +11,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 from churnguard_pipelines.monitoring.dagster_state import read_dagster_state
 from churnguard_pipelines.store.postgres.database import Store
@@ -25,9 +25,9 @@ def test_runs_their_waiting_heartbeats_and_failed_ticks(store: Store, instance: 
     for status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED):
         create_run_for_test(instance, status=status, remote_job_origin=ORIGIN)
     broke = SerializableErrorInfo("it broke", [], "ValueError")
-    for status, error in ((TickStatus.FAILURE, broke), (TickStatus.STARTED, None)):
+    for outcome, error in ((TickStatus.FAILURE, broke), (TickStatus.STARTED, None)):
         instance.create_tick(
-            TickData("o", "waiting", InstigatorType.SENSOR, status, time.time(), error=error, selector_id="s")
+            TickData("o", "waiting", InstigatorType.SENSOR, outcome, time.time(), error=error, selector_id="s")
         )
     ended = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(ended)

@@ -29,7 +29,8 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.orchestration.processes.children import SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.children import SubmittedSync, SyncProcess, SyncRequest
+from churnguard_pipelines.orchestration.processes.run_status import run_status
 from churnguard_pipelines.orchestration.processes.services import Services
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import serve
@@ -289,6 +290,15 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     installation.backfilled(output, runs=2)
     assert "SUCCESS" in installation.runs("churnguard/integration", "acme")
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
+
+
+def test_a_sync_that_somebody_asks_for_runs_where_dagster_launches_its_runs(installation: Installation) -> None:
+    """As it does where each run is a pod: a process of ours only puts it into the queue, and looks how it goes."""
+    sync = SubmittedSync(installation.store, SyncRequest("acme", DataSyncMode.FULL, ["prices", "products"]))
+    sync.wait()
+    report = sync.report()
+    assert (report.status, report.mode, sorted(report.objects)) == ("succeeded", "full", ["prices", "products"])
+    assert run_status(installation.store.dagster_database_url, sync.request.sync_id) in ("STARTED", "SUCCESS")
 
 
 def test_databases_are_read_again_by_backfills_of_the_plain_command(installation: Installation) -> None:

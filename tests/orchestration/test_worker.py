@@ -14,6 +14,7 @@ from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.ingest.ledger import latest_sync
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import pass_time, run, sandbox_of_one_s_own
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -31,14 +32,16 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
     register(sync_frequency=3600)
     assert run(instance, "stripe_sync", "acme").success, "a first sync is a run of its own"
     runs = instance.get_runs_count()
-    made = sandbox.account("acme").insert_customer(name="Made meanwhile")
+    sandbox.account("acme").advance(7 * 86_400)
+    expected = sandbox.account("acme").counts()["charges"]
+    assert charges(store) < expected
     pass_time(store, timedelta(hours=2))
     worker = Worker(store, instance, threads=2)
     working = threading.Thread(target=worker.run, daemon=True)
     working.start()
     try:
-        wait_for(lambda: customers(store, made) == 1)
-        wait_for(lambda: told(instance, "customers"))
+        wait_for(lambda: charges(store) == expected)
+        wait_for(lambda: told(instance, "charges"))
         assert instance.get_runs_count() == runs
         sandbox.fault("hang", "/v1/customers")
         pass_time(store, timedelta(hours=2))
@@ -52,10 +55,8 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
     sandbox.clear_faults()
 
 
-def customers(store: Store, name: str) -> int:
-    with store.organization("acme") as connection:
-        found = connection.exec_driver_sql("SELECT count(*) FROM raw.stripe_customers WHERE id = %s", (name,))
-        return int(found.scalar_one())
+def charges(store: Store) -> int:
+    return Warehouse(store).count("stripe_charges", "acme", "acme")
 
 
 def told(instance: dg.DagsterInstance, name: str) -> bool:

@@ -14,7 +14,7 @@ from tests.telemetry.collector import Collector, collecting
 RECEIVES = """
 from churnguard_pipelines.telemetry import traces
 traces.start("gateway")
-for number in range({messages}):
+for number in range(2):
     try:
         with traces.received("receive stripe", {{"events": 1}}, [("acme", "acme-stripe", f"evt_{{number}}")]):
             assert traces.current_trace_id() == "", "other tasks are no part of it"
@@ -31,19 +31,19 @@ traces.start("worker")
 def deeper():
     with traces.working("store customers", {{"records": 2}}):
         logging.getLogger("churnguard_pipelines").info("stored")
-messages = [("acme", "acme-stripe", f"evt_{{number}}") for number in range({messages})]
+messages = [("acme", "acme-stripe", f"evt_{{number}}") for number in range(2)]
 with traces.working("store stripe", {{"events": 2}}, messages):
     in_thread("lane", deeper).result()
 """
 
 
-def run(program: str, tmp_path: Path, *, messages: int = 2, **variables: str) -> str:
+def run(program: str, tmp_path: Path, **variables: str) -> str:
     environment = {
         "PYTHONPATH": str(Path(__file__).parents[2]), "INTEGRATION_ENGINE_LOG_FORMAT": "json", **variables,
     }  # fmt: skip
     path = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     ended = subprocess.run(
-        [sys.executable, "-c", program.format(messages=messages)],
+        [sys.executable, "-c", program.format()],
         env=environment | path, cwd=tmp_path, capture_output=True, check=True, text=True,
     )  # fmt: skip
     assert ended.stderr == ""

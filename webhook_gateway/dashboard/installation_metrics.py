@@ -72,12 +72,11 @@ def _of_dagster(state: DagsterState) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily(
         "churnguard_dagster_queued_seconds", "How long the oldest queued run has waited.", state.queued_seconds
     )
-    if state.started_after is not None:
-        yield GaugeMetricFamily(
-            "churnguard_dagster_started_after_seconds",
-            "From a run's request until its start, of 19 of 20 runs of the last hour.",
-            state.started_after,
-        )
+    yield GaugeMetricFamily(
+        "churnguard_dagster_started_after_seconds",
+        "From a run's request until its start, of 19 of 20 runs of the last hour.",
+        state.started_after,
+    )
     ended = {"success": 0, "failure": 0, "canceled": 0} | dict(state.ended)
     yield _gauge("dagster_runs_last_hour", "Runs that ended.", "status", ended)
     yield _gauge("dagster_heartbeat_age_seconds", "Since a part of the daemon was alive.", "daemon", state.heartbeats)

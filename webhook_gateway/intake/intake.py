@@ -171,7 +171,11 @@ class Intake:
 
     async def _store(self, rows: Sequence[Row], address: Address) -> None:
         organization_id, provider = rows[0][:2]
-        about = {"organization": organization_id, "integration": address.integration_id, "events": len(rows)}
+        about: dict[str, str | int] = {
+            "organization": organization_id,
+            "integration": address.integration_id,
+            "events": len(rows),
+        }
         try:
             with traces.received(f"receive {provider}", about, ((row[0], row[2], row[4]) for row in rows)):
                 fresh = await self._committer.store(rows)

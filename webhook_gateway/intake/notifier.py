@@ -13,7 +13,7 @@ import psycopg
 
 from churnguard_pipelines.store.ingest.inbox import TELL
 
-REST = 0.02
+REST = 0.05
 """Seconds after telling, in which more is gathered: a hundred commits a second need no hundred notifications."""
 _RETRY = 1.0
 _log = logging.getLogger(__name__)

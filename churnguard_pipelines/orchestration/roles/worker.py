@@ -67,8 +67,9 @@ def _due_syncs(provider: str, store: Store, session_id: str, told: Materializer)
     return DueSyncs(store, session_id, provider, told.synced)
 
 
-def _silent(worked: Worked) -> None:
-    pass
+def _reported(told: Materializer, worked: Worked) -> None:
+    """What syncs did is told by their reports, in time."""
+    told.worked({})
 
 
 class Worker:
@@ -104,7 +105,7 @@ class Worker:
             kind = work.lanes(self._store, session_id, told)
             kind.at_once = min(kind.at_once, self._threads)
             age = kind.max_age - HAND_OVER
-            worked = _silent if isinstance(kind, DueSyncs) else told.worked  # they tell each sync's report themselves
+            worked = partial(_reported, told) if isinstance(kind, DueSyncs) else told.worked
             session = Session(self._store, session_id, kind, linger=math.inf, max_age=age, on_worked=worked)
             ended = in_thread(f"{kind.name}-session", partial(self._work, session, told, kind.name))
             done, _ = wait([ended], timeout=age)

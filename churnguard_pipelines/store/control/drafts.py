@@ -26,15 +26,15 @@ _NOW = sa.func.clock_timestamp()
 def keep(store: Store, owner: str, document: Document, draft_id: str | None = None) -> str:
     """Seal it, in the place of the draft of this id if there is one; returns its id. ``owner``: whose it is, e.g. a
     login's cookie, of which only the hash is stored."""
-    name, values = draft_id or secrets.token_urlsafe(24), {"sealed": _vault(store).seal(json.dumps(document))}
+    name, sealed = draft_id or secrets.token_urlsafe(24), _vault(store).seal(json.dumps(document))
     mine = table.c.owner_hash == _hash(owner)
     with store.operator() as connection:
         connection.execute(sa.delete(table).where(table.c.expires_at < _NOW))
-        known = sa.update(table).where(table.c.draft_id == name, mine).values(values).returning(table.c.draft_id)
+        known = sa.update(table).where(table.c.draft_id == name, mine).values(sealed=sealed).returning(table.c.draft_id)
         if connection.scalar(known) is None:
             name = name if draft_id is None else secrets.token_urlsafe(24)
-            new = {"draft_id": name, "owner_hash": _hash(owner), "expires_at": _NOW + LIFETIME}
-            connection.execute(sa.insert(table).values(values | new))
+            new = {"draft_id": name, "owner_hash": _hash(owner), "sealed": sealed, "expires_at": _NOW + LIFETIME}
+            connection.execute(sa.insert(table).values(new))
             beyond = sa.select(table.c.draft_id).where(mine).order_by(table.c.created_at.desc()).offset(MOST)
             connection.execute(sa.delete(table).where(table.c.draft_id.in_(beyond.scalar_subquery())))
     return name

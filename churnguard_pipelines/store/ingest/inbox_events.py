@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.store.control.ownership import OF_INTEGRATION
 from churnguard_pipelines.store.ingest.inbox import LANE
+from churnguard_pipelines.store.ingest.inbox_order import UNREAD
 from churnguard_pipelines.store.postgres.database import Store
 
 
@@ -32,7 +33,7 @@ class ReceivedEvent:
 _RECEIVED = sa.text(f"""
 SELECT inbox.sequence, endpoint_id, event_id, event_type, received_at, left(inbox.payload, :most) AS payload,
        length(inbox.payload) AS length,
-       CASE WHEN inbox.sequence > coalesce((done.position ->> 'sequence')::bigint, 0) THEN 'waiting'
+       CASE WHEN {UNREAD} THEN 'waiting'
             WHEN rejected.reason IS NOT NULL THEN 'rejected' ELSE 'worked off' END AS outcome, rejected.reason
   FROM (SELECT * FROM ingest.webhook_inbox
          WHERE {OF_INTEGRATION} AND (:before IS NULL OR sequence < :before)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -95,6 +96,21 @@ class Store:
     def last_user(self) -> bool:
         """Whether a private PostgreSQL would stop if this store were closed now."""
         return self._embedded is not None and self._embedded.last_user()
+
+    @property
+    def administrator_url(self) -> str:
+        """Of a private PostgreSQL: its superuser's. It contains the password."""
+        return self._private.url()
+
+    @property
+    def programs(self) -> Path:
+        """Of a private PostgreSQL: the folder of its programs."""
+        return self._private.programs
+
+    @property
+    def _private(self) -> EmbeddedPostgres:
+        assert self._embedded is not None, "it has no private PostgreSQL"
+        return self._embedded
 
     @cached_property
     def vault(self) -> Vault:

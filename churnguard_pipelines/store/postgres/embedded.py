@@ -120,6 +120,11 @@ class EmbeddedPostgres:
                 self._shut_down()
 
     @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs, its clients among them."""
+        return self._placed.programs
+
+    @property
     def folder(self) -> Path | None:
         """Where the cluster is kept; None if there is none yet."""
         return find_cluster(self._home)

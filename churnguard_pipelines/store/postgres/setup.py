@@ -83,6 +83,17 @@ def set_up(owner_url: str, url: str) -> bool:
     Cheap where nothing is missing. Returns whether the login was made. Raises ``DatabaseUnavailable`` for a server that
     is too old, a database that is not UTF-8, or a missing right; the remedy is the SQL that grants it.
     """
+    made = prepare(owner_url, url)
+    if made is None:
+        return False
+    open_dagsters_database(owner_url, str(conninfo_to_dict(url)["user"]))
+    migrate(owner_url)
+    return made
+
+
+def prepare(owner_url: str, url: str) -> bool | None:
+    """The same but for the tables: roles, rights and Dagster's database. None where all of it is there, the tables,
+    too."""
     login = str(conninfo_to_dict(url).get("user", ""))
     if not login:
         raise DatabaseUnavailable(
@@ -91,7 +102,7 @@ def set_up(owner_url: str, url: str) -> bool:
     with _as_owner(owner_url) as connection:
         facts = _facts(connection, login)
         if _is_ready(connection, facts):
-            return False
+            return None
         _refuse_missing_rights(owner_url, login, facts)
         locks.take_for_set_up(connection)
         facts = _facts(connection, login)
@@ -103,8 +114,6 @@ def set_up(owner_url: str, url: str) -> bool:
             connection.execute(statement)
         if not facts["has_dagster"]:
             create_database(connection, DAGSTER_DATABASE)
-    _open_dagsters_database(owner_url, login)
-    _migrate(owner_url)
     return not facts["has_login"]
 
 
@@ -227,7 +236,20 @@ def _rights_in_the_database(facts: dict[str, Any]) -> Iterator[Composed]:
         ).format()
 
 
-def _open_dagsters_database(owner_url: str, login: str) -> None:
+def renew_password(owner_url: str, url: str) -> None:
+    """Give the login of ``url`` the password there. Raises ``DatabaseUnavailable`` where the owner may not."""
+    options = conninfo_to_dict(url)
+    with _as_owner(owner_url) as connection:
+        try:
+            set_password(connection, str(options["user"]), str(options["password"]))
+        except errors.InsufficientPrivilege:
+            raise DatabaseUnavailable(
+                f"the login {options['user']} is on this server already, and somebody else's.",
+                remedy="Drop it, or name another server.",
+            ) from None
+
+
+def open_dagsters_database(owner_url: str, login: str) -> None:
     """Dagster makes its own tables there; those that the owner once made are the login's from now on."""
     with _as_owner(owner_url, DAGSTER_DATABASE) as connection:
         allowed = connection.execute("SELECT has_schema_privilege(%s, 'public', 'CREATE')", [login]).fetchone()
@@ -240,7 +262,7 @@ def _open_dagsters_database(owner_url: str, login: str) -> None:
             connection.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(*names), Identifier(login)))
 
 
-def _migrate(owner_url: str) -> None:
+def migrate(owner_url: str) -> None:
     """In one transaction: everything to its owner, then the migrations as that, and nothing of them as anybody else."""
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(owner_url), poolclass=sa.NullPool)
     with engine.begin() as connection:

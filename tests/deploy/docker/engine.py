@@ -123,8 +123,6 @@ def stand_in_for_debian(engine: Engine) -> None:
 def stand_ins_for_servers(engine: Engine) -> None:
     """PostgreSQL, Redis and Kafka as Debian and Maven have them, with the paths, users and variables of the official
     images that compose.yaml uses. What these do at their start beyond that is not tested here."""
-    if all(engine.has(image) for image in SERVERS):
-        return
     if not _KAFKA.exists():
         lack("Kafka's jars are not there: make servers")
     with tempfile.TemporaryDirectory(dir=CACHE) as name:

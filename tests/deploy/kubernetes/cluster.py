@@ -61,8 +61,8 @@ class Cluster:
 
     def ask(self, method: str, path: str, body: Object | None = None, **options: Any) -> Object:
         """A request to Kubernetes' API as an administrator. Raises ``httpx.HTTPStatusError``."""
-        if method == "PATCH":
-            options["headers"] = {"Content-Type": "application/strategic-merge-patch+json"}
+        form = "strategic-merge-patch+json" if method == "PATCH" else "json"
+        options["headers"] = {"Content-Type": f"application/{form}"}
         response = self.api.request(method, path, content=None if body is None else json.dumps(body), **options)
         response.raise_for_status()
         answer: Object = response.json()
@@ -99,6 +99,7 @@ class Cluster:
             "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}", "--bind-address=127.0.0.1",
             f"--secure-port={self.port}", f"--cert-dir={self.folder}", f"--tls-cert-file={self.folder / 'tls.crt'}",
             f"--tls-private-key-file={key}", f"--token-auth-file={self.folder / 'tokens'}",
+            f"--client-ca-file={self.authority}",
             f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
             f"--service-account-issuer=https://127.0.0.1:{self.port}", "--service-cluster-ip-range=10.96.0.0/16",
             "--authorization-mode=RBAC", "--endpoint-reconciler-type=none",

@@ -27,7 +27,7 @@ from tests.conftest import Copied, as_administrator, configuration, settings_for
 from tests.deploy.conftest import Measured
 from tests.deploy.kubernetes.cluster import Cluster
 from tests.deploy.kubernetes.installation import NAMESPACE, Installation
-from tests.deploy.kubernetes.node import Node
+from tests.deploy.kubernetes.node import Node, last_words
 from tests.deploy.machine import ROOT, lack, program
 from tests.webhook_gateway.intake.conftest import SECRET
 
@@ -85,8 +85,7 @@ def installation(
             ["bash", "-euc", readme_commands()], cwd=ROOT, capture_output=True, text=True, check=False,
             env=environment | {"OWNER_URL": owner, "SERVICES_URL": url},
         )  # fmt: skip
-        said = "\n".join(list(node.lines(NAMESPACE))[-60:])
-        assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{said}"
+        assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{last_words(node, NAMESPACE)}"
         measured(f"kubernetes: README's commands in {time.monotonic() - begun:.0f} s")
         key = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/churnguard")["data"]["INTEGRATION_ENCRYPTION_KEY"]
         settings = settings_for(tmp_path_factory.mktemp("home"), url, encryption_key=base64.b64decode(key).decode())

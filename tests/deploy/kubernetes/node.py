@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -68,10 +68,10 @@ class Node:
         """The pods that a Service would lead to."""
         return [pod for pod in self.pods(namespace, component=component) if pod.ready and not pod.ending]
 
-    def lines(self, namespace: str) -> Iterator[str]:
-        """What all that ever ran there have said, each line with the pod's name."""
-        for log in sorted(self.folder.glob(f"logs/{namespace}_*.log")):
-            yield from (f"{log.stem}: {line}" for line in log.read_text(errors="replace").splitlines())
+    def said(self, namespace: str) -> dict[str, str]:
+        """What all that ever ran there have said, by the pod's name."""
+        logs = sorted(self.folder.glob(f"logs/{namespace}_*.log"))
+        return {log.stem.partition("_")[2]: log.read_text(errors="replace") for log in logs}
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_EVERY):
@@ -125,6 +125,10 @@ def until(condition: Callable[[], object], node: Node, namespace: str, seconds: 
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            words = "\n".join(list(node.lines(namespace))[-60:])
+            words = last_words(node, namespace)
             raise AssertionError(f"it did not happen; the pods said:\n{words}")
         time.sleep(0.1)
+
+
+def last_words(node: Node, namespace: str) -> str:
+    return "\n".join(f"--- {name}\n{text[-1500:]}" for name, text in node.said(namespace).items())

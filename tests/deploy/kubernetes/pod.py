@@ -45,7 +45,7 @@ class Pod(threading.Thread):
         self.ready = self.gone = False
         self._cluster = cluster
         self._container: Object = pod["spec"]["containers"][0]
-        self._folder = folder / "pods" / self.uid
+        self._folder: Path = folder / "pods" / self.uid
         self._hosts = hosts
         self._log = folder / "logs" / f"{self.namespace}_{self.pod_name}.log"
         self._ending = threading.Event()

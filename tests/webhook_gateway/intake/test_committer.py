@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import as_administrator
 from tests.webhook_gateway.intake.test_inbox_writer import end_connections, end_writers, nobody_may_store, row, stored
 from webhook_gateway.intake.committer import CannotStore, Committer, Unstorable
+from webhook_gateway.intake.inbox_writer import Row
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,40 @@ def test_what_can_never_be_stored_costs_those_beside_it_nothing(store: Store) ->
     first, second, third = asyncio.run(together())
     assert (first, type(second), third) == (1, Unstorable, 1)
     assert [each[4] for each in stored(store)] == ["evt_1", "evt_3"]
+
+
+def test_sessions_are_told_of_what_is_new_and_only_of_that(store: Store) -> None:
+    def of(integration_id: str, event_id: str) -> Row:
+        return ("acme", "stripe", integration_id, "endpoint", event_id, "customer.updated", "", "{}")
+
+    async def told_of(*rows: Row, until: str) -> set[str]:
+        """Which integrations, up to the one that is told of at last."""
+        for each in [committer.store([one]) for one in rows]:
+            await each
+        told: set[str] = set()
+        async with asyncio.timeout(20):
+            async for notified in listening.notifies():
+                told.add(notified.payload)
+                if notified.payload == until:
+                    break
+        return told
+
+    async def told() -> list[set[str]]:
+        nonlocal committer, listening
+        committer = Committer(store.database_url)
+        working = asyncio.create_task(committer.work())
+        async with await psycopg.AsyncConnection.connect(store.database_url, autocommit=True) as listening:
+            await listening.execute(f"LISTEN {inbox.CHANNEL}")
+            both = [
+                await told_of(of("a", "evt_1"), until="a"),
+                await told_of(of("a", "evt_1"), of("b", "evt_2"), until="b"),
+            ]
+        working.cancel()
+        return both
+
+    committer: Committer
+    listening: psycopg.AsyncConnection[Any]
+    assert asyncio.run(told()) == [{"a"}, {"b"}]
 
 
 def one_waits(store: Store) -> None:

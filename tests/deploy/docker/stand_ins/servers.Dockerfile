@@ -2,7 +2,8 @@
 FROM debian:trixie-slim AS postgres
 RUN groupadd --gid 999 postgres && useradd --uid 999 --gid postgres --home-dir /var/lib/postgresql postgres \
  && apt-get update && apt-get install --yes --no-install-recommends postgresql-17 && rm -rf /var/lib/apt/lists/* \
- && install --directory --owner postgres --group postgres --mode 1777 /var/lib/postgresql/data
+ && install --directory --owner postgres --group postgres --mode 1777 /var/lib/postgresql/data \
+ && install --directory --owner postgres --group postgres --mode 3777 /var/run/postgresql
 COPY --chmod=755 postgres.sh /usr/local/bin/docker-entrypoint.sh
 ENV PATH=/usr/lib/postgresql/17/bin:$PATH PGDATA=/var/lib/postgresql/data
 STOPSIGNAL SIGINT

@@ -1,0 +1,46 @@
+"""`churnguard export-to`: from the private PostgreSQL to a server of one's own."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from churnguard_pipelines.cli.terminal import out
+from churnguard_pipelines.errors import InvalidConfiguration
+
+
+def export_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the owner of an empty database, as for `migrate`.")],
+) -> None:
+    """Copy this installation from its private PostgreSQL to a server of your own, and compare both, table by table.
+
+    Stop `churnguard up` first. The private PostgreSQL stays as it is; the encryption key is the same for both.
+
+    Example: `churnguard export-to postgresql://admin:…@db.example.com/churnguard`
+    """
+    from churnguard_pipelines.settings import load_settings, start_logging
+    from churnguard_pipelines.store.postgres.database import Store
+    from churnguard_pipelines.store.postgres.transfer import transfer
+
+    settings = load_settings()
+    start_logging(settings)
+    if not settings.embedded:
+        raise InvalidConfiguration(
+            "this installation has no private PostgreSQL: CHURNGUARD_DATABASE_URL is set.",
+            remedy="Unset it to copy what is under CHURNGUARD_HOME; between servers of your own use `pg_dump`.",
+        )
+    with closing(Store.open(settings)) as store:
+        if not store.last_user:
+            raise InvalidConfiguration(
+                "the installation is running, and what it writes meanwhile would be lost.",
+                remedy="Stop `churnguard up` first.",
+            )
+        with out.status("Copying, then comparing …"):
+            services_url, compared = transfer(store.administrator_url, url, store.programs)
+    rows = sum(each.rows for each in compared.values())
+    out.print(f"[green]✓[/green] {len(compared)} tables with {rows:,} rows are the same on both sides.")
+    out.print("From now on the services log in with this URL; it is not shown again:")
+    typer.echo(f"CHURNGUARD_DATABASE_URL={shlex.quote(services_url)}")
