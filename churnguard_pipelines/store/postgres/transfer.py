@@ -71,8 +71,8 @@ def transfer(source_url: str, owner_url: str, programs: Path) -> tuple[str, Sums
     _copy(programs, _variables(source_url), of_warehouse, _variables(owner_url))
     setup.migrate(owner_url)  # gives all of it to its owners
     _copy(programs, _variables(source_url, DAGSTER_DATABASE), ["--no-privileges"], _variables(url, DAGSTER_DATABASE))
-    before = sums(source_url, SCHEMAS) | sums(source_url, ["public"], database=DAGSTER_DATABASE)
-    after = sums(url, SCHEMAS, owner_url) | sums(url, ["public"], database=DAGSTER_DATABASE)
+    before = {**sums(source_url, SCHEMAS), **sums(source_url, ["public"], database=DAGSTER_DATABASE)}
+    after = {**sums(url, SCHEMAS, owner_url), **sums(url, ["public"], database=DAGSTER_DATABASE)}
     if different := sorted(name for name in before if before[name] != after.get(name)):
         named = ", ".join(".".join(name) for name in different[:5])
         raise ChurnGuardError(
