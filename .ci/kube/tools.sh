@@ -24,7 +24,11 @@ for program in kube-apiserver kube-controller-manager kubectl; do
   mv "$staging/$program" "$folder/"
 done
 test -x "$folder/etcd" || {
-  (cd "$staging" && apt-get -qq download etcd-server && dpkg-deb -x etcd-server_*.deb unpacked) >&2
+  (
+    cd "$staging"
+    apt-get -qq download etcd-server || { apt-get -qq update && apt-get -qq download etcd-server; }
+    dpkg-deb -x etcd-server_*.deb unpacked
+  ) >&2
   mv "$staging/unpacked/usr/bin/etcd" "$folder/"
 }
 echo "$folder"
