@@ -46,15 +46,14 @@ def test_a_sync_is_started_on_our_page_watched_there_and_found_in_dagster(
     expect(syncs.first).to_contain_text("succeeded")  # without anybody loading the page again
     syncs.first.get_by_role("link").click()
     expect(page.get_by_role("table", name="By object")).to_contain_text("customers")
-    [(run_id, status)] = installation.syncs().items() - before.items()
-    assert status == "SUCCESS"
+    [run_id] = installation.syncs().keys() - before.keys()
     page.get_by_role("link", name=run_id).click()
     expect(page).to_have_url(re.compile(f"/dashboard/runs/{run_id}"))
     expect(page.get_by_text("Success", exact=True).first).to_be_visible()
     page.goto(f"{installation.url}/integrations/acme")
     page.get_by_role("link", name="invoices", exact=True).click()
+    expect(page).to_have_url(re.compile("/dashboard/assets/stripe/invoices.*partition=acme"))
     expect(page.get_by_text("acme", exact=True).first).to_be_visible()
-    expect(page.get_by_text("100% filled").or_(page.get_by_text("Materialized")).first).to_be_visible()
 
 
 def test_the_asset_graph_shows_what_is_there(installation: Installation, page: Page, picture: Picture) -> None:

@@ -31,7 +31,7 @@ def routes() -> Iterator[tuple[str, str]]:
     for module in PAGES:
         for route in module.router.routes:
             assert isinstance(route, APIRoute)
-            for method in route.methods:
+            for method in route.methods or ():
                 yield method, route.path.format_map(_Ids())
 
 

@@ -53,7 +53,7 @@ class Pages:
 
     def said(self, path: str, organization: str | None = OPERATOR, **form: str) -> str:
         """A button's form sent, and the page that it leads to."""
-        answer = self.post(path, organization, **form)
+        answer = self.post(path, organization, Role.ADMIN, **form)
         assert answer.status_code == 303, answer.text
         return self.get(answer.headers["location"], organization).text
 
