@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from churnguard_pipelines.cli.demo_simulation import PRODUCT_DATABASE, given_simulation
 
+from churnguard_pipelines.cli.demo.simulation import PRODUCT_DATABASE, given_simulation
 from churnguard_pipelines.errors import InvalidConfiguration
 
 
