@@ -28,7 +28,7 @@ PUBLISHED = """
 
 
 def found(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
-    result = definitions.resolve_job_def("mrr_checks").execute_in_process(instance=instance)
+    result = definitions.resolve_job_def("mrr_health_checks").execute_in_process(instance=instance)
     return {each.check_name: (each.passed, each.description or "") for each in result.get_asset_check_evaluations()}
 
 
