@@ -8,7 +8,6 @@ import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -211,7 +210,7 @@ class Settings(BaseSettings):
         scheme = "https" if self.dashboard_tls_cert else "http"
         return f"{scheme}://{_shown(self.dashboard_host)}:{self.dashboard_port}"
 
-    @cached_property
+    @property
     def embedded(self) -> bool:
         """True when no database is given and a private PostgreSQL runs under ``home``."""
         return self.database_url is None and self.owner_database_url is None

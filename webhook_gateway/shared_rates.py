@@ -1,8 +1,8 @@
 """Rates that all replicas grant together, in Redis where there is one, else in PostgreSQL.
 
 Nobody asks another process before it answers: each judges by what it knows, tells twice a second what it has granted,
-and learns what the others have. So for a moment each replica may grant what is left as far as it knows; what was too much
-all of them make up for. Where the others cannot be reached, each goes by itself.
+and learns what the others have. So for a moment each replica may grant what is left as far as it knows; what was too
+much all of them make up for. Where the others cannot be reached, each goes by itself.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def read_vitals(store: Store, integration_id: str | None = None) -> list[Vitals]
             (row.organization_id, row.provider, row.account): Quota(row.blocked_until, row.rate)
             for row in connection.execute(_QUOTAS)
         }
-    configured = survey_integrations(store)
+    configured = survey_integrations(store, integration_id=integration_id)
     events = {item.lane.integration_id: Waits(item.events, item.oldest) for item in inbox.waiting(store, MOST_COUNTED)}
     return [
         _vitals(row, configured[row.integration_id], quotas, events.get(row.integration_id))

@@ -89,6 +89,7 @@ def add(new: NewDestination, principal: WritingOperator, store: TheStore) -> Des
 
 @router.delete("/destinations/{destination_id}", status_code=204)
 def remove(destination_id: DestinationId, principal: WritingOperator, store: TheStore) -> Response:
+    """It is told of nothing more."""
     store_of.remove_destination(store, destination_id, principal.id)
     return Response(status_code=204)
 
@@ -122,5 +123,6 @@ def silence(new: NewSilence, principal: WritingOperator, store: TheStore) -> Sil
 def end_silence(
     silence_id: Annotated[int, Path(ge=1, le=2**62)], principal: WritingOperator, store: TheStore
 ) -> Response:
+    """What stands is told from the next look on."""
     store_of.end_silence(store, silence_id, principal.id)
     return Response(status_code=204)

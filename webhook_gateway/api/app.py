@@ -18,16 +18,15 @@ KEY = "An API key, made by `churnguard api-keys create NAME`. A login in the sam
 
 def create_api(engine: IntegrationEngine) -> FastAPI:
     settings = engine.store.settings
-    # For the description only: who asks is known before a request comes here.
-    described = Security(HTTPBearer(auto_error=False, scheme_name="API key", description=KEY))
     limits = [
-        described,
         Depends(ConcurrencyLimit()),
         *([Depends(KeyRate(engine.store))] if settings.api_rate_limiting_enabled else []),
     ]
+    # For the description only: who asks is known before a request comes here.
+    described = Security(HTTPBearer(auto_error=False, scheme_name="API key", description=KEY))
     app = FastAPI(
         title="ChurnGuard Pipelines", description=DESCRIPTION, docs_url=None, redoc_url=None, responses=DESCRIBED,
-        dependencies=limits,
+        dependencies=[described, *limits],
     )  # fmt: skip
     app.state.engine = engine
     app.state.limits = limits  # the pages' too: who has used theirs up here gets no others there

@@ -19,6 +19,7 @@ OBJECTS, EXCLUDE = "objects", "exclude"
 _PLACES = ("credentials", "custom_fields", "sync_config")
 """Of the configuration, in which fields of the form lie."""
 NEEDED = "is needed"
+_SPELLED = {"api": "API", "url": "URL", "id": "ID", "tls": "TLS", "ca": "CA", "pubsub": "Pub/Sub", "gridfs": "GridFS"}
 
 Values = Mapping[str, str]
 """What was filled in, by the field's name; lists have an item a line."""
@@ -40,7 +41,8 @@ class Field:
 
     @property
     def label(self) -> str:
-        return self.entry.name.replace("_", " ").capitalize()
+        first, *rest = (_SPELLED.get(word, word) for word in self.entry.name.split("_"))
+        return " ".join([first[:1].upper() + first[1:], *rest])
 
     @property
     def text(self) -> Markup:

@@ -170,7 +170,11 @@ def list_integrations(
 
 
 def survey_integrations(
-    store: Store, provider: str | None = None, *, organization_id: str | None = None
+    store: Store,
+    provider: str | None = None,
+    *,
+    organization_id: str | None = None,
+    integration_id: str | None = None,
 ) -> dict[str, IntegrationConfiguration | ChurnGuardError]:
     """By id; the error stands for one whose secrets the key does not open, or whose configuration this version does not
     take, so that it does not hide the others."""
@@ -179,6 +183,8 @@ def survey_integrations(
         statement = statement.where(integrations.c.provider == provider)
     if organization_id is not None:
         statement = statement.where(integrations.c.organization_id == organization_id)
+    if integration_id is not None:
+        statement = statement.where(integrations.c.integration_id == integration_id)
     with store.operator() as connection:
         rows = connection.execute(statement).all()
     return {row.integration_id: opened_or_error(store.vault, row) for row in rows}

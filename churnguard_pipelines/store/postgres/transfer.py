@@ -121,7 +121,9 @@ def _refuse_taken(owner_url: str, database: str | None = None) -> None:
 def _variables(url: str, database: str | None = None) -> dict[str, str]:
     """What PostgreSQL's programs go by, where nobody's list of processes shows it."""
     options = dict(conninfo_to_dict(url)) | ({"dbname": database} if database else {})
-    return dict(os.environ) | {_ENVIRONMENT[name]: str(value) for name, value in options.items() if name in _ENVIRONMENT}
+    return dict(os.environ) | {
+        _ENVIRONMENT[name]: str(value) for name, value in options.items() if name in _ENVIRONMENT
+    }
 
 
 def _copy(programs: Path, source: Mapping[str, str], what: Sequence[str], target: Mapping[str, str]) -> None:

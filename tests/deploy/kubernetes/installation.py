@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +50,23 @@ class Installation:
     def upgrade(self, **values: Any) -> None:
         """Returns when all is ready again."""
         with self.helm() as config:
-            config.upgrade(CHART, RELEASE, NEEDED | values, wait="watcher", timeout=WAIT_SECONDS)
+            self.patiently(
+                lambda: config.upgrade(CHART, RELEASE, NEEDED | values, wait="watcher", timeout=WAIT_SECONDS)
+            )
+
+    def patiently(self, act: Callable[[], object]) -> None:
+        """Helm does not wait for an API server that is slow to shake hands."""
+
+        def acted() -> bool:
+            try:
+                act()
+            except helm.HelmKubeError as error:
+                if "unreachable" not in str(error):
+                    raise
+                return False
+            return True
+
+        until(acted, self.node, NAMESPACE)
 
     def objects(self, path: str) -> list[Object]:
         """Those of the namespace: ``apis/batch/v1/jobs``."""

@@ -53,7 +53,7 @@ def test_the_migration_ran_before_and_is_gone(installation: Installation) -> Non
 
 def test_helm_test_says_that_it_is_well(installation: Installation) -> None:
     with installation.helm() as config:
-        config.test(RELEASE, timeout=120)
+        config.test(RELEASE, timeout=300)
 
 
 def test_the_root_is_read_only_and_dagsters_instance_too(installation: Installation) -> None:
@@ -181,7 +181,7 @@ def test_a_roll_back_runs_on_the_newer_schema(installation: Installation) -> Non
     with psycopg.connect(installation.owner_url) as connection:
         connection.execute("UPDATE control.alembic_version SET version_num = 'zzzz'")
     with installation.helm() as config:
-        config.rollback(RELEASE, version=1, wait="watcher", timeout=600)
+        installation.patiently(lambda: config.rollback(RELEASE, version=1, wait="watcher", timeout=600))
     for component in ("gateway", "dashboard", "code-server"):
         assert installation.one(component).restarts == 0
     assert installation.ask("GET", "/api/dashboard/health").is_success

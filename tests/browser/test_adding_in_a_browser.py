@@ -10,16 +10,12 @@ from playwright.sync_api import ConsoleMessage, Page, expect
 
 from churnguard_pipelines.store.control.api_keys import create_key
 from churnguard_pipelines.store.postgres.database import Store
-from tests.browser.conftest import browser as browser
-from tests.browser.conftest import page as page
-from tests.browser.conftest import picture as picture
 from tests.connectors.authorization import CLIENT_ID, CLIENT_SECRET, authorization_server
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.toy import accounts
 from tests.webhook_gateway.pages.form_toy import FormToy, site
 from webhook_gateway.pages.new_integration import BACK
 
-pytestmark = pytest.mark.xdist_group("browser")
 NEW = "/integrations/new"
 OURS = ("data:", "http://127.0.0.1:")
 SERIOUS = ("serious", "critical")
@@ -63,18 +59,18 @@ def test_a_person_adds_an_integration_by_keyboard(
 ) -> None:
     assert serious(page) == []
     page.get_by_role("link", name="Toy CRM").press("Enter")
-    page.get_by_label("Api key").fill("canary-key")
+    page.get_by_label("API key").fill("canary-key")
     page.get_by_label("Organization").fill("acme")
-    page.get_by_label("Id optional").fill("acme-toy")
+    page.get_by_label("ID optional").fill("acme-toy")
     page.get_by_text("Settings", exact=True).press("Enter")
-    page.get_by_label("Base url optional").fill("nowhere")
+    page.get_by_label("Base URL optional").fill("nowhere")
     assert serious(page) == []
-    page.get_by_label("Base url optional").press("Enter")
+    page.get_by_label("Base URL optional").press("Enter")
 
     expect(page.get_by_role("alert")).to_contain_text("One field is wrong")
-    wrong = page.get_by_label("Base url optional")
+    wrong = page.get_by_label("Base URL optional")
     expect(wrong).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_label("Api key")).to_have_value("")
+    expect(page.get_by_label("API key")).to_have_value("")
     assert "canary-key" not in page.content(), "nobody is shown it again"
     assert serious(page) == []
     wrong.fill(toy.url)
@@ -92,12 +88,12 @@ def test_a_person_adds_an_integration_by_keyboard(
 def test_a_person_signs_in_at_the_provider(page: Page, url: str, toy: StandIn) -> None:
     with authorization_server(f"{url}{BACK}") as server:
         page.goto(f"{url}{NEW}/toy?way=sign_in")
-        page.get_by_label("Client id").fill(CLIENT_ID)
+        page.get_by_label("Client ID").fill(CLIENT_ID)
         page.get_by_label("Client secret").fill(CLIENT_SECRET)
         page.get_by_label("Sign in at").fill(server.url)
         page.get_by_label("Organization").fill("acme")
         page.get_by_text("Settings", exact=True).click()
-        page.get_by_label("Base url optional").fill(toy.url)
+        page.get_by_label("Base URL optional").fill(toy.url)
         page.get_by_role("button", name="Sign in at Toy CRM").click()
         assert serious(page) == []
         page.get_by_role("link", name="Go to Toy CRM").click()
