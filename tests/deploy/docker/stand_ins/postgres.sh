@@ -5,7 +5,7 @@ if ! test -s "$PGDATA/PG_VERSION"; then
   : "${POSTGRES_PASSWORD:?must be set}"
   umask 077
   printf '%s' "$POSTGRES_PASSWORD" > /tmp/password
-  initdb --username postgres --pwfile /tmp/password --auth scram-sha-256 --encoding UTF8 --locale C.UTF-8
+  initdb --username postgres --pwfile /tmp/password --auth-local trust --auth-host scram-sha-256 --encoding UTF8 --locale C.UTF-8
   rm /tmp/password
   printf 'host all all all scram-sha-256\n' >> "$PGDATA/pg_hba.conf"
   PGPASSWORD=$POSTGRES_PASSWORD; export PGPASSWORD
