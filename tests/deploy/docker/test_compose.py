@@ -81,7 +81,9 @@ class Stack:
     def deliver(self, event: bytes) -> bool:
         """Whether the gateway took the event; nobody may be there, or on the way out."""
         try:
-            answer = httpx.post(f"{self.gateway}/webhooks/stripe/acme", content=event, headers=stripe_headers(event))
+            answer = httpx.post(
+                f"{self.gateway}/webhooks/stripe/acme", content=event, headers=stripe_headers(event), timeout=60
+            )
         except httpx.TransportError:
             return False
         return answer.status_code == httpx.codes.OK
@@ -151,7 +153,9 @@ def test_only_the_migration_has_the_owners_rights(stack: Stack) -> None:
 
 
 def test_the_dashboard_lets_in_who_has_a_key(stack: Stack) -> None:
-    assert httpx.get(f"{stack.dashboard}/api/dashboard/integrations").status_code == httpx.codes.UNAUTHORIZED
+    assert (
+        httpx.get(f"{stack.dashboard}/api/dashboard/integrations", timeout=60).status_code == httpx.codes.UNAUTHORIZED
+    )
     key = stack.compose("exec -T dashboard churnguard api-keys create me").split()[-1]
     answer = httpx.get(
         f"{stack.dashboard}/api/dashboard/health", headers={"Authorization": f"Bearer {key}"}, timeout=60
