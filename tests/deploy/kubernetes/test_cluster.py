@@ -207,7 +207,11 @@ def _endless(installation: Installation, **tags: str) -> Iterator[str]:
     installation.sandbox.fault("hang")
     try:
         run = installation.launch_sync(**tags)
-        until(lambda: installation.status(run) not in ("QUEUED", "STARTING"), installation.node, NAMESPACE)
+        until(
+            lambda: installation.status(run) not in ("UNKNOWN", "NOT_STARTED", "QUEUED", "STARTING"),
+            installation.node,
+            NAMESPACE,
+        )
         yield run
     finally:
         installation.sandbox.clear_faults()
