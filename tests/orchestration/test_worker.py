@@ -67,4 +67,4 @@ def told(instance: dg.DagsterInstance, name: str) -> bool:
 
 def latest(store: Store) -> str | None:
     report = latest_sync(store, "acme")
-    return report and report.status
+    return None if report is None else report.status

@@ -17,9 +17,11 @@ from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable, In
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.postgres import setup
 from churnguard_pipelines.store.postgres import transfer as transferring
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.placement import installed_programs
 from churnguard_pipelines.store.postgres.transfer import transfer
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, on_database, settings_for
@@ -74,17 +76,11 @@ def filled(store: Store, integration: IntegrationConfiguration) -> Store:
 
 
 def moved(store: Store, owner_url: str) -> str:
-    return transfer(as_administrator(store.database_url), owner_url, _programs())[0]
-
-
-def _programs() -> Path:
-    from churnguard_pipelines.store.postgres.placement import _installed_programs
-
-    return _installed_programs()
+    return transfer(as_administrator(store.database_url), owner_url, installed_programs())[0]
 
 
 def test_all_of_it_is_there_and_the_services_go_on(filled: Store, owner_url: str, tmp_path: Path) -> None:
-    url, compared = transfer(as_administrator(filled.database_url), owner_url, _programs())
+    url, compared = transfer(as_administrator(filled.database_url), owner_url, installed_programs())
     assert compared["raw", "stripe_customers"].rows == 500
     assert compared["public", "kept_by_dagster"].rows >= 1
     key = filled.settings.encryption_key
@@ -109,14 +105,14 @@ def test_a_copy_that_is_not_the_same_is_not_called_one(
     filled: Store, managed: EmbeddedPostgres, owner_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row differs in the case of its letters."""
-    give_owners = transferring.setup.migrate
+    give_owners = setup.migrate
 
     def migrate(url: str) -> None:
         give_owners(url)
         with psycopg.connect(managed.url(database="warehouse")) as administrator:
             administrator.execute("UPDATE control.organizations SET name = upper(name)")
 
-    monkeypatch.setattr(transferring.setup, "migrate", migrate)
+    monkeypatch.setattr(setup, "migrate", migrate)
     with pytest.raises(ChurnGuardError, match=r"1 tables are not the same on both sides: control\.organizations"):
         moved(filled, owner_url)
 
