@@ -23,6 +23,8 @@ OURS = {
     "churnguard_pipelines/analytics/evidence.py _rows": "a file of the package",
     "churnguard_pipelines/monitoring/monitor.py <module>": "constants of the module",
     "churnguard_pipelines/store/ingest/breakers.py _read": "one of two that stand in the module",
+    "churnguard_pipelines/store/ingest/due.py <module>": "constants of the module, and what its parameters are called",
+    "churnguard_pipelines/store/ingest/due.py has_synced": "a constant of the module",
     "churnguard_pipelines/store/ingest/inbox.py replay": "its conditions stand there, their values are parameters",
     "churnguard_pipelines/store/ingest/ledger.py <module>": "names of our own counts",
     "churnguard_pipelines/store/ingest/materializations.py <module>": "names of our own counts",
