@@ -18,6 +18,7 @@ import psycopg
 import pytest
 import websockets
 import websockets.sync.client
+import yaml
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.errors import InvalidConfiguration
@@ -292,8 +293,12 @@ def test_integrations_are_synced_again_by_a_backfill_of_the_plain_command(instal
     assert "SUCCESS" in installation.runs("churnguard/organization", "globex")
 
 
-def test_a_sync_that_somebody_asks_for_runs_where_dagster_launches_its_runs(installation: Installation) -> None:
+def test_a_sync_that_somebody_asks_for_runs_where_dagster_launches_its_runs(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it does where each run is a pod: a process of ours only puts it into the queue, and looks how it goes."""
+    [code_server] = yaml.safe_load(Path(installation.workspace).read_text())["load_from"]
+    monkeypatch.setenv("CHURNGUARD_CODE_SERVER_PORT", str(code_server["grpc_server"]["port"]))
     sync = SubmittedSync(installation.store, SyncRequest("acme", DataSyncMode.FULL, ["prices", "products"]))
     sync.wait()
     report = sync.report()
