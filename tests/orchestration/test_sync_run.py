@@ -251,7 +251,7 @@ def test_mrr_is_wanted_after_a_sync_and_shows_its_waterfall(
     assert event.asset_materialization.partition == "acme"
     metadata = {name: each.value for name, each in event.asset_materialization.metadata.items()}
     assert str(metadata["waterfall"]).startswith("![MRR movements](data:image/png;base64,iVBOR")
-    assert metadata["currency"] == "usd"
+    assert metadata["currency"] == "USD"
     assert int(str(metadata["months"])) >= 24
 
 

@@ -2,12 +2,13 @@
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError
 from webhook_gateway.api.problems import status_of
+from webhook_gateway.dashboard.principal import SCOPE
 from webhook_gateway.pages import (
     alerts,
     integration,
@@ -44,5 +45,7 @@ def _refused(request: Request, error: Exception) -> Response:
         status, message, remedy = status_of(error), error.message, error.remedy
     elif isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
+    if SCOPE not in request.scope:  # at an address that is open to everybody, and has no page for this
+        return PlainTextResponse(message, status)
     heading = HEADINGS.get(status, "That did not work")
     return rendered(request, "error.html", status, heading=heading, text=message, remedy=remedy, raised=[])
