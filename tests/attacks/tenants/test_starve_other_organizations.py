@@ -282,6 +282,8 @@ def _deliver(store: Store, organization_id: str, integration_id: str, number: in
     ]
     with store.operator() as connection:
         connection.exec_driver_sql(inbox.TAKE, tuple(list(column) for column in zip(*rows, strict=True)))
+    with store.operator() as connection:  # as the gateway does: after the commit
+        connection.exec_driver_sql(inbox.TELL, ([integration_id],))
 
 
 # --- scheduled syncs

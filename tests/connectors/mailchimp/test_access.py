@@ -133,7 +133,7 @@ def test_runs_of_one_key_share_ten_connections(
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(run, [INTEGRATION, other.integration_id])) == [{}, {}]
     assert account.provider.refused == 0
-    assert 8 <= account.provider.most_connections <= 10
+    assert 5 < account.provider.most_connections <= 10, "more than one run's, and no more than the key's"
 
 
 def test_a_killed_run_leaves_no_connection_taken(store: Store) -> None:

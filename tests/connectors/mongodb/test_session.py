@@ -32,7 +32,7 @@ def test_changes_arrive_while_a_session_lives(store: Store, register: Configure,
         source.users.update_many({"n": {"$lt": 100}}, {"$set": {"tags": ["x", {"y": 1}]}})
         source.users.delete_many({"n": {"$gte": 400}})
         wait_for(lambda: same(store, source, "users"))
-    assert sum(each["acme-db", "users"].read for each in worked) == 500 + 101 + 100
+    assert sum(each["acme-db", "users"].read for each in worked if each) == 500 + 101 + 100
 
 
 def test_a_session_follows_collections_that_a_sync_finds(store: Store, register: Configure, source: Source) -> None:

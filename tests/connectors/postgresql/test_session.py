@@ -35,7 +35,7 @@ def test_changes_arrive_while_a_session_lives(store: Store, register: Register, 
         wait_for(lambda: same(store, source, "users", "id", "email"))
         source.execute("UPDATE users SET email = 'x' WHERE id < 100; DELETE FROM users WHERE id > 400")
         wait_for(lambda: same(store, source, "users", "id", "email"))
-    assert sum(each["acme-db", "users"].read for each in worked) == 500 + 99 + 100
+    assert sum(each["acme-db", "users"].read for each in worked if each) == 500 + 99 + 100
 
 
 def test_a_session_follows_tables_that_a_sync_finds(store: Store, register: Register, source: Source) -> None:
