@@ -45,7 +45,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __iter__(self) -> Iterator[str]:
             return iter((sys.executable, "-c", given[-1]))
 
-    monkeypatch.setattr(process, "LAUNCH", Launch())
+    monkeypatch.setattr(process.SyncProcess, "command", Launch())
     return given
 
 

@@ -24,6 +24,8 @@ def namespace(cluster: Cluster) -> None:
     cluster.ask("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
     accounts = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
     wait_for(lambda: cluster.api.get(f"{accounts}/default").is_success)  # a controller makes it
+    high = {"metadata": {"name": EVERYTHING["pod"]["priorityClassName"]}, "value": 1000}
+    cluster.ask("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", high)
     for each in objects():
         if each["kind"] == "ServiceAccount":
             created(cluster, each)

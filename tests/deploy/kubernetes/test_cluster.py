@@ -101,7 +101,8 @@ def test_a_sync_is_a_job_of_its_own(installation: Installation) -> None:
     run = installation.ask("POST", "/api/integrations/acme/sync").raise_for_status().json()["sync_id"]
     installation.becomes(run, "SUCCESS")
     with installation.store.organization("acme") as connection:
-        rows = connection.exec_driver_sql("SELECT count(*) FROM raw.stripe_customers").scalar_one()
+        there = "SELECT count(*) FROM raw.stripe_customers WHERE deleted_at IS NULL"
+        rows = connection.exec_driver_sql(there).scalar_one()
     assert rows == installation.sandbox.account("acme").counts()["customers"] > 0
     (job,) = [each for each in installation.objects("apis/batch/v1/jobs") if run in json.dumps(each["metadata"])]
     told = json.dumps(job)
@@ -152,6 +153,10 @@ def test_after_all_that_the_next_sync_succeeds(installation: Installation) -> No
     installation.becomes(installation.launch_sync(), "SUCCESS")
 
 
+RARELY = {("jobs", "list"), ("pods/log", "get")}
+"""What `dagster_k8s` asks, for the run's log, about a run that failed with its pod still there, or without any."""
+
+
 @pytest.mark.parametrize("account", ["daemon", "dashboard"])
 def test_a_role_has_what_is_used_and_no_more(installation: Installation, account: str) -> None:
     """Of what the tests before this one had it do."""
@@ -169,7 +174,7 @@ def test_a_role_has_what_is_used_and_no_more(installation: Installation, account
     ]
     used = {("/".join(filter(None, (each["resource"], each.get("subresource")))), each["verb"]) for each in about}
     assert {each["code"] for each in about} & {401, 403} == set()
-    assert granted == used
+    assert granted - RARELY == used - RARELY
 
 
 def test_whoever_does_not_start_runs_asks_nothing_of_kubernetes(installation: Installation) -> None:
