@@ -224,13 +224,13 @@ def test_a_bad_field_is_named_and_its_value_is_not_repeated(call: Call, change: 
 def test_other_refusals_are_clear(call: Call) -> None:
     unknown = call("POST", "/integrations", json=integration(provider_name="strype"))
     assert (unknown.status_code, unknown.json()["title"]) == (
-        422, f"there is no connector for 'strype'. There are: {', '.join(providers())}.",
+        422, f"there is no connector for 'strype'. Is `stripe` meant? There are: {', '.join(providers())}.",
     )  # fmt: skip
     call("POST", "/integrations", json=integration(integration_id="taken"))
     assert call("POST", "/integrations", json=integration(integration_id="taken")).status_code == 422
     assert call("GET", "/integrations/nobody").status_code == 404
     assert call("GET", "/nowhere").json()["status"] == 404
-    assert call("POST", "/integrations", content=b"{").status_code == 422
+    assert call("POST", "/integrations", content=b"{").status_code == 400
     assert call("GET", "/integrations", "nonsense").status_code == 401
 
 

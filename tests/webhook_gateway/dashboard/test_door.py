@@ -48,7 +48,7 @@ def test_a_key_opens(url: str, make_key: MakeKey) -> None:
     key = make_key()
     assert "dagster_version" in httpx.get(url + INFO, headers=bearer(key)).json()
     assert httpx.get(url + INFO, headers={"Authorization": f"bearer  {key}"}).status_code == 200
-    assert "<!DOCTYPE html>" in httpx.get(url, headers=bearer(key) | HTML, follow_redirects=True).text
+    assert "<!doctype html>" in httpx.get(url, headers=bearer(key) | HTML, follow_redirects=True).text
 
 
 def test_a_wrong_key_is_not_made_up_for_by_a_cookie(url: str, browser: httpx.Client, make_key: MakeKey) -> None:
