@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from cryptography.fernet import Fernet
 from psycopg.conninfo import conninfo_to_dict
 
@@ -332,7 +333,8 @@ def test_everything_runs_already(terminal: Terminal, nothing_yet: Terminal, stor
 # --- what doctor says of it
 
 
-def test_doctor_says_the_fix_for_what_is_wrong(terminal: Terminal) -> None:
+def test_doctor_says_the_fix_for_what_is_wrong(terminal: Terminal, store: Store) -> None:
+    forget_daemons(store)
     said = terminal("doctor")
     assert said.code == 1
     told = " ".join(said.out.split())
@@ -341,6 +343,15 @@ def test_doctor_says_the_fix_for_what_is_wrong(terminal: Terminal) -> None:
     assert "✗ daemon not running → Start everything with `churnguard up`" in told
     for variable in ("DASHBOARD_PORT", "WEBHOOK_SERVER_PORT"):
         assert f"✓ port {terminal.environment[variable]} free for {variable}" in told
+
+
+def forget_daemons(store: Store) -> None:
+    """Of whatever was tested with this server before."""
+    engine = sa.create_engine(store.dagster_database_url)
+    with engine.begin() as connection:
+        if sa.inspect(connection).has_table("daemon_heartbeats"):
+            connection.execute(sa.text("DELETE FROM daemon_heartbeats"))
+    engine.dispose()
 
 
 def test_doctor_stops_at_settings_that_make_no_sense(terminal: Terminal) -> None:

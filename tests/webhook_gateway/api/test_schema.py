@@ -58,7 +58,7 @@ CONFIG = {
     "checks": {"enabled": False} | {name: {"enabled": True} for name in CHECKS},
 }
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(900)
 
 
 class WithoutProcesses(IntegrationEngine):

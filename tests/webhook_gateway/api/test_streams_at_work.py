@@ -46,7 +46,10 @@ def stored(store: Store) -> list[str]:
     ("fields", "said"),
     [
         ({"topics": ["nowhere"]}, "there is no shelf 'nowhere'. Put one up."),
-        ({"connection_config": {"source": "shelv"}}, "there is no stream source for 'shelv'. Is `shelf` meant? There are: "),
+        (
+            {"connection_config": {"source": "shelv"}},
+            "there is no stream source for 'shelv'. Is `shelf` meant? There are: ",
+        ),
         ({"data_format": "protobuf"}, "protobuf"),
     ],
     ids=["topic", "source", "format"],
