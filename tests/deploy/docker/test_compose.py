@@ -167,6 +167,14 @@ def test_the_dashboard_lets_in_who_has_a_key(stack: Stack) -> None:
     )
 
 
+def test_a_health_check_that_left_a_child_behind_does_not_restart_the_database(stack: Stack) -> None:
+    """As Docker does with one that takes too long: its shell is killed, and pg_isready ends with 2 some time later."""
+    started = stack.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    orphan = stack.compose("exec -T db sh -c '(sleep 1; exit 2) > /dev/null & echo $!'").strip()
+    wait_for(lambda: "gone" in stack.compose(f"exec -T db sh -c 'test -e /proc/{orphan} || echo gone'"))
+    assert stack.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'") == started
+
+
 def test_the_demo_brings_its_businesses_in(demo: str) -> None:
     assert "Synced in" in demo
     assert "agree with the business's own books" in demo

@@ -39,9 +39,13 @@ RATE = 200
 def test_readmes_commands_install_it(installation: Installation) -> None:
     """In a namespace that takes restricted pods only."""
     until(lambda: len(installation.node.serving(NAMESPACE, "gateway")) == 3, installation.node, NAMESPACE)
-    for deployment in installation.objects("apis/apps/v1/deployments"):
-        status = deployment["status"]
-        assert status["readyReplicas"] == status["replicas"], deployment["metadata"]["name"]
+
+    def all_ready() -> bool:
+        """The cluster's own count follows a little later than the node's."""
+        found = [each["status"] for each in installation.objects("apis/apps/v1/deployments")]
+        return all(status.get("readyReplicas") == status["replicas"] for status in found)
+
+    until(all_ready, installation.node, NAMESPACE)
     assert [pod.restarts for pod in installation.node.pods(NAMESPACE)] == [0] * len(installation.node.pods(NAMESPACE))
 
 
