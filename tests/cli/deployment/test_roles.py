@@ -14,12 +14,15 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+import sqlalchemy as sa
 import typer
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.cli.deployment import roles
+from churnguard_pipelines.cli.deployment import migrate, roles
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
+from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
@@ -72,6 +75,36 @@ def test_an_older_schema_is_refused_with_the_command_that_migrates_it(
     with psycopg.connect(as_administrator(store.database_url)) as administrator:
         administrator.execute("UPDATE control.alembic_version SET version_num = '0001'")
     assert "`churnguard migrate`" in refusal(role)
+
+
+@pytest.fixture
+def of_an_older_dagster(environment: dict[str, str]) -> Iterator[None]:
+    """The tables of all tests on this server, for a while."""
+    url = environment["CHURNGUARD_DAGSTER_DATABASE_URL"]
+    DagsterStorage.from_config_value(None, {"postgres_url": url}).run_storage.dispose()
+    with sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+        change = "UPDATE alembic_version SET version_num = '{}'"
+        connection.exec_driver_sql(change.format("7e2f3204cf8e"))
+        yield
+        connection.exec_driver_sql(change.format(dagster_schema.NEWEST))
+
+
+@pytest.mark.parametrize("role", ["dashboard", "code-server", "worker"])
+def test_tables_of_an_older_dagster_are_refused_in_one_line(
+    environment: dict[str, str], of_an_older_dagster: None, role: str
+) -> None:
+    with running(environment | {"DASHBOARD_PORT": str(free_port())}, role) as (process, log):
+        assert process.wait(60) == 1
+    assert "those of an older version of Dagster" in log.read_text()
+    assert "Run `churnguard migrate`" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_migration_brings_dagster_s_tables_up_to_date(
+    environment: dict[str, str], of_an_older_dagster: None
+) -> None:
+    migrate.migrate()
+    assert dagster_schema.revision(environment["CHURNGUARD_DAGSTER_DATABASE_URL"]) == dagster_schema.NEWEST
 
 
 def test_a_home_that_cannot_be_written_is_named(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
