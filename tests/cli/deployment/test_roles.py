@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -154,6 +155,16 @@ def healthy(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_probe_that_gets_no_answer_from_the_database_blames_nobody(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("CHURNGUARD_DATABASE_URL", f"postgresql://nobody:x@127.0.0.1:{port}/churnguard")
+        roles.daemon(check=True)
+    assert "cannot be reached" in capsys.readouterr().out
 
 
 def test_a_probe_sees_whether_the_daemon_lives(
