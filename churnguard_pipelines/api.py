@@ -45,7 +45,7 @@ from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport, find
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
-from churnguard_pipelines.syncing.streams.managing import StreamStatus
+from churnguard_pipelines.syncing.streams.status import StreamStatus, list_streams
 
 ACTOR = "python"
 ASKED_AT_ONCE, ASKED_AT_ONCE_EACH = 16, 4  # sources, of all organizations and of each
@@ -241,7 +241,7 @@ class StreamingManager:
 
     async def list_streams(self, organization_id: str | None = None) -> list[StreamStatus]:
         """With their states, and how far they are behind."""
-        return await asyncio.to_thread(managing.list_streams, self._engine.store, organization_id)
+        return await asyncio.to_thread(list_streams, self._engine.store, organization_id)
 
     async def test_stream(self, stream_id: str) -> None:
         """Ask the source and the format whether all that is configured can be read. Raises ``NotFound``, too."""

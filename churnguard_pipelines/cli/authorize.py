@@ -15,7 +15,7 @@ from churnguard_pipelines.cli.terminal import err, opened_store, out
 from churnguard_pipelines.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.engine.auth import Token
+    from churnguard_pipelines.engine.tokens import Token
     from churnguard_pipelines.model import IntegrationConfiguration
     from churnguard_pipelines.store.postgres.database import Store
 

@@ -88,7 +88,7 @@ def add(
 @app.command("list")
 def list_() -> None:
     """List the streams of every organization, with their state and how far they are behind."""
-    from churnguard_pipelines.syncing.streams.managing import list_streams
+    from churnguard_pipelines.syncing.streams.status import list_streams
 
     table = Table("stream", "organization", "type", "topics", "state", "behind", "reason", box=None, pad_edge=False)
     with opened_store() as store:
@@ -114,9 +114,10 @@ def show(stream_id: StreamId) -> None:
     """Show one stream's configuration, without its secrets, its state, where its rows are and how far it is behind."""
     from churnguard_pipelines.engine import exact_json
     from churnguard_pipelines.syncing.streams import managing
+    from churnguard_pipelines.syncing.streams.status import status_of
 
     with opened_store() as store:
-        found = managing.status_of(store, stream_id)
+        found = status_of(store, stream_id)
         view = managing.view_of(store, found.configured.configuration)
     out.print_json(exact_json.dumps(found.configured.masked).decode())
     _print_state(found.state)

@@ -12,7 +12,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,10 +22,8 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
-
-EXPIRY_MARGIN = 60.0
-"""Seconds before its end at which a token is renewed; half its life for tokens that live shorter than two minutes."""
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds, where the token endpoint does not say (RFC 6749 only recommends ``expires_in``); a 401 corrects it."""
@@ -107,26 +104,6 @@ class Basic(Credential):
     def auth_flow(self, request: httpx.Request) -> AuthFlow:
         request.headers["Authorization"] = f"Basic {self._encoded}"
         yield request
-
-
-@dataclass(frozen=True)
-class Token:
-    """An access token and what renews it. Times in seconds since the epoch. ``api_url``: where the provider says that
-    its API answers this token."""
-
-    access_token: str = field(repr=False)
-    refresh_token: str | None = field(default=None, repr=False)
-    obtained_at: float = 0.0
-    expires_at: float | None = None
-    api_url: str | None = None
-
-    def fresh(self, now: float) -> bool:
-        """False from :data:`EXPIRY_MARGIN` before its end."""
-        if not self.access_token:
-            return False
-        if self.expires_at is None:
-            return True
-        return now < self.expires_at - min(EXPIRY_MARGIN, (self.expires_at - self.obtained_at) / 2)
 
 
 class LockedToken(Protocol):

@@ -17,12 +17,13 @@ import httpx
 
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.answers import TRY_LATER, Judge, Response, Transient
-from churnguard_pipelines.engine.auth import Credential, Token
+from churnguard_pipelines.engine.auth import Credential
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.quota import Limits, QuotaGate
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import repeated
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.engine.transport import allowed, transports
 from churnguard_pipelines.engine.unpacking import TooManyBytes
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, ProviderMisbehaved, ProviderUnavailable
@@ -30,7 +31,6 @@ from churnguard_pipelines.errors import InvalidConfiguration, ProviderError, Pro
 __all__ = ["HttpClient", "Metrics", "Response"]
 
 T = TypeVar("T")
-
 MIB = 1 << 20
 FILE_SECONDS, FILE_BYTES = 1800.0, 8 << 30
 """That a file may take to download, and over the wire."""

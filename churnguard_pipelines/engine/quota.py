@@ -7,6 +7,7 @@ raise it slowly again (AIMD); the provider's own headers correct the guess it st
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +18,9 @@ from threading import BoundedSemaphore, Lock
 
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.retry import parse_retry_after
+from churnguard_pipelines.engine.tokens import without_token
 from churnguard_pipelines.errors import RateLimited
+from churnguard_pipelines.model import IntegrationConfiguration, revealed
 from churnguard_pipelines.store.ingest.quotas import LockedQuota, QuotaRow, locked_quota
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.locks import PlaceLocks
@@ -296,3 +299,19 @@ class Places:
                 self._locks = PlaceLocks(self._store.database_url, self._name, self._most)
             place = self._locks.take()
             return None if place is None else (self._locks, place)
+
+
+def quota_account(integration: IntegrationConfiguration) -> str:
+    """Whose quota it is: everything that calls with the same credentials shares it. Of an app, which many accounts let
+    in, each integration is an account's own."""
+    own = integration.credentials
+    lasting = without_token(own.custom_fields)
+    if own.api_key is not None:
+        known = own.api_key.get_secret_value()
+    elif own.access_token is not None and own.refresh_token is None and lasting == own.custom_fields:
+        known = own.access_token.get_secret_value()  # nobody renews it
+    else:
+        kept = own.model_copy(update={"custom_fields": lasting})
+        known = repr(revealed(kept.model_dump(exclude={"access_token", "refresh_token"})))
+        known += str(integration.base_url) + (integration.integration_id if own.refresh_token else "")
+    return hashlib.sha256(known.encode()).hexdigest()[:16]

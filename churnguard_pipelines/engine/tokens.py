@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Lock
 
 from pydantic import SecretStr
 
-from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials
 from churnguard_pipelines.store.control.integrations import LockedCredentials, get_integration, locked_credentials
@@ -17,6 +17,28 @@ from churnguard_pipelines.store.postgres.database import Store
 OBTAINED_AT, EXPIRES_AT, API_URL = "token_obtained_at", "token_expires_at", "token_api_url"
 """Custom fields of the credentials that go with ``access_token``; times in seconds since the epoch, as text."""
 OF_TOKEN = frozenset((OBTAINED_AT, EXPIRES_AT, API_URL))
+EXPIRY_MARGIN = 60.0
+"""Seconds before its end at which a token is renewed; half its life for tokens that live shorter than two minutes."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token and what renews it. Times in seconds since the epoch. ``api_url``: where the provider says that
+    its API answers this token."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    obtained_at: float = 0.0
+    expires_at: float | None = None
+    api_url: str | None = None
+
+    def fresh(self, now: float) -> bool:
+        """False from :data:`EXPIRY_MARGIN` before its end."""
+        if not self.access_token:
+            return False
+        if self.expires_at is None:
+            return True
+        return now < self.expires_at - min(EXPIRY_MARGIN, (self.expires_at - self.obtained_at) / 2)
 
 
 class StoredTokens:

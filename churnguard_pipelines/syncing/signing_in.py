@@ -16,12 +16,11 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import SignIn
 from churnguard_pipelines.engine.addresses import guard_of
-from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.engine.callback import waiting_for_browser
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import quoted
-from churnguard_pipelines.engine.tokens import HeldTokens
+from churnguard_pipelines.engine.tokens import HeldTokens, Token
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -25,10 +24,10 @@ from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
-from churnguard_pipelines.engine.quota import Quota, QuotaGate
+from churnguard_pipelines.engine.quota import Quota, QuotaGate, quota_account
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import quoted
-from churnguard_pipelines.engine.tokens import StoredTokens, tokens_of, without_token
+from churnguard_pipelines.engine.tokens import StoredTokens, tokens_of
 from churnguard_pipelines.errors import (
     ChurnGuardError,
     CircuitOpen,
@@ -36,7 +35,7 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     SourceChanged,
 )
-from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration, revealed
+from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import arrivals, checkpoints, inbox, ledger, rejected
@@ -345,22 +344,6 @@ def _tables_of(store: Store, integration: IntegrationConfiguration, names: Set[s
         with opened(store, integration) as use:
             tables = {item.name: kind.table_of(item) for item in use.connector.discover_objects()} | tables
     return {name: tables[name] for name in sorted(names & tables.keys())}
-
-
-def quota_account(integration: IntegrationConfiguration) -> str:
-    """Whose quota it is: everything that calls with the same credentials shares it. Of an app, which many accounts let
-    in, each integration is an account's own."""
-    own = integration.credentials
-    lasting = without_token(own.custom_fields)
-    if own.api_key is not None:
-        known = own.api_key.get_secret_value()
-    elif own.access_token is not None and own.refresh_token is None and lasting == own.custom_fields:
-        known = own.access_token.get_secret_value()  # nobody renews it
-    else:
-        kept = own.model_copy(update={"custom_fields": lasting})
-        known = repr(revealed(kept.model_dump(exclude={"access_token", "refresh_token"})))
-        known += str(integration.base_url) + (integration.integration_id if own.refresh_token else "")
-    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def refuse_another_source(

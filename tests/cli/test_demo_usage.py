@@ -16,8 +16,8 @@ from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.session import Session
-from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import KINDS
+from churnguard_pipelines.syncing.streams.status import list_streams
 from churnguard_pipelines.syncing.streams.target import table_of
 from tests.waiting import wait_for
 
@@ -95,4 +95,4 @@ def test_what_was_read_stays_read_when_the_broker_gets_another_port(
         streams.register("test")
         streams.drain(sandbox.url)
         assert all(each.agrees for each in streams.compared(sandbox.url))
-    assert {each.state.state for each in managing.list_streams(store)} == {StreamState.ACTIVE}
+    assert {each.state.state for each in list_streams(store)} == {StreamState.ACTIVE}

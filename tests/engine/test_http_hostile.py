@@ -11,9 +11,10 @@ from threading import Event
 import pytest
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.auth import OAuth2Refresh, Token
+from churnguard_pipelines.engine.auth import OAuth2Refresh
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,

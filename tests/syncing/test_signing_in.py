@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from churnguard_pipelines.cli import app, authorize
 from churnguard_pipelines.connectors.sdk import SignIn
 from churnguard_pipelines.connectors.sdk.access import Access, Entry, app_entries
-from churnguard_pipelines.engine.auth import OAuth2Refresh, Token, TokenKeeper
+from churnguard_pipelines.engine.auth import OAuth2Refresh, TokenKeeper
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     ChurnGuardError,

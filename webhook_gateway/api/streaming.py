@@ -36,8 +36,8 @@ from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
-from churnguard_pipelines.syncing.streams.managing import StreamStatus
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from churnguard_pipelines.syncing.streams.status import StreamStatus, list_streams, status_of
 from webhook_gateway.api.access import (
     Reader,
     TheEngine,
@@ -229,7 +229,7 @@ async def create(
 @router.get("/streams")
 def list_(principal: Reader, store: TheStore) -> list[Stream]:
     """The streams, each with its state."""
-    return [_shown(each) for each in managing.list_streams(store, principal.organization_id)]
+    return [_shown(each) for each in list_streams(store, principal.organization_id)]
 
 
 @router.get("/streams/{stream_id}")
@@ -331,7 +331,7 @@ async def _asked(engine: IntegrationEngine, principal: Principal, stream_id: str
 
 def _one(store: Store, principal: Principal, stream_id: str) -> Stream:
     own_configuration(STREAMS, store, principal, stream_id)
-    return _shown(managing.status_of(store, stream_id))
+    return _shown(status_of(store, stream_id))
 
 
 def _fields(body: NewStream | StreamChange) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from churnguard_pipelines.errors import ChurnGuardError
-from churnguard_pipelines.orchestration.processes.supervision import die_with_parent
+from churnguard_pipelines.orchestration.processes.supervision import die_with_parent, end
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.private_files import keep_private, new_file
 
@@ -74,14 +74,8 @@ class Broker:
 
     def stop(self) -> None:
         """It writes down what it has, and ends."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            end(self._process, STOP_SECONDS)
 
     def _access(self) -> tuple[int, str]:
         """Port and password of the last start, if the port is free; one of ours that was left there is ended."""

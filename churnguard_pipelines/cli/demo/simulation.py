@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 
 from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
-from churnguard_pipelines.orchestration.processes.supervision import die_with_parent
+from churnguard_pipelines.orchestration.processes.supervision import die_with_parent, end
 from churnguard_pipelines.ports import free_port, listens
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 
 PRODUCT_DATABASE, USAGE_STREAM = "SANDBOX_PRODUCT_DATABASE", "SANDBOX_USAGE_STREAM"
 START_TIMEOUT_SECONDS = 120
-STOP_TIMEOUT_SECONDS = 10
+STOP_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ def own_simulation(home: Path, usage_url: str | None, *, living: bool) -> Iterat
             _wait_for(url, process, log)
             yield Simulation(url, product_url)
         finally:
-            process.terminate()
-            process.wait(STOP_TIMEOUT_SECONDS)
+            end(process, STOP_SECONDS)
     finally:
         database.stop()
 

@@ -18,9 +18,10 @@ import httpx
 import orjson
 
 from churnguard_pipelines.connectors.sdk.paging import read_lists
-from churnguard_pipelines.engine.auth import Basic, Credential, OAuth2Refresh, Token, TokenKeeper
+from churnguard_pipelines.engine.auth import Basic, Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
 from churnguard_pipelines.engine.server_messages import repeated
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import (
     AuthenticationFailed,
     InvalidConfiguration,

@@ -21,6 +21,7 @@ from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.orchestration.processes.account import Account
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment, launches_elsewhere
 from churnguard_pipelines.orchestration.processes.run_status import ENDED, run_status
+from churnguard_pipelines.orchestration.processes.supervision import end
 
 if TYPE_CHECKING:
     from churnguard_pipelines.store.ingest.ledger import SyncReport
@@ -92,12 +93,7 @@ class SyncProcess:
     def stop(self) -> None:
         """End the process; the next sync goes on from the last committed checkpoint."""
         if self.running:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process, STOP_SECONDS)
 
     def report(self) -> SyncReport:
         """The final report. Raises ``SyncFailed`` with the process's last words if it ended before it began."""

@@ -1,4 +1,4 @@
-"""One process of an installation: started, asked to end, and started again when it ends by itself."""
+"""Processes of an installation: started, asked to end, and started again when they end by themselves."""
 
 from __future__ import annotations
 
@@ -113,3 +113,13 @@ def die_with_parent() -> None:
     """Linux: the child gets SIGTERM when we are killed, however that happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Asks it to, and insists after so many seconds; what has ended already stays as it is."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -7,9 +7,10 @@ from threading import Lock
 from urllib.parse import urlencode
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.auth import DEFAULT_LIFETIME, Basic, Token
+from churnguard_pipelines.engine.auth import DEFAULT_LIFETIME, Basic
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import AuthenticationFailed, ChurnGuardError
 from churnguard_pipelines.streams.kafka.options import KafkaOptions
 

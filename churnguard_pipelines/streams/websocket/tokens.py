@@ -7,12 +7,12 @@ from threading import Event
 from urllib.parse import urlencode
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.auth import OAuth2ClientCredentials, Token
+from churnguard_pipelines.engine.auth import OAuth2ClientCredentials
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.server_messages import repeated
-from churnguard_pipelines.engine.tokens import ProcessToken
+from churnguard_pipelines.engine.tokens import ProcessToken, Token
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderUnavailable
 from churnguard_pipelines.streams.websocket.options import Authentication
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from threading import Event
@@ -29,8 +28,8 @@ from churnguard_pipelines.records import Lane, Position
 from churnguard_pipelines.store.control.configurations import Configured
 from churnguard_pipelines.store.control.forgetting import purge_rows
 from churnguard_pipelines.store.control.organizations import add_organization
-from churnguard_pipelines.store.control.streams import STREAMS, StateOfStream, StreamState
-from churnguard_pipelines.store.ingest import checkpoints, stream_progress
+from churnguard_pipelines.store.control.streams import STREAMS, StreamState
+from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -46,17 +45,6 @@ ANSWERS_WITHIN = 20.0
 """Seconds that a source and a registry have to answer a person."""
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
-    """A stream as it is stored, its state, and how far it is behind as its source was last asked: None if nobody
-    knows."""
-
-    configured: Configured[StreamConfiguration]
-    state: StateOfStream
-    lag_messages: int | None
-    lag_seconds: float | None
 
 
 def create(
@@ -201,18 +189,6 @@ def remove(store: Store, stream_id: str, *, actor: str, purge: bool = False) -> 
         purge_rows(store, organization_id, stream_id)
 
 
-def list_streams(store: Store, organization_id: str | None = None) -> list[StreamStatus]:
-    """With state and lag."""
-    found = STREAMS.list(store, organization_id)
-    return _statuses(store, found, organization_id)
-
-
-def status_of(store: Store, stream_id: str, organization_id: str | None = None) -> StreamStatus:
-    """``organization_id``: only if it is this one's. Raises ``NotFound``."""
-    found = STREAMS.get(store, stream_id, organization_id)
-    return _statuses(store, [found], found.configuration.organization_id)[0]
-
-
 def view_of(store: Store, stream: StreamConfiguration) -> str | None:
     """Where people read its rows; None if it has none yet."""
     found = known_objects(store, stream.stream_id).get(Target(stream).table.object)
@@ -245,18 +221,6 @@ def _prepare(store: Store, stream: StreamConfiguration) -> None:
     table = Target(stream).table
     Warehouse(store).ensure(table)
     views.bring_up_to_date(store, stream, table)
-
-
-def _statuses(
-    store: Store, found: list[Configured[StreamConfiguration]], organization_id: str | None
-) -> list[StreamStatus]:
-    states = STREAMS.states(store, [each.configuration.stream_id for each in found])
-    lags = stream_progress.lag_of_all(store, organization_id)
-    return [
-        StreamStatus(each, states[name], *lags.get(name, (None, None)))
-        for each in found
-        if (name := each.configuration.stream_id) in states
-    ]
 
 
 def _within(stream: StreamConfiguration, ask: Callable[[StreamSource], Answer]) -> Answer:

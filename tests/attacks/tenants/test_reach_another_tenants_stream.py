@@ -19,6 +19,7 @@ from churnguard_pipelines.store.ingest.stream_progress import Observed
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from churnguard_pipelines.syncing.streams.status import list_streams, status_of
 from tests.syncing.streams.conftest import (
     Configure,
     Following,
@@ -91,9 +92,9 @@ def test_a_stream_is_found_by_its_own_organization_only(store: Store, configure:
     configure("mine")
     add_organization(store, Organization(organization_id="thief", name="Thief"), actor="test")
     with pytest.raises(NotFound):
-        managing.status_of(store, "mine", "thief")
-    assert managing.list_streams(store, "thief") == []
-    assert [each.configured.configuration.stream_id for each in managing.list_streams(store)] == ["mine"]
+        status_of(store, "mine", "thief")
+    assert list_streams(store, "thief") == []
+    assert [each.configured.configuration.stream_id for each in list_streams(store)] == ["mine"]
 
 
 def test_an_organizations_role_changes_no_state_and_no_measurement(store: Store, configure: Configure) -> None:

@@ -23,9 +23,10 @@ from churnguard_pipelines.connectors.mongodb import connection as mongodb_connec
 from churnguard_pipelines.connectors.mongodb.connection import Source as MongoDBSource
 from churnguard_pipelines.connectors.postgresql.connection import connect as connect_to_postgresql
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.auth import OAuth2ClientCredentials, Token
+from churnguard_pipelines.engine.auth import OAuth2ClientCredentials
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
 from churnguard_pipelines.model import IntegrationConfiguration
 from tests.attacks.workers.hostile import HostileServer, Treatment, Victim, message

@@ -11,7 +11,7 @@ import pytest
 
 from churnguard_pipelines.connectors.salesforce.pubsub.change_events import Schema, Unreadable
 from churnguard_pipelines.connectors.salesforce.pubsub.client import connect
-from churnguard_pipelines.engine.auth import Token
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import InvalidConfiguration
 from tests.conftest import configuration
 

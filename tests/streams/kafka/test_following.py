@@ -17,6 +17,7 @@ from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import KafkaStreams
+from churnguard_pipelines.syncing.streams.status import status_of
 from tests.sources.kafka import KafkaServer
 from tests.streams.kafka.conftest import stream
 from tests.waiting import wait_for
@@ -79,7 +80,7 @@ def test_what_was_deleted_unread_fails_the_stream_until_somebody_decides(
         future.result(30)
 
     def state() -> managing.StreamStatus:
-        return managing.status_of(store, "usage")
+        return status_of(store, "usage")
 
     with following(store):
         wait_for(lambda: state().state.state is StreamState.FAILED)

@@ -25,6 +25,7 @@ from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.managing import opened_source
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from churnguard_pipelines.syncing.streams.status import list_streams
 from tests.conftest import as_administrator
 from tests.soak import SOAK
 from tests.sources.homes import temporary_home
@@ -132,7 +133,7 @@ class Endured:
 
         def is_over() -> bool:
             self.keep()
-            found = managing.list_streams(self.store)
+            found = list_streams(self.store)
             return self._at_its_end() and all(each.lag_messages == 0 for each in found)
 
         wait_for(is_over, 1200)

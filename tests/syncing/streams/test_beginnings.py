@@ -21,6 +21,7 @@ from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
 from churnguard_pipelines.syncing.streams.lane import StreamLane
+from churnguard_pipelines.syncing.streams.status import list_streams
 from tests.syncing.streams.conftest import Configure, Rows, active
 from tests.syncing.streams.logs import Log, LogSource
 from tests.waiting import wait_for
@@ -90,7 +91,7 @@ def test_a_stream_is_there_with_its_beginning_or_not_at_all(
         patched.setattr(checkpoints, "advance", lost)
         with pytest.raises(sa.exc.OperationalError):
             configure(start="latest")
-    assert managing.list_streams(store) == []
+    assert list_streams(store) == []
     configure(start="latest")
     assert begun(store) == {"orders/0": 1}
 

@@ -21,6 +21,7 @@ from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
+from churnguard_pipelines.syncing.streams.status import status_of
 from tests.syncing.streams.conftest import Configure, Following, Rows, fresh_registry, state_of
 from tests.waiting import wait_for
 
@@ -64,7 +65,7 @@ def test_the_source_of_the_document_is_one(
             put(queue, ("ann", '{"plan": "pro", "seats": 4}'))
         wait_for(lambda: rows("records", "signups")[0]["extra"]["seats"] == 4)
         managing.seek(store, "signups", Seek("earliest"), actor="test")
-        wait_for(lambda: managing.status_of(store, "signups").lag_messages == 0)
+        wait_for(lambda: status_of(store, "signups").lag_messages == 0)
     view = known_objects(store, "signups")["records"].view
     with store.organization("acme") as connection:
         statement = f"SELECT record_key, plan, seats FROM views.{view} WHERE deleted_at IS NULL"

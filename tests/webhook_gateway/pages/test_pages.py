@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
+from churnguard_pipelines.store.control.alert_destinations import (
+    Destination,
+    add_destination,
+    note_problem,
+    silence,
+)
 from churnguard_pipelines.store.control.api_keys import Role
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from tests.webhook_gateway.dashboard.conftest import HTML
@@ -91,6 +98,22 @@ def test_a_stream_s_page_has_its_rate_and_its_rejected_messages(pages: Pages) ->
     assert "Messages a second in the last 60 minutes" in page
     assert "no JSON" in shown(page)
     assert "Seek to earliest." in shown(pages.get("/streams/globex-clicks").text)
+
+
+def test_operators_see_where_alerts_are_sent_and_no_secret_of_it(pages: Pages) -> None:
+    assert "churnguard alerts add oncall URL" in shown(pages.get("/alerts").text)
+    made = Destination("oncall", "jsons://hooks.example.com", "critical", 600, url="jsons://hooks.example.com/t0k3n")
+    add_destination(pages.store, made, actor="test")
+    note_problem(pages.store, "oncall", "jsons://hooks.example.com did not take the message.")
+    silence(pages.store, "acme", None, timedelta(hours=1), "Stripe is being moved", actor="test")
+    answer = pages.get("/alerts").text
+    page = shown(answer)
+    assert "oncall jsons://hooks.example.com critical alerts, after 10 minutes failed" in page
+    assert "did not take the message" in page
+    assert "anything of acme" in page
+    assert "t0k3n" not in answer
+    assert "oncall" not in pages.get("/alerts", "acme").text, "an organization does not see it"
+    assert "Where alerts are sent" not in pages.get("/alerts", "acme").text
 
 
 def test_pausing_and_resuming_is_said_and_done(pages: Pages) -> None:

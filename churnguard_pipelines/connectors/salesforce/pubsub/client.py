@@ -14,8 +14,8 @@ import grpc
 from churnguard_pipelines.connectors.salesforce.pubsub.messages import CUSTOM, LATEST, MESSAGES, SERVICE
 from churnguard_pipelines.connectors.salesforce.signing import base_url
 from churnguard_pipelines.engine.addresses import AddressGuard, guard_of
-from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.engine.fair_threads import in_thread
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import IntegrationConfiguration
 
