@@ -97,6 +97,13 @@ def test_what_is_missing_or_wrong_is_marked_and_the_secret_need_not_be_typed_aga
     assert toy.asked, "with the key that was given at first"
 
 
+def test_a_field_has_room_for_the_certificates_of_a_cloud_s_authorities(person: Person, toy: StandIn) -> None:
+    line = "MIID/jCCAuagAwIBAgIQdOCSuA9psBpQd8EI368/0DANBgkqhkiG9w0BAQsFADCB\r\n"  # escaped in a form: / and +
+    page = person.sends(f"{NEW}/toy", **filled_in(toy, remarks=2500 * line))
+    assert "Connected to toy-1" in words(page)
+    assert person.sends(f"{NEW}/toy", **filled_in(toy, remarks=25_000 * line)).status_code == 413
+
+
 # --- the check, and saving
 
 
