@@ -1,10 +1,12 @@
-"""Takes the picture of the installation that dashboards show, at most once per interval."""
+"""Takes the picture of the installation that dashboards show, at most once per interval and one at a time."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -21,6 +23,9 @@ from churnguard_pipelines.store.ingest.tables import sync_objects, syncs
 from churnguard_pipelines.store.postgres.database import Store
 
 TREND_DAYS = 30
+MOST_INTERVALS = 2
+"""That a picture may be old; who asks then waits for the next one."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +80,45 @@ class Picture:
 
 
 class Monitor:
-    """Takes pictures of the installation and keeps the latest. Thread safe: who asks while a picture is being taken
-    waits for that one. ``interval``: how many seconds one is good for."""
+    """Keeps the latest picture of the installation, and has a new one taken when somebody asks and it is ``interval``
+    seconds old. Who asks gets the latest meanwhile, but waits for the new one where there is none, where it is older
+    than ``MOST_INTERVALS``, or where the attempt to replace it failed: then he learns why. Thread safe. ``monotonic``:
+    a clock."""
 
-    def __init__(self, store: Store, interval: float) -> None:
-        self._store, self._interval = store, interval
+    def __init__(self, store: Store, interval: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._interval, self._monotonic = store, interval, monotonic
         self._lock = threading.Lock()
-        self._picture: Picture | None = None
-        self._good_until = 0.0
+        self._latest: Picture | None = None
+        self._begun = 0.0
+        self._next: Future[Picture] | None = None
 
     def picture(self) -> Picture:
+        """Raises whatever prevents that one is taken, e.g. ``DatabaseUnavailable``."""
         with self._lock:
-            if self._picture is None or time.monotonic() >= self._good_until:
-                self._picture = take_picture(self._store)
-                self._good_until = time.monotonic() + self._interval
-            return self._picture
+            latest, age = self._latest, self._monotonic() - self._begun
+            if latest is not None and age < self._interval:
+                return latest
+            if self._next is None:
+                self._next = Future()
+                threading.Thread(target=self._take, args=[self._next], name="picture", daemon=True).start()
+            if latest is not None and age < MOST_INTERVALS * self._interval:
+                return latest
+            taken = self._next
+        return taken.result()
+
+    def _take(self, taken: Future[Picture]) -> None:
+        begun = self._monotonic()
+        picture: Picture | None = None
+        try:
+            picture = take_picture(self._store)
+        except Exception as error:
+            _log.warning("the numbers of the dashboard cannot be read: %s", error)
+            taken.set_exception(error)
+        else:
+            taken.set_result(picture)
+        finally:
+            with self._lock:
+                self._latest, self._begun, self._next = picture, begun, None
 
 
 _SUMS = """

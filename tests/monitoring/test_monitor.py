@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Literal
 
@@ -10,6 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
+from sqlalchemy.exc import ProgrammingError
 
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.errors import AuthenticationFailed
@@ -26,6 +29,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.schema import MIGRATIONS
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from tests.conftest import as_administrator, configuration, settings_for
+from tests.waiting import wait_for
 
 LANE = Lane("acme", "acme-stripe", "customers")
 
@@ -177,3 +181,60 @@ def test_a_picture_is_good_for_its_interval(
     assert not monitor.picture().last_day
     synced(store, integration, "one", "succeeded")
     assert len(monitor.picture().last_day) == seen
+
+
+class Dial:
+    """A clock that stands where it is set."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_who_asks_while_the_next_picture_is_taken_gets_the_last_until_that_is_too_old(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    clock = Dial()
+    monitor = Monitor(store, 60, monotonic=clock)
+    first = monitor.picture()
+    synced(store, integration, "one", "succeeded")
+    administrator = as_administrator(store.database_url)
+    with (
+        ThreadPoolExecutor(1) as somebody,
+        psycopg.connect(administrator, autocommit=True) as looking,
+        psycopg.connect(administrator) as holding,
+    ):
+        holding.execute("LOCK TABLE ingest.sync_hours")
+        clock.seconds = 119
+        assert monitor.picture() is first
+        assert monitor.picture() is first
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_for(lambda: looking.execute(waits).fetchone() == (1,))
+        clock.seconds = 120
+        waiting = somebody.submit(monitor.picture)
+        assert looking.execute(waits).fetchone() == (1,), "one is taken at a time"
+        holding.rollback()
+        assert len(waiting.result().last_day) == 1
+    assert monitor.picture() is waiting.result()
+
+
+def test_a_picture_that_cannot_be_taken_anew_is_not_shown_any_longer(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    clock = Dial()
+    monitor = Monitor(store, 60, monotonic=clock)
+    first = monitor.picture()
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as administrator:
+        administrator.execute("ALTER TABLE ingest.sync_hours RENAME TO gone")
+        clock.seconds = 60
+        assert monitor.picture() is first
+
+        def learns_why() -> bool:
+            with suppress(ProgrammingError):
+                return monitor.picture() is not first
+            return True
+
+        wait_for(learns_why)
+        administrator.execute("ALTER TABLE ingest.gone RENAME TO sync_hours")
+        assert monitor.picture() is not first

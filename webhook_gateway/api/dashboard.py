@@ -1,4 +1,4 @@
-"""`/api/dashboard`: how everything is doing. The numbers are of the ledger's roll-ups, at most an interval old."""
+"""`/api/dashboard`: how everything is doing. The numbers are of the monitor's picture."""
 
 import asyncio
 from collections import Counter
@@ -202,8 +202,11 @@ async def _gateway(store: Store) -> Component:
 
 
 def _seen(request: Request, principal: Principal) -> tuple[Picture, list[Health]]:
+    """Of one picture, whatever a request asks: a page asks several of these."""
     monitor: Monitor = request.app.state.monitor
-    picture = monitor.picture()
+    if not hasattr(request.state, "picture"):
+        request.state.picture = monitor.picture()
+    picture: Picture = request.state.picture
     return picture, [each for each in picture.integrations if sees(principal, each.vitals.organization_id)]
 
 

@@ -15,4 +15,5 @@ router = APIRouter()
 @router.get("/alerts")
 async def alerts(principal: Reader, store: TheStore, request: Request) -> HTMLResponse:
     installation = await dashboard.health(principal, store, request)
-    return await asyncio.to_thread(rendered, request, "alerts.html", installation=installation)
+    values = {"as_of": installation.as_of, "installation": installation}
+    return await asyncio.to_thread(rendered, request, "alerts.html", **values)

@@ -34,6 +34,7 @@ def overview(
     return rendered(
         request,
         "overview.html",
+        as_of=metrics.as_of,
         metrics=metrics,
         trend=columns([(f"{day.day:%d %b}", day.written) for day in metrics.trends], "Rows written by day"),
         every=every,

@@ -32,17 +32,21 @@ HEADERS = {
 
 
 def rendered(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page of ours, for whoever asks. ``values``: for the template."""
+    """A page of ours, for whoever asks. ``values``: for the template; ``as_of`` among them where its numbers are not of
+    this moment."""
     principal: Principal = request.scope[SCOPE]
+    now = datetime.now(UTC)
     message = told(request)
     values = {
         "principal": principal,
         "path": request.url.path,
         "here": f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
-        "now": datetime.now(UTC),
+        "now": now,
+        "as_of": now,
         "message": message,
-        "raised": alerts(principal, request),
     } | values
+    if "raised" not in values:
+        values["raised"] = alerts(principal, request)
     answer = HTMLResponse(_environment().get_template(template).render(values), status, HEADERS)
     if message is not None:
         forgotten(request, answer)

@@ -258,6 +258,23 @@ def test_gateway_goes_on_while_it_is_replaced() -> None:
     assert "tcpSocket" in container["livenessProbe"], "a database that is away restarts nobody"
 
 
+def test_nobody_is_restarted_while_he_waits_for_his_database() -> None:
+    """Until then a role listens nowhere, and its log says why; a restart would only make it wait longer afterwards."""
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            if "livenessProbe" in container:
+                startup = container["startupProbe"]
+                assert startup["periodSeconds"] * startup["failureThreshold"] >= 3600, name
+
+
+def test_a_busy_node_has_time_for_a_probe() -> None:
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            for kind in ("startupProbe", "livenessProbe"):
+                if probe := container.get(kind):
+                    assert probe["timeoutSeconds"] >= (30 if "exec" in probe else 5), (name, kind)
+
+
 def test_what_is_public_and_what_is_not_share_nothing() -> None:
     made = objects(EVERYTHING)
     public, internal = (the("Ingress", f"churnguard-{part}", made) for part in ("gateway", "dashboard"))
