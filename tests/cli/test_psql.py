@@ -51,6 +51,22 @@ def test_an_operator_reads_every_organization_and_changes_nothing(terminal: Term
     assert "read-only transaction" in refused.err
 
 
+def test_an_organization_s_name_is_one_whatever_is_in_it(terminal: Terminal) -> None:
+    for between in (" ", "\t", "\n", "\\ "):
+        name = f"globex{between}-crole=churnguard_operator"
+        assert terminal.takes("psql", "--organization", name, "-Atc", COUNT).strip() == ""
+
+
+def test_a_service_of_another_database_does_not_win(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text("[elsewhere]\nhost=127.0.0.1\nport=1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    assert terminal.takes("psql", "-Atc", COUNT).strip() == "acme,globex"
+
+
 def test_the_readme_s_lines_give_a_bi_tool_a_login_that_sees_what_it_was_given(
     terminal: Terminal, store: Store
 ) -> None:
