@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 
 from churnguard_pipelines.engine.auth import Token
 from churnguard_pipelines.errors import NotFound
-from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials
+from churnguard_pipelines.model import IntegrationConfiguration, IntegrationCredentials, revealed
 from churnguard_pipelines.store.control.integrations import LockedCredentials, get_integration, locked_credentials
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -130,3 +131,19 @@ def token_of(credentials: IntegrationCredentials) -> Token | None:
         expires_at=float(told[EXPIRES_AT]) if EXPIRES_AT in told else None,
         api_url=told.get(API_URL),
     )
+
+
+def quota_account(integration: IntegrationConfiguration) -> str:
+    """Whose quota it is: everything that calls with the same credentials shares it. Of an app, which many accounts let
+    in, each integration is an account's own."""
+    own = integration.credentials
+    lasting = without_token(own.custom_fields)
+    if own.api_key is not None:
+        known = own.api_key.get_secret_value()
+    elif own.access_token is not None and own.refresh_token is None and lasting == own.custom_fields:
+        known = own.access_token.get_secret_value()  # nobody renews it
+    else:
+        kept = own.model_copy(update={"custom_fields": lasting})
+        known = repr(revealed(kept.model_dump(exclude={"access_token", "refresh_token"})))
+        known += str(integration.base_url) + (integration.integration_id if own.refresh_token else "")
+    return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.engine.tokens import token_of
+from churnguard_pipelines.engine.tokens import quota_account, token_of
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.model import IntegrationConfiguration, IntegrationStatus
 from churnguard_pipelines.store.control.integrations import survey_integrations
@@ -18,7 +18,6 @@ from churnguard_pipelines.store.ingest.breakers import BreakerRow
 from churnguard_pipelines.store.ingest.ledger import LAST_WORDS
 from churnguard_pipelines.store.ingest.sync_states import DEAD_AFTER_SECONDS, HISTORY, UNFINISHED
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import quota_account
 
 MOST_COUNTED = 1000
 """Rejected records and waiting events are counted up to here: a number that large says enough."""

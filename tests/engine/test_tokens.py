@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.auth import OAuth2Refresh, Token
 from churnguard_pipelines.engine.http import HttpClient
-from churnguard_pipelines.engine.tokens import StoredTokens, token_of, tokens_of, with_token
+from churnguard_pipelines.engine.tokens import StoredTokens, quota_account, token_of, tokens_of, with_token
 from churnguard_pipelines.model import (
     CredentialType,
     IntegrationConfiguration,
@@ -27,7 +27,6 @@ from churnguard_pipelines.orchestration.processes.environment import dagster_env
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import quota_account
 from tests.conftest import configuration
 from tests.engine.loopback import Api
 from tests.engine.test_auth import Provider

@@ -11,11 +11,12 @@ from churnguard_pipelines.connectors.sendgrid import SendGrid, api, limits
 from churnguard_pipelines.connectors.sendgrid.api import EU_HOST, SendGridApi
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.http import HttpClient, Response
+from churnguard_pipelines.engine.tokens import quota_account
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.sync import check_connection, quota_account
+from churnguard_pipelines.syncing.sync import check_connection
 from tests.conftest import configuration
 from tests.connectors.sendgrid.conftest import INTEGRATION, KEY, Register, errors_of, live, sync
 from tests.connectors.standin import StandIn
