@@ -42,7 +42,10 @@ UNTOLD_PAUSE = 1.0
 """Seconds to stay away after a refusal that does not say for how long."""
 
 LOOK_EVERY = 0.02
-"""Seconds until somebody who found no place looks again."""
+"""Seconds until a process that found no place looks again."""
+
+KEPT_SECONDS = 1.0
+"""That a process hands a place on among its own calls. Then it leaves it to whoever else looks for one."""
 
 LONGEST_PAUSE = 31 * 86_400.0
 """Seconds; no quota's window is longer, and a moment in the year 33,715 is one that nobody can read."""
@@ -168,7 +171,7 @@ class QuotaGate:
         self._quota = quota
         self._requests_per_minute = requests_per_minute
         self._pace = pace(quota, requests_per_minute)
-        self._places = BoundedSemaphore(concurrent_requests)
+        self._turns = Turns(concurrent_requests)
         self._shared = quota.connections and Places(store, f"{provider}/{account}", quota.connections)
         self._integration_id = integration_id
         self._read_limits = read_limits
@@ -182,13 +185,13 @@ class QuotaGate:
     @contextmanager
     def acquire(self) -> Iterator[None]:
         """Waits for a place and a slot, then holds the place. Raises ``RateLimited`` (``max_wait``) or ``Stopped``."""
-        with self._places:
-            while True:
-                slot = self._next_slot()
-                self._clock.wait(slot - self._clock.monotonic())
-                if slot >= self._blocked_until:  # no refusal came while this thread waited
-                    break
-            with self._shared.held(self._clock) if self._shared else nullcontext():
+        with self._turns:
+            try:
+                self._wait_for_slot()
+            except BaseException:
+                self._let_go()
+                raise
+            with self._shared.held(self._clock, lambda: self._turns.waiting) if self._shared else nullcontext():
                 yield
 
     def close(self) -> None:
@@ -234,6 +237,21 @@ class QuotaGate:
             self._blocked_until = self._clock.monotonic() + shared.row.blocked_until - now
             self._slots.clear()
 
+    def _wait_for_slot(self) -> None:
+        while True:
+            slot = self._next_slot()
+            seconds = slot - self._clock.monotonic()
+            if seconds > LOOK_EVERY:
+                self._let_go()
+            self._clock.wait(seconds)
+            if slot >= self._blocked_until:  # no refusal came while this thread waited
+                return
+
+    def _let_go(self) -> None:
+        """Of what is kept for a call that is not to come now."""
+        if self._shared:
+            self._shared.let_go()
+
     def _next_slot(self) -> float:
         with self._lock:
             while self._slots and self._slots[0] + LEASE_SECONDS < self._clock.monotonic():
@@ -262,43 +280,102 @@ class QuotaGate:
         return locked_quota(self._store, *self._key, capacity=self._pace.capacity)
 
 
+class Turns:
+    """``most`` at once. ``waiting``: how many more want to."""
+
+    def __init__(self, most: int) -> None:
+        self.waiting = 0
+        self._free = BoundedSemaphore(most)
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.waiting += 1
+        try:
+            self._free.acquire()
+        finally:
+            with self._lock:
+                self.waiting -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Of the connection that holds it: another one may have the same number, once this one is broken."""
+
+    locks: PlaceLocks
+    number: int
+    since: float
+
+
 class Places:
     """``most`` of a ``name`` for all processes together: a provider's connections, where it counts them by key.
 
     A place is held by a connection to our own database, opened when it is first used, so that a process that is killed
-    leaves none taken. Thread safe.
+    leaves none taken. A call that ends hands its place to one that waits beside it, which costs no question to the
+    database and no connection of the provider's a moment without work; but only for ``KEPT_SECONDS``, so that no run
+    keeps others waiting. Thread safe.
     """
 
     def __init__(self, store: Store, name: str, most: int) -> None:
         self._store, self._name, self._most = store, name, most
         self._locks: PlaceLocks | None = None
+        self._kept: list[_Place] = []
+        self._not_before = 0.0
         self._lock = Lock()
 
     @contextmanager
-    def held(self, clock: Clock) -> Iterator[None]:
-        """Waits for a place and holds it. Raises ``Stopped`` when the run is cancelled."""
-        while (taken := self._take()) is None:
+    def held(self, clock: Clock, waiting: Callable[[], int] = lambda: 0) -> Iterator[None]:
+        """Waits for a place and holds it. ``waiting``: calls of this process that will want one next. Raises
+        ``Stopped`` when the run is cancelled."""
+        while (place := self._take(clock)) is None:
             clock.wait(LOOK_EVERY)
-        locks, place = taken
         try:
             yield
         finally:
-            with self._lock:
-                locks.leave(place)
+            self._leave(place, clock, waiting())
+
+    def let_go(self) -> None:
+        """What is kept for calls that will not come so soon."""
+        with self._lock:
+            while self._kept:
+                kept = self._kept.pop()
+                kept.locks.leave(kept.number)
 
     def close(self) -> None:
         with self._lock:
+            self._kept.clear()
             if self._locks is not None:
                 self._locks.close()
                 self._locks = None
 
-    def _take(self) -> tuple[PlaceLocks, int] | None:
-        """Of the connection that holds it: another one may have the same number, once this one is broken."""
+    def _take(self, clock: Clock) -> _Place | None:
         with self._lock:
-            if self._locks is None or self._locks.broken:  # a lost connection has lost its places
+            while self._kept:
+                if not (kept := self._kept.pop()).locks.broken:  # a lost connection has lost its places
+                    return kept
+            if clock.monotonic() < self._not_before:
+                return None
+            if self._locks is None or self._locks.broken:
                 self._locks = PlaceLocks(self._store.database_url, self._name, self._most)
-            place = self._locks.take()
-            return None if place is None else (self._locks, place)
+            number = self._locks.take()
+            if number is None:
+                self._not_before = clock.monotonic() + LOOK_EVERY
+                return None
+            return _Place(self._locks, number, clock.monotonic())
+
+    def _leave(self, place: _Place, clock: Clock, waiting: int) -> None:
+        with self._lock:
+            now = clock.monotonic()
+            had_long = now - place.since >= KEPT_SECONDS
+            if waiting > len(self._kept) and not had_long:
+                self._kept.append(place)
+                return
+            if had_long:
+                self._not_before = now + LOOK_EVERY
+            place.locks.leave(place.number)
 
 
 def quota_account(integration: IntegrationConfiguration) -> str:

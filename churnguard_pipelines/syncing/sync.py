@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, un
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.fair_threads import FairThreads
+from churnguard_pipelines.engine.fair_threads import FairThreads, in_thread
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
@@ -163,6 +164,7 @@ def sync_integration(
             ended = failure or each_object(
                 store, sync_id, items, lambda name: run.one(items[name]), run.calls_of, on_object, helpers
             )
+            run.note_quota()
             if ended is None and objects is None:
                 tidy_up(store, integration, known, {*items, *_children_of(use.connector, items.values())})
             return ended
@@ -235,6 +237,7 @@ class _Run:
         self._first = first
         self._clients: dict[str, HttpClient] = {}
         self._noted = time.monotonic()
+        self._left: float | None = None
 
     def one(self, item: Object) -> ObjectEnd:
         """By a connector of its own, which need not mind what others read at the same time."""
@@ -268,7 +271,7 @@ class _Run:
             identity or UNKNOWN,
             checkpoint,
             connector.read(item, reading),
-            lambda counts: self._note_quota(http, every=NOTE_EVERY),
+            lambda counts: self._note_quota(http),
         )
         self._note_quota(http)
         if self._window is not None:
@@ -293,10 +296,15 @@ class _Run:
         calls = client.metrics.calls if client is not None else 0
         return calls + (self._use.http.metrics.calls if name == self._first else 0)
 
-    def _note_quota(self, http: HttpClient, every: float = 0.0) -> None:
-        left = http.metrics.quota_left
-        if left is not None and time.monotonic() - self._noted >= every:
+    def _note_quota(self, http: HttpClient) -> None:
+        self._left = http.metrics.quota_left if http.metrics.quota_left is not None else self._left
+        if time.monotonic() - self._noted >= NOTE_EVERY:
             self._noted = time.monotonic()
+            self.note_quota()
+
+    def note_quota(self) -> None:
+        """What is left of it, by the latest answer."""
+        if (left := self._left) is not None:
             ledger.set_quota_left(self._store, self._sync_id, left)
 
 
@@ -365,8 +373,13 @@ def _looked_at(
     """Whose the credentials are and which objects the account added, or why that is not to be known, with those that
     it had. Being the first call it also asks the breaker."""
     had = [Object(name, "", (), custom=True) for name, each in known.items() if each.custom]
+    discovered = in_thread("discover", use.connector.discover_objects)  # neither answer waits for the other
     try:
-        return use.connector.identity(), use.connector.discover_objects(), None
+        try:
+            identity = use.connector.identity()
+        finally:
+            wait([discovered])
+        return identity, discovered.result(), None
     except CircuitOpen:
         raise
     except ChurnGuardError as error:

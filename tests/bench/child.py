@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import NamedTuple, TypeVar
 
 from churnguard_pipelines.model import StreamType
@@ -59,19 +60,24 @@ def streamed_in_child(kind: StreamType, messages: int) -> Streamed:
 
 
 def _in_child(work: Callable[[Store], T]) -> T:
+    """Raises ``EOFError`` where the child ends without an answer."""
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[T] = context.Queue()
-    child = context.Process(target=_answer, args=(work, answers))
+    answers, answering = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(work, answering))
     child.start()
-    answer = answers.get(timeout=PATIENCE_SECONDS)
+    answering.close()
+    if not answers.poll(PATIENCE_SECONDS):
+        raise TimeoutError(f"no answer for {PATIENCE_SECONDS} s")
+    answer: T = answers.recv()
     child.join()
     return answer
 
 
-def _answer(work: Callable[[Store], T], answers: multiprocessing.Queue[T]) -> None:
+def _answer(work: Callable[[Store], T], answering: Connection) -> None:
+    without_the_tests_own_cost()
     store = Store.open(load_settings().model_copy(update={"database_url": None}))
     try:
-        answers.put(work(store))
+        answering.send(work(store))
     finally:
         store.close()
 
@@ -81,7 +87,6 @@ def _sync(integration_id: str, objects: tuple[str, ...], store: Store) -> Synced
 
 
 def _stream(kind: StreamType, messages: int, store: Store) -> Streamed:
-    without_the_tests_own_cost()
     lanes = KINDS[kind](store)
     all_there = _noticed(lanes, messages)
     session = Session(store, "bench", lanes, linger=PATIENCE_SECONDS, max_age=PATIENCE_SECONDS)

@@ -24,7 +24,7 @@ from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import opened, sync_integration
 from tests.bench import pubsub
 from tests.bench.child import synced, synced_in_child
-from tests.bench.harness import Row
+from tests.bench.harness import ROUNDS, Row
 from tests.bench.provider import sandbox
 
 AREA = "crm"
@@ -88,19 +88,24 @@ def _writer(store: Store) -> float:
 
 
 def _salesforce_objects(store: Store) -> Row:
-    """All objects of an organization of some size, read again in whole once their tables are there."""
+    """All objects of an organization of some size, read again in whole by who knows their tables, as the sessions do
+    that work what is due."""
     with sandbox(scale=0.1, latency_ms=LATENCY_MS, paths="/services/*") as url:
         made = _integration(SALESFORCE, url, "00Dsandbox_acme", None, concurrent_requests=CONNECTIONS)
         replace_integration(store, made, actor="bench")
         synced(store, SALESFORCE)
-        names = list(synced(store, SALESFORCE).report.objects)
-        started = time.perf_counter()
-        report = sync_integration(store, SALESFORCE, sync_id=str(uuid.uuid4()), mode=DataSyncMode.FULL)
-        seconds = time.perf_counter() - started
-        loop = _one_call_after_the_other(url, "00Dsandbox_acme", names)
-    calls = sum(item.calls for item in report.objects.values())
+        names, warehouse = list(synced(store, SALESFORCE).report.objects), Warehouse(store)
+        rates, loops = [], []
+        for _ in range(1 + ROUNDS):  # the first warms up
+            started = time.perf_counter()
+            report = sync_integration(
+                store, SALESFORCE, sync_id=str(uuid.uuid4()), mode=DataSyncMode.FULL, warehouse=warehouse
+            )
+            rates.append(sum(item.calls for item in report.objects.values()) / (time.perf_counter() - started))
+            loops.append(_one_call_after_the_other(url, "00Dsandbox_acme", names))
+    rate, loop = median(rates[1:]), median(loops[1:])
     is_ = f"describe and query, one call after the other, nothing written; ours with {CONNECTIONS} connections"
-    return Row(AREA, "salesforce_50ms", "calls/s", calls / seconds, loop, is_, calls / seconds / loop)
+    return Row(AREA, "salesforce_50ms", "calls/s", rate, loop, is_, rate / loop)
 
 
 def _one_call_after_the_other(url: str, token: str, names: list[str]) -> float:

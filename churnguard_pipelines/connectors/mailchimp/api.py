@@ -69,12 +69,14 @@ class Cursor:
 @dataclass(frozen=True, slots=True)
 class Page:
     """``asked``: Mailchimp's clock when the call was made, milliseconds since the epoch; the rows are as of then or
-    later. ``total``: what Mailchimp counts, which is less than there is where flags include more."""
+    later. ``total``: what Mailchimp counts, which is less than there is where flags include more. ``ends``: no page of
+    the list follows, of those that :meth:`MailchimpApi.pages` gives."""
 
     cursor: Cursor
     rows: list[Row]
     asked: int
     total: int
+    ends: bool = False
 
 
 class MailchimpApi:
@@ -146,7 +148,8 @@ class MailchimpApi:
 
         def fetch(cursor: Cursor) -> tuple[Page | None, Cursor | None]:
             try:
-                return self.paged(cursor)
+                page, following = self.paged(cursor)
+                return replace(page, ends=following is None), following
             except (PermissionMissing, RequestRefused, ProviderMisbehaved) as error:
                 failed[cursor] = error
                 return None, None

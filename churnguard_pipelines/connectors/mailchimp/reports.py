@@ -29,8 +29,8 @@ SETTLING = 5 * 24 * 3600
 """Seconds after a campaign was sent in which bounces come."""
 LOOK_BACK = 600
 """Seconds: events show up as late as four minutes after they happened."""
-AT_ONCE = 100
-"""Campaigns that are read together; then the position moves."""
+NOTED_EVERY = 100
+"""Campaigns by which the position moves."""
 
 Mark = Sequence[Any]
 """The digest, and epoch seconds."""
@@ -49,7 +49,7 @@ class ReportReader:
             start, end = reading.window.start.timestamp(), reading.window.end.timestamp()
             # What was done in the window was done to a campaign sent before its end
             ids = [each["id"] for each in reports if (seconds_of(each.get("send_time")) or 0) < end]
-            for records in self._of(item, shape, ids, {}, failed):
+            for _, records in self._of(item, shape, ids, {}, failed):
                 kept = [each for each in records if start <= (seconds_of(each.payload.get("timestamp")) or start) < end]
                 yield Batch({}, kept)
             for error in failed.values():
@@ -64,12 +64,15 @@ class ReportReader:
         known: Mapping[str, Mark] = {} if under_way["whole"] else position["marks"]
         figures = {each["id"]: _digest(each, options) for each in reports}
         wanted = [each["id"] for each in reports if _is_due(each, figures[each["id"]], done, known)]
-        for begin in range(0, len(wanted), AT_ONCE):
-            ids = wanted[begin : begin + AT_ONCE]
-            for records in self._of(item, shape, ids, known, failed):
-                yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}}, records)
-            done |= {each: [figures[each], now] for each in ids if each not in failed}
-            yield Batch({**position, "under_way": {**under_way, "marks": dict(done)}})
+        noted = dict(done)
+        for page, records in self._of(item, shape, wanted, known, failed):
+            if page.ends:
+                campaign = page.cursor.own["campaign_id"]
+                done[campaign] = [figures[campaign], now]
+            if len(done) >= len(noted) + NOTED_EVERY:
+                noted = dict(done)
+            yield Batch({**position, "under_way": {**under_way, "marks": noted}}, records)
+        yield Batch({**position, "under_way": {**under_way, "marks": done}})
         absent_since, marks = under_way["absent_since"], {**known, **done}
         if not (failed and absent_since):  # where some could not be read, nothing is thought to be gone
             yield Batch(
@@ -95,8 +98,9 @@ class ReportReader:
 
     def _of(
         self, item: Object, shape: Shape, ids: list[str], known: Mapping[str, Mark], failed: dict[str, ProviderError]
-    ) -> Iterator[list[Record]]:
-        """Of these campaigns; of one that cannot be read, why not, in ``failed``: it keeps nobody from the others."""
+    ) -> Iterator[tuple[Page, list[Record]]]:
+        """Of these campaigns, page by page; of one that cannot be read, why not, in ``failed``: it keeps nobody from
+        the others."""
         options: ReportOptions = item.options
         hidden = {"exclude_fields": options.hidden} if options.hidden else {}
         recent = {id: {"since": iso(at - LOOK_BACK)} for id, (_, at) in known.items()} if options.events else {}
@@ -110,7 +114,7 @@ class ReportReader:
         unread: dict[Cursor, ProviderError] = {}
         for page in self._api.pages(cursors, unread):
             rows = _events(page) if options.events else page.rows
-            yield shape.records(rows, page.asked)
+            yield page, shape.records(rows, page.asked)
         failed |= {cursor.own["campaign_id"]: error for cursor, error in unread.items()}
 
 

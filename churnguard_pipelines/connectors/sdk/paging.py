@@ -6,6 +6,7 @@ connections at once. What is left to read is a list of open windows; it is the c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -80,20 +81,24 @@ def read_windows(
 def read_lists(
     fetch: Callable[[Cursor], tuple[Rows, Cursor | None]], cursors: Sequence[Cursor], connections: int
 ) -> Iterator[Rows]:
-    """The pages of several lists as they arrive, ``connections`` under way at once. ``fetch``: a page, and the cursor
-    of its list's next one. A page that fails ends the reading with its error."""
-    waiting = list(cursors)
+    """The pages of several lists as they arrive. ``fetch``: a page, and the cursor of its list's next one. A page that
+    fails ends the reading with its error.
+
+    Half as many more as there are ``connections`` are under way, so that none of these, to which the quota keeps, waits
+    for us while pages are unpacked and stored.
+    """
+    waiting, at_once = deque(cursors), connections + connections // 2
     under_way: set[Future[tuple[Rows, Cursor | None]]] = set()
-    with ThreadPoolExecutor(connections, thread_name_prefix="page") as pool:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="page") as pool:
         try:
             while waiting or under_way:
-                while waiting and len(under_way) < connections:
-                    under_way.add(pool.submit(fetch, waiting.pop(0)))
+                while waiting and len(under_way) < at_once:
+                    under_way.add(pool.submit(fetch, waiting.popleft()))
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
                     rows, following = future.result()
                     if following is not None:
-                        waiting.insert(0, following)
+                        waiting.appendleft(following)
                     yield rows
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -112,9 +112,12 @@ def take_for_set_up(connection: psycopg.Connection[Any]) -> None:
     connection.execute("RESET lock_timeout")
 
 
-_TRY_PLACE: LiteralString = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
-_LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s))"
-
+# What is not to be tried is not in the array: a condition beside the lock's might be looked at after it.
+_TRY_PLACES: LiteralString = """
+SELECT place FROM unnest(%s::integer[]) AS place
+ WHERE pg_try_advisory_lock(%s, hashtext(%s || '/' || place)) LIMIT 1
+"""
+_LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s || '/' || %s::integer))"
 
 _SPEAK_EVERY: LiteralString = "SELECT set_config('idle_session_timeout', %s, false)"
 
@@ -140,11 +143,11 @@ class PlaceLocks:
 
     def take(self) -> int | None:
         """The number of a place that nobody had; None if there is none, or if the connection broke meanwhile."""
-        for place in range(self._most):
-            if place not in self._held and self._ask(_TRY_PLACE, place):
-                self._held.add(place)
-                return place
-        return None
+        free = [place for place in range(self._most) if place not in self._held]
+        place = self._ask(_TRY_PLACES, [free, self._kind.value, self._name])
+        if place is not None:
+            self._held.add(place)
+        return place
 
     def speak(self) -> bool:
         """A word to the server, for which it lets us keep what we have. False if the connection broke: all is lost."""
@@ -157,17 +160,18 @@ class PlaceLocks:
 
     def leave(self, place: int) -> None:
         self._held.discard(place)
-        self._ask(_LEAVE_PLACE, place)
+        self._ask(_LEAVE_PLACE, [self._kind.value, self._name, place])
 
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, query: LiteralString, place: int) -> bool:
+    def _ask(self, query: LiteralString, about: list[Any]) -> Any:
+        """The answer's value; None if there is none, or if the connection broke."""
         if self.broken:
-            return False
+            return None
         try:
-            row = self._connection.execute(query, [self._kind.value, f"{self._name}/{place}"]).fetchone()
+            row = self._connection.execute(query, about).fetchone()
         except psycopg.OperationalError:
             self.close()
-            return False
-        return row is not None and bool(row[0])
+            return None
+        return row and row[0]

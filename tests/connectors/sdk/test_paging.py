@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from threading import Lock
+from threading import Barrier, Lock
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.connectors.sdk.paging import OpenWindow, Page, read_windows
+from churnguard_pipelines.connectors.sdk.paging import OpenWindow, Page, read_lists, read_windows
 
 END = 1000  # records are created at 0 <= t < 1000
 WHOLE = OpenWindow(0, END)
@@ -158,3 +158,17 @@ def test_a_page_that_fails_ends_the_reading_with_its_error() -> None:
 def test_a_window_is_split_where_there_is_time_to_split() -> None:
     assert OpenWindow(0, 10, "x", 8).split() == [OpenWindow(4, 10, "x", 8), OpenWindow(0, 4)]
     assert OpenWindow(7, 10, "x", 7).split() == [OpenWindow(7, 10, "x", 7)]
+
+
+def test_half_as_many_pages_more_than_connections_are_under_way_so_that_no_connection_waits_for_us() -> None:
+    together = Barrier(6)
+
+    def fetch(cursor: tuple[str, int]) -> tuple[tuple[str, int], tuple[str, int] | None]:
+        name, number = cursor
+        together.wait(20)
+        return cursor, (name, number + 1) if number < 3 else None
+
+    read = list(read_lists(fetch, [(name, 1) for name in "abcdef"], connections=4))
+    assert sorted(read) == [(name, number) for name in "abcdef" for number in (1, 2, 3)]
+    for name in "abcdef":
+        assert [number for each, number in read if each == name] == [1, 2, 3]
