@@ -74,13 +74,16 @@ class SharedRate(RateLimit):
                 full_at = now + seconds + self._taken.get(name, 0.0)
                 self._full_at[name] = max(self._full_at.get(name, now), full_at)
 
-    def put_back(self, taken: Mapping[str, float], error: ChurnGuardError) -> None:
-        """The exchange failed: it is the next one's."""
+    def put_back(self, taken: Mapping[str, float], error: ChurnGuardError, now: float) -> None:
+        """The exchange failed: it is the next one's, but for what has filled up meanwhile. However long the others are
+        away, nobody owes them more than the rate."""
         if not self._alone:
             self._alone = True
             _log.warning("rates are this process's own for now: %s", error)
         for name, seconds in taken.items():
-            self._taken[name] = self._taken.get(name, 0.0) + seconds
+            owed = min(self._taken.pop(name, 0.0) + seconds, self._full_at.get(name, now) - now)
+            if owed > 0:
+                self._taken[name] = owed
 
 
 def exchange(store: Store, kind: str) -> Exchange:
@@ -104,7 +107,8 @@ def _in_redis(url: str, kind: str) -> Exchange:
 
     try:
         client: Any = redis.Redis.from_url(url, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS)
-    except ValueError:
+        client.connection_pool.make_connection()  # not opened; an option that there is none of is refused here only
+    except (ValueError, TypeError):
         raise InvalidConfiguration(
             "REDIS_URL is no URL of a Redis.", remedy="Write redis://host:6379/0, or rediss:// for TLS."
         ) from None

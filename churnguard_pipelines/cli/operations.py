@@ -63,6 +63,9 @@ def env() -> None:
 
     with opened_store() as store:
         variables = dagster_environment(store)
+        if store.settings.embedded:
+            # Whoever has it takes it for a server of their own: `churnguard` itself would, in the same terminal.
+            del variables["CHURNGUARD_DATABASE_URL"]
         if store.settings.embedded and store.last_user:
             err.print(
                 "[yellow]The private PostgreSQL runs only while ChurnGuard does: start `churnguard up` first.[/yellow]"

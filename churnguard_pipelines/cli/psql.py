@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 READ_ONLY = "-c default_transaction_read_only=on"
+_SERVICE = ("PGSERVICE", "PGSERVICEFILE")
 SEARCH_PATH = "-c search_path=views,analytics,raw,ingest,control"  # as far as the role may look
 
 
@@ -42,7 +44,7 @@ def psql(
         before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is psql's: it ends a statement
         try:
             command = [program, *(arguments or ())]
-            ended = subprocess.run(command, env=os.environ | _environment(url, options), check=False)  # noqa: S603 - a list, no shell
+            ended = subprocess.run(command, env=_environment(url, options), check=False)  # noqa: S603 - a list, no shell
         finally:
             signal.signal(signal.SIGINT, before)
     raise typer.Exit(ended.returncode)
@@ -79,16 +81,18 @@ def _owners_url() -> Iterator[str]:
 
 
 def _environment(url: str, options: str) -> dict[str, str]:
-    """What libpq reads instead of arguments, which everybody on the machine could see."""
+    """With what libpq reads instead of arguments, which everybody on the machine could see."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
     variables = {each.keyword.decode(): each.envvar.decode() for each in Conninfo.get_defaults() if each.envvar}
     wanted = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     wanted["options"] = f"{wanted.get('options', '')} {options}".strip()
-    return {variables[name]: value for name, value in wanted.items() if name in variables}
+    ours = {variables[name]: value for name, value in wanted.items() if name in variables}
+    # A service's settings would win over all of these: somebody's for another database.
+    return {name: value for name, value in os.environ.items() if name not in _SERVICE} | ours
 
 
 def _escaped(value: str) -> str:
-    """For libpq's ``options``, in which spaces part the arguments."""
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+    """For libpq's ``options``, in which white space parts the arguments."""
+    return re.sub(r"[\\\s]", r"\\\g<0>", value)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from churnguard_pipelines.cli.deployment.migrate import bring_dagster_up_to_date
 from churnguard_pipelines.cli.terminal import opened_store, out
 
 if TYPE_CHECKING:
     from churnguard_pipelines.orchestration.processes.services import Services
+    from churnguard_pipelines.settings import Settings
     from churnguard_pipelines.store.postgres.database import Store
 
 
@@ -34,7 +36,7 @@ def up() -> None:
     remedy = "Stop that one with Ctrl-C where it runs, or set CHURNGUARD_HOME to another folder."
     with only_one(settings.home, "`churnguard up`", remedy):
         refuse_bad_addresses(settings)
-        with opened_store(settings) as store, running(store) as services:
+        with _prepared(settings) as store, running(store) as services:
             key = _first_key(store)
             _say_where(services, "/", "/dashboard", "/api/docs")
             if key:
@@ -74,7 +76,7 @@ def demo(
         if not passing:
             refuse_bad_addresses(settings)
         with (
-            opened_store(settings, create_key=not sandbox) as store,
+            _prepared(settings, create_key=not sandbox) as store,
             Demo(store, living=not once, sandbox=sandbox) as demonstration,
         ):
             agrees = demonstration.first_sync()
@@ -86,6 +88,15 @@ def demo(
                 before = f"CHURNGUARD_HOME={shlex.quote(os.path.relpath(settings.home))}"
                 out.print(f"  Commands    {before} churnguard integrations list", soft_wrap=True)
                 services.watch()
+
+
+@contextmanager
+def _prepared(settings: Settings, *, create_key: bool = False) -> Iterator[Store]:
+    """The store; what is in a private PostgreSQL is brought up to date, Dagster's tables too."""
+    with opened_store(settings, create_key=create_key) as store:
+        if settings.embedded:
+            bring_dagster_up_to_date(store.dagster_database_url)
+        yield store
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def causes(picture: Picture, installation: Iterable[Cause] = ()) -> dict[Key, Ca
 
 
 def trouble_of(kind: str) -> str:
+    """The trouble that an alert of this kind belongs to."""
     return _TROUBLE_OF.get(kind, kind)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.monitoring.health import Severity
 
@@ -53,18 +55,28 @@ def check(url: str) -> str:
     return f"{scheme}://{host}" if scheme in ("mailto", "mailtos", "json", "jsons", "https") else f"{scheme}://…"
 
 
-def send(url: str, title: str, body: str, severity: Severity | None) -> None:
-    """``severity``: None for what is over. Raises ``InvalidConfiguration`` and ``ProviderUnavailable``."""
+def has_incidents(url: str) -> bool:
+    """Whether a message there opens an incident, which stays open until one of the same name is over."""
+    return urlsplit(url).scheme.lower() == "pagerduty"
+
+
+def send(url: str, title: str, body: str, severity: Severity | None, incident: str | None = None) -> None:
+    """``severity``: None for what is over; ``incident``: its name where it has one of its own. Raises
+    ``InvalidConfiguration`` and ``ProviderUnavailable``."""
     import apprise
 
     kind = {Severity.CRITICAL: apprise.NotifyType.FAILURE, Severity.WARNING: apprise.NotifyType.WARNING}
-    channel = _opened(url)
+    channel = _opened(url, incident)
     sender = apprise.Apprise(asset=channel.asset)
     sender.add(channel)
-    sent = sender.notify(
-        body=body[:MOST_CHARACTERS], title=title[:200], body_format=apprise.NotifyFormat.TEXT,
+    notify = partial(
+        sender.notify, body=body[:MOST_CHARACTERS], title=title[:200], body_format=apprise.NotifyFormat.TEXT,
         notify_type=kind[severity] if severity else apprise.NotifyType.SUCCESS, interpret_escapes=False,
     )  # fmt: skip
+    try:  # in no pool's thread, of which Apprise has a few for all: one that hangs would keep the others from theirs
+        sent = bool(in_thread("alert", notify).result(SECONDS))
+    except TimeoutError:
+        sent = False
     if not sent:
         raise ProviderUnavailable(
             f"{check(url)} did not take the message.", remedy="Check its URL with `churnguard alerts test DESTINATION`."
@@ -76,7 +88,7 @@ def send_test(url: str) -> None:
     send(url, "Test", "ChurnGuard Pipelines sends its alerts here.", None)
 
 
-def _opened(url: str) -> NotifyBase:
+def _opened(url: str, incident: str | None = None) -> NotifyBase:
     refused = InvalidConfiguration("this is no destination for alerts.", remedy=f"They look like: {EXAMPLES}.")
     if len(url) > LONGEST_URL or not url.isprintable():
         raise refused
@@ -100,7 +112,9 @@ def _opened(url: str) -> NotifyBase:
             scheme, given = next(((name, known) for name, known in found if known), (scheme, None))
         if not given:
             raise refused
-        asset = AppriseAsset(allow_templates=False, storage_mode="memory", service_timeout=SECONDS)
+        if incident is not None and has_incidents(url):
+            given = {"action": "map", "dedup": incident} | given  # triggers it, or resolves it once it is over
+        asset = AppriseAsset(allow_templates=False, storage_mode="memory", service_timeout=0)
         try:
             made: NotifyBase = _plugin(scheme)(**given | {"asset": asset})
         except TypeError:  # Apprise's word for what is missing, which may hold what was given

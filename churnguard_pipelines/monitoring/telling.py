@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.monitoring import channels
@@ -67,53 +71,62 @@ class Teller:
         destinations = list_destinations(self._store)
         if not destinations:
             return
-        found, silences, now = (
-            causes(self._picture(), self._installation()),
-            list_silences(self._store),
-            datetime.now(UTC),
-        )
+        found, silences = causes(self._picture(), self._installation()), list_silences(self._store)
         silent = {
             key for key in _known(self._store, destinations, found) if any(each.covers(*key) for each in silences)
         }
+        told = []
         for destination in destinations:
-            raised = {key: each for key, each in found.items() if _is_for(destination, each)}
-            after = timedelta(seconds=destination.after_seconds)
-            wanted = [key for key, each in raised.items() if key not in silent and now - each.since >= after]
-            alerts_told.note(self._store, destination.destination_id, raised, wanted)
-            gone = silent - raised.keys()
-            alerts_told.forget(self._store, destination.destination_id, gone)
+            name, after = destination.destination_id, timedelta(seconds=destination.after_seconds)
+            wanted = {key: each for key, each in found.items() if key not in silent and _is_for(destination, each)}
+            since = {key: each.since for key, each in wanted.items()}
+            alerts_told.note(self._store, name, found.keys(), since, after)
+            alerts_told.forget(self._store, name, silent - found.keys())
             if destination.url:
-                self._tell(destination, raised, silent)
+                told.append(in_thread(f"alerts to {name}", partial(self._tell, destination, wanted)))
+        wait(told)  # each by itself: what hangs or fails at one keeps no other from its messages
+        for each in told:
+            each.result()
 
-    def _tell(self, destination: Destination, raised: Mapping[Key, Cause], silent: Collection[Key]) -> None:
-        name = destination.destination_id
+    def _tell(self, destination: Destination, wanted: Mapping[Key, Cause]) -> None:
+        name, alone = destination.destination_id, channels.has_incidents(destination.url)
+        until = time.monotonic() + alerts_told.CLAIM.total_seconds() - channels.SECONDS
         begun = [
-            key for key in alerts_told.claim(self._store, name, over=False, settled=self._settled) if key in raised
+            key for key in alerts_told.claim(self._store, name, over=False, settled=self._settled) if key in wanted
         ]
-        chosen = sorted((raised[key] for key in begun if key not in silent), key=_together)
-        for _, group in groupby(chosen, key=_together):
+        for _, group in groupby(sorted((wanted[key] for key in begun), key=_together), key=_together):
             members = list(group)
             worst = min((each.severity for each in members), key=[Severity.CRITICAL, Severity.WARNING].index)
             title = f"{worst.value}: {_named(members)}"
-            self._send(destination, [each.key for each in members], title, _body(members), worst)
+            self._send(destination, [each.key for each in members], title, _body(members), worst, until)
         over = alerts_told.claim(self._store, name, over=True, settled=self._settled)
-        for trouble, keys in groupby(sorted(over, key=lambda key: key[1]), key=lambda key: key[1]):
+        for _, keys in groupby(sorted(over, key=_trouble), key=None if alone else _trouble):
             ended = list(keys)
-            subjects = [subject for subject, _ in ended]
-            self._send(destination, ended, f"over: {_listed(subjects)}: {_words(trouble)}", "It is well again.", None)
+            title = f"over: {_listed([subject for subject, _ in ended])}: {_words(ended[0][1])}"
+            self._send(destination, ended, title, "It is well again.", None, until)
 
     def _send(
-        self, destination: Destination, keys: Sequence[Key], title: str, body: str, severity: Severity | None
+        self,
+        destination: Destination,
+        keys: Sequence[Key],
+        title: str,
+        body: str,
+        severity: Severity | None,
+        until: float,
     ) -> None:
+        """Nothing once what was claimed may soon be another's: it is claimed anew."""
+        name = destination.destination_id
+        if self._ended.is_set() or time.monotonic() > until:
+            return
         try:
-            channels.send(destination.url, title, body, severity)
+            channels.send(destination.url, title, body, severity, _incident(destination, keys))
         except ChurnGuardError as error:
-            alerts_told.not_taken(self._store, destination.destination_id, keys)
-            note_problem(self._store, destination.destination_id, error.message)
-            _log.error("%s: %s", destination.destination_id, error.message)
+            alerts_told.not_taken(self._store, name, keys)
+            note_problem(self._store, name, error.message)
+            _log.error("%s: %s", name, error.message)
         else:
-            alerts_told.told(self._store, destination.destination_id, keys, over=severity is None)
-            note_problem(self._store, destination.destination_id, None)
+            alerts_told.told(self._store, name, keys, over=severity is None)
+            note_problem(self._store, name, None)
 
     def _work(self) -> None:
         while not self._ended.wait(self._every):
@@ -133,6 +146,15 @@ def _is_for(destination: Destination, cause: Cause) -> bool:
 
 def _together(cause: Cause) -> tuple[str, str]:
     return cause.provider, cause.trouble
+
+
+def _trouble(key: Key) -> str:
+    return key[1]
+
+
+def _incident(destination: Destination, keys: Sequence[Key]) -> str | None:
+    """Its name, which no other installation's has; none of what is told together, and is not over together."""
+    return f"{destination.added:%Y%m%d%H%M%S%f} {' '.join(keys[0])}" if len(keys) == 1 else None
 
 
 def _named(members: Sequence[Cause]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _log = logging.getLogger(__name__)
 _spans: Spans | None = None
+_NOTHING = nullcontext()
 
 
 def start(role: str) -> None:
@@ -34,29 +35,21 @@ def start(role: str) -> None:
         _spans = Spans(f"churnguard-{role}")
 
 
-@contextmanager
-def received(name: str, attributes: Attributes, messages: Iterable[Message]) -> Iterator[None]:
+def received(name: str, attributes: Attributes, messages: Iterable[Message]) -> AbstractContextManager[None]:
     """These messages are taken in meanwhile, to be worked off by another process. Each begins a trace of its own, whose
     id is made of its names: nothing has to be kept with it, and whoever sent it has no say in what is traced.
 
     It may be held over ``await``: other tasks do not become part of it.
     """
-    if _spans is None:
-        yield
-    else:
-        with _spans.received(name, attributes, messages):
-            yield
+    return _NOTHING if _spans is None else _spans.received(name, attributes, messages)
 
 
-@contextmanager
-def working(name: str, attributes: Attributes, messages: Iterable[Message] | None = None) -> Iterator[None]:
+def working(
+    name: str, attributes: Attributes, messages: Iterable[Message] | None = None
+) -> AbstractContextManager[None]:
     """This thread does something meanwhile, with ``messages`` that were received: its span links to each of theirs, and
     is in the trace of one of those that are sampled."""
-    if _spans is None:
-        yield
-    else:
-        with _spans.working(name, attributes, messages):
-            yield
+    return _NOTHING if _spans is None else _spans.working(name, attributes, messages)
 
 
 def current_trace_id() -> str:

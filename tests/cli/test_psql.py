@@ -51,6 +51,22 @@ def test_an_operator_reads_every_organization_and_changes_nothing(terminal: Term
     assert "read-only transaction" in refused.err
 
 
+def test_an_organization_s_name_is_one_whatever_is_in_it(terminal: Terminal) -> None:
+    for between in (" ", "\t", "\n", "\\ "):
+        name = f"globex{between}-crole=churnguard_operator"
+        assert terminal.takes("psql", "--organization", name, "-Atc", COUNT).strip() == ""
+
+
+def test_a_service_of_another_database_does_not_win(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text("[elsewhere]\nhost=127.0.0.1\nport=1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    assert terminal.takes("psql", "-Atc", COUNT).strip() == "acme,globex"
+
+
 def test_the_readme_s_lines_give_a_bi_tool_a_login_that_sees_what_it_was_given(
     terminal: Terminal, store: Store
 ) -> None:
@@ -64,3 +80,16 @@ def test_the_readme_s_lines_give_a_bi_tool_a_login_that_sees_what_it_was_given(
 def test_nobody_is_the_owner_of_a_database_by_chance(terminal: Terminal) -> None:
     message = terminal.refuses("psql", "--owner", CHURNGUARD_OWNER_DATABASE_URL="")
     assert "→ CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@host/churnguard churnguard psql --owner" in message
+
+
+def test_a_terminal_made_ready_for_dagster_is_still_the_private_database_s_owner(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`eval "$(churnguard env)"` says nothing that makes the private database look like a server of one's own."""
+    terminal = Terminal(tmp_path, {}, capfd)
+    terminal.takes("keys", "create")
+    exported = dict(re.findall(r"^export (\w+)=(.*)$", terminal.takes("env"), re.MULTILINE))
+    ready = {name: shlex.split(value)[0] for name, value in exported.items()}
+    assert "CHURNGUARD_DAGSTER_DATABASE_URL" in ready
+    owner = terminal("psql", "--owner", "-Atc", "SELECT pg_has_role('churnguard_operator', 'USAGE')", **ready)
+    assert (owner.code, owner.out.strip()) == (0, "t")

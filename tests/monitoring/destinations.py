@@ -7,13 +7,13 @@ import json
 import socketserver
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -71,6 +71,27 @@ def mail_server() -> Iterator[Mailbox]:
     box = Mailbox(server.server_address[1])
     with running(server):
         yield box
+
+
+@contextmanager
+def dripping_server() -> Iterator[str]:
+    """Its address: it never comes to the end of an answer, and never leaves a client without a byte for long."""
+    ended = Event()
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # the client is gone
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                while not ended.wait(0.05):
+                    self.request.sendall(b"x")
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
+    server.daemon_threads = True
+    with running(server):
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            ended.set()
 
 
 @dataclass

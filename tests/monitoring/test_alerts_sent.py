@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.model import IntegrationStatus, Organization
 from churnguard_pipelines.monitoring import channels
@@ -30,7 +32,7 @@ from churnguard_pipelines.store.ingest.ledger import note_failure
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import configuration
 from tests.connectors.standin import StandIn, stand_in
-from tests.monitoring.destinations import Internet, Mailbox, internet, mail_server
+from tests.monitoring.destinations import Internet, Mailbox, dripping_server, internet, mail_server
 from tests.waiting import wait_for
 from tests.webhook_gateway.api.conftest import nowhere_in_the_database
 
@@ -164,6 +166,41 @@ def test_a_destination_has_its_own_threshold(store: Store, teller: Teller, hook:
     assert title == "warning: acme-eu: syncs (stripe)"
 
 
+def cause(severity: Severity = Severity.CRITICAL, since: datetime | None = None) -> Cause:
+    return Cause(
+        INSTALLATION, None, INSTALLATION, "database", severity, since or datetime.now(UTC), "it is full", "Grow it."
+    )  # fmt: skip
+
+
+def test_what_cannot_say_since_when_has_lasted_since_it_was_noted(store: Store, hook: StandIn, sent_to: Send) -> None:
+    sent_to(of(hook), after=60)
+    sent_to(of(hook), "at-once")
+    an_hour_ahead = cause(since=datetime.now(UTC) + timedelta(hours=1))  # of the database's clock
+    look = Teller(store, lambda: take_picture(store), lambda: [an_hour_ahead], settled=AT_ONCE).look
+    look()
+    look()
+    assert len(told(hook)) == 1, "at once; the other one waits"
+    with store.operator() as connection:
+        connection.exec_driver_sql("UPDATE control.alerts_told SET claimed_until = claimed_until - interval '1 minute'")
+    look()
+    assert len(told(hook)) == 2
+
+
+def test_what_is_less_bad_is_not_over(store: Store, hook: StandIn, sent_to: Send) -> None:
+    sent_to(of(hook), "pager", Severity.CRITICAL)
+    now = [cause()]
+    look = Teller(store, lambda: take_picture(store), lambda: now, settled=AT_ONCE).look
+    look()
+    now[:] = [cause(Severity.WARNING)]
+    look()
+    look()
+    assert [title for title, _ in told(hook)] == ["critical: installation: database (installation)"]
+    now.clear()
+    look()
+    look()
+    assert [title for title, _ in told(hook)][1:] == ["over: installation: database"]
+
+
 def test_what_is_silenced_is_not_told_nor_its_end(store: Store, teller: Teller, hook: StandIn, sent_to: Send) -> None:
     sent_to(of(hook))
     number = silence(store, "acme-eu", None, timedelta(hours=1), "planned", "test")
@@ -207,6 +244,24 @@ def test_a_message_that_is_not_taken_is_sent_again(store: Store, teller: Teller,
     teller.look()
     assert len(told(hook)) == 2
     assert list_destinations(store)[0].problem is None
+
+
+def test_who_hangs_keeps_nobody_else_from_being_told(
+    hook: StandIn, teller: Teller, sent_to: Send, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "SECONDS", 0.1)
+    with dripping_server() as hanging:
+        for _ in range((os.cpu_count() or 1) + 5):  # more than a pool of threads has
+            with pytest.raises(ProviderUnavailable):
+                channels.send(f"json://{hanging}/", "critical", "text", Severity.CRITICAL)
+        monkeypatch.setattr(channels, "SECONDS", 5.0)
+        sent_to(f"json://{hanging}/", "a-hanging-one")
+        sent_to(of(hook))
+        refused(store, "acme-eu")
+        look = in_thread("look", teller.look)
+        wait_for(lambda: len(told(hook)) == 1)
+        assert not look.done(), "it still waits for the one that hangs"
+    look.result(20)
 
 
 def test_of_two_processes_one_tells(store: Store, teller: Teller, hook: StandIn, sent_to: Send) -> None:
@@ -293,6 +348,35 @@ def test_slack_pagerduty_and_teams(there: Internet, url: str, call: tuple[str, C
     wanted, text = call
     assert host == wanted
     assert "the provider refuses the credentials" in text(body)
+
+
+def test_an_incident_is_resolved_by_its_own_end_and_no_other(
+    there: Internet, store: Store, teller: Teller, sent_to: Send
+) -> None:
+    sent_to("pagerduty://A123456789012345678@B12345678901234567890")
+    refused(store, "acme-eu")
+    teller.look()
+    refused(store, "acme-us")
+    teller.look()
+    well(store, "acme-us")
+    teller.look()
+    teller.look()
+    eu, us, over = (body for _, _, body in there.received)
+    assert [each["event_action"] for each in (eu, us, over)] == ["trigger", "trigger", "resolve"]
+    assert over["dedup_key"] == us["dedup_key"] != eu["dedup_key"]
+
+
+def test_what_begins_together_is_one_incident_and_its_ends_open_none(
+    there: Internet, store: Store, teller: Teller, sent_to: Send
+) -> None:
+    sent_to("pagerduty://A123456789012345678@B12345678901234567890")
+    refused(store, "acme-eu", "acme-us")
+    teller.look()
+    well(store, "acme-eu", "acme-us")
+    teller.look()
+    teller.look()
+    assert [body["event_action"] for _, _, body in there.received] == ["trigger", "resolve", "resolve"]
+    assert "dedup_key" not in there.received[0][2], "it stands for several"
 
 
 def test_who_does_not_take_it_is_an_error(there: Internet) -> None:

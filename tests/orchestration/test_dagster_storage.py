@@ -1,4 +1,5 @@
-"""Dagster's tables are made once, however many of its processes begin at once on a fresh installation."""
+"""Dagster's tables are made once, however many of its processes begin at once on a fresh installation, and changed by
+`churnguard migrate` alone."""
 
 from __future__ import annotations
 
@@ -12,12 +13,21 @@ import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION, run_alembic_downgrade
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from churnguard_pipelines.cli.deployment.migrate import bring_dagster_up_to_date
+from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
+from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.store.postgres.server import sqlalchemy_url
 from tests.waiting import wait_for
 
 AT_ONCE = 3
+BEFORE_BACKFILLS_OF_RUNS = "284a732df317"
+"""Dagster's schema of October 2024: four migrations are missing, two of which move data."""
 
 
 @pytest.fixture
@@ -76,3 +86,53 @@ def test_it_is_what_dagster_opens(instance: dg.DagsterInstance) -> None:
     data = instance.get_ref().storage_data
     assert data is not None
     assert data.class_name == "DagsterStorage"
+
+
+def migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+    return config
+
+
+@pytest.fixture
+def older(empty: str) -> Iterator[sa.Connection]:
+    """The tables of a former version of Dagster, by its own migrations, with a run of a backfill in them."""
+    storage = DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    tags = {BACKFILL_ID_TAG: "in-march"}
+    storage.run_storage.add_run(dg.DagsterRun(job_name="sync", run_id="of-a-backfill", tags=tags))
+    storage.run_storage.dispose()
+    engine = sa.create_engine(empty, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        run_alembic_downgrade(migrations(), connection, BEFORE_BACKFILLS_OF_RUNS)
+        connection.exec_driver_sql("DELETE FROM secondary_indexes WHERE name = 'run_backfill_id'")
+        yield connection
+
+
+def test_tables_of_an_older_version_are_refused_and_migrated_with_what_is_in_them(
+    empty: str, older: sa.Connection
+) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"older version of Dagster\. Run `churnguard migrate`"):
+        DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    assert dagster_schema.revision(empty) == BEFORE_BACKFILLS_OF_RUNS, "nobody else changes it"
+    bring_dagster_up_to_date(empty)
+    assert dagster_schema.revision(empty) == dagster_schema.NEWEST
+    assert older.exec_driver_sql("SELECT run_id, backfill_id FROM runs").all() == [("of-a-backfill", "in-march")]
+    storage = DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    assert [run.run_id for run in storage.run_storage.get_runs()] == ["of-a-backfill"]
+    assert storage.run_storage.get_backfills() == []
+    storage.run_storage.dispose()
+
+
+def test_tables_of_a_newer_version_are_used_and_left_as_they_are(empty: str) -> None:
+    DagsterStorage.from_config_value(None, {"postgres_url": empty}).run_storage.dispose()
+    with sa.create_engine(empty, poolclass=sa.NullPool).begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'of-next-year'")
+    bring_dagster_up_to_date(empty)
+    storage = DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    assert storage.run_storage.get_runs() == []
+    storage.run_storage.dispose()
+    assert dagster_schema.revision(empty) == "of-next-year"
+
+
+def test_the_newest_of_dagster_s_migrations_is_the_one_that_is_looked_for() -> None:
+    assert ScriptDirectory.from_config(migrations()).get_current_head() == dagster_schema.NEWEST

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from churnguard_pipelines.model import Identifier
 from churnguard_pipelines.monitoring import channels
+from churnguard_pipelines.monitoring.causes import trouble_of
 from churnguard_pipelines.monitoring.health import Severity
 from churnguard_pipelines.store.control import alert_destinations as store_of
 from webhook_gateway.api.access import Reader, TheStore, Writer
@@ -38,7 +39,8 @@ class Destination(BaseModel):
 
 
 class NewSilence(BaseModel):
-    """``subject``: an integration's or a stream's id, ``trouble``: a kind of alert; any if omitted."""
+    """``subject``: an integration's or a stream's id, ``trouble``: a kind of alert, with all that is the same trouble;
+    any if omitted."""
 
     model_config = ConfigDict(extra="forbid")
     subject: Identifier | None = None
@@ -111,7 +113,8 @@ def silences(principal: Operator, store: TheStore) -> list[Silence]:
 def silence(new: NewSilence, principal: WritingOperator, store: TheStore) -> Silence:
     """Nothing of it is sent meanwhile, nor its end."""
     length = timedelta(seconds=new.seconds)
-    number = store_of.silence(store, new.subject, new.trouble, length, new.reason, principal.id)
+    trouble = None if new.trouble is None else trouble_of(new.trouble)
+    number = store_of.silence(store, new.subject, trouble, length, new.reason, principal.id)
     return next(
         Silence.model_validate(each, from_attributes=True)
         for each in store_of.list_silences(store)

@@ -65,7 +65,7 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
 def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ChurnGuardError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(UnicodeEncodeError, _not_unicode)
+    app.add_exception_handler(UnicodeEncodeError, _unstorable)
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(sa.exc.DataError, _unstorable)
 
@@ -96,17 +96,19 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     return _problem(422, "; ".join(f"{each['field']}: {each['problem']}" for each in fields), errors=fields)
 
 
-def _unstorable(_: Request, error: Exception) -> JSONResponse:
-    """JSON can say what PostgreSQL cannot keep. Never repeats the value, which may be a secret."""
-    assert isinstance(error, sa.exc.DataError)
+def is_unstorable(error: Exception) -> bool:
+    """Requests can say what PostgreSQL cannot keep."""
     # psycopg's own class: a text with U+0000 that it did not even send
-    if not (isinstance(error.orig, _UNSTORABLE) or type(error.orig) is psycopg.DataError):
+    return isinstance(error, UnicodeEncodeError) or (
+        isinstance(error, sa.exc.DataError)
+        and (isinstance(error.orig, _UNSTORABLE) or type(error.orig) is psycopg.DataError)
+    )
+
+
+def _unstorable(_: Request, error: Exception) -> JSONResponse:
+    """Never repeats the value, which may be a secret."""
+    if not is_unstorable(error):
         raise error
-    return _problem(422, UNSTORABLE)
-
-
-def _not_unicode(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, UnicodeEncodeError)
     return _problem(422, UNSTORABLE)
 
 

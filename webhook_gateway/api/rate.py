@@ -44,7 +44,7 @@ class KeyRate:
             full_in = self._exchange(taken)
         except ChurnGuardError as error:
             with self._lock:
-                self._limit.put_back(taken, error)
+                self._limit.put_back(taken, error, time.monotonic())
         else:
             with self._lock:
                 self._limit.learn(full_in, time.monotonic())

@@ -12,8 +12,9 @@ from webhook_gateway.dashboard.principal import SCOPE, Principal
 from webhook_gateway.limits import network
 
 MIB = 1024 * 1024
-MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB}
-"""By the path's beginning. Dagster's is a back-fill of ten thousand partitions by name."""
+MOST_BYTES = {"/api/": MIB, "/dashboard/": 2 * MIB, "/integrations/": MIB}
+"""By the path's beginning. Dagster's is a back-fill of ten thousand partitions by name; an integration's form has the
+certificates of a cloud's authorities, some 200 kB."""
 MOST_ELSEWHERE = 4096  # a login's form
 SECONDS = 20.0  # from the head to the last byte
 MOST_WAITING, SHARE, STRANGERS_SHARE = 64 * MIB, 8 * MIB, 64 * 1024

@@ -115,7 +115,7 @@ class Gateway:
                 try:
                     full_in = await asyncio.to_thread(self._exchange, taken)
                 except ChurnGuardError as error:
-                    rate.put_back(taken, error)
+                    rate.put_back(taken, error, time.monotonic())
                 else:
                     rate.learn(full_in, time.monotonic())
 

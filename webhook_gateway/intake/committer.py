@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import psycopg
@@ -49,12 +50,11 @@ class _Request:
 
     __slots__ = ("done", "ended", "fresh", "held", "rows", "size", "stored")
 
-    def __init__(self, rows: Sequence[Row], held: _Held) -> None:
-        self.rows, self.held = rows, held
+    def __init__(self, rows: Sequence[Row], held: _Held, done: asyncio.Future[int]) -> None:
+        self.rows, self.held, self.done = rows, held, done
         self.size = _size(rows)
         self.stored = self.fresh = 0
         self.ended = False
-        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
 
 class _Part(NamedTuple):
@@ -77,6 +77,11 @@ class Committer:
         self.available = False
         """Whether the last transaction committed."""
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: each time it costs a call of the system."""
+        return asyncio.get_running_loop()
+
     @property
     def held(self) -> int:
         """Events that wait to be stored."""
@@ -87,7 +92,7 @@ class Committer:
         Raises ``CannotStore``, ``Unstorable``."""
         organization_id = rows[0][0] if rows else ""
         held = self._held.get(organization_id) or self._held.setdefault(organization_id, _Held())
-        request = _Request(rows, held)
+        request = _Request(rows, held, self._loop.create_future())
         # An organization that waits for nothing always has room: the others do not keep it out.
         crowded = self._all.events >= MOST_WAITING or self._all.size >= MOST_WAITING_BYTES
         if held.events and (crowded or held.events >= MOST_WAITING_OF_ONE or held.size >= MOST_WAITING_BYTES_OF_ONE):
@@ -241,8 +246,8 @@ class Committer:
             self._end(request, error)
 
     async def _refuse_for(self, seconds: float) -> None:
-        until = asyncio.get_running_loop().time() + seconds
-        while (left := until - asyncio.get_running_loop().time()) > 0:
+        until = self._loop.time() + seconds
+        while (left := until - self._loop.time()) > 0:
             self._wake.clear()
             try:
                 async with asyncio.timeout(left):

@@ -1,5 +1,6 @@
 """The application of our pages, mounted at /. Picture of the installation, engine and limits are the API's."""
 
+import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
@@ -7,7 +8,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from churnguard_pipelines.errors import ChurnGuardError
-from webhook_gateway.api.problems import status_of
+from webhook_gateway.api.problems import UNSTORABLE, is_unstorable, status_of
 from webhook_gateway.dashboard.principal import SCOPE
 from webhook_gateway.pages import (
     alerts,
@@ -33,7 +34,7 @@ def create_pages(api: FastAPI, *, secure: bool) -> FastAPI:
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))
-    for kind in (ChurnGuardError, RequestValidationError, StarletteHTTPException):
+    for kind in (ChurnGuardError, RequestValidationError, StarletteHTTPException, sa.exc.DataError, UnicodeEncodeError):
         app.add_exception_handler(kind, _refused)
     return app
 
@@ -45,6 +46,10 @@ def _refused(request: Request, error: Exception) -> Response:
         status, message, remedy = status_of(error), error.message, error.remedy
     elif isinstance(error, StarletteHTTPException):
         status, message = error.status_code, str(error.detail)
+    elif is_unstorable(error):
+        status, message = 422, UNSTORABLE
+    elif not isinstance(error, RequestValidationError):
+        raise error
     if SCOPE not in request.scope:  # at an address that is open to everybody, and has no page for this
         return PlainTextResponse(message, status)
     heading = HEADINGS.get(status, "That did not work")

@@ -59,7 +59,8 @@ def mrr_chart(months: Sequence[Movements], width: int) -> Markup:
     unit = 10 ** exponent(currency)
     levels = [months[0].starting / unit, *(each.ending / unit for each in months)]
     tops = [(each.starting + sum(getattr(each, kind) for kind in GAINS)) / unit for each in months]
-    scale = _Scale(min(levels) * 0.95, max(*tops, *levels) * 1.02)
+    lowest, highest = min(levels), max(*tops, *levels)
+    scale = _Scale(lowest - abs(lowest) * 0.05, highest + abs(highest) * 0.02)
     step = (width - LEFT) / len(months)
     drawn = [_grid(scale, width)]
     line = f"M{LEFT} {scale.y(levels[0]):.1f}"

@@ -33,6 +33,8 @@ MAPPINGS = Entry(
 _PLACES = ("credentials", "custom_fields", "sync_config")
 """Of the configuration, in which fields of the form lie."""
 NEEDED = "is needed"
+LONGEST_YAML = 10_000
+"""Characters; a form is read while others wait."""
 _SPELLED = {"api": "API", "url": "URL", "id": "ID", "tls": "TLS", "ca": "CA", "pubsub": "Pub/Sub", "gridfs": "GridFS"}
 
 Values = Mapping[str, str]
@@ -195,6 +197,8 @@ class _Plain(yaml.SafeLoader):
 
 def _as_in_a_file(text: str) -> Any:
     """What YAML says, as JSON has it. Raises ``ValueError``."""
+    if len(text) > LONGEST_YAML:
+        raise ValueError(f"this has more than {LONGEST_YAML:,} characters; add the integration by its file")
     try:
         return json.loads(json.dumps(yaml.load(text, _Plain), allow_nan=False, default=str))  # noqa: S506 - a safe one
     except yaml.MarkedYAMLError as error:

@@ -122,10 +122,12 @@ def silence(
 
     Example: `churnguard alerts silence acme --hours 4 --reason "Stripe is being moved"`
     """
+    from churnguard_pipelines.monitoring.causes import trouble_of
     from churnguard_pipelines.store.control import alert_destinations
 
+    trouble = None if kind is None else trouble_of(kind)
     with opened_store() as store:
-        number = alert_destinations.silence(store, subject, kind, timedelta(hours=hours), reason, ACTOR)
+        number = alert_destinations.silence(store, subject, trouble, timedelta(hours=hours), reason, ACTOR)
     out.print(f"Silent for {hours:g} h. End it with: [bold]churnguard alerts unsilence {number}[/bold]")
 
 

@@ -12,7 +12,8 @@ from churnguard_pipelines.errors import InvalidConfiguration
 
 
 def migrate() -> None:
-    """Bring the database up to date, and make what it does not have yet: roles, tables, the services' login.
+    """Bring the database up to date, Dagster's too, and make what it does not have yet: roles, tables, the services'
+    login.
 
     With a PostgreSQL of your own it needs CHURNGUARD_OWNER_DATABASE_URL, of a user who owns the database and may create
     roles. Without CHURNGUARD_DATABASE_URL it makes the services' login and prints its URL, once. A newer schema is left
@@ -21,7 +22,7 @@ def migrate() -> None:
     Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard migrate`
     """
     from churnguard_pipelines.settings import load_settings, start_logging
-    from churnguard_pipelines.store.postgres import setup
+    from churnguard_pipelines.store.postgres import server, setup
     from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.store.postgres.row_security import SERVICE
 
@@ -36,10 +37,23 @@ def migrate() -> None:
                 remedy="Set CHURNGUARD_DATABASE_URL to its URL, or give it another password: "
                 f"ALTER ROLE {SERVICE} PASSWORD '…';",
             )
+        bring_dagster_up_to_date(server.sqlalchemy_url(url, "psycopg2", server.DAGSTER_DATABASE))
         out.print("The database is set up. The services log in with this URL; it is not shown again:")
         typer.echo(f"CHURNGUARD_DATABASE_URL={shlex.quote(url)}")
         return
     if owner is not None and settings.database_url is not None:
         setup.set_up(owner.get_secret_value(), settings.database_url.get_secret_value())
     with closing(Store.open(settings)) as store:
+        bring_dagster_up_to_date(store.dagster_database_url)
         out.print(f"The schema of {store.described} is up to date.")
+
+
+def bring_dagster_up_to_date(dagster_database_url: str) -> None:
+    """For whoever sets up an installation. A newer schema stays as it is; one that is not made yet, too: Dagster's
+    first process makes it."""
+    from churnguard_pipelines.orchestration.processes.dagster_schema import NEWEST, revision
+
+    if revision(dagster_database_url) not in (None, NEWEST):
+        from churnguard_pipelines.orchestration.dagster_storage import upgrade
+
+        upgrade(dagster_database_url)

@@ -38,7 +38,8 @@ _COMPRESSED: Final = frozenset((165, 166, 167, 168, 169, 170, 171))
 HEADER: Final = struct.Struct("<IBIIIH")
 _METADATA_SIZES: Final = {4: 1, 5: 1, 15: 2, 16: 2, 17: 1, 18: 1, 19: 1, 242: 1, 245: 1, 246: 2, 247: 2, 248: 2,
                           252: 1, 253: 2, 254: 2, 255: 1}  # fmt: skip
-_NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 8, 9, 246))
+_NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 8, 9, 13, 246))
+"""Kinds that both servers log the sign of: a YEAR, 13, is one, unsigned."""
 _CHARACTERS: Final = {False: frozenset((15, 252, 253, 254, 242)), True: frozenset((15, 252, 253, 254, 255))}
 """Kinds that a server counts as strings of characters: vectors MySQL, MariaDB (True) what is spatial."""
 _ENUM, _SET = 247, 248

@@ -20,7 +20,8 @@ _NOW = sa.func.clock_timestamp()
 @dataclass(frozen=True, slots=True)
 class Destination:
     """``shown``: what may be shown of its URL; ``least_severity``: ``warning`` or ``critical``; ``after_seconds``: how
-    long something has to last before it is told; ``problem``: why the latest message was not taken."""
+    long something has to last before it is told; ``problem``: why the latest message was not taken; ``added``: when,
+    once it is."""
 
     destination_id: str
     shown: str
@@ -28,6 +29,7 @@ class Destination:
     after_seconds: int
     problem: str | None = None
     url: str = field(default="", repr=False)
+    added: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def list_destinations(store: Store) -> list[Destination]:
             url = store.vault.open(row.url_sealed)
         except SecretsUnreadable as error:
             problem = error.message
-        found.append(Destination(row.destination_id, row.shown, row.least_severity, row.after_seconds, problem, url))
+        limits = row.least_severity, row.after_seconds
+        found.append(Destination(row.destination_id, row.shown, *limits, problem, url, row.created_at))
     return found
 
 

@@ -1,12 +1,12 @@
 """What was told where: a row for each cause and destination, from its beginning until its end was told.
 
-Several processes may tell: who claims a row sends, and nobody else does meanwhile.
+Several processes may tell: who claims a row sends, and nobody else does meanwhile. What is young nobody claims yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -23,23 +23,35 @@ _NOW = sa.func.clock_timestamp()
 Key = tuple[str, str]
 
 
-def note(store: Store, destination_id: str, raised: Collection[Key], wanted: Collection[Key]) -> None:
-    """What is so now. ``raised``: all that there is for this destination; ``wanted``: what of it is to be told, if it
-    was not."""
+def note(
+    store: Store, destination_id: str, standing: Collection[Key], wanted: Mapping[Key, datetime], after: timedelta
+) -> None:
+    """What is so now. ``standing``: all that lasts, whoever is told of it; ``wanted``: what of it is to be told, if it
+    was not, and since when it is so; ``after``: how long it has to last first. What cannot say since when begins when
+    it is first noted."""
+    own, new = table.c.destination_id == destination_id, insert(table)
+    untouched = sa.and_(table.c.told_at.is_(None), table.c.attempts == 0)
+    earlier = sa.func.least(table.c.claimed_until, new.excluded.claimed_until)
     with store.operator() as connection:
-        known = {
-            (row.subject, row.trouble): row
-            for row in connection.execute(sa.select(table).where(table.c.destination_id == destination_id))
-        }
-        for key in sorted(set(wanted) - known.keys()):
-            values = {"destination_id": destination_id, "subject": key[0], "trouble": key[1]}
-            connection.execute(insert(table).values(values).on_conflict_do_nothing())
+        known = {(row.subject, row.trouble): row for row in connection.execute(sa.select(table).where(own))}
+        for key, since in sorted(wanted.items()):
+            if key not in known or known[key].told_at is None:
+                begins = sa.func.least(since, _NOW) + after  # whatever the other clock says
+                values = {"destination_id": destination_id, "subject": key[0], "trouble": key[1]}
+                first = new.values(**values, claimed_until=begins)
+                known_keys = [table.c.destination_id, table.c.subject, table.c.trouble]
+                connection.execute(
+                    first.on_conflict_do_update(
+                        index_elements=known_keys, set_={"claimed_until": earlier}, where=untouched
+                    )
+                )
         for key, row in known.items():
-            if key in raised and row.over_since is not None:
+            if row.told_at is None:
+                if key not in wanted:
+                    connection.execute(sa.delete(table).where(*_of(destination_id, [key]), table.c.told_at.is_(None)))
+            elif key in standing and row.over_since is not None:
                 _change(connection, destination_id, [key], over_since=None, attempts=0, claimed_until=None)
-            elif key not in raised and row.told_at is None:
-                connection.execute(sa.delete(table).where(*_of(destination_id, [key]), table.c.told_at.is_(None)))
-            elif key not in raised and row.over_since is None:
+            elif key not in standing and row.over_since is None:
                 _change(connection, destination_id, [key], over_since=_NOW, attempts=0, claimed_until=None)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
 import httpx
 import psycopg
 import pytest
+import sqlalchemy as sa
 import typer
 from dagster._daemon.types import DaemonHeartbeat
 from psycopg.sql import SQL, Identifier
 
-from churnguard_pipelines.cli.deployment import roles
+from churnguard_pipelines.cli.deployment import migrate, roles
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
+from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
@@ -74,6 +78,36 @@ def test_an_older_schema_is_refused_with_the_command_that_migrates_it(
     assert "`churnguard migrate`" in refusal(role)
 
 
+@pytest.fixture
+def of_an_older_dagster(environment: dict[str, str]) -> Iterator[None]:
+    """The tables of all tests on this server, for a while."""
+    url = environment["CHURNGUARD_DAGSTER_DATABASE_URL"]
+    DagsterStorage.from_config_value(None, {"postgres_url": url}).run_storage.dispose()
+    with sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+        change = "UPDATE alembic_version SET version_num = '{}'"
+        connection.exec_driver_sql(change.format("7e2f3204cf8e"))
+        yield
+        connection.exec_driver_sql(change.format(dagster_schema.NEWEST))
+
+
+@pytest.mark.parametrize("role", ["dashboard", "code-server", "worker"])
+def test_tables_of_an_older_dagster_are_refused_in_one_line(
+    environment: dict[str, str], of_an_older_dagster: None, role: str
+) -> None:
+    with running(environment | {"DASHBOARD_PORT": str(free_port())}, role) as (process, log):
+        assert process.wait(60) == 1
+    assert "those of an older version of Dagster" in log.read_text()
+    assert "Run `churnguard migrate`" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_migration_brings_dagster_s_tables_up_to_date(
+    environment: dict[str, str], of_an_older_dagster: None
+) -> None:
+    migrate.migrate()
+    assert dagster_schema.revision(environment["CHURNGUARD_DAGSTER_DATABASE_URL"]) == dagster_schema.NEWEST
+
+
 def test_a_home_that_cannot_be_written_is_named(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path(environment["CHURNGUARD_HOME"], "file", "below")
     home.parent.touch()
@@ -121,6 +155,16 @@ def healthy(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_probe_that_gets_no_answer_from_the_database_blames_nobody(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("CHURNGUARD_DATABASE_URL", f"postgresql://nobody:x@127.0.0.1:{port}/churnguard")
+        roles.daemon(check=True)
+    assert "cannot be reached" in capsys.readouterr().out
 
 
 def test_a_probe_sees_whether_the_daemon_lives(

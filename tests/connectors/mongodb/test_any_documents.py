@@ -26,7 +26,7 @@ from churnguard_pipelines.syncing import change_lane
 from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.mongodb.conftest import Configure, Source
-from tests.soak import SOAK
+from tests.soak import SECONDS, SOAK
 from tests.sources.mongodb import REAL
 
 NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001  the driver's way to say UTC
@@ -112,7 +112,7 @@ def normal(text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SECONDS if SOAK else 900)
 def test_the_mirror_equals_its_source_or_says_why_not(store: Store, register: Configure, source: Source) -> None:
     register(sync_mode="real_time")
     outcomes: Counter[str] = Counter()

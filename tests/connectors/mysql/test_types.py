@@ -145,6 +145,27 @@ def test_values_arrive_unaltered(
     assert not differ
 
 
+def test_no_type_moves_what_is_told_of_the_columns_after_it(
+    connector: MySQL, source: Cursor, cases: list[Case]
+) -> None:
+    """A log tells signs, charsets and labels only of the columns that the server counts as numbers (a YEAR too), as
+    characters or as labels."""
+    for place, case in enumerate(cases):
+        after = (
+            "m tinyint, u tinyint unsigned, n smallint, g varchar(9) CHARACTER SET greek, c text CHARACTER SET cp1251, "
+            "e enum('б') CHARACTER SET koi8r, s set('é') CHARACTER SET latin1"
+        )
+        source.execute(f"CREATE TABLE t{place} (id int PRIMARY KEY, x {case.source} NULL, {after})")
+    wanted = list(connector.discover())
+    position = connector.begin_changes(wanted)
+    for place in range(len(cases)):
+        source.execute(f"INSERT INTO t{place} VALUES (1, NULL, -1, 255, -1, 'α', 'б', 'б', 'é')")
+    with connector.changes(wanted, position) as log:
+        arrived = {change.object: change.values for change in read_all(log)[0] if change.kind == "upsert"}
+    told = ("1", None, "-1", "255", "-1", "α", "б", "б", '{"é"}')
+    assert arrived == {f"t{place}": told for place in range(len(cases))}
+
+
 def test_the_types_are_those_of_the_matrix(connector: MySQL, source: Cursor, cases: list[Case]) -> None:
     columns = ", ".join(f"c{place} {case.source} NULL" for place, case in enumerate(cases))
     source.execute(f"CREATE TABLE matrix (id int PRIMARY KEY, {columns})")

@@ -25,7 +25,7 @@ from churnguard_pipelines.syncing.removal import remove_integration
 from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import sync
 from tests.connectors.postgresql.conftest import Register
-from tests.soak import SOAK
+from tests.soak import SECONDS, SOAK
 
 Source = psycopg.Connection[Any]
 _schemas = itertools.count(1)
@@ -162,7 +162,7 @@ def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("soon_quiet")
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SECONDS if SOAK else 900)
 def test_a_mirror_equals_its_source_or_its_table_is_stopped_with_a_reason(
     store: Store, register: Register, source: Source, made: list[Table], steps: list[tuple[str, int, int]]
 ) -> None:

@@ -225,6 +225,18 @@ def test_a_worker_does_the_same_work_and_ends_when_it_is_asked_to(stack: Stack, 
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
 
 
+def test_a_home_that_is_read_only_is_named_in_one_line(stack: Stack) -> None:
+    dashboard = stack.containers()["dashboard"]
+    (network,) = dashboard["NetworkSettings"]["Networks"]
+    environment = [f"--env={each}" for each in dashboard["Config"]["Env"]]
+    hardened = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", f"--network={network}")
+    image = dashboard["Config"]["Image"]
+    ended = stack.engine.docker("run", "--rm", *hardened, *environment, image, "dashboard", check=False)
+    assert ended.returncode == 1
+    assert "/var/lib/churnguard/dagster cannot be written: Read-only file system." in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_role_without_the_key_says_so_in_one_line_and_ends(stack: Stack) -> None:
     without = "run --rm --no-deps --env INTEGRATION_ENCRYPTION_KEY= gateway"
     ended = stack.compose(f"{without} gateway 2>&1 || echo ended $?")

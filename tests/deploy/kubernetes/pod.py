@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.deploy.kubernetes import probes
 from tests.deploy.kubernetes.cluster import Cluster, Object
@@ -73,6 +74,14 @@ class Pod(threading.Thread):
         """It is no more, or the node ends."""
         self._abandoned.set()
         self._ending.set()
+
+    @property
+    def processor_seconds(self) -> float:
+        """What its processes have used of one."""
+        assert self._process is not None
+        first = psutil.Process(self._process.pid)
+        used = [each.cpu_times() for each in (first, *first.children(recursive=True))]
+        return sum(each.user + each.system for each in used)
 
     def kill(self) -> None:
         """As the kernel does for want of memory."""

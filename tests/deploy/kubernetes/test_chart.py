@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -257,12 +258,42 @@ def test_gateway_goes_on_while_it_is_replaced() -> None:
     assert "tcpSocket" in container["livenessProbe"], "a database that is away restarts nobody"
 
 
+def test_nobody_is_restarted_while_he_waits_for_his_database() -> None:
+    """Until then a role listens nowhere, and its log says why; a restart would only make it wait longer afterwards."""
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            if "livenessProbe" in container:
+                startup = container["startupProbe"]
+                assert startup["periodSeconds"] * startup["failureThreshold"] >= 3600, name
+
+
+def test_a_busy_node_has_time_for_a_probe() -> None:
+    for name, pod in pods(objects()).items():
+        for container in pod["containers"]:
+            for kind in ("startupProbe", "livenessProbe"):
+                if probe := container.get(kind):
+                    assert probe["timeoutSeconds"] >= (30 if "exec" in probe else 5), (name, kind)
+
+
 def test_what_is_public_and_what_is_not_share_nothing() -> None:
     made = objects(EVERYTHING)
     public, internal = (the("Ingress", f"churnguard-{part}", made) for part in ("gateway", "dashboard"))
     (path,) = public["spec"]["rules"][0]["http"]["paths"]
     assert path["path"] == "/webhooks"
     assert public["spec"]["ingressClassName"] != internal["spec"]["ingressClassName"]
+
+
+def test_nobody_reaches_a_cloud_s_metadata_by_either_family_of_addresses() -> None:
+    policy = the("NetworkPolicy", "churnguard-all", objects())
+    denied = {
+        family["ipBlock"]["cidr"]: family["ipBlock"]["except"]
+        for rule in policy["spec"]["egress"]
+        for family in rule.get("to", [])
+    }
+    assert denied.keys() == {"0.0.0.0/0", "::/0"}
+    for address in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "fd00:c1::a9fe:a9fe"):
+        whole = "::/0" if ":" in address else "0.0.0.0/0"
+        assert any(ip_address(address) in ip_network(each) for each in denied[whole]), address
 
 
 def test_digest_wins_over_a_tag() -> None:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import count
 
-import httpx
 import psycopg
 import pytest
 
@@ -22,7 +19,8 @@ from tests.deploy.conftest import Measured
 from tests.deploy.kubernetes.installation import NAMESPACE, RELEASE, Installation
 from tests.deploy.kubernetes.node import until
 from tests.deploy.kubernetes.pod import MISSING
-from tests.webhook_gateway.intake.conftest import inbox, stripe_event, stripe_headers
+from tests.deploy.machine import ROOT
+from tests.webhook_gateway.intake.conftest import inbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -113,6 +111,16 @@ def test_a_sync_is_a_job_of_its_own(installation: Installation) -> None:
     assert installation.store.settings.encryption_key is not None
     assert installation.store.settings.encryption_key.get_secret_value() not in told
     assert "postgresql://" not in told
+
+
+def test_a_run_s_process_is_at_work(installation: Installation, measured: Measured) -> None:
+    before = installation.sandbox.requests
+    with _endless(installation) as run:
+        pod = installation.pod_of(run)
+        until(lambda: installation.sandbox.requests > before, installation.node, NAMESPACE)
+        measured(f"kubernetes: {pod.processor_seconds:.1f} s of a processor until a run's first call")
+        assert installation.terminate(run) == "TerminateRunSuccess"
+        installation.becomes(run, "CANCELED")
 
 
 def test_a_run_that_is_killed_has_failed(installation: Installation) -> None:
@@ -227,52 +235,36 @@ def _endless(installation: Installation, **tags: str) -> Iterator[str]:
 
 
 class Deliveries:
-    """A provider that delivers ``RATE`` webhooks a second, each to one of the gateways that a Service would lead to; a
-    context."""
+    """A provider that delivers ``RATE`` webhooks a second, in turn to the gateways that a Service would lead to; a
+    context, after which it is known what became of them."""
 
     def __init__(self, installation: Installation) -> None:
-        self._installation = installation
-        self._numbers = count()
+        self._node = installation.node
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(32)
-        self._client = httpx.Client(timeout=60)
-        self._clock = threading.Thread(target=self._send)
+        self._telling = threading.Thread(target=self._tell)
         self.accepted: list[str] = []
         self.refused = 0
         self.rate = 0.0
 
     def __enter__(self) -> Deliveries:
-        self._began = time.monotonic()
-        self._clock.start()
+        command = [sys.executable, "-m", "tests.deploy.kubernetes.sender", str(RATE)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._telling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._clock.join()
-        self._pool.shutdown()
-        self._client.close()
-        self.rate = (len(self.accepted) + self.refused) / (time.monotonic() - self._began)
+        self._telling.join()
+        told = json.loads(self._process.communicate()[0])
+        self.accepted, self.refused, self.rate = told["accepted"], told["refused"], told["rate"]
 
-    def _send(self) -> None:
-        while not self._stopping.is_set():
-            number = next(self._numbers)
-            self._stopping.wait(self._began + number / RATE - time.monotonic())
-            self._pool.submit(self._deliver, number)
-
-    def _deliver(self, number: int) -> None:
-        gateways = self._installation.node.serving(NAMESPACE, "gateway")
-        if not gateways:
-            self.refused += 1
-            return
-        id = f"evt_{number}"
-        body = stripe_event(id)
-        url = f"http://{gateways[number % len(gateways)].address}:8080/webhooks/stripe/acme"
-        try:
-            answer = self._client.post(url, content=body, headers=stripe_headers(body))
-        except httpx.TransportError:
-            self.refused += 1
-        else:
-            if answer.is_success:
-                self.accepted.append(id)
-            else:
-                self.refused += 1
+    def _tell(self) -> None:
+        """As a Service's proxies are told, a moment later."""
+        assert self._process.stdin is not None
+        told: list[str] = []
+        while not self._stopping.wait(0.1):
+            serving = [pod.address for pod in self._node.serving(NAMESPACE, "gateway")]
+            if serving != told:
+                self._process.stdin.write(" ".join(serving) + "\n")
+                self._process.stdin.flush()
+                told = serving

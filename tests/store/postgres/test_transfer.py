@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import psycopg
@@ -137,3 +139,26 @@ def test_only_a_private_server_is_copied_from(store: Store, monkeypatch: pytest.
     monkeypatch.setenv("CHURNGUARD_DATABASE_URL", store.database_url)
     with pytest.raises(InvalidConfiguration, match="has no private PostgreSQL"):
         export_to("postgresql://hosted@127.0.0.1/warehouse")
+
+
+@pytest.mark.parametrize("place", ["hosted:{}@127.0.0.1/warehouse", "hosted@127.0.0.1/warehouse?password={}"])
+def test_a_password_is_not_taken_where_everybody_sees_it(place: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="set PGPASSWORD") as caught:
+        export_to(f"postgresql://{place.format(PASSWORD)}")
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("by", ["PGPASSWORD", "standard input"])
+def test_it_comes_by_the_environment_or_the_standard_input(
+    by: str, owner_url: str, short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(short_path)
+    monkeypatch.setenv("CHURNGUARD_HOME", str(short_path / "home"))
+    monkeypatch.delenv("CHURNGUARD_DATABASE_URL", raising=False)
+    if by == "PGPASSWORD":
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)
+        export_to(owner_url.replace(f":{PASSWORD}", ""))
+    else:
+        monkeypatch.setattr(sys, "stdin", StringIO(f"{owner_url}\n"))
+        export_to("-")
+    assert "are the same on both sides" in capsys.readouterr().out

@@ -52,9 +52,16 @@ def works(store: Store, folder: Path) -> None:
     assert len(list_endpoints(store, "globex")) == 1
 
 
-def _made(connection: sa.Connection, revision: str) -> None:
-    connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS control")
-    schema.upgrade(connection, revision)
+def migrated_to(owner_url: str, revision: str) -> None:
+    """A database as the version with this migration made it."""
+
+    def made(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS control")
+        schema.upgrade(connection, revision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "migrate", made)
+        setup.migrate(owner_url)
 
 
 @pytest.fixture
@@ -64,10 +71,7 @@ def of_the_former_version(server_url: str, _server: EmbeddedPostgres) -> Iterato
         administrator.execute("CREATE DATABASE former_version")
     owner_url, url = on_database(server_url, "former_version"), _server.url(SERVICE, "former_version")
     setup.prepare(owner_url, url)
-    former = f"{int(schema.expected_revision()) - 1:04}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "migrate", lambda connection: _made(connection, former))
-        setup.migrate(owner_url)
+    migrated_to(owner_url, f"{int(schema.expected_revision()) - 1:04}")
     yield owner_url, url
     with psycopg.connect(server_url, autocommit=True) as administrator:
         administrator.execute("DROP DATABASE former_version WITH (FORCE)")

@@ -60,6 +60,15 @@ def test_a_silence_begins_and_ends(call: Call) -> None:
     assert call("GET", SILENCES).json() == []
 
 
+def test_a_silence_of_one_kind_is_one_of_its_trouble(call: Call, churnguard: object, store: Store) -> None:
+    """Pages show kinds; what is told is the trouble that they are signs of."""
+    call("POST", SILENCES, json={"subject": "acme", "trouble": "freshness", "seconds": 3600, "reason": "planned"})
+    assert callable(churnguard)
+    churnguard("silence", "acme", "--kind", "credentials")
+    churnguard("silence", "acme", "--kind", "quota")
+    assert sorted(str(each.trouble) for each in list_silences(store)) == ["quota", "syncs", "syncs"]
+
+
 def test_it_is_for_operators(call: Call, store: Store) -> None:
     tenant, viewer = key_of(store, "acme"), create_key(store, "vic", actor="test", role=Role.VIEWER)
     for path in (DESTINATIONS, SILENCES):

@@ -55,7 +55,7 @@ class Replica:
         try:
             self._rate.learn(self._exchange(taken), now)
         except DatabaseUnavailable as error:
-            self._rate.put_back(taken, error)
+            self._rate.put_back(taken, error, now)
 
 
 def test_what_one_has_granted_another_does_not_grant_again(where: Store) -> None:
@@ -108,9 +108,28 @@ def test_where_the_others_cannot_be_reached_each_goes_by_itself_and_tells_later(
     assert other.grants("acme", 1) == 0
 
 
-def test_a_wrong_url_is_named_and_not_repeated(store: Store) -> None:
+def test_after_a_long_time_alone_nobody_is_made_to_wait_for_what_is_long_full_again(
+    store: Store, redis_server: RedisServer
+) -> None:
+    redis_server.client.flushall()
+    alone = Replica(with_redis(store, f"redis://127.0.0.1:{free_port()}/0"))
+    for second in range(600):
+        assert alone.grants("acme", 1, now=second) == 1, "it keeps to its rate"
+        alone.exchange(now=second)
+    assert alone.grants("once", 1, now=600.0) == 1
+    alone.exchange(now=700.0)
+    assert alone._rate.take_out() == {}, "what is full again is nothing to tell of"
+    with_redis(store, redis_server.url)
+    alone._exchange = exchange(store, "endpoint")  # it is there again
+    assert alone.grants("acme", 1, now=700.0) == 1
+    alone.exchange(now=700.0)
+    assert alone.grants("acme", PER_MINUTE, now=701.0) >= PER_MINUTE - 1
+
+
+@pytest.mark.parametrize("url", ["http://:secret@here", "redis://:secret@here/0?unknown=1"])
+def test_a_wrong_url_is_named_and_not_repeated(store: Store, url: str) -> None:
     with pytest.raises(InvalidConfiguration, match="REDIS_URL") as refused:
-        exchange(with_redis(store, "http://:secret@here"), "endpoint")
+        exchange(with_redis(store, url), "endpoint")
     assert "secret" not in str(refused.value)
 
 

@@ -132,6 +132,13 @@ def test_a_wrong_filter_or_mapping_is_told_beside_its_field(
     assert said in words(page)
 
 
+def test_a_field_has_room_for_the_certificates_of_a_cloud_s_authorities(person: Person, toy: StandIn) -> None:
+    line = "MIID/jCCAuagAwIBAgIQdOCSuA9psBpQd8EI368/0DANBgkqhkiG9w0BAQsFADCB\r\n"  # escaped in a form: / and +
+    page = person.sends(f"{NEW}/toy", **filled_in(toy, remarks=2500 * line))
+    assert "Connected to toy-1" in words(page)
+    assert person.sends(f"{NEW}/toy", **filled_in(toy, remarks=25_000 * line)).status_code == 413
+
+
 # --- the check, and saving
 
 

@@ -177,3 +177,17 @@ def test_what_is_not_there_is_said_on_a_page(pages: Pages, path: str) -> None:
     assert answer.status_code == 404
     assert "Not found" in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/integrations/acme/syncs/%00", "/integrations/new/drafts/%00", "/integrations/new/stripe?draft=%00",
+        "/integrations/new/signed-in?state=%00",
+    ],
+)  # fmt: skip
+def test_what_no_text_can_hold_is_refused_on_a_page(pages: Pages, path: str) -> None:
+    for answer in (pages.get(path), pages.post("/integrations/acme/webhooks/replay", id="\0")):
+        assert answer.status_code == 422
+        assert "A text holds U+0000" in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]

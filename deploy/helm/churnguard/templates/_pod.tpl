@@ -106,7 +106,8 @@ annotations:
 {{- end }}
 
 {{/* A whole pod of a service. Also takes "role", the command; "account", the ServiceAccount if it talks to Kubernetes;
-"own", environment; "ports"; "grace", seconds; "probes", YAML. */}}
+"own", environment; "ports"; "grace", seconds; "probes", YAML. A startup probe has an hour: who waits for its database
+listens nowhere and says so in its log, and a restart would only add Kubernetes' pause before it to the wait. */}}
 {{- define "churnguard.pod" -}}
 metadata: {{- include "churnguard.pod.metadata" . | nindent 2 }}
 spec:
