@@ -1,9 +1,11 @@
 """The form of a new integration, made of what its connector declares, and the configuration that it says."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from markupsafe import Markup, escape
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -13,12 +15,26 @@ from churnguard_pipelines.connectors.sdk import ApiConnector, Connector
 from churnguard_pipelines.connectors.sdk.access import STANDARD, Access, Entry
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import ConfiguredBy, DataSyncMode, IntegrationConfiguration, SyncConfiguration, revealed
-from churnguard_pipelines.wrong_fields import problem
+from churnguard_pipelines.wrong_fields import fields_at, problem
 
 OBJECTS, EXCLUDE = "objects", "exclude"
+FILTERS = Entry(
+    "data_filters",
+    "records to keep, as in a file: - {field: status, operator: eq, value: active, objects: [customers]}",
+    optional=True,
+    long=True,
+)
+MAPPINGS = Entry(
+    "field_mappings",
+    "columns of your own, as in a file: customers: {metadata.plan: plan, metadata.seats: 'seats:bigint'}",
+    optional=True,
+    long=True,
+)
 _PLACES = ("credentials", "custom_fields", "sync_config")
 """Of the configuration, in which fields of the form lie."""
 NEEDED = "is needed"
+LONGEST_YAML = 10_000
+"""Characters; a form is read while others wait."""
 _SPELLED = {"api": "API", "url": "URL", "id": "ID", "tls": "TLS", "ca": "CA", "pubsub": "Pub/Sub", "gridfs": "GridFS"}
 
 Values = Mapping[str, str]
@@ -84,6 +100,8 @@ def sync_entries(kind: type[Connector]) -> tuple[Entry, ...]:
         ),
         Entry("concurrent_requests", f"at most, {default.concurrent_requests} if left out", optional=True),
         Entry("requests_per_minute", "at most; the provider's own limit if left out", optional=True),
+        *([FILTERS] if issubclass(kind, ApiConnector) else []),
+        MAPPINGS,
         *(
             []
             if objects_of(kind)
@@ -128,6 +146,12 @@ def configuration(
     own = {each.name: given[each.name] for each in way.entries if each.name in given}
     sync: dict[str, Any] = {each.name: given[each.name] for each in sync_entries(kind) if each.name in given}
     sync |= {name: given[name].split("\n") for name in (OBJECTS, EXCLUDE) if name in given}
+    for name in {FILTERS.name, MAPPINGS.name} & sync.keys():
+        try:
+            sync[name] = _as_in_a_file(sync[name])
+        except ValueError as error:
+            wrong[name] = str(error)
+            del sync[name]
     fields: dict[str, Any] = {
         "integration_id": integration_id,
         "organization_id": given.get("organization_id", "unknown"),
@@ -147,7 +171,7 @@ def configuration(
     try:
         made = IntegrationConfiguration.model_validate(fields)
     except ValidationError as error:
-        wrong = {_field(item): problem(item, ()) for item in error.errors(include_input=False)} | wrong
+        wrong = dict(map(_wrong, error.errors(include_input=False))) | wrong
         raise WrongFields(wrong) from None
     if wrong:
         raise WrongFields(wrong)
@@ -155,9 +179,33 @@ def configuration(
     return made
 
 
-def _field(item: ErrorDetails) -> str:
-    """Of the form, by where it lies in the configuration."""
-    return next((str(step) for step in item["loc"] if step not in _PLACES), "")
+def _wrong(item: ErrorDetails) -> tuple[str, str]:
+    """The field of the form, by where it lies in the configuration, and what is wrong with it."""
+    name, *within = [str(step) for step in item["loc"] if step not in _PLACES] or [""]
+    told = problem(item, fields_at(IntegrationConfiguration, item["loc"]))
+    return name, f"{'.'.join(within)}: {told}" if within else told
+
+
+class _Plain(yaml.SafeLoader):
+    """Without aliases, by which a few lines would be many."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def _as_in_a_file(text: str) -> Any:
+    """What YAML says, as JSON has it. Raises ``ValueError``."""
+    if len(text) > LONGEST_YAML:
+        raise ValueError(f"this has more than {LONGEST_YAML:,} characters; add the integration by its file")
+    try:
+        return json.loads(json.dumps(yaml.load(text, _Plain), allow_nan=False, default=str))  # noqa: S506 - a safe one
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"this is not YAML{where}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        raise ValueError("this is not YAML, or more than JSON can say") from None
 
 
 def dumped(made: IntegrationConfiguration) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from secrets import token_hex
+from textwrap import dedent
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -215,7 +216,7 @@ async def _given(request: Request) -> dict[str, str]:
         raise InvalidConfiguration(f"a form has at most {MOST_FIELDS:,} fields.") from None
     values: dict[str, str] = {}
     for name, value in pairs:
-        clean = value.replace("\r\n", "\n").replace("\0", "").strip()
+        clean = dedent(value.replace("\r\n", "\n").replace("\0", "")).strip()
         values[name] = f"{values[name]}\n{clean}" if name in values else clean
     return values
 

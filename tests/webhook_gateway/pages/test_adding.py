@@ -12,6 +12,7 @@ from churnguard_pipelines.connectors import connectors
 from churnguard_pipelines.connectors.sdk import Connector
 from churnguard_pipelines.connectors.sdk.access import Access
 from churnguard_pipelines.errors import NotFound
+from churnguard_pipelines.model import DataFilter
 from churnguard_pipelines.store.control.api_keys import Role, create_key
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
@@ -95,6 +96,40 @@ def test_what_is_missing_or_wrong_is_marked_and_the_secret_need_not_be_typed_aga
     again = filled_in(toy, api_key="", draft=draft_of(page))
     assert "Connected to toy-1" in words(person.sends(f"{NEW}/toy", **again))
     assert toy.asked, "with the key that was given at first"
+
+
+def test_filters_and_mappings_are_what_a_file_has(person: Person, store: Store, toy: StandIn) -> None:
+    filters = "\r\n  - field: stage\r\n    operator: in\r\n    value: [won, 3]\r\n  - {field: name, operator: exists}"
+    mappings = "contacts: {plan.tier: tier}"
+    page = person.sends(f"{NEW}/toy", **filled_in(toy, data_filters=filters, field_mappings=mappings))
+    person.sends(f"{NEW}/drafts/{draft_of(page)}/save")
+    stored = get_integration(store, "acme-toy").sync_config
+    assert stored.data_filters == [
+        DataFilter(field="stage", operator="in", value=["won", 3]), DataFilter(field="name", operator="exists"),
+    ]  # fmt: skip
+    assert stored.field_mappings == {"contacts": {"plan.tier": "tier"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("data_filters", "- {feld: stage}", "0.feld: there is no such field (`field` is one)"),
+        ("data_filters", "- {field: stage, operator: is}", "0.operator: Input should be 'eq'"),
+        ("data_filters", "stage = won", "Input should be a valid list"),
+        ("data_filters", "- {field: stage, value: .inf}", "more than JSON can say"),
+        ("data_filters", "- &a {field: stage}\n- *a", "not YAML in line 2: aliases are not taken"),
+        ("field_mappings", "contacts: {plan", "not YAML in line 1"),
+        ("field_mappings", "contacts: tier", "contacts: Input should be a valid dictionary"),
+        ("field_mappings", "!!python/object/apply:os.getcwd []", "not YAML in line 1"),
+    ],
+)
+def test_a_wrong_filter_or_mapping_is_told_beside_its_field(
+    person: Person, store: Store, toy: StandIn, name: str, text: str, said: str
+) -> None:
+    page = person.sends(f"{NEW}/toy", **filled_in(toy, **{name: text}))
+    assert page.status_code == 422
+    assert re.findall(r'id="(\w+)"[^>]*aria-invalid="true"', page.text) == [name]
+    assert said in words(page)
 
 
 def test_a_field_has_room_for_the_certificates_of_a_cloud_s_authorities(person: Person, toy: StandIn) -> None:
