@@ -192,7 +192,8 @@ async def _gateway(store: Store) -> Component:
     host = "127.0.0.1" if settings.webhook_host == "0.0.0.0" else settings.webhook_host  # noqa: S104 - compared, not listened on
     url = settings.gateway_url or f"http://{host}:{settings.webhook_port}"
     try:
-        async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT_SECONDS) as client:
+        # trust_env: a proxy for the world outside does not know our gateway
+        async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT_SECONDS, trust_env=False) as client:
             answer = await client.get(f"{url.rstrip('/')}/webhooks/health")
         ok, cause = answer.is_success, f"it answers {answer.status_code}"
     except httpx.HTTPError as error:

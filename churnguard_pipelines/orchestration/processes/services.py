@@ -135,8 +135,9 @@ class Services:
 
 
 def _answers(url: str) -> bool:
+    """Not by a proxy for the world outside, which does not know our processes."""
     try:
-        return httpx.get(url, timeout=5, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
+        return httpx.get(url, timeout=5, trust_env=False, verify=False).is_success  # noqa: S501 - our own certificate, by an address it is not for
     except httpx.TransportError:
         return False
 

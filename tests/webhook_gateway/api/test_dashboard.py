@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import IntegrationCredentials, Organization, SyncConfiguration
 from churnguard_pipelines.monitoring.monitor import Monitor
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.api_keys import create_key
@@ -22,9 +23,11 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.conftest import configuration
+from tests.connectors.standin import stand_in
 from tests.webhook_gateway.api.conftest import Call, key_of
 from webhook_gateway.api import rate
 from webhook_gateway.api.app import create_api
+from webhook_gateway.api.dashboard import parts_of
 from webhook_gateway.dashboard.authentication import Authentication
 from webhook_gateway.dashboard.metrics import Metrics
 
@@ -123,6 +126,20 @@ def test_health_names_the_parts_that_do_not_run(call: Call, synced: Sandbox) -> 
     assert "no sign of life" in parts["daemon"]["cause"]
     assert "does not answer" in parts["gateway"]["cause"]
     assert parts["integrations"]["cause"] == "1 of 2 are unhealthy"
+
+
+def test_a_proxy_for_the_world_outside_is_not_asked_for_our_own_parts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with stand_in() as gateway:
+        store.settings = store.settings.model_copy(update={"gateway_url": gateway.url})
+        parts = {part.component: part for part in asyncio.run(parts_of(store))}
+    assert parts["gateway"].cause == "it answers 200"
+    assert [path for path, _ in gateway.asked] == ["/webhooks/health"]
 
 
 LABELS = ("integration", "outcome", "status", "provider")
