@@ -23,10 +23,10 @@ from churnguard_pipelines.engine.auth import (
     OAuth2ClientCredentials,
     OAuth2JwtBearer,
     OAuth2Refresh,
-    Token,
 )
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable
 from tests.engine.conftest import FakeClock
 from tests.engine.loopback import Answer, Api, Asked, as_json

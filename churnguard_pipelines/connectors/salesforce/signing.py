@@ -22,9 +22,9 @@ from churnguard_pipelines.engine.auth import (
     OAuth2ClientCredentials,
     OAuth2JwtBearer,
     OAuth2Refresh,
-    Token,
     TokenKeeper,
 )
+from churnguard_pipelines.engine.tokens import Token
 from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration
 from churnguard_pipelines.model import CredentialType, IntegrationConfiguration
 

@@ -144,7 +144,7 @@ class PlaceLocks:
     def take(self) -> int | None:
         """The number of a place that nobody had; None if there is none, or if the connection broke meanwhile."""
         free = [place for place in range(self._most) if place not in self._held]
-        place = self._ask(_TRY_PLACES, [free, self._kind.value, self._name])
+        place: int | None = self._ask(_TRY_PLACES, [free, self._kind.value, self._name])
         if place is not None:
             self._held.add(place)
         return place

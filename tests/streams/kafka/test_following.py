@@ -17,7 +17,7 @@ from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.kind import KafkaStreams
-from churnguard_pipelines.syncing.streams.status import status_of
+from churnguard_pipelines.syncing.streams.status import StreamStatus, status_of
 from tests.sources.kafka import KafkaServer
 from tests.streams.kafka.conftest import stream
 from tests.waiting import wait_for
@@ -79,7 +79,7 @@ def test_what_was_deleted_unread_fails_the_stream_until_somebody_decides(
     for future in kafka.admin.delete_records([TopicPartition(topic, 0, 3)]).values():
         future.result(30)
 
-    def state() -> managing.StreamStatus:
+    def state() -> StreamStatus:
         return status_of(store, "usage")
 
     with following(store):
