@@ -41,7 +41,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PROVIDERS: tuple[Callable[[World], Provider], ...] = (Salesforce, HubSpot, Mailchimp, SendGrid, Survey)
-EVERY = 1.5  # seconds between two moments at which something happens
+EVERY = 1.5  # seconds between two moments at which what fell due happens
 GZIP_FROM = 1024  # bytes
 
 
@@ -230,19 +230,12 @@ class Application:
         await send({"type": "http.response.body", "body": body[: len(body) // 2] if cut else body})
 
     async def live(self) -> None:
-        """Every so often something happens, as long as the world is alive."""
+        """The businesses live on, as long as the world is alive."""
         for told in self.usage.values():
             told.live()
         while True:
             await asyncio.sleep(EVERY)
-            self.world.catch_up()
-            for name, business in self.world.businesses.items():
-                if name != "bulk":
-                    self.world.do(name, "tick", self.world.now(business))
-                    if name in self.world.crms:
-                        self.world.do(name, "crm_tick", self.world.now(business))
-                    if name in self.world.mailings:
-                        self.world.do(name, "mail_tick", self.world.now(business))
+            self.world.live_on()
 
 
 def _key_or_none(headers: dict[str, str]) -> str | None:

