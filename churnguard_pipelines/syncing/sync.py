@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +20,7 @@ from churnguard_pipelines.connectors.sdk.selection import is_chosen, matches, un
 from churnguard_pipelines.engine.addresses import guard_of
 from churnguard_pipelines.engine.breaker import Breaker
 from churnguard_pipelines.engine.clock import Clock
-from churnguard_pipelines.engine.fair_threads import FairThreads, in_thread
+from churnguard_pipelines.engine.fair_threads import FairThreads
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import Pump
@@ -373,13 +372,8 @@ def _looked_at(
     """Whose the credentials are and which objects the account added, or why that is not to be known, with those that
     it had. Being the first call it also asks the breaker."""
     had = [Object(name, "", (), custom=True) for name, each in known.items() if each.custom]
-    discovered = in_thread("discover", use.connector.discover_objects)  # neither answer waits for the other
     try:
-        try:
-            identity = use.connector.identity()
-        finally:
-            wait([discovered])
-        return identity, discovered.result(), None
+        return use.connector.identity(), use.connector.discover_objects(), None
     except CircuitOpen:
         raise
     except ChurnGuardError as error:

@@ -201,11 +201,11 @@ def test_who_is_told_to_end_asks_nothing_more_and_leaves_the_rest_to_the_next_on
     cancelled = threading.Event()
     with crm.lane():
         pass
-    crm.account.crm("update", kind="company", id=crm.some("company"), name="For the next one")
     position = crm.position()
     integration = get_integration(crm.store, "acme-crm")
     with EventLane(crm.store, Warehouse(crm.store), integration, cancelled) as lane:
         assert lane.step(0) is None  # it listens
+        crm.account.crm("update", kind="company", id=crm.some("company"), name="For the next one")
         cancelled.set()
         with pytest.raises(Stopped):
             crm.work(lane, lambda: False)
