@@ -45,6 +45,10 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("churnguard_pipelines")
 
+    def end(self) -> None:
+        """Send what is not sent yet; no more after it."""
+        self._provider.shutdown()
+
     @contextmanager
     def received(self, name: str, attributes: Attributes, messages: Iterable[Message]) -> Iterator[None]:
         with ExitStack() as ends:

@@ -35,6 +35,12 @@ def start(role: str) -> None:
         _spans = Spans(f"churnguard-{role}")
 
 
+def end() -> None:
+    """What was told is sent. For a process that ends by itself; others do so at their exit."""
+    if _spans is not None:
+        _spans.end()
+
+
 def received(name: str, attributes: Attributes, messages: Iterable[Message]) -> AbstractContextManager[None]:
     """These messages are taken in meanwhile, to be worked off by another process. Each begins a trace of its own, whose
     id is made of its names: nothing has to be kept with it, and whoever sent it has no say in what is traced.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,12 +11,15 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
+from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+from churnguard_pipelines.orchestration.roles import WORKER
 from churnguard_pipelines.orchestration.roles.worker import Worker
 from churnguard_pipelines.sandbox.serve import Sandbox
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.ingest.ledger import latest_sync
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from churnguard_pipelines.syncing.session import END_WITHIN
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import pass_time, run, sandbox_of_one_s_own
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -53,6 +58,26 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
     assert sessions.ages(store, "stripe_syncs") == {}
     assert leases.of_others(store, "nobody", "stripe_syncs") == set()
     sandbox.clear_faults()
+
+
+def test_its_process_ends_when_it_is_asked_to_though_a_provider_hangs(
+    instance: dg.DagsterInstance, store: Store, register: Register, sandbox: Sandbox
+) -> None:
+    register(sync_frequency=3600)
+    assert run(instance, "stripe_sync", "acme").success, "a first sync is a run of its own"
+    sandbox.account("acme").advance(7 * 86_400)
+    expected = sandbox.account("acme").counts()["charges"]
+    sandbox.fault("hang", "/v1/customers")
+    pass_time(store, timedelta(hours=2))
+    process = subprocess.Popen([sys.executable, "-m", WORKER], env=dagster_environment(store))
+    try:
+        wait_for(lambda: charges(store) == expected)  # which are asked for after the customers
+        process.terminate()
+        assert process.wait(END_WITHIN + PATIENCE_SECONDS / 2) == 0
+    finally:
+        process.kill()
+        process.wait()
+        sandbox.clear_faults()
 
 
 def charges(store: Store) -> int:

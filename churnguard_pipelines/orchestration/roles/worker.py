@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -35,6 +37,7 @@ from churnguard_pipelines.syncing.due import DueSyncs
 from churnguard_pipelines.syncing.session import END_WITHIN, HAND_OVER, LaneKind, Session, Worked
 from churnguard_pipelines.syncing.streams.kind import KINDS, StreamLanes
 from churnguard_pipelines.syncing.webhooks import Inboxes
+from churnguard_pipelines.telemetry import traces
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 _log = logging.getLogger("churnguard_pipelines.worker")  # the module itself is `__main__`
@@ -145,9 +148,14 @@ def main() -> None:
     with dg.DagsterInstance.get() as instance:
         worker = Worker(store, instance, store.settings.worker_threads)
         for sign in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(sign, lambda *_: worker.stop())
+            # In a thread: the main one may be just about to wait, with the lock that stopping takes.
+            signal.signal(sign, lambda *_: in_thread("stop", worker.stop))
         worker.run()
 
 
 if __name__ == "__main__":
     main()
+    traces.end()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is on record; a request still under way must not keep a worker from ending
