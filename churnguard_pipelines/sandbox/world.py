@@ -92,26 +92,25 @@ class World:
     def now(self, business: Business) -> int:
         return max(int(time.time()), business.now) if self.alive else business.now
 
-    def catch_up(self) -> None:
-        """What fell due since the last time happens, each thing at its own instant."""
+    def catch_up(self) -> dict[str, int]:
+        """What fell due since the last time happens, each thing at its own instant. How much each billing tells of."""
+        told: dict[str, int] = {}
         with self.lock:
             for name, business in self.businesses.items():
                 if name != "bulk":
+                    before = len(business.events)
                     business.run_until(self.now(business))
+                    told[name] = len(business.events) - before
+        return told
 
     def live_on(self) -> None:
         """Time has passed: what fell due happens, so the businesses go on at the pace of their past; and for each thing
         that billing tells of, somebody does something in the CRM and in the e-mail marketing that are used."""
-        with self.lock:
-            for name, business in self.businesses.items():
-                if name == "bulk":
-                    continue
-                told = len(business.events)
-                business.run_until(self.now(business))
-                for _ in range(len(business.events) - told):
-                    for command, used in (("crm_tick", self.crms), ("mail_tick", self.mailings)):
-                        if name in used:
-                            self.do(name, command, self.now(business))
+        for name, told in self.catch_up().items():
+            for _ in range(told):
+                for command, used in (("crm_tick", self.crms), ("mail_tick", self.mailings)):
+                    if name in used:
+                        self.do(name, command, self.now(self.businesses[name]))
 
     # Changes: each is a command in the journal
 
