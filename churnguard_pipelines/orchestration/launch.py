@@ -7,7 +7,6 @@ The run is on record like any other, its id is the sync's. Everything it prints 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from churnguard_pipelines.orchestration.assembly import assemble
 from churnguard_pipelines.orchestration.mrr import BILLING
 from churnguard_pipelines.orchestration.partitions import reconcile, tags_of
 from churnguard_pipelines.orchestration.processes.environment import LOCATION
+from churnguard_pipelines.orchestration.processes.supervision import leave
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.running import STOPPED
 from churnguard_pipelines.orchestration.sync_requests import configured
@@ -81,6 +81,4 @@ if __name__ == "__main__":
         code = main(sys.argv[1:])
     except Exception:
         traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # all is on record; a request still under way must not keep a stopped sync from ending
+    leave(code)

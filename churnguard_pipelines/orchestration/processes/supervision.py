@@ -12,9 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.orchestration.processes.account import Account
+from churnguard_pipelines.telemetry import traces
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """Before it is started again; the pause doubles with every end and is short again after a life of a longest pause."""
@@ -123,3 +125,11 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, all of whose work is on record: a request still under way in some thread keeps it no longer."""
+    traces.end()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -27,6 +25,7 @@ import dagster as dg
 from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.orchestration.processes.supervision import leave
 from churnguard_pipelines.orchestration.resources import current_store
 from churnguard_pipelines.orchestration.sessions import Materializer
 from churnguard_pipelines.orchestration.streams import numbers_of
@@ -37,7 +36,6 @@ from churnguard_pipelines.syncing.due import DueSyncs
 from churnguard_pipelines.syncing.session import END_WITHIN, HAND_OVER, LaneKind, Session, Worked
 from churnguard_pipelines.syncing.streams.kind import KINDS, StreamLanes
 from churnguard_pipelines.syncing.webhooks import Inboxes
-from churnguard_pipelines.telemetry import traces
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 _log = logging.getLogger("churnguard_pipelines.worker")  # the module itself is `__main__`
@@ -155,7 +153,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    traces.end()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is on record; a request still under way must not keep a worker from ending
+    leave(0)
