@@ -29,7 +29,7 @@ OURS = {
     "churnguard_pipelines/store/ingest/ledger.py <module>": "names of our own counts",
     "churnguard_pipelines/store/ingest/materializations.py <module>": "names of our own counts",
     "churnguard_pipelines/store/postgres/locks.py <module>": "the name of one of our locks",
-    "churnguard_pipelines/store/raw/mirror_tables.py _made": "made by row_security.protect of quoted names",
+    "churnguard_pipelines/store/raw/mirror_tables.py _create": "made by row_security.protect of quoted names",
     "churnguard_pipelines/store/raw/mirror_writer.py sql": "each template stands there",
     "churnguard_pipelines/store/raw/mirror_writer.py plain": "each template stands there",
     "churnguard_pipelines/store/raw/tables.py _creation": "an enumerated ColumnType of a declaration",

@@ -177,7 +177,7 @@ def reset(
 ) -> None:
     """Forget how far a database was read, so that the next sync reads its tables anew.
 
-    For a server that was replaced or restored, and for a table that changed so that its mirror could not follow.
+    For a server that was replaced or restored. A table that changes is read anew without being asked.
     """
     from churnguard_pipelines.store.control.integrations import get_integration
     from churnguard_pipelines.syncing.source import reset_database

@@ -55,8 +55,8 @@ def lane_of(integration: IntegrationConfiguration) -> Lane:
 
 
 def has_grown(drift: Sequence[Drift]) -> bool:
-    """Whether a table has a new column: rows that nothing changes have its default, which only reading them tells."""
-    return any(each.kind == "added_column" for each in drift)
+    """Whether a mirror has a new column: rows that nothing changes have its default, which only reading them tells."""
+    return any(each.kind == "added_column" for each in drift) or mirror_tables.lost_values(drift) is not None
 
 
 def load_checkpoint(store: Store, lane: Lane) -> Checkpoint | None:
@@ -314,8 +314,8 @@ class ChangeLane:
                 checkpoints.forget(transaction.connection, lane)
             catalogue.remember(self._store, self._integration, [(change.table, change.object)])
             self._tables[change.object], self._mirrors[change.object] = change.table, mirror
-            if change.reason is not None:
-                self._read_once_more(transaction, change, change.reason)
+            if (reason := mirror_tables.lost_values(drift) or change.reason) is not None:
+                self._read_once_more(transaction, change, reason)
 
     def _read_once_more(self, transaction: WarehouseTransaction, change: Change, reason: str) -> None:
         """By the next sync, and until then it says so; its changes arrive meanwhile. Unless it was read since."""

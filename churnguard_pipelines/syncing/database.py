@@ -204,9 +204,12 @@ class _Run:
         """Whether nothing but reading all of the table tells what it holds now; this sync's report says so."""
         checkpoint = load_checkpoint(self._store, self._lane(table.object))
         if (reason := self._reread_reason(table, checkpoint.position if checkpoint else None)) is not None:
-            self._reread_reasons[table.object] = reason
-            _log.warning("%s: %s: %s", self._integration.integration_id, table.object, reason)
-            ledger.set_object(self._store, self._sync_id, table.object, error=reason)
+            self._reread(table, reason)
+
+    def _reread(self, table: SourceTable, reason: str) -> None:
+        self._reread_reasons[table.object] = reason
+        _log.warning("%s: %s: %s", self._integration.integration_id, table.object, reason)
+        ledger.set_object(self._store, self._sync_id, table.object, error=reason)
 
     def _reread_reason(self, table: SourceTable, before: Position | None) -> str | None:
         reason = self._connector.unfollowable(table) if self._followed else None
@@ -247,6 +250,8 @@ class _Run:
             record_drift(connection, self._lane(table.object), table.object, drift)
             if has_grown(drift):
                 checkpoints.forget(connection, self._lane(table.object))
+        if (lost := mirror_tables.lost_values(drift)) is not None:
+            self._reread(table, f"it is read anew: {lost}.")
         return mirror
 
     def _refuse_unreadable(self, table: SourceTable) -> None:

@@ -11,12 +11,7 @@ from churnguard_pipelines.connectors import database_connector
 from churnguard_pipelines.connectors.sdk import ConnectionReport, ObjectAccess
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables, is_chosen, unknown_patterns, wanted_tables
-from churnguard_pipelines.connectors.sdk.table_errors import table_errors
-from churnguard_pipelines.errors import (
-    ChurnGuardError,
-    ProviderMisbehaved,
-    SchemaConflict,
-)
+from churnguard_pipelines.errors import ChurnGuardError, ProviderMisbehaved
 from churnguard_pipelines.mirrors import SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Lane
@@ -103,19 +98,13 @@ def reset_database(
 ) -> list[str]:
     """Forget how far these tables (None: all) were read, so that the next sync reads them anew; returns their names.
 
-    Rows stay until then. A mirror that its table has outgrown is dropped; the sync makes it anew.
+    Rows stay until then.
     """
     entries = catalogue.entries(store, integration.integration_id)
     chosen = wanted_tables(integration, [entry.table for entry in entries.values()], objects)
     own = integration.organization_id, integration.integration_id
     for table in chosen:
         mirror = mirror_of(integration, table, entries[table.object].raw_table)
-        try:
-            with table_errors(table, integration.integration_id), store.owner() as connection:
-                mirror_tables.ensure(connection, mirror)
-        except SchemaConflict:
-            with store.owner() as connection:
-                mirror_tables.drop(connection, mirror.table)
         with Warehouse(store).transaction(integration.organization_id) as transaction:
             checkpoints.forget(transaction.connection, Lane(*own, table.object))
             if mirror_tables.exists(transaction.connection, mirror.table):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,12 +44,6 @@ def table_errors(table: SourceTable, integration_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except SchemaConflict as error:
-        if error.remedy is not None:
-            raise
-        object = shlex.quote(table.object)
-        reset = f"`churnguard integrations reset {integration_id} --objects {object}` reads it into an empty mirror."
-        raise SchemaConflict(error.message, integration_id=integration_id, remedy=reset) from None
     except ChurnGuardError:
         raise
     except Exception as error:

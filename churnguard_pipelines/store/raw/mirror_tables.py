@@ -1,7 +1,8 @@
-"""Makes and widens the mirrors of source tables in schema ``raw``, and refuses a change that would lose values."""
+"""Makes the mirrors of source tables in schema ``raw``, and changes them as their tables change."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import sqlalchemy as sa
@@ -37,20 +38,36 @@ Fit = Literal["same", "fits", "widen", "conflict"]
 def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     """Make the table, add columns it does not have yet, widen those that have become too narrow. As owner.
 
-    Nothing but the table itself is locked meanwhile: to widen a large one takes long, and is nobody else's matter.
-    Returns what was added and widened. Raises ``SchemaConflict`` for a type or a key that changed in a way that the
-    stored rows cannot follow, ``TableInUse`` if others do not let go of the table; nothing is changed then.
+    A column whose new type cannot hold the stored values is made anew, and so is a mirror whose key is another now:
+    ``lost_values`` tells, since the table has to be read once more. Nothing but the table itself is locked meanwhile:
+    to widen a large one takes long, and is nobody else's matter. Returns what was changed.
+
+    Raises ``SchemaConflict`` if a view of somebody else's stands on what would be made anew, ``TableInUse`` if others
+    do not let go of the table; nothing is changed then.
     """
     if not exists(connection, mirror.table) and _made(connection, mirror):
         return []
-    _check_key(mirror, _stored_key(connection, mirror.table))
-    if not _changes(connection, mirror)[0]:
+    if not any(_changes(connection, mirror)):
         return []
     locks.take_table(connection, mirror.table)
     changes, drift = _changes(connection, mirror)  # another process may have been first
-    if changes:
-        _execute(connection, SQL("ALTER TABLE {} ").format(Identifier("raw", mirror.table)) + SQL(", ").join(changes))
+    try:
+        with connection.begin_nested():
+            for statement in changes:
+                _execute(connection, statement)
+            if not exists(connection, mirror.table):
+                _create(connection, mirror)
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, errors.DependentObjectsStillExist):
+            raise
+        raise _in_the_way(mirror, drift, error.orig) from error
     return drift
+
+
+def lost_values(drift: Sequence[Drift]) -> str | None:
+    """What happened to the mirror by which it holds less than its table, in words."""
+    lost = [each.detail for each in drift if each.kind in ("replaced_column", "replaced_key")]
+    return "; ".join(lost) or None
 
 
 def exists(connection: Connection, table: str) -> bool:
@@ -62,7 +79,7 @@ def drop(connection: Connection, table: str) -> None:
     if not exists(connection, table):
         return
     locks.take_table(connection, table)
-    _execute(connection, SQL("DROP TABLE IF EXISTS {}").format(Identifier("raw", table)))
+    _execute(connection, _dropping(table))
 
 
 def fits(stored: MirrorType, new: MirrorType) -> Fit:
@@ -102,9 +119,7 @@ def _made(connection: Connection, mirror: Mirror) -> bool:
     """False if another process was first: PostgreSQL lets two that make one name wait for each other."""
     try:
         with connection.begin_nested():
-            _execute(connection, _creation(mirror))
-            for statement in protect("raw", mirror.table, operator=READ):
-                connection.exec_driver_sql(statement.replace("%", "%%"))
+            _create(connection, mirror)
     except (sa.exc.ProgrammingError, sa.exc.IntegrityError) as error:
         if not isinstance(error.orig, (errors.DuplicateTable, errors.UniqueViolation)):
             raise
@@ -112,49 +127,71 @@ def _made(connection: Connection, mirror: Mirror) -> bool:
     return True
 
 
-def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composable], list[Drift]]:
-    """What the table lacks for the mirror. Raises ``SchemaConflict``."""
+def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composed], list[Drift]]:
+    """Statements that make the table one for the mirror, and what they change; one that they drop is to be created."""
     existing = _existing(connection, mirror.table)
+    if (why := _other_key(mirror, existing, _stored_key(connection, mirror.table))) is not None:
+        return [_dropping(mirror.table)], [Drift("", "replaced_key", why)]
     changes: list[Composable] = []
     drift: list[Drift] = []
     for column in mirror.columns:
-        stored = existing.get(column.name)
+        stored, name = existing.get(column.name), Identifier(column.name)
         if stored is None:
-            changes.append(SQL("ADD COLUMN {} {}").format(Identifier(column.name), column.type.sql))
+            changes.append(SQL("ADD COLUMN {} {}").format(name, column.type.sql))
             drift.append(Drift(column.name, "added_column", str(column.type)))
         elif (fit := fits(stored, column.type)) == "conflict":
-            raise _conflict(mirror, f"column {column.source} was {stored} and is {column.type} now")
+            changes.append(SQL("DROP COLUMN {}, ADD COLUMN {} {}").format(name, name, column.type.sql))
+            drift.append(Drift(column.name, "replaced_column", _was(column, stored)))
         elif fit == "widen":
             wider = _wider(stored, column.type)
-            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(Identifier(column.name), wider.sql))
+            changes.append(SQL("ALTER COLUMN {} TYPE {}").format(name, wider.sql))
             drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
-    return changes, drift
+    if not changes:
+        return [], []
+    alter = SQL("ALTER TABLE {} {}").format(Identifier("raw", mirror.table), SQL(", ").join(changes))
+    return [alter], drift
 
 
-def _check_key(mirror: Mirror, stored_key: list[str]) -> None:
-    if set(stored_key) - set(OWN_COLUMNS) != set(mirror.key):
-        before = ", ".join(name for name in stored_key if name not in OWN_COLUMNS)
-        raise _conflict(mirror, f"its key was ({before}) and is ({', '.join(mirror.key)}) now")
+def _other_key(mirror: Mirror, existing: Mapping[str, MirrorType], stored_key: Sequence[str]) -> str | None:
+    """How the key differs, if no row that is stored has one that new rows could be known by."""
+    before = [name for name in stored_key if name not in OWN_COLUMNS]
+    if set(before) != set(mirror.key):
+        return f"its key was ({', '.join(before)}) and is ({', '.join(mirror.key)}) now"
+    for column in mirror.columns:
+        if column.name in mirror.key and fits(existing[column.name], column.type) == "conflict":
+            return _was(column, existing[column.name])
+    return None
 
 
-def _conflict(mirror: Mirror, what: str) -> SchemaConflict:
-    return SchemaConflict(f"{mirror.object} has changed so that raw.{mirror.table} cannot follow: {what}.")
+def _was(column: MirrorColumn, stored: MirrorType) -> str:
+    return f"column {column.source} was {stored} and is {column.type} now"
 
 
-def _creation(mirror: Mirror) -> Composed:
+def _in_the_way(mirror: Mirror, drift: Sequence[Drift], error: errors.DependentObjectsStillExist) -> SchemaConflict:
+    dependent = (error.diag.message_detail or "").split("\n", 1)[0]
+    return SchemaConflict(
+        f"{mirror.object} has changed ({lost_values(drift)}), and raw.{mirror.table} cannot: {dependent}.",
+        remedy="Drop what depends on it; the next sync reads the table once more, and then it can be made again.",
+    )
+
+
+def _dropping(table: str) -> Composed:
+    return SQL("DROP TABLE IF EXISTS {}").format(Identifier("raw", table))
+
+
+def _create(connection: Connection, mirror: Mirror) -> None:
     key = ["organization_id", "integration_id", *mirror.key]
     columns: list[Composable] = [SQL("organization_id text NOT NULL, integration_id text NOT NULL")]
-    columns += [_column(column) for column in mirror.columns]
+    columns += [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in mirror.columns]
     columns += [
         SQL("source_version bigint NOT NULL, deleted_at timestamptz, delete_kind text"),
         SQL("synced_at timestamptz NOT NULL"),
         SQL("PRIMARY KEY ({})").format(SQL(", ").join(map(Identifier, key))),
     ]
-    return SQL("CREATE TABLE {} ({})").format(Identifier("raw", mirror.table), SQL(", ").join(columns))
-
-
-def _column(column: MirrorColumn) -> Composed:
-    return SQL("{} {}").format(Identifier(column.name), column.type.sql)
+    table = Identifier("raw", mirror.table)
+    _execute(connection, SQL("CREATE TABLE {} ({})").format(table, SQL(", ").join(columns)))
+    for statement in protect("raw", mirror.table, operator=READ):
+        connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 def _existing(connection: Connection, table: str) -> dict[str, MirrorType]:

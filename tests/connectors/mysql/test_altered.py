@@ -24,7 +24,8 @@ PARTS = "PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION 
 
 
 class Case(NamedTuple):
-    """``{t}`` is the table. ``told``: the log tells all of it. ``only``: the server that can."""
+    """``{t}`` is the table. ``told``: the log tells all of it, or the table itself does.
+    ``only``: the server that can."""
 
     begin: tuple[str, ...]
     meanwhile: tuple[str, ...]
@@ -69,6 +70,25 @@ CASES = {
         ("CREATE TABLE {t} (id int PRIMARY KEY, e enum('a', 'b'))", "INSERT INTO {t} VALUES (1, 'a'), (2, 'b')"),
         ("UPDATE {t} SET e = 'a'", "ALTER TABLE {t} MODIFY e enum('x', 'b', 'a')", "INSERT INTO {t} VALUES (3, 'x')"),
         ("id", "e"), [("1", "a"), ("2", "a"), ("3", "x")],
+    ),
+    "retyped": Case(
+        ("CREATE TABLE {t} (id int PRIMARY KEY, c varchar(9), n int)",
+         "INSERT INTO {t} VALUES (1, 'a', 1), (2, '7', 2)"),
+        ("INSERT INTO {t} VALUES (3, 'b', 3)", "UPDATE {t} SET c = '0' WHERE c IN ('a', 'b')",
+         "ALTER TABLE {t} MODIFY c int, MODIFY n datetime DEFAULT NULL", "UPDATE {t} SET c = 9 WHERE id = 2"),
+        ("id", "c"), [("1", "0"), ("2", "9"), ("3", "0")], told=True,
+    ),
+    "rekeyed": Case(
+        ("CREATE TABLE {t} (id int PRIMARY KEY, a varchar(9) NOT NULL)", "INSERT INTO {t} VALUES (1, 'a'), (2, 'b')"),
+        ("DELETE FROM {t} WHERE id = 2", "ALTER TABLE {t} DROP PRIMARY KEY, ADD PRIMARY KEY (a)",
+         "INSERT INTO {t} VALUES (1, 'c')", "DELETE FROM {t} WHERE a = 'a'"),
+        ("id", "a"), [("1", "c")], told=True,
+    ),
+    "rekeyed_type": Case(
+        (IDS, "INSERT INTO {t} VALUES (1, 2, 3), (2, 3, 4)"),
+        ("UPDATE {t} SET a = 9 WHERE id = 2", "ALTER TABLE {t} MODIFY id varchar(9)",
+         "INSERT INTO {t} VALUES ('x', 5, 6)", "DELETE FROM {t} WHERE id = '1'"),
+        ("id", "a"), [("2", "9"), ("x", "5")], told=True,
     ),
     "ghost": Case(
         (IDS, "INSERT INTO {t} VALUES (1, 2, 3)"),

@@ -49,7 +49,8 @@ NAMES = (
     "a", "b", "Order", "select", "xmin", "ctid", "größe", "a b", "source_row", "source_version", "b`c", "%s", "x" * 63,
 )  # fmt: skip
 OPERATIONS = (
-    "insert", "update", "delete", "move", "add", "drop", "modify", "rename", "index", "truncate", "swap", "empty",
+    "insert", "update", "delete", "move", "add", "drop", "modify", "retype", "rename", "index", "truncate", "swap",
+    "empty",
 )  # fmt: skip
 TABLES, ROUNDS = 5, 3
 
@@ -136,6 +137,14 @@ class Application:
                     self._do(f"ALTER TABLE {self._name} MODIFY {quoted(name)} {after}")
                     self._columns[name] = after if after in TYPES else before
                     return
+
+    def retype(self, one: int, other: int) -> None:
+        """To a type that the mirror's column cannot hold."""
+        for name, kind in self._columns.items():
+            if kind in ("tinyint", "int unsigned", "bigint", "decimal(12,4)", "float", "year", "time(2)"):
+                self._do(f"ALTER TABLE {self._name} MODIFY {quoted(name)} varchar(40)")
+                self._columns[name] = "varchar(40)"
+                return
 
     def rename(self, one: int, other: int) -> None:
         names = list(self._columns)

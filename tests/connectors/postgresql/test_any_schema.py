@@ -140,9 +140,12 @@ def schemas(draw: st.DrawFn) -> list[Table]:
     return made
 
 
+ODD_TYPES = ("integer", "text", "boolean", "jsonb", "numeric(9, 2)")
+"""None holds another's values, and each takes '1'."""
 OPERATIONS = (
     "insert", "insert", "update", "update", "delete", "move", "truncate", "times_10", "migrate", "add", "vacuum",
-    "rename", "partition_truncated", "partition_made_anew", "partition_away", "labels", "sync", "sync", "die", "die",
+    "rename", "partition_truncated", "partition_made_anew", "partition_away", "labels", "retype", "sync", "sync",
+    "die", "die",
 )  # fmt: skip
 steps = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 2), st.integers(0, 99)), min_size=6, max_size=25
@@ -228,6 +231,13 @@ def statements(operation: str, table: Table, n: int, counter: int) -> list[str]:
             f"ALTER TABLE {name} DROP price", f"ALTER TABLE {name} RENAME price_new TO price",
         ],
         "add": [f"ALTER TABLE {name} ADD a{counter} text DEFAULT 'new'"],
+        "retype": [
+            f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS odd text DEFAULT 'x'",
+            f"ALTER TABLE {name} ALTER odd DROP DEFAULT, "
+            f"ALTER odd TYPE {ODD_TYPES[n % len(ODD_TYPES)]} USING NULL",
+            f"UPDATE {name} SET price = price + 1 WHERE id % 2 = {n % 2}",
+            f"ALTER TABLE {name} ALTER odd SET DEFAULT '1'", table.insertion(n),
+        ],
         "vacuum": [f"VACUUM FULL {name}"],
         "rename": [
             f"ALTER TABLE {name} RENAME TO {away}", f"UPDATE {away} SET price = price + 7",

@@ -41,21 +41,61 @@ def test_types_widen_and_never_lose_values(stored: str, new: str, fit: str) -> N
     assert mirror_tables.fits(MirrorType.parse(stored), MirrorType.parse(new)) == fit
 
 
-def test_a_table_follows_additions_and_refuses_the_rest(store: Store) -> None:
+def test_a_table_follows_additions_and_wider_types(store: Store) -> None:
     with store.owner() as owner:
         assert mirror_tables.ensure(owner, mirror(("id", "integer"), ("price", "numeric(8,2)"))) == []
         wider = mirror(("id", "bigint"), ("price", "numeric(8,4)"), ("plan", "text"))
-        found = {(each.column, each.kind): each.detail for each in mirror_tables.ensure(owner, wider)}
-        assert found == {
+        drift = mirror_tables.ensure(owner, wider)
+        assert {(each.column, each.kind): each.detail for each in drift} == {
             ("id", "widened_column"): "integer became bigint",
             ("price", "widened_column"): "numeric(8,2) became numeric(10,4)",
             ("plan", "added_column"): "text",
         }
+        assert mirror_tables.lost_values(drift) is None
         assert mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "text"))) == []  # narrower, and one less
-        with pytest.raises(SchemaConflict, match="column plan was text and is boolean now"):
-            mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "boolean")))
-        with pytest.raises(SchemaConflict, match=r"its key was \(id\) and is \(plan\) now"):
-            mirror_tables.ensure(owner, mirror(("id", "integer"), ("plan", "text"), key="plan"))
+
+
+PLANS = mirror(("id", "integer"), ("plan", "text"), ("seats", "integer"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "told"),
+    [
+        (mirror(("id", "integer"), ("plan", "boolean"), ("seats", "integer")), [(1, None, 9)],
+         "column plan was text and is boolean now"),
+        (mirror(("id", "integer"), ("plan", "jsonb"), ("seats", "text[]")), [(1, None, None)],
+         "column plan was text and is jsonb now; column seats was integer and is text[] now"),
+        (mirror(("id", "integer"), ("plan", "text"), ("seats", "integer"), key="plan"), [],
+         "its key was (id) and is (plan) now"),
+        (mirror(("id", "uuid"), ("plan", "text"), ("seats", "integer")), [], "column id was integer and is uuid now"),
+    ],
+)  # fmt: skip
+def test_what_its_values_cannot_follow_is_made_anew_and_said(
+    store: Store, organization: Organization, changed: Mirror, rows: list[tuple[object, ...]], told: str
+) -> None:
+    """Only the column, if it is not of the key: the other values stay."""
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, PLANS)
+    with Warehouse(store).transaction("acme") as transaction:
+        MirrorWriter(transaction.connection, PLANS, "acme", "acme-db").upsert([(5, (1, "pro", 9))])
+    with store.owner() as owner:
+        drift = mirror_tables.ensure(owner, changed)
+        assert mirror_tables.lost_values(drift) == told
+        assert mirror_tables.ensure(owner, changed) == []
+    with store.organization("acme") as connection:  # as a service: row security and grants stand again
+        assert [tuple(row) for row in connection.execute(sa.text("SELECT id, plan, seats FROM raw.users"))] == rows
+
+
+def test_a_view_of_somebody_elses_keeps_what_it_stands_on(store: Store) -> None:
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, PLANS)
+        owner.exec_driver_sql("CREATE VIEW raw.sold AS SELECT plan FROM raw.users")
+        for changed in (mirror(("id", "integer"), ("plan", "boolean")), mirror(("id", "uuid"), ("plan", "text"))):
+            with pytest.raises(SchemaConflict, match=r"view .*sold depends on .*raw\.users") as refused:
+                mirror_tables.ensure(owner, changed)
+            assert "Drop what depends on it" in str(refused.value)
+        assert mirror_tables.ensure(owner, PLANS) == []
+        owner.exec_driver_sql("DROP VIEW raw.sold")
 
 
 def test_the_newer_version_wins_and_deletions_leave_a_mark(store: Store, organization: Organization) -> None:
