@@ -41,9 +41,13 @@ _PROVING = ("", "mysql_native_password", "client_ed25519", "caching_sha2_passwor
 _ENCRYPTED = ("sha256_password",)  # and caching_sha2_password where the server does not know us yet
 _REVEALING = ("mysql_clear_password", "dialog")
 _FAST, _KNOWN = 1, 3
+_NULL, _TWO_BYTES = 0xFB, 0xFC
+"""Where a value tells its length, which is below these otherwise: it has none, or its length is in two more bytes."""
 _SLOW = 0.05  # a wait of so many seconds is worth counting what is left
 _COLUMN_WEIGHS, _PACKET_WEIGHS = 8192, 64
 """Bytes: an answer has some thousands of columns, though one may be told of in thirty bytes, and a row in five."""
+_AHEAD = 2**18
+"""Bytes that are taken at once where rows follow each other."""
 _GARBLED = (ValueError, IndexError, KeyError, TypeError, AssertionError, struct.error)
 
 
@@ -51,6 +55,7 @@ class Connection(_Driver):
     """A connection with limits. ``verified``: the server's certificate is checked, or there is no connection.
     ``encrypted``: there is none without TLS."""
 
+    _next_seq_id: int
     _rfile: Any
     _sock: Any
     _auth_plugin_name: str
@@ -60,6 +65,7 @@ class Connection(_Driver):
         self._allowance = Allowance()
         self._reading: Allowance | None = None
         self._row_by_row = False
+        self._ahead, self._taken = b"", 0
         super().__init__(**wanted)
 
     def begin_with(self, connected: socket.socket) -> None:
@@ -83,11 +89,35 @@ class Connection(_Driver):
         finally:
             self._reading, self._row_by_row = None, False
 
+    def rows_at_hand(self) -> list[bytes]:
+        """The next rows of a query for one column, unless they are null or long, that have come with the last one that
+        was asked for. They cost a tenth of what the driver takes for a row."""
+        rows: list[bytes] = []
+        data, at, sequence = self._ahead, self._taken, self._next_seq_id
+        end = len(data)
+        while at + 5 < end:
+            size = data[at] | data[at + 1] << 8 | data[at + 2] << 16
+            after = at + 4 + size
+            length = data[at + 4]
+            if length < _NULL:
+                begin = at + 5
+            elif length == _TWO_BYTES and at + 7 <= end:
+                begin, length = at + 7, data[at + 5] | data[at + 6] << 8
+            else:
+                break
+            if after > end or begin + length != after or data[at + 3] != sequence:
+                break  # the driver knows what it is
+            rows.append(data[begin:after])
+            at, sequence = after, (sequence + 1) % 256
+        self._taken, self._next_seq_id = at, sequence
+        return rows
+
     def _use(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._read_timeout = allowance.left()
 
     def _execute_command(self, command: int, sql: Any) -> None:
+        self._ahead, self._taken = b"", 0
         self._use(self._reading or Allowance())
         super()._execute_command(command, sql)  # type: ignore[misc]
 
@@ -106,11 +136,23 @@ class Connection(_Driver):
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         """As the driver's, which waits anew for each byte."""
-        parts, missing = [], num_bytes
+        after = self._taken + num_bytes
+        if after <= len(self._ahead):
+            found, self._taken = self._ahead[self._taken : after], after
+            return found
+        if not self._row_by_row:  # what comes before TLS begins must not count as said under it
+            return self._received(num_bytes)
+        self._ahead, self._taken = self._ahead[self._taken :], 0
+        self._ahead += self._received(num_bytes - len(self._ahead), _AHEAD)
+        return self._read_bytes(num_bytes)
+
+    def _received(self, least: int, most: int = 0) -> bytes:
+        """So many bytes of what the server sends, up to ``most`` if they are there."""
+        parts, missing = [], least
         try:
-            while missing:
+            while missing > 0:
                 began = time.monotonic()
-                part = self._rfile.read1(missing)
+                part = self._rfile.read1(max(missing, most))
                 waited = time.monotonic() - began
                 if not part:
                     raise pymysql.OperationalError(CR_SERVER_LOST, "the server has ended the connection")

@@ -124,11 +124,12 @@ class MySQLSnapshot(Snapshot):
             lines: list[bytes] = []
             size = 0
             while row := cursor.fetchone():
+                before = len(lines)
                 if row[0] is None:
                     raise self._too_long(object)
-                lines.append(row[0])
-                size += len(row[0])
-                if len(lines) == PART_ROWS or size >= PART_BYTES:
+                lines += (row[0], *reader.rows_at_hand())
+                size += sum(map(len, lines[before:]))
+                if len(lines) >= PART_ROWS or size >= PART_BYTES:
                     yield lines
                     lines, size = [], 0
             yield lines

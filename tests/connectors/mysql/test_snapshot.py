@@ -57,6 +57,27 @@ def test_pieces_of_a_composite_key_resume_in_another_view(connector: MySQL, sour
     assert sorted(read) == list(range(1, 1001))
 
 
+LENGTHS = [0, 1, 2, *range(225, 262), 4090, 4096, *range(65_500, 65_545), 262_140, 262_144, 2**24 - 20, 2**24, 1]
+
+
+@pytest.mark.parametrize("order", ["", "reversed", "doubled"])
+def test_rows_of_every_length_come_as_they_are(
+    connector: MySQL, source: Cursor, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """How a row's length is told changes at 251 bytes, at 64 KiB and at 16 MiB; what comes at once ends anywhere."""
+    monkeypatch.setattr(mysql_snapshot, "PIECE_ROWS", 1000)
+    lengths = {"": LENGTHS, "reversed": LENGTHS[::-1], "doubled": [n for n in LENGTHS[:-3] for _ in range(2)]}[order]
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, a longtext)")
+    source.execute("SELECT @@max_allowed_packet")
+    most = int(source.fetchone()[0])  # type: ignore[index]
+    wanted = [length for length in lengths if length < most - 100]
+    for number, length in enumerate(wanted):
+        source.execute("INSERT INTO t VALUES (%s, REPEAT(%s, %s))", [number, "abcdefghij"[number % 10], length])
+    rows = copied(connector, "t")
+    assert [(int(row[0] or 0), len(row[1] or "")) for row in rows] == list(enumerate(wanted))
+    assert all(set(row[1] or "") <= {"abcdefghij"[number % 10]} for number, row in enumerate(rows))
+
+
 def test_an_empty_table_has_one_piece(connector: MySQL, source: Cursor) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY)")
     wanted = table(connector, "t")
