@@ -180,7 +180,7 @@ def _dropping(table: str) -> Composed:
 
 
 def _create(connection: Connection, mirror: Mirror) -> None:
-    key = ["organization_id", "integration_id", *mirror.key]
+    key = [*mirror.key, "organization_id", "integration_id"]  # a mirror is one integration's: those tell no rows apart
     columns: list[Composable] = [SQL("organization_id text NOT NULL, integration_id text NOT NULL")]
     columns += [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in mirror.columns]
     columns += [
