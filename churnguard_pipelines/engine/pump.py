@@ -24,13 +24,16 @@ from churnguard_pipelines.telemetry import traces
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
 RECORDS_AHEAD = 5_000  # fewer batches, where they are large
+GATHERING_SECONDS = 0.2
+"""That records wait for more of them: a transaction of a few costs as much as one of hundreds, and what a position
+holds is written by each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pump:
     """Moves the batches of a lane into the warehouse. Where a lane's batches go. ``batch_size``: records that are
-    gathered into one transaction if they are there. ``watched``: since when events of the object come by which path
-    (``arrivals.watched``): what they have missed is counted."""
+    gathered into one transaction if they come within ``GATHERING_SECONDS``. ``watched``: since when events of the
+    object come by which path (``arrivals.watched``): what they have missed is counted."""
 
     warehouse: Warehouse
     mapper: Mapper
@@ -150,16 +153,19 @@ class _ReadAhead:
         self._thread.start()
 
     def gathered(self, size: int) -> Iterator[list[_Ready]]:
-        """Batches in order, several at once if they are there already and hold at most ``size`` records together."""
+        """Batches in order, as many at once as come soon and until they hold ``size`` records together."""
         waiting: list[_Ready] = []
+        until = 0.0
         while True:
             try:
-                item = self._queue.get(block=not waiting)
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()) if waiting else None)
             except queue.Empty:
                 yield waiting
                 waiting = []
                 continue
             if isinstance(item, _Ready):
+                if not waiting:
+                    until = time.monotonic() + GATHERING_SECONDS
                 waiting.append(item)
                 if sum(len(each.batch.records) for each in waiting) >= size:
                     yield waiting

@@ -45,7 +45,7 @@ LOOK_EVERY = 0.02
 """Seconds until a process that found no place looks again."""
 
 KEPT_SECONDS = 1.0
-"""That a process hands a place on among its own calls. Then it leaves it to whoever else looks for one."""
+"""That a process hands a place on among its own calls. Then it leaves it to whoever else looks for one, if anybody."""
 
 LONGEST_PAUSE = 31 * 86_400.0
 """Seconds; no quota's window is longer, and a moment in the year 33,715 is one that nobody can read."""
@@ -315,8 +315,8 @@ class Places:
 
     A place is held by a connection to our own database, opened when it is first used, so that a process that is killed
     leaves none taken. A call that ends hands its place to one that waits beside it, which costs no question to the
-    database and no connection of the provider's a moment without work; but only for ``KEPT_SECONDS``, so that no run
-    keeps others waiting. Thread safe.
+    database and no connection of the provider's a moment without work; but only for ``KEPT_SECONDS`` where another
+    process looks for one, so that no run keeps others waiting. Thread safe.
     """
 
     def __init__(self, store: Store, name: str, most: int) -> None:
@@ -370,10 +370,11 @@ class Places:
         with self._lock:
             now = clock.monotonic()
             had_long = now - place.since >= KEPT_SECONDS
-            if waiting > len(self._kept) and not had_long:
-                self._kept.append(place)
+            others_turn = had_long and place.locks.wanted()
+            if waiting > len(self._kept) and not others_turn:
+                self._kept.append(replace(place, since=now) if had_long else place)
                 return
-            if had_long:
+            if others_turn:
                 self._not_before = now + LOOK_EVERY
             place.locks.leave(place.number)
 

@@ -11,8 +11,6 @@ from datetime import datetime
 from threading import Event
 from types import MappingProxyType
 
-import sqlalchemy as sa
-
 from churnguard_pipelines.connectors import api_connector, connector
 from churnguard_pipelines.connectors.sdk import ApiConnector, ConnectionReport, Object, Reading
 from churnguard_pipelines.connectors.sdk.database import DatabaseConnector
@@ -256,12 +254,12 @@ class _Run:
         with self._store.organization(integration.organization_id) as connection:
             checkpoint = checkpoints.load(connection, lane)
             record_drift(connection, lane, item.name, drift)
-            started: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+            started: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
             watched = arrivals.watched(connection, lane, item.name) if checkpoint is not None else {}
         refuse_another_source(integration, checkpoint, identity)
         before = checkpoint.position if checkpoint else None
-        if self._mode == DataSyncMode.FULL and self._window is None:
-            ledger.set_object(self._store, self._sync_id, item.name, expected_records=self._rows(item))
+        if self._mode == DataSyncMode.FULL and self._window is None and known is not None and known.rows:
+            ledger.set_object(self._store, self._sync_id, item.name, expected_records=known.rows)
         reading = Reading(self._mode, before, started, self._window, fields)
         mapper = Mapper(table, filters=integration.sync_config.data_filters, viewed=view.viewed)
         pump = Pump(self._warehouse, mapper, self._sync_id, integration.sync_config.batch_size, watched)

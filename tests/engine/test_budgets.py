@@ -78,6 +78,7 @@ def test_a_place_that_was_handed_on_for_its_time_is_left_for_others_to_find(
 ) -> None:
     with ours.held(clock, lambda: 1):
         clock.time += KEPT_SECONDS / 2
+        assert others.take() is None
     with ours.held(clock, lambda: 1):
         clock.time += KEPT_SECONDS / 2
     assert not clock.waits
@@ -85,6 +86,26 @@ def test_a_place_that_was_handed_on_for_its_time_is_left_for_others_to_find(
     others.leave(0)
     with ours.held(clock, lambda: 1):
         assert clock.waits, "whoever looks meanwhile is there first"
+
+
+def test_a_place_that_nobody_else_looks_for_is_handed_on_for_ever(
+    ours: Places, others: PlaceLocks, clock: FakeClock
+) -> None:
+    for _ in range(3):
+        with ours.held(clock, lambda: 1):
+            clock.time += KEPT_SECONDS
+    assert not clock.waits
+    assert others.take() is None
+
+
+def test_who_has_found_a_place_wants_none_any_more(ours: Places, others: PlaceLocks, clock: FakeClock) -> None:
+    with ours.held(clock, lambda: 0):
+        assert others.take() is None
+    assert others.take() == 0
+    others.leave(0)
+    with ours.held(clock, lambda: 1):
+        clock.time += KEPT_SECONDS
+    assert others.take() is None, "it was handed on"
 
 
 def test_what_is_kept_can_be_let_go(ours: Places, others: PlaceLocks, clock: FakeClock) -> None:

@@ -32,6 +32,12 @@ SELECT %(organization_id)s::text, %(integration_id)s::text, object, path,
 ON CONFLICT (organization_id, integration_id, object, path, day)
   DO UPDATE SET brought = counted.brought + excluded.brought, missed = counted.missed + excluded.missed
 """
+_HERE = "organization_id = :organization_id AND integration_id = :integration_id AND object = :object"
+_WATCHED = sa.text(f"""
+WITH old AS (DELETE FROM ingest.arrivals WHERE {_HERE} AND day < current_date - {KEPT_DAYS})
+SELECT path, CAST(extract(epoch FROM min(first_at)) * 1000 AS bigint) FROM ingest.arrivals
+ WHERE {_HERE} AND day >= current_date - {KEPT_DAYS} GROUP BY path
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +77,8 @@ def note_missed(
 
 def watched(connection: Connection, lane: Lane, object: str) -> dict[str, int]:
     """By which paths events come for the object, and since when, in milliseconds. Forgets what is old."""
-    own = arrivals.c.organization_id == lane.organization_id, arrivals.c.integration_id == lane.integration_id
-    here = (*own, arrivals.c.object == object)
-    milliseconds = sa.cast(sa.func.extract("epoch", sa.func.min(arrivals.c.first_at)) * 1000, sa.BigInteger)
-    oldest = sa.func.current_date() - KEPT_DAYS
-    connection.execute(sa.delete(arrivals).where(*here, arrivals.c.day < oldest))
-    statement = sa.select(arrivals.c.path, milliseconds).where(*here).group_by(arrivals.c.path)
-    return {row[0]: row[1] for row in connection.execute(statement)}
+    own = {"organization_id": lane.organization_id, "integration_id": lane.integration_id, "object": object}
+    return {row[0]: row[1] for row in connection.execute(_WATCHED, own)}
 
 
 def of(store: Store, integration_id: str) -> dict[str, dict[str, Arrivals]]:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB
 
 from churnguard_pipelines.errors import LaneTakenOver
 from churnguard_pipelines.records import Checkpoint, Lane, Position
 from churnguard_pipelines.store.ingest.tables import checkpoints as table
 
+_HERE = "organization_id = :organization_id AND integration_id = :integration_id AND lane = :lane"
+_LOAD = sa.text(f"SELECT position, source, version FROM ingest.checkpoints WHERE {_HERE}")
+_LOCK = sa.text(f"{_LOAD} FOR UPDATE")
+_BEGIN = sa.text("""
+INSERT INTO ingest.checkpoints (organization_id, integration_id, lane, position, source, version, updated_at)
+VALUES (:organization_id, :integration_id, :lane, :position, :source, :version, clock_timestamp())
+ON CONFLICT DO NOTHING RETURNING version
+""").bindparams(sa.bindparam("position", type_=JSONB))
+_MOVE = sa.text(f"""
+UPDATE ingest.checkpoints
+   SET position = :position, source = :source, version = :version, updated_at = clock_timestamp()
+ WHERE {_HERE} AND version = :version - 1 AND position = :expected RETURNING version
+""").bindparams(sa.bindparam("position", type_=JSONB), sa.bindparam("expected", type_=JSONB))
+_FORGET = sa.text(f"DELETE FROM ingest.checkpoints WHERE {_HERE}")
+
 
 def load(connection: Connection, lane: Lane, *, lock: bool = False) -> Checkpoint | None:
     """``lock``: nobody moves it until the end of the transaction."""
-    statement = sa.select(table.c.position, table.c.source, table.c.version).where(_is(lane))
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    row = connection.execute(_LOCK if lock else _LOAD, _named(lane)).one_or_none()
     return Checkpoint(row.position, row.source, row.version) if row else None
 
 
@@ -55,18 +70,11 @@ def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to:
     Raises ``LaneTakenOver`` if it stands elsewhere; the caller's transaction must then not commit.
     Not only the version is compared but the position too: a lane that was forgotten and begun anew counts from 1.
     """
-    moved = {"position": dict(to), "source": source, "updated_at": sa.func.clock_timestamp()}
-    statement: sa.Executable
-    if expected is None:
-        keys = {"organization_id": lane.organization_id, "integration_id": lane.integration_id, "lane": lane.name}
-        version = 1
-        begun = insert(table).values(**keys, **moved, version=version).on_conflict_do_nothing()
-        statement = begun.returning(table.c.version)
-    else:
-        version = expected.version + 1
-        stands = _is(lane), table.c.version == expected.version, table.c.position == dict(expected.position)
-        statement = sa.update(table).where(*stands).values(**moved, version=version).returning(table.c.version)
-    if connection.scalar(statement) is None:
+    version = 1 if expected is None else expected.version + 1
+    values = {**_named(lane), "position": dict(to), "source": source, "version": version}
+    if expected is not None:
+        values["expected"] = dict(expected.position)
+    if connection.scalar(_BEGIN if expected is None else _MOVE, values) is None:
         raise LaneTakenOver(
             f"another run has moved the lane {lane.name}; nothing was written by this one.",
             integration_id=lane.integration_id,
@@ -77,12 +85,8 @@ def advance(connection: Connection, lane: Lane, expected: Checkpoint | None, to:
 
 def forget(connection: Connection, lane: Lane) -> None:
     """Remove the lane's checkpoint, so that the next run begins anew."""
-    connection.execute(sa.delete(table).where(_is(lane)))
+    connection.execute(_FORGET, _named(lane))
 
 
-def _is(lane: Lane) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        table.c.organization_id == lane.organization_id,
-        table.c.integration_id == lane.integration_id,
-        table.c.lane == lane.name,
-    )
+def _named(lane: Lane) -> dict[str, Any]:
+    return {"organization_id": lane.organization_id, "integration_id": lane.integration_id, "lane": lane.name}

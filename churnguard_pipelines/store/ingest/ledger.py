@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
@@ -32,6 +32,7 @@ ObjectStatus = Literal["pending", "running", "succeeded", "failed", "skipped", "
 
 _COUNTED = ("succeeded", "partial", "failed")
 _SUMS = (*Counts.__slots__, "calls")
+_NOTED = ("status", "expected", "error", "calls", "checkpoint_before", "checkpoint_after", "rows")
 LAST_WORDS = "its process ended without finishing it (killed, or its machine went down)."
 
 
@@ -185,11 +186,15 @@ def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: st
     finish_sync(store, sync_id, "failed", error)
 
 
-_ROWS_OF_OBJECT = sa.text("""
-UPDATE ingest.objects AS known SET rows = :rows FROM ingest.syncs AS sync
- WHERE sync.sync_id = :sync_id AND known.object = :object
-   AND known.organization_id = sync.organization_id AND known.integration_id = sync.integration_id
-""")
+_SET_OBJECT = sa.text(f"""
+WITH noted AS (
+    UPDATE ingest.objects AS known SET rows = :rows FROM ingest.syncs AS sync
+     WHERE sync.sync_id = :sync_id AND known.object = :object AND CAST(:rows AS bigint) IS NOT NULL
+       AND known.organization_id = sync.organization_id AND known.integration_id = sync.integration_id)
+UPDATE ingest.sync_objects
+   SET {", ".join(f"{name} = coalesce(:{name}, {name})" for name in _NOTED)}
+ WHERE sync_id = :sync_id AND object = :object
+""").bindparams(*(sa.bindparam(name, type_=JSONB(none_as_null=True)) for name in _NOTED if "checkpoint" in name))
 
 
 def set_object(
@@ -207,23 +212,18 @@ def set_object(
 ) -> None:
     """Note what is given; None leaves it as it is. ``calls``: in total, not since last time."""
     values: dict[str, Any] = {
+        "sync_id": sync_id,
+        "object": object,
         "status": status,
         "expected": expected_records,
         "error": error,
         "calls": calls,
-        "checkpoint_before": checkpoint_before and dict(checkpoint_before),
-        "checkpoint_after": checkpoint_after and dict(checkpoint_after),
+        "checkpoint_before": None if checkpoint_before is None else dict(checkpoint_before),
+        "checkpoint_after": None if checkpoint_after is None else dict(checkpoint_after),
         "rows": rows,
     }
-    given = {name: value for name, value in values.items() if value is not None}
     with store.operator() as connection:
-        connection.execute(
-            sa.update(sync_objects)
-            .where(sync_objects.c.sync_id == sync_id, sync_objects.c.object == object)
-            .values(given)
-        )
-        if rows is not None:
-            connection.execute(_ROWS_OF_OBJECT, {"sync_id": sync_id, "object": object, "rows": rows})
+        connection.execute(_SET_OBJECT, values)
 
 
 def set_quota_left(store: Store, sync_id: str, quota_left: float | None) -> None:
@@ -231,12 +231,17 @@ def set_quota_left(store: Store, sync_id: str, quota_left: float | None) -> None
         connection.execute(sa.update(syncs).where(syncs.c.sync_id == sync_id).values(quota_left=quota_left))
 
 
+_ADD_PROGRESS = sa.text(f"""
+UPDATE ingest.sync_objects SET {", ".join(f"{name} = {name} + :{name}" for name in Counts.__slots__)}
+ WHERE sync_id = :sync_id AND object = :object
+""")
+
+
 def add_progress(connection: Connection, sync_id: str, object: str, counts: Counts) -> None:
     """Add to the object's counts in the caller's transaction, so that they stand exactly if the records stand."""
-    added = {name: sync_objects.c[name] + value for name, value in asdict(counts).items() if value}
-    if added:
-        here = sync_objects.c.sync_id == sync_id, sync_objects.c.object == object
-        connection.execute(sa.update(sync_objects).where(*here).values(added))
+    added = {name: getattr(counts, name) for name in Counts.__slots__}
+    if any(added.values()):
+        connection.execute(_ADD_PROGRESS, {"sync_id": sync_id, "object": object, **added})
 
 
 def find_sync(store: Store, sync_id: str) -> SyncReport | None:

@@ -24,7 +24,8 @@ _table = objects.c
 @dataclass(frozen=True, slots=True)
 class KnownObject:
     """``view``: its name in schema ``views``; ``view_digest``: of the statements that made it, None if it is to be
-    made. ``custom``: the account added the object itself. ``fields``: in the order in which they were first seen."""
+    made. ``custom``: the account added the object itself. ``fields``: in the order in which they were first seen.
+    ``rows``: how many there were when they were counted last, None before that."""
 
     object: str
     view: str
@@ -32,6 +33,7 @@ class KnownObject:
     custom: bool
     fields: tuple[Field, ...]
     view_digest: str | None
+    rows: int | None = None
 
 
 def versions_view(view: str) -> str:
@@ -96,7 +98,7 @@ def _view_name(integration_id: str, object: str, unique: str | None) -> str:
 
 def _known(row: sa.Row[Any]) -> KnownObject:
     fields = tuple(_read(each) for each in row.fields)
-    return KnownObject(row.object, row.view_name, row.label, row.custom, fields, row.view_digest)
+    return KnownObject(row.object, row.view_name, row.label, row.custom, fields, row.view_digest, row.rows)
 
 
 def _written(field: Field) -> dict[str, Any]:

@@ -118,6 +118,13 @@ SELECT place FROM unnest(%s::integer[]) AS place
  WHERE pg_try_advisory_lock(%s, hashtext(%s || '/' || place)) LIMIT 1
 """
 _LEAVE_PLACE: LiteralString = "SELECT pg_advisory_unlock(%s, hashtext(%s || '/' || %s::integer))"
+# Whoever finds no place shares the lock of the one that would come after the last, until it has found one.
+_WANT: LiteralString = "SELECT pg_try_advisory_lock_shared(%s, hashtext(%s || '/' || %s::integer))"
+_HAVE: LiteralString = "SELECT pg_advisory_unlock_shared(%s, hashtext(%s || '/' || %s::integer))"
+_WANTED: LiteralString = """
+SELECT CASE WHEN pg_try_advisory_lock(kind, name) THEN NOT pg_advisory_unlock(kind, name) ELSE true END
+  FROM (VALUES (%s::integer, hashtext(%s || '/' || %s::integer))) AS beyond (kind, name)
+"""
 
 _SPEAK_EVERY: LiteralString = "SELECT set_config('idle_session_timeout', %s, false)"
 
@@ -136,6 +143,7 @@ class PlaceLocks:
         self._connection.execute(_SPEAK_EVERY, [f"{HELD_SECONDS}s"])
         self._name, self._most = name, most
         self._held: set[int] = set()
+        self._wants = False
 
     @property
     def broken(self) -> bool:
@@ -147,7 +155,14 @@ class PlaceLocks:
         place: int | None = self._ask(_TRY_PLACES, [free, self._kind.value, self._name])
         if place is not None:
             self._held.add(place)
+        if self._wants != (place is None):
+            changed = self._ask(_HAVE if self._wants else _WANT, [self._kind.value, self._name, self._most])
+            self._wants ^= bool(changed)
         return place
+
+    def wanted(self) -> bool:
+        """Whether somebody else has looked for a place, and found none so far."""
+        return bool(self._ask(_WANTED, [self._kind.value, self._name, self._most]))
 
     def speak(self) -> bool:
         """A word to the server, for which it lets us keep what we have. False if the connection broke: all is lost."""

@@ -42,10 +42,6 @@ def versions_name(table: Table) -> str:
     return f"{table.name}_versions"
 
 
-def exists(connection: Connection, name: str) -> bool:
-    return bool(_existing(connection, name))
-
-
 def check_declaration(table: Table) -> None:
     """Raises ``InvalidConfiguration`` for names that PostgreSQL would cut, and for columns that collide with ours."""
     names = [table.key, *(column.name for column in table.columns)]

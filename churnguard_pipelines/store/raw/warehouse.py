@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, cast
 
 import psycopg
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Drift, Lane, Position, Rejected, Table
@@ -54,14 +55,16 @@ class Warehouse:
 
     def count(self, name: str, organization_id: str, integration_id: str) -> int:
         """Rows of ``raw.<name>`` that are not deleted; 0 for a table that does not exist yet."""
-        with self._store.organization(organization_id) as connection:
-            if not raw_tables.exists(connection, name):
+        own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
+        values = {"organization_id": organization_id, "integration_id": integration_id}
+        live = f"SELECT count(*) FROM {raw_tables.quoted(name)} WHERE {own} AND deleted_at IS NULL"
+        try:
+            with self._store.organization(organization_id) as connection:
+                return int(connection.exec_driver_sql(live, values).scalar_one())
+        except sa.exc.ProgrammingError as error:
+            if isinstance(error.orig, psycopg.errors.UndefinedTable):
                 return 0
-            table = raw_tables.quoted(name)
-            own = "organization_id = %(organization_id)s AND integration_id = %(integration_id)s"
-            values = {"organization_id": organization_id, "integration_id": integration_id}
-            live = f"SELECT count(*) FROM {table} WHERE {own} AND deleted_at IS NULL"
-            return int(connection.exec_driver_sql(live, values).scalar_one())
+            raise
 
 
 class WarehouseTransaction:
