@@ -121,7 +121,7 @@ def _made(connection: Connection, mirror: Mirror) -> bool:
         with connection.begin_nested():
             _create(connection, mirror)
     except (sa.exc.ProgrammingError, sa.exc.IntegrityError) as error:
-        if not isinstance(error.orig, (errors.DuplicateTable, errors.UniqueViolation)):
+        if not isinstance(error.orig, (errors.DuplicateTable, errors.DuplicateObject, errors.UniqueViolation)):
             raise
         return False
     return True
