@@ -1,5 +1,5 @@
-"""A sync or a session that dies: in a process of its own, which a SIGKILL ends before a statement of the warehouse: of a
-number, or with a text in it."""
+"""A sync or a session that dies: in a process of its own, which a SIGKILL ends before a statement of the warehouse: of
+a number, or with a text in it."""
 
 from __future__ import annotations
 
