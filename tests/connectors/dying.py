@@ -77,13 +77,13 @@ def store_that_kills(settings: Settings, statement: int | str) -> Store:
             os.kill(os.getpid(), signal.SIGKILL)
 
     class Cursor(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
             die_before(query)
-            return super().execute(query, *arguments, **options)
+            return super().execute(query, params, **options)
 
-        def copy(self, query: Any, *arguments: Any, **options: Any) -> Any:
-            die_before(query)
-            return super().copy(query, *arguments, **options)
+        def copy(self, statement: Any, params: Any = None, **options: Any) -> Any:
+            die_before(statement)
+            return super().copy(statement, params, **options)
 
     def equip(driver: psycopg.Connection[Any], record: object) -> None:
         driver.cursor_factory = Cursor
