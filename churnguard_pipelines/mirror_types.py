@@ -73,7 +73,7 @@ _ORDERED = (
     Base.TIMESTAMP, Base.TIMESTAMPTZ, Base.TIME, Base.TIMETZ, Base.INTERVAL, Base.OID, Base.XID8, Base.PG_LSN,
 )  # fmt: skip
 _WRITTEN = re.compile(r"([a-z][a-z0-9_ ]*)(?:\(([0-9]{1,4}),(-?[0-9]{1,4})\))?(\[\])?", re.ASCII)
-_MOST_DIGITS = 1000
+MOST_DIGITS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class MirrorType:
     def __post_init__(self) -> None:
         if self.digits is not None:
             precision, scale = self.digits
-            if self.base is not Base.NUMERIC or not (0 < precision <= _MOST_DIGITS and abs(scale) <= _MOST_DIGITS):
+            if self.base is not Base.NUMERIC or not (0 < precision <= MOST_DIGITS and abs(scale) <= MOST_DIGITS):
                 raise ValueError(f"no type of ours: {self.base} with {self.digits} digits")
 
     @classmethod

@@ -187,7 +187,7 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """A table's declaration differs from what came. ``kind``: ``new_field``, ``type_mismatch``; of a mirror
-    ``added_column``, ``widened_column``, ``replaced_column``, ``replaced_key`` (these two hold nothing yet);
+    ``added_column``, ``widened_column``, ``replaced_column``, ``replaced_mirror`` (these two hold nothing yet);
     of an account's own fields ``type_changed``, ``gone_field``; of a view that could not follow ``view_unchanged``."""
 
     column: str

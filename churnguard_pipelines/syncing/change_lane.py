@@ -20,14 +20,13 @@ from churnguard_pipelines.engine.net_changes import Net, collapse
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.mirrors import Change, ChangeBatch, Lag, Mirror, SourceTable, Values
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.records import Checkpoint, Counts, Drift, Lane, Position
+from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.ingest import catalogue, checkpoints
-from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
-from churnguard_pipelines.syncing.mirroring import mirror_of
+from churnguard_pipelines.syncing.mirroring import ensure_mirror, mirror_of
 from churnguard_pipelines.syncing.read_ahead import ReadAhead
 
 LANE = "changes"
@@ -52,11 +51,6 @@ class Stored:
 
 def lane_of(integration: IntegrationConfiguration) -> Lane:
     return Lane(integration.organization_id, integration.integration_id, LANE)
-
-
-def has_grown(drift: Sequence[Drift]) -> bool:
-    """Whether a mirror has a new column: rows that nothing changes have its default, which only reading them tells."""
-    return any(each.kind == "added_column" for each in drift) or mirror_tables.lost_values(drift) is not None
 
 
 def load_checkpoint(store: Store, lane: Lane) -> Checkpoint | None:
@@ -306,12 +300,7 @@ class ChangeLane:
         assert change.table is not None
         with self._apart(transaction, self._tables[change.object]):
             mirror = mirror_of(self._integration, change.table, self._mirrors[change.object].table)
-            with transaction.as_owner() as connection:
-                drift = mirror_tables.ensure(connection, mirror)
-            lane = replace(self._lane, name=change.object)
-            record_drift(transaction.connection, lane, change.object, drift)
-            if has_grown(drift):
-                checkpoints.forget(transaction.connection, lane)
+            drift = ensure_mirror(transaction, replace(self._lane, name=change.object), mirror)
             catalogue.remember(self._store, self._integration, [(change.table, change.object)])
             self._tables[change.object], self._mirrors[change.object] = change.table, mirror
             if (reason := mirror_tables.lost_values(drift) or change.reason) is not None:

@@ -29,14 +29,13 @@ from churnguard_pipelines.mirrors import Mirror, SourceTable
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.ingest import catalogue, checkpoints, ledger, sessions
-from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.tables import quoted
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from churnguard_pipelines.syncing.change_lane import ChangeLane, has_grown, lane_of, load_checkpoint
-from churnguard_pipelines.syncing.mirroring import entity_of, mirror_of
+from churnguard_pipelines.syncing.change_lane import ChangeLane, lane_of, load_checkpoint
+from churnguard_pipelines.syncing.mirroring import ensure_mirror, entity_of, mirror_of
 from churnguard_pipelines.syncing.report import ObjectEnd, Told, each_object, run_reported
 from churnguard_pipelines.syncing.source import opened_database
 from churnguard_pipelines.syncing.table_copy import AT_ONCE, TableCopy
@@ -244,12 +243,8 @@ class _Run:
 
     def _mirror(self, table: SourceTable, raw_table: str) -> Mirror:
         mirror = mirror_of(self._integration, table, raw_table)
-        with self._store.owner() as connection:
-            drift = mirror_tables.ensure(connection, mirror)
-        with self._store.organization(self._integration.organization_id) as connection:
-            record_drift(connection, self._lane(table.object), table.object, drift)
-            if has_grown(drift):
-                checkpoints.forget(connection, self._lane(table.object))
+        with self._warehouse.transaction(self._integration.organization_id) as transaction:
+            drift = ensure_mirror(transaction, self._lane(table.object), mirror)
         if (lost := mirror_tables.lost_values(drift)) is not None:
             self._reread(table, f"it is read anew: {lost}.")
         return mirror

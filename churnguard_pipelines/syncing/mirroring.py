@@ -1,4 +1,4 @@
-"""Lays out the mirror of a source table: its columns, their names, its key."""
+"""Lays out the mirror of a source table (its columns, their names, its key), and makes it so."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.mirror_types import Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn, SourceTable
 from churnguard_pipelines.model import IntegrationConfiguration, is_column_name
+from churnguard_pipelines.records import Drift, Lane
+from churnguard_pipelines.store.ingest import checkpoints
+from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.postgres.names import free
+from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.mirror_tables import OWN_COLUMNS, SYSTEM_COLUMNS
+from churnguard_pipelines.store.raw.warehouse import WarehouseTransaction
 
 _DOCUMENTS = (MirrorType(Base.JSON), MirrorType(Base.JSONB))
 
@@ -41,6 +46,22 @@ def mirror_of(integration: IntegrationConfiguration, table: SourceTable, raw_tab
         columns.append(MirrorColumn(name, MirrorType(Base.TEXT), document.name, tuple(rest)))
     key = tuple(by_source[name].name for name in table.key)
     return Mirror(raw_table, table.object, tuple(columns), key)
+
+
+def ensure_mirror(transaction: WarehouseTransaction, lane: Lane, mirror: Mirror) -> list[Drift]:
+    """Make it, or change it as its table has changed; what was changed is noted. If it holds less than its table now,
+    its lane's checkpoint is forgotten with that: whatever ends us next, all of the table is read once more.
+
+    A new column counts: rows that nothing changes have its default, which only reading them tells. Raises as
+    :func:`~churnguard_pipelines.store.raw.mirror_tables.ensure`.
+    """
+    was_there = mirror_tables.exists(transaction.connection, mirror.table)
+    with transaction.as_owner() as connection:
+        drift = mirror_tables.ensure(connection, mirror)
+    record_drift(transaction.connection, lane, mirror.object, drift)
+    if not was_there or any(each.kind != "widened_column" for each in drift):
+        checkpoints.forget(transaction.connection, lane)
+    return drift
 
 
 def entity_of(integration: IntegrationConfiguration, table: SourceTable) -> str:

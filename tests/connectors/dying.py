@@ -1,5 +1,5 @@
-"""A sync or a session that dies: in a process of its own, which a SIGKILL ends before the warehouse's statement of a
-number."""
+"""A sync or a session that dies: in a process of its own, which a SIGKILL ends before a statement of the warehouse: of
+a number, or with a text in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _processes.set_forkserver_preload([__name__])
 _numbers = itertools.count(1)
 
 
-def sync_that_dies(store: Store, statement: int, *objects: str, integration_id: str = "acme-db") -> bool:
+def sync_that_dies(store: Store, statement: int | str, *objects: str, integration_id: str = "acme-db") -> bool:
     """Returns whether it did: one that has done its work with fewer statements lives."""
     arguments = (store.settings, integration_id, f"dying-{next(_numbers)}", statement, objects)
     process = _processes.Process(target=_sync, args=arguments)
@@ -47,7 +47,9 @@ def sync_that_is_stopped(store: Store, seconds: float, *objects: str, integratio
         timer.cancel()
 
 
-def _sync(settings: Settings, integration_id: str, sync_id: str, statement: int, objects: tuple[str, ...]) -> None:
+def _sync(
+    settings: Settings, integration_id: str, sync_id: str, statement: int | str, objects: tuple[str, ...]
+) -> None:
     store = store_that_kills(settings, statement)
     sync_integration(store, integration_id, sync_id=sync_id, objects=objects or None)
     store.close()
@@ -65,27 +67,26 @@ def _session(settings: Settings, session_id: str, statement: int) -> None:
     Session(store, session_id, ChangeLogs(store), linger=600).run()
 
 
-def store_that_kills(settings: Settings, statement: int) -> Store:
+def store_that_kills(settings: Settings, statement: int | str) -> Store:
     """Its process, before this statement."""
     store = Store.open(settings, migrate=False)
-    left = itertools.count(statement - 1, -1)
+    numbers = itertools.count(1)
+
+    def die_before(text: object) -> None:
+        if statement in str(text) if isinstance(statement, str) else next(numbers) == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     class Cursor(psycopg.Cursor[Any]):
-        def execute(self, *arguments: Any, **options: Any) -> Any:
-            _die_at(next(left))
-            return super().execute(*arguments, **options)
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            die_before(query)
+            return super().execute(query, params, **options)
 
-        def copy(self, *arguments: Any, **options: Any) -> Any:
-            _die_at(next(left))
-            return super().copy(*arguments, **options)
+        def copy(self, statement: Any, params: Any = None, **options: Any) -> Any:
+            die_before(statement)
+            return super().copy(statement, params, **options)
 
     def equip(driver: psycopg.Connection[Any], record: object) -> None:
         driver.cursor_factory = Cursor
 
     sa.event.listen(sa.pool.Pool, "connect", equip)
     return store
-
-
-def _die_at(left: int) -> None:
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -43,7 +43,7 @@ _REVEALING = ("mysql_clear_password", "dialog")
 _FAST, _KNOWN = 1, 3
 _NULL, _TWO_BYTES = 0xFB, 0xFC
 """Where a value tells its length, which is below these otherwise: it has none, or its length is in two more bytes."""
-_SLOW = 0.05  # a wait of so many seconds is worth counting what is left
+_SLOW = 0.05  # after so many seconds of waiting it is worth counting what is left
 _COLUMN_WEIGHS, _PACKET_WEIGHS = 8192, 64
 """Bytes: an answer has some thousands of columns, though one may be told of in thirty bytes, and a row in five."""
 _AHEAD = 2**18
@@ -66,6 +66,7 @@ class Connection(_Driver):
         self._reading: Allowance | None = None
         self._row_by_row = False
         self._ahead, self._taken = b"", 0
+        self._waited = 0.0
         super().__init__(**wanted)
 
     def begin_with(self, connected: socket.socket) -> None:
@@ -160,7 +161,9 @@ class Connection(_Driver):
                 missing -= len(part)
                 self._allowance.waited(waited)
                 self._allowance.came(len(part))
-                if waited > _SLOW:
+                self._waited += waited
+                if self._waited > _SLOW:
+                    self._waited = 0.0
                     self._read_timeout = self._current_timeout = self._allowance.left()
                     self._sock.settimeout(self._read_timeout)
         except TimeoutError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import psycopg
 import sqlalchemy as sa
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from sqlalchemy import Connection
 
 from churnguard_pipelines.errors import SchemaConflict
-from churnguard_pipelines.mirror_types import Base, MirrorType
+from churnguard_pipelines.mirror_types import MOST_DIGITS, Base, MirrorType
 from churnguard_pipelines.mirrors import Mirror, MirrorColumn
 from churnguard_pipelines.records import Drift
 from churnguard_pipelines.store.postgres import locks
@@ -26,11 +27,16 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod)
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'raw' AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped
 """)
+_IN_THE_WAY = (errors.DependentObjectsStillExist, errors.FeatureNotSupported)
+"""What PostgreSQL says of views and the like that stand on what is removed, and on what is widened."""
 _CHAINS = (
     (Base.SMALLINT, Base.INTEGER, Base.BIGINT, Base.NUMERIC),
     (Base.REAL, Base.DOUBLE),
     (Base.DATE, Base.TIMESTAMP),
 )
+
+MOST_COLUMNS = 1600
+"""Of a table in PostgreSQL, with those that it once had."""
 
 Fit = Literal["same", "fits", "widen", "conflict"]
 
@@ -38,11 +44,12 @@ Fit = Literal["same", "fits", "widen", "conflict"]
 def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
     """Make the table, add columns it does not have yet, widen those that have become too narrow. As owner.
 
-    A column whose new type cannot hold the stored values is made anew, and so is a mirror whose key is another now:
-    ``lost_values`` tells, since the table has to be read once more. Nothing but the table itself is locked meanwhile:
-    to widen a large one takes long, and is nobody else's matter. Returns what was changed.
+    A column whose new type cannot hold the stored values is made anew, and so is a mirror whose key is another now, or
+    that has had all the columns that a table may have: ``lost_values`` tells, since the table has to be read once more.
+    Nothing but the table itself is locked meanwhile: to widen a large one takes long, and is nobody else's matter.
+    Returns what was changed.
 
-    Raises ``SchemaConflict`` if a view of somebody else's stands on what would be made anew, ``TableInUse`` if others
+    Raises ``SchemaConflict`` if a view of somebody else's stands on what would be changed, ``TableInUse`` if others
     do not let go of the table; nothing is changed then.
     """
     if not exists(connection, mirror.table) and _made(connection, mirror):
@@ -58,7 +65,7 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
             if not exists(connection, mirror.table):
                 _create(connection, mirror)
     except sa.exc.DBAPIError as error:
-        if not isinstance(error.orig, errors.DependentObjectsStillExist):
+        if not isinstance(error.orig, _IN_THE_WAY):
             raise
         raise _in_the_way(mirror, drift, error.orig) from error
     return drift
@@ -66,7 +73,7 @@ def ensure(connection: Connection, mirror: Mirror) -> list[Drift]:
 
 def lost_values(drift: Sequence[Drift]) -> str | None:
     """What happened to the mirror by which it holds less than its table, in words."""
-    lost = [each.detail for each in drift if each.kind in ("replaced_column", "replaced_key")]
+    lost = [each.detail for each in drift if each.kind in ("replaced_column", "replaced_mirror")]
     return "; ".join(lost) or None
 
 
@@ -105,7 +112,8 @@ def fits(stored: MirrorType, new: MirrorType) -> Fit:
 def _wider(stored: MirrorType, new: MirrorType) -> MirrorType:
     if stored.digits and new.digits:
         whole, fraction = map(max, _places(stored.digits), _places(new.digits))
-        return MirrorType(Base.NUMERIC, (whole + fraction, fraction), stored.array)
+        both = (whole + fraction, fraction) if whole + fraction <= MOST_DIGITS else None
+        return MirrorType(Base.NUMERIC, both, stored.array)
     return MirrorType(Base.NUMERIC, None, stored.array) if stored.digits or new.digits else new
 
 
@@ -131,7 +139,7 @@ def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composed], li
     """Statements that make the table one for the mirror, and what they change; one that they drop is to be created."""
     existing = _existing(connection, mirror.table)
     if (why := _other_key(mirror, existing, _stored_key(connection, mirror.table))) is not None:
-        return [_dropping(mirror.table)], [Drift("", "replaced_key", why)]
+        return [_dropping(mirror.table)], [Drift("", "replaced_mirror", why)]
     changes: list[Composable] = []
     drift: list[Drift] = []
     for column in mirror.columns:
@@ -148,6 +156,10 @@ def _changes(connection: Connection, mirror: Mirror) -> tuple[list[Composed], li
             drift.append(Drift(column.name, "widened_column", f"{stored} became {wider}"))
     if not changes:
         return [], []
+    more = sum(each.kind != "widened_column" for each in drift)
+    if more and _columns_ever(connection, mirror.table) + more > MOST_COLUMNS:
+        why = f"its mirror has had {MOST_COLUMNS:,} columns, which is all that PostgreSQL gives a table"
+        return [_dropping(mirror.table)], [Drift("", "replaced_mirror", why)]
     alter = SQL("ALTER TABLE {} {}").format(Identifier("raw", mirror.table), SQL(", ").join(changes))
     return [alter], drift
 
@@ -167,10 +179,11 @@ def _was(column: MirrorColumn, stored: MirrorType) -> str:
     return f"column {column.source} was {stored} and is {column.type} now"
 
 
-def _in_the_way(mirror: Mirror, drift: Sequence[Drift], error: errors.DependentObjectsStillExist) -> SchemaConflict:
+def _in_the_way(mirror: Mirror, drift: Sequence[Drift], error: psycopg.Error) -> SchemaConflict:
+    changed = "; ".join(each.detail for each in drift if each.kind != "added_column")
     dependent = (error.diag.message_detail or "").split("\n", 1)[0]
     return SchemaConflict(
-        f"{mirror.object} has changed ({lost_values(drift)}), and raw.{mirror.table} cannot: {dependent}.",
+        f"{mirror.object} has changed ({changed}), and raw.{mirror.table} cannot: {dependent}.",
         remedy="Drop what depends on it; the next sync reads the table once more, and then it can be made again.",
     )
 
@@ -196,6 +209,14 @@ def _create(connection: Connection, mirror: Mirror) -> None:
 
 def _existing(connection: Connection, table: str) -> dict[str, MirrorType]:
     return {row[0]: MirrorType.parse(row[1]) for row in connection.execute(_COLUMNS, {"name": table})}
+
+
+def _columns_ever(connection: Connection, table: str) -> int:
+    statement = sa.text(
+        "SELECT c.relnatts FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'raw' AND c.relname = :name"
+    )
+    return int(connection.scalar(statement, {"name": table}) or 0)
 
 
 def _stored_key(connection: Connection, table: str) -> list[str]:

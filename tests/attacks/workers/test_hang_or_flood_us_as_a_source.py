@@ -253,7 +253,7 @@ def test_an_answer_that_means_nothing_is_the_servers_mistake(said: bytes) -> Non
             execute(connect_to_mysql(made), "SELECT NOW()")
 
 
-@pytest.mark.parametrize("pause", [0.05, 0.0])
+@pytest.mark.parametrize("pause", [0.06, 0.002, 0.0])
 def test_a_drip_of_mysql_does_not_prolong_its_deadline(pause: float, ends: None) -> None:
     answer: Treatment = silent if not pause else lambda victim: victim.for_ever(b"\x01", pause=pause)
     with HostileServer(mysql_answering(answer)) as server:

@@ -21,6 +21,7 @@ from churnguard_pipelines.syncing.removal import remove_integration
 from churnguard_pipelines.syncing.source import discover, opened_database, reset_database
 from churnguard_pipelines.syncing.sync import check_connection
 from tests.connectors.conftest import statuses
+from tests.connectors.dying import sync_that_dies
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source
 from tests.sources.postgresql import PostgreSQLServer
@@ -151,6 +152,34 @@ def test_an_incompatible_change_is_read_anew_without_being_asked_and_says_so(
     assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
     assert mirrored(store, "plans", "id", "price") == [("1", "9.5")]
     assert catalogue.entries(store, "acme-db")["users"].problem is None
+
+
+@pytest.mark.parametrize("mode", ["incremental", "real_time"])
+def test_a_sync_that_dies_once_a_mirror_has_a_new_column_has_not_forgotten_to_read_it(
+    store: Store, register: Register, source: Source, users: None, mode: str
+) -> None:
+    source.execute("""ALTER TABLE users ADD profile jsonb DEFAULT '{"city": "Ulm"}'""")
+    source.execute("UPDATE users SET updated_at = now() - id * interval '1 minute'")
+    register(sync_mode=mode)
+    sync(store)
+    register(sync_mode=mode, field_mappings={"users": {"profile.city": "city"}})
+    assert sync_that_dies(store, "DELETE FROM ingest.checkpoints")
+    sync(store)
+    assert {city for (city,) in mirrored(store, "users", "city")} == {"Ulm"}
+
+
+@pytest.mark.parametrize("mode", ["incremental", "real_time"])
+def test_a_mirror_that_somebody_removed_is_made_and_read_anew(
+    store: Store, register: Register, source: Source, users: None, mode: str
+) -> None:
+    source.execute("UPDATE users SET updated_at = now() - id * interval '1 minute'")
+    register(sync_mode=mode)
+    sync(store)
+    sync(store)
+    with store.owner() as owner:
+        owner.exec_driver_sql("DROP TABLE raw.postgresql_acme_db_users")
+    assert statuses(sync(store)) == {"users": "succeeded"}
+    assert mirrored(store, "users", "id", "email") == in_source(source, "users", "id", "email")
 
 
 def test_a_follower_says_that_a_table_is_read_once_more_and_its_changes_arrive_meanwhile(

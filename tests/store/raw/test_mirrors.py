@@ -98,6 +98,41 @@ def test_a_view_of_somebody_elses_keeps_what_it_stands_on(store: Store) -> None:
         owner.exec_driver_sql("DROP VIEW raw.sold")
 
 
+def test_a_view_that_keeps_a_column_from_widening_is_said(store: Store) -> None:
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, PLANS)
+        owner.exec_driver_sql("CREATE VIEW raw.sold AS SELECT seats FROM raw.users")
+        wider = mirror(("id", "integer"), ("plan", "text"), ("seats", "bigint"))
+        with pytest.raises(SchemaConflict, match=r"integer became bigint.* view .*sold depends on") as refused:
+            mirror_tables.ensure(owner, wider)
+        assert "Drop what depends on it" in str(refused.value)
+        owner.exec_driver_sql("DROP VIEW raw.sold")
+        assert mirror_tables.ensure(owner, wider)
+
+
+def test_a_mirror_that_has_had_all_the_columns_of_a_table_is_made_anew(store: Store) -> None:
+    """PostgreSQL counts those that were dropped, too."""
+
+    def with_all(kind: str) -> Mirror:
+        return mirror(("id", "integer"), *((f"c{number}", kind) for number in range(700)))
+
+    told = []
+    for kind in ("text", "boolean", "date", "boolean"):
+        with store.owner() as owner:
+            told.append(str(mirror_tables.lost_values(mirror_tables.ensure(owner, with_all(kind)))))
+    assert told[0] == "None"
+    assert told[1].startswith("column c0 was text and is boolean now; ")
+    assert told[2] == "its mirror has had 1,600 columns, which is all that PostgreSQL gives a table"
+    assert told[3].startswith("column c0 was date and is boolean now; ")
+
+
+def test_digits_that_no_numeric_has_become_one_without_a_limit(store: Store) -> None:
+    with store.owner() as owner:
+        mirror_tables.ensure(owner, mirror(("id", "integer"), ("n", "numeric(1000,0)")))
+        drift = mirror_tables.ensure(owner, mirror(("id", "integer"), ("n", "numeric(1000,900)")))
+        assert [each.detail for each in drift] == ["numeric(1000,0) became numeric"]
+
+
 def test_the_newer_version_wins_and_deletions_leave_a_mark(store: Store, organization: Organization) -> None:
     with store.owner() as owner:
         mirror_tables.ensure(owner, USERS)
