@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placehol
 from sqlalchemy import Connection
 
 from churnguard_pipelines.mirrors import UNCHANGED, Mirror, MirrorColumn, Values
+from churnguard_pipelines.store.raw import staging
 from churnguard_pipelines.store.raw.copy_text import encode
 
 _ROWS_PER_COPY = 1000
@@ -51,7 +52,7 @@ class MirrorWriter:
         Returns how many came and how many of them were written.
         """
         with self._driver.cursor() as cursor:
-            cursor.execute(self._statements.stage)
+            self._stage(cursor)
             _fill(cursor, self._statements.copy_binary if binary else self._statements.copy_text, data)
             staged = cursor.rowcount
             self._meanwhile()
@@ -76,7 +77,7 @@ class MirrorWriter:
             groups.setdefault(known, []).append((version, *plain))
         for known, group in groups.items():
             with self._driver.cursor() as cursor:
-                cursor.execute(self._statements.stage)
+                self._stage(cursor)
                 _fill(cursor, self._statements.copy_text, _encoded(group))
                 self._meanwhile()
                 missing += cursor.execute(self._statements.not_stored, self._own).fetchall()
@@ -86,7 +87,7 @@ class MirrorWriter:
     def delete(self, keys: Sequence[tuple[int, Values]]) -> int:
         """(version, key): mark as deleted; a key that is not stored leaves a mark, so that an older row stays out."""
         with self._driver.cursor() as cursor:
-            cursor.execute(self._statements.stage_keys)
+            self._stage_keys(cursor)
             _fill(cursor, self._statements.copy_keys, _encoded([(version, *key) for version, key in keys]))
             self._meanwhile()
             return cursor.execute(self._statements.delete, self._own).rowcount
@@ -101,7 +102,7 @@ class MirrorWriter:
     def delete_missing(self, keys: Iterable[bytes], version: int, *, binary: bool) -> int:
         """Mark every row as deleted, not newer than ``version``, whose key is not among ``keys`` (COPY data)."""
         with self._driver.cursor() as cursor:
-            cursor.execute(self._statements.stage_keys)
+            self._stage_keys(cursor)
             into = self._statements.copy_only_keys_binary if binary else self._statements.copy_only_keys
             _fill(cursor, into, keys)
             return cursor.execute(self._statements.delete_missing, self._own | {"version": version}).rowcount
@@ -110,6 +111,12 @@ class MirrorWriter:
         """Every version becomes 0: the source has been replaced, and its numbers begin anew."""
         with self._driver.cursor() as cursor:
             return cursor.execute(self._statements.forget_versions, self._own).rowcount
+
+    def _stage(self, cursor: psycopg.Cursor[Any]) -> None:
+        staging.prepare(cursor, *self._statements.staging, may_have_rows=True)
+
+    def _stage_keys(self, cursor: psycopg.Cursor[Any]) -> None:
+        staging.prepare(cursor, *self._statements.staging_keys, may_have_rows=True)
 
 
 def _fill(cursor: psycopg.Cursor[Any], statement: str, data: Iterable[bytes]) -> None:
@@ -125,12 +132,12 @@ def _encoded(rows: Sequence[tuple[Any, ...]]) -> Iterable[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Statements:
-    stage: str
+    staging: tuple[str, str]
+    staging_keys: tuple[str, str]
     copy_text: str
     copy_binary: str
     upsert: str
     not_stored: str
-    stage_keys: str
     copy_keys: str
     copy_only_keys: str
     copy_only_keys_binary: str
@@ -144,10 +151,10 @@ class _Statements:
 @lru_cache(maxsize=4096)
 def _statements(mirror: Mirror) -> _Statements:
     keys = tuple(column for name in mirror.key for column in mirror.columns if column.name == name)
-    staging, staging_keys = _staging(mirror.staged), _staging(keys)
+    staging_rows, staging_keys = _staging(mirror.staged), _staging(keys)
     parts = {
         "raw": Identifier("raw", mirror.table),
-        "staging": Identifier("pg_temp", staging),
+        "staging": Identifier("pg_temp", staging_rows),
         "staging_keys": Identifier("pg_temp", staging_keys),
         "staged": _list(column.name for column in mirror.staged),
         "key": _list(mirror.key),
@@ -169,15 +176,14 @@ def _statements(mirror: Mirror) -> _Statements:
     def plain(template: str) -> str:  # COPY takes no parameters
         return SQL(template).format(**parts).as_string()
 
-    def creation(name: str, columns: Sequence[MirrorColumn]) -> str:
+    def staged_as(name: str, columns: Sequence[MirrorColumn]) -> tuple[str, str]:
         typed = [SQL("{} {}").format(Identifier(column.name), column.type.sql) for column in columns]
-        made = SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS; TRUNCATE {}")
-        table = Identifier("pg_temp", name)
         everything = SQL(", ").join([SQL("source_version bigint"), *typed])
-        return made.format(table, everything, table).as_string()
+        return Identifier("pg_temp", name).as_string(), everything.as_string()
 
     return _Statements(
-        stage=creation(staging, mirror.staged),
+        staging=staged_as(staging_rows, mirror.staged),
+        staging_keys=staged_as(staging_keys, keys),
         copy_text=plain("COPY {staging} (source_version, {staged}) FROM STDIN"),
         copy_binary=plain("COPY {staging} (source_version, {staged}) FROM STDIN (FORMAT binary)"),
         upsert=sql(
@@ -193,7 +199,6 @@ def _statements(mirror: Mirror) -> _Statements:
             "SELECT {key} FROM {staging} AS staged WHERE NOT EXISTS ("
             "SELECT FROM {raw} AS stored WHERE {own} AND {match} AND stored.deleted_at IS NULL)"
         ),
-        stage_keys=creation(staging_keys, keys),
         copy_keys=plain("COPY {staging_keys} (source_version, {key}) FROM STDIN"),
         copy_only_keys=plain("COPY {staging_keys} ({key}) FROM STDIN"),
         copy_only_keys_binary=plain("COPY {staging_keys} ({key}) FROM STDIN (FORMAT binary)"),

@@ -1,7 +1,7 @@
 """The SQL that writes one raw table, made once per declaration.
 
-Parameters everywhere: ``organization_id``, ``integration_id``. The staging table is a temporary one that lives as long
-as its connection and is emptied by each commit; its name carries a digest of its columns.
+Parameters everywhere: ``organization_id``, ``integration_id``. The staging table's name carries a digest of its
+columns.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ _TEXTUAL = (ColumnType.TEXT, ColumnType.JSON)
 @dataclass(frozen=True, slots=True)
 class Statements:
     staging: str
-    create_staging: str
-    empty_staging: str
+    staging_columns: str
     copy: str
     text_columns: frozenset[int]
     upsert: str
@@ -63,9 +62,7 @@ class _Writer:
         textual = {position for position, column in enumerate(columns, start=2) if column.type in _TEXTUAL}
         return Statements(
             staging=self.staging,
-            create_staging=f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.staging} "
-            f"({', '.join(f'{name} {kind}' for name, kind in self.typed)}) ON COMMIT DELETE ROWS",
-            empty_staging=f"TRUNCATE {self.staging}",
+            staging_columns=", ".join(f"{name} {kind}" for name, kind in self.typed).replace("%%", "%"),
             copy=self.copy(),
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),

@@ -16,6 +16,7 @@ from churnguard_pipelines.records import Checkpoint, Counts, Deletion, Drift, La
 from churnguard_pipelines.store.ingest import checkpoints, ledger, rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.row_security import APP, RAW
+from churnguard_pipelines.store.raw import staging
 from churnguard_pipelines.store.raw import tables as raw_tables
 from churnguard_pipelines.store.raw.copy_text import Row, encode
 from churnguard_pipelines.store.raw.statements import Statements, statements_for
@@ -181,11 +182,9 @@ class WarehouseTransaction:
         return {"organization_id": self._organization_id, "integration_id": integration_id, "table": table.name}
 
     def _stage(self, cursor: psycopg.Cursor[Any], statements: Statements, rows: Sequence[Row]) -> None:
-        if statements.staging in self._staged:
-            cursor.execute(statements.empty_staging, {})
-        else:
-            cursor.execute(statements.create_staging, {})
-            self._staged.add(statements.staging)
+        name = statements.staging
+        staging.prepare(cursor, name, statements.staging_columns, may_have_rows=name in self._staged)
+        self._staged.add(name)
         with cursor.copy(statements.copy) as copy:
             for start in range(0, len(rows), _ROWS_PER_COPY):
                 copy.write(encode(rows[start : start + _ROWS_PER_COPY], statements.text_columns))
