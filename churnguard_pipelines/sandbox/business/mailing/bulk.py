@@ -8,7 +8,7 @@ from churnguard_pipelines.sandbox.business.instants import DAY
 from churnguard_pipelines.sandbox.business.mailing import Audience, Campaign, Did, Mailing
 from churnguard_pipelines.sandbox.business.mailing.history import FIELDS, NEWS
 
-CAMPAIGNS, RECIPIENTS = 1000, 5
+CAMPAIGNS, RECIPIENTS = 3000, 5
 SETTLED = 30 * DAY
 
 
