@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -27,6 +25,7 @@ from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
+from tests.cli.deployment.process import running
 from tests.conftest import as_administrator, on_database
 from tests.waiting import wait_for
 
@@ -113,22 +112,6 @@ def test_a_home_that_cannot_be_written_is_named(environment: dict[str, str], mon
     home.parent.touch()
     monkeypatch.setenv("CHURNGUARD_HOME", str(home))
     assert f"{home / 'dagster'} cannot be written: Not a directory. Set CHURNGUARD_HOME" in refusal(roles.gateway)
-
-
-@contextmanager
-def running(environment: dict[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`churnguard …` as a container runs it, and where its output goes."""
-    log = Path(environment["CHURNGUARD_HOME"], "output.log")
-    program = "from churnguard_pipelines.cli import main; main()"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *command], env=environment, stdout=output, stderr=output
-        )
-    try:
-        yield process, log
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends_when_it_is_asked_to(
