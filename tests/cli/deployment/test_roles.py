@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
@@ -131,6 +132,26 @@ def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends
             assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()
     assert all("is not currently accepting connections" in line for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("role", "wrong", "said"),
+    [
+        ("gateway", {"INTEGRATION_ENCRYPTION_KEY": "short"}, "INTEGRATION_ENCRYPTION_KEY"),
+        ("worker", {"WEBHOOK_SERVER_PORT": "none"}, "WEBHOOK_SERVER_PORT"),
+        ("dashboard", {"DASHBOARD_HOST": "0.0.0.0"}, "DASHBOARD_TLS_CERT"),
+        ("migrate", {"CHURNGUARD_OWNER_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "Connection refused"),
+    ],
+    ids=["key", "setting", "module", "database"],
+)
+def test_where_logs_are_json_so_is_why_a_process_ended(
+    environment: dict[str, str], role: str, wrong: dict[str, str], said: str
+) -> None:
+    with running(environment | {"INTEGRATION_ENGINE_LOG_FORMAT": "json"} | wrong, role) as (process, log):
+        assert process.wait(60) == 1
+    *_, last = map(json.loads, log.read_text().splitlines())
+    assert said in last["message"]
+    assert last["level"] == "CRITICAL"
 
 
 def healthy(url: str) -> bool:
