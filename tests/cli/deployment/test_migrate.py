@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import Popen
 
@@ -80,21 +80,41 @@ def test_a_database_that_is_away_is_one_message_and_the_next_try_works(
     assert revision(environment) == schema.expected_revision()
 
 
-def test_a_server_that_stops_meanwhile_leaves_nothing_half_made(
-    environment: dict[str, str], server: EmbeddedPostgres
-) -> None:
+@contextmanager
+def halfway(environment: Mapping[str, str]) -> Iterator[tuple[Popen[bytes], Path]]:
+    """The process and its log, while it waits somewhere among the migrations."""
     owner_url = environment["CHURNGUARD_OWNER_DATABASE_URL"]
     holder, observer = psycopg.connect(owner_url), psycopg.connect(owner_url, autocommit=True)
     with closing(holder), closing(observer), running(environment, "migrate") as (process, log):
-        holder.execute("CREATE SCHEMA analytics")  # at some point the migrations want to, and wait
+        holder.execute("CREATE SCHEMA analytics")
         wait_for(lambda: observer.execute(WAITS_FOR_A_LOCK).rowcount)
-        server.stop()
-        assert "broke the migration off: terminating connection" in fails(process, log)
-    server.start()
-    with psycopg.connect(owner_url) as connection:
+        yield process, log
+
+
+def nothing_is_there_and_the_next_try_works(environment: Mapping[str, str]) -> None:
+    with psycopg.connect(environment["CHURNGUARD_OWNER_DATABASE_URL"]) as connection:
         assert connection.execute("SELECT to_regnamespace('control')").fetchone() == (None,)
     migrates(environment)
     assert revision(environment) == schema.expected_revision()
+
+
+def test_a_server_that_stops_meanwhile_leaves_nothing_half_made(
+    environment: dict[str, str], server: EmbeddedPostgres
+) -> None:
+    with halfway(environment) as (process, log):
+        server.stop()
+        assert "broke the migration off: terminating connection" in fails(process, log)
+    server.start()
+    nothing_is_there_and_the_next_try_works(environment)
+
+
+def test_asked_to_end_it_leaves_nothing_half_made(environment: dict[str, str]) -> None:
+    """As a Job is that took too long."""
+    with halfway(environment) as (process, log):
+        process.terminate()
+        assert process.wait(60) == 130
+        assert log.read_text() == ""
+    nothing_is_there_and_the_next_try_works(environment)
 
 
 def test_two_at_once_make_one_schema(environment: dict[str, str]) -> None:
