@@ -82,11 +82,12 @@ def _owners_url() -> Iterator[str]:
 
 def _environment(url: str, options: str) -> dict[str, str]:
     """With what libpq reads instead of arguments, which everybody on the machine could see."""
-    from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
+    from churnguard_pipelines.store.postgres.server import parsed
+
     variables = {each.keyword.decode(): each.envvar.decode() for each in Conninfo.get_defaults() if each.envvar}
-    wanted = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    wanted = {name: str(value) for name, value in parsed(url).items()}
     wanted["options"] = f"{wanted.get('options', '')} {options}".strip()
     ours = {variables[name]: value for name, value in wanted.items() if name in variables}
     # A service's settings would win over all of these: somebody's for another database.

@@ -30,6 +30,11 @@ def as_json(value: object) -> str:
 
 
 def fail(error: ChurnGuardError) -> None:
+    from churnguard_pipelines.telemetry.logs import ended_in_json
+
+    ids = {"integration": error.integration_id} if error.integration_id else {}
+    if not err.is_terminal and ended_in_json(error.explanation, **ids):
+        return
     where = f"[bold]{escape(error.integration_id)}[/bold]: " if error.integration_id else ""
     err.print(f"[red]✗[/red] {where}{escape(error.message)}", soft_wrap=True)
     if error.remedy:

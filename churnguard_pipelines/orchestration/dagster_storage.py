@@ -34,13 +34,19 @@ _TABLES = {
     for table in metadata.tables
 }
 
+_ready: set[str] = set()
+"""The databases whose tables this process has found complete and new enough. Dagster opens an instance for each tick of
+a sensor, and would look after its tables by six connections each time."""
+
 
 class DagsterStorage(DagsterPostgresStorage):
     """Dagster's storage on PostgreSQL. Raises ``DatabaseUnavailable`` if another process does not come to an end with
     the tables, or if they are those of an older version of Dagster."""
 
-    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None) -> None:
-        super().__init__(postgres_url, inst_data=inst_data)
+    def __init__(
+        self, postgres_url: str, inst_data: ConfigurableClassData | None, *, should_autocreate_tables: bool = True
+    ) -> None:
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._run_storage = _RunStorage(postgres_url, should_autocreate_tables=False)
         # One is kept for all three; threads that work at once have further ones for that moment. After a restart of the
         # server the kept one is found to be dead before it is used.
@@ -53,13 +59,16 @@ class DagsterStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterStorage:
         url = pg_url_from_config(config_value)
+        if url in _ready:
+            return cls(url, inst_data, should_autocreate_tables=False)
         if _is_older(retry_pg_connection_fn(lambda: revision(url))):
             raise DatabaseUnavailable(
                 f"the tables in the database {server.DAGSTER_DATABASE} are those of an older version of Dagster.",
                 remedy="Run `churnguard migrate`.",
             )
         if _is_complete(url):
-            return cls(url, inst_data)
+            _ready.add(url)
+            return cls(url, inst_data, should_autocreate_tables=False)
         with _alone(url):
             return cls(url, inst_data)
 

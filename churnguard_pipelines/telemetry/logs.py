@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,3 +65,14 @@ def write_to(format: LogFormat, stream: TextIO | None = None) -> None:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
+
+
+def ended_in_json(reason: str, **ids: str) -> bool:
+    """Why this process ends, as an entry of its log, if the environment asks for JSON; whether it does. Nothing else
+    has to have been set up: the reason may be a setting that is wrong."""
+    if os.environ.get("INTEGRATION_ENGINE_LOG_FORMAT", "").lower() != "json":
+        return False
+    write_to("json")
+    with about(**ids):
+        logging.getLogger("churnguard").critical("%s", reason)
+    return True

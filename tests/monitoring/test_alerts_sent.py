@@ -264,17 +264,21 @@ def test_who_hangs_keeps_nobody_else_from_being_told(
     look.result(20)
 
 
-def test_of_two_processes_one_tells(store: Store, teller: Teller, hook: StandIn, sent_to: Send) -> None:
+@pytest.mark.parametrize("older", [False, True], ids=["the same picture", "one of before it began"])
+def test_of_two_processes_one_tells(store: Store, teller: Teller, hook: StandIn, sent_to: Send, older: bool) -> None:
+    """The other one's picture may be as old as two of DASHBOARD_UPDATE_INTERVAL."""
     sent_to(of(hook))
+    before = take_picture(store)
     refused(store, "acme-eu")
-    other = Teller(store, lambda: take_picture(store), settled=AT_ONCE)
+    other = Teller(store, lambda: before if older else take_picture(store))
 
     def both_at_once(_: object) -> dict[str, str]:
         other.look()
         return {}
 
     hook.says["/alerts"] = [both_at_once]
-    teller.look()
+    for each in (teller, other, teller):
+        each.look()
     assert len(told(hook)) == 1
 
 

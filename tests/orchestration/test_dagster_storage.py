@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION, run_alembic_downgrade
 from dagster._core.storage.tags import BACKFILL_ID_TAG
+from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.cli.deployment.migrate import bring_dagster_up_to_date
 from churnguard_pipelines.errors import DatabaseUnavailable
@@ -26,6 +28,7 @@ from churnguard_pipelines.store.postgres.server import sqlalchemy_url
 from tests.waiting import wait_for
 
 AT_ONCE = 3
+NUMBERS = itertools.count(1)
 BEFORE_BACKFILLS_OF_RUNS = "284a732df317"
 """Dagster's schema of October 2024: four migrations are missing, two of which move data."""
 
@@ -33,10 +36,11 @@ BEFORE_BACKFILLS_OF_RUNS = "284a732df317"
 @pytest.fixture
 def empty(server_url: str) -> Iterator[str]:
     """A database that no process of Dagster has been in."""
+    name = f"fresh_dagster_{next(NUMBERS)}"
     with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("CREATE DATABASE fresh_dagster")
-        yield sqlalchemy_url(server_url, "psycopg2", "fresh_dagster")
-        administrator.execute("DROP DATABASE fresh_dagster WITH (FORCE)")
+        administrator.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        yield sqlalchemy_url(server_url, "psycopg2", name)
+        administrator.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
 def test_of_several_that_begin_at_once_one_makes_the_tables(empty: str) -> None:
@@ -67,7 +71,8 @@ def test_all_statements_go_by_one_connection_that_may_be_lost_and_is_closed_at_t
     with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as administrator:
 
         def connections() -> list[int]:
-            found = administrator.execute("SELECT pid FROM pg_stat_activity WHERE datname = 'fresh_dagster'")
+            question = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+            found = administrator.execute(question, [sa.make_url(empty).database])
             return [pid for (pid,) in found]
 
         assert storage.run_storage.get_runs() == []
@@ -80,6 +85,28 @@ def test_all_statements_go_by_one_connection_that_may_be_lost_and_is_closed_at_t
         assert storage.run_storage.get_runs() == []
         storage.run_storage.dispose()
         wait_for(lambda: connections() == [])
+
+
+def test_whoever_opens_it_again_asks_about_its_tables_no_more(empty: str) -> None:
+    """As each tick of a sensor does: it has one connection."""
+    opened: list[Any] = []
+
+    def open_it() -> None:
+        storage = DagsterStorage.from_config_value(None, {"postgres_url": empty}).run_storage
+        assert storage.get_runs() == []
+        storage.dispose()
+
+    def count(*connection: Any) -> None:
+        opened.append(connection)
+
+    for _ in range(2):  # the first one makes the tables, the second one sees that they are complete
+        open_it()
+    sa.event.listen(sa.Engine, "connect", count)
+    try:
+        open_it()
+    finally:
+        sa.event.remove(sa.Engine, "connect", count)
+    assert len(opened) == 1
 
 
 def test_it_is_what_dagster_opens(instance: dg.DagsterInstance) -> None:
@@ -97,7 +124,7 @@ def migrations() -> Config:
 @pytest.fixture
 def older(empty: str) -> Iterator[sa.Connection]:
     """The tables of a former version of Dagster, by its own migrations, with a run of a backfill in them."""
-    storage = DagsterStorage.from_config_value(None, {"postgres_url": empty})
+    storage = DagsterStorage(empty, None)
     tags = {BACKFILL_ID_TAG: "in-march"}
     storage.run_storage.add_run(dg.DagsterRun(job_name="sync", run_id="of-a-backfill", tags=tags))
     storage.run_storage.dispose()

@@ -14,6 +14,7 @@ from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.exposure import Transport, transport_of
 from churnguard_pipelines.settings import load_settings, start_logging
+from churnguard_pipelines.telemetry.logs import ended_in_json
 
 if TYPE_CHECKING:
     from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             asyncio.run(engine.close())
     except ChurnGuardError as error:
-        sys.stderr.write(f"{error}\n")
+        if not ended_in_json(str(error)):
+            sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

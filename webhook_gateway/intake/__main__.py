@@ -9,6 +9,7 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.ports import refuse_unusable
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.telemetry.logs import ended_in_json
 from webhook_gateway.intake.app import Gateway
 from webhook_gateway.intake.server import server
 
@@ -35,7 +36,8 @@ def main() -> int:
         finally:
             store.close()
     except ChurnGuardError as error:
-        sys.stderr.write(f"{error}\n")
+        if not ended_in_json(str(error)):
+            sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

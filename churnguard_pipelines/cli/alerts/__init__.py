@@ -39,7 +39,10 @@ def list_() -> None:
 @app.command("add")
 def add(
     destination_id: DestinationId,
-    url: Annotated[str, typer.Argument(metavar="URL", help="See below; `-` reads it from the standard input.")],
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="See below; `-`, which nobody else sees, reads it from the standard input."),
+    ],
     severity: Annotated[Literal["warning", "critical"], typer.Option(help="Send this and worse.")] = "warning",
     after: Annotated[float, typer.Option(min=0, max=10_080, help="Minutes that something has to last first.")] = 0,
     test: Annotated[bool, typer.Option(help="Send a message that says that it is a test.")] = True,
@@ -50,7 +53,7 @@ def add(
     `https://hooks.slack.com/services/…`, Teams its workflow's `https://….logic.azure.com/…`, PagerDuty
     `pagerduty://INTEGRATION_KEY@API_KEY`, a webhook `jsons://host/path`. The URL is sealed.
 
-    Example: `churnguard alerts add oncall mailtos://… --severity critical --after 5`
+    Example: `churnguard alerts add oncall - --severity critical --after 5`, then paste the URL.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -84,7 +87,7 @@ def destinations() -> None:
     for each in found:
         after = f"{each.after_seconds / 60:g} min" if each.after_seconds else "at once"
         table.add_row(each.destination_id, escape(each.shown), each.least_severity, after, escape(each.problem or ""))
-    out.print(table if found else "Alerts are sent nowhere yet. `churnguard alerts add DESTINATION URL`")
+    out.print(table if found else "Alerts are sent nowhere yet. `churnguard alerts add DESTINATION -`")
 
 
 @app.command("test")

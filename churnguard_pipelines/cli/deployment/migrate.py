@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import typer
 
 from churnguard_pipelines.cli.terminal import out
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import DatabaseUnavailable, InvalidConfiguration
+
+if TYPE_CHECKING:
+    from churnguard_pipelines.settings import Settings
 
 
 def migrate() -> None:
@@ -21,13 +25,28 @@ def migrate() -> None:
 
     Example: `CHURNGUARD_OWNER_DATABASE_URL=postgresql://admin:…@db/churnguard churnguard migrate`
     """
+    from psycopg import OperationalError
+    from sqlalchemy import exc
+
     from churnguard_pipelines.settings import load_settings, start_logging
+
+    settings = load_settings()
+    start_logging(settings)
+    try:
+        _migrate(settings)
+    except (OperationalError, exc.OperationalError) as error:
+        reason = str(getattr(error, "orig", error)).partition("\n")[0]
+        raise DatabaseUnavailable(
+            f"the database broke the migration off: {reason}.",
+            remedy="What was not finished is undone. Run `churnguard migrate` again.",
+        ) from error
+
+
+def _migrate(settings: Settings) -> None:
     from churnguard_pipelines.store.postgres import server, setup
     from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.store.postgres.row_security import SERVICE
 
-    settings = load_settings()
-    start_logging(settings)
     owner = settings.owner_database_url
     if owner is not None and settings.database_url is None:
         url = setup.services_url(owner.get_secret_value())
@@ -45,7 +64,7 @@ def migrate() -> None:
         setup.set_up(owner.get_secret_value(), settings.database_url.get_secret_value())
     with closing(Store.open(settings)) as store:
         bring_dagster_up_to_date(store.dagster_database_url)
-        out.print(f"The schema of {store.described} is up to date.")
+        out.print(f"The schema of {store.described} is up to date.", soft_wrap=True)
 
 
 def bring_dagster_up_to_date(dagster_database_url: str) -> None:

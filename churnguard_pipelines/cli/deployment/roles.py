@@ -99,7 +99,8 @@ def _settings() -> Settings:
 
 def _prepared() -> Settings:
     """Waits for the database. From then on the environment is that of a Dagster process of this installation."""
-    from churnguard_pipelines.orchestration.processes.environment import OWNERS_VARIABLE, dagster_environment
+    from churnguard_pipelines.orchestration.processes.environment import dagster_environment
+    from churnguard_pipelines.store.postgres.server import OWNERS_URL
     from churnguard_pipelines.store.postgres.waiting import open_when_reachable
     from churnguard_pipelines.store.secrets import load_vault
 
@@ -107,7 +108,7 @@ def _prepared() -> Settings:
     load_vault(settings)
     with closing(open_when_reachable(settings)) as store:
         os.environ.update(dagster_environment(store))
-    os.environ.pop(OWNERS_VARIABLE, None)
+    os.environ.pop(OWNERS_URL, None)
     return settings
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.store.postgres.server import OWNERS_URL
 from churnguard_pipelines.store.private_files import new_file
 from churnguard_pipelines.store.secrets import load_keys
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 LOCATION = "churnguard"
 OUR_STORAGE = "churnguard_pipelines.orchestration.dagster_storage"
 """What a ``dagster.yaml`` that is meant for us names."""
-OWNERS_VARIABLE = "CHURNGUARD_OWNER_DATABASE_URL"
-"""What no process but the one that sets up the database needs."""
 DAGSTER_VARIABLES = (
     "DAGSTER_HOME",
     "CHURNGUARD_HOME",
@@ -90,7 +89,7 @@ def _kept(settings: Settings, name: str, wanted: bytes) -> Path:
 def dagster_environment(store: Store) -> dict[str, str]:
     """The whole environment of a Dagster process of this installation. Holds the database's password: never log it."""
     settings = store.settings
-    variables = {name: value for name, value in os.environ.items() if name != OWNERS_VARIABLE} | {
+    variables = {name: value for name, value in os.environ.items() if name != OWNERS_URL} | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "CHURNGUARD_HOME": str(settings.home),
         "CHURNGUARD_DATABASE_URL": store.database_url,

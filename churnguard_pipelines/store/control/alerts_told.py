@@ -28,7 +28,7 @@ def note(
 ) -> None:
     """What is so now. ``standing``: all that lasts, whoever is told of it; ``wanted``: what of it is to be told, if it
     was not, and since when it is so; ``after``: how long it has to last first. What cannot say since when begins when
-    it is first noted."""
+    it is first noted. What another process is telling stays: whoever does not know of it may only be behind."""
     own, new = table.c.destination_id == destination_id, insert(table)
     untouched = sa.and_(table.c.told_at.is_(None), table.c.attempts == 0)
     earlier = sa.func.least(table.c.claimed_until, new.excluded.claimed_until)
@@ -48,7 +48,8 @@ def note(
         for key, row in known.items():
             if row.told_at is None:
                 if key not in wanted:
-                    connection.execute(sa.delete(table).where(*_of(destination_id, [key]), table.c.told_at.is_(None)))
+                    untold = sa.and_(table.c.told_at.is_(None), sa.or_(untouched, table.c.claimed_until < _NOW))
+                    connection.execute(sa.delete(table).where(*_of(destination_id, [key]), untold))
             elif key in standing and row.over_since is not None:
                 _change(connection, destination_id, [key], over_since=None, attempts=0, claimed_until=None)
             elif key not in standing and row.over_since is None:

@@ -18,6 +18,8 @@ from churnguard_pipelines.store.postgres.row_security import OWNER, SERVICES_GRO
 
 OLDEST_VERSION = 15
 DAGSTER_DATABASE = "dagster"
+SERVICES_URL, OWNERS_URL = "CHURNGUARD_DATABASE_URL", "CHURNGUARD_OWNER_DATABASE_URL"
+"""The variables that have a URL, for messages."""
 SET_UP = (
     "Run `churnguard migrate` with CHURNGUARD_OWNER_DATABASE_URL set to the URL of a user who owns the database and "
     "may create roles."
@@ -47,29 +49,45 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser
 """
 
 
-def connect(url: str, *, autocommit: bool = False, database: str | None = None) -> psycopg.Connection[Any]:
-    """``database``: another one of the same server.
+def connect(
+    url: str, *, autocommit: bool = False, database: str | None = None, variable: str = SERVICES_URL
+) -> psycopg.Connection[Any]:
+    """``database``: another one of the same server. ``variable``: which to correct where the URL is wrong.
 
     Raises ``DatabaseUnreachable`` naming host and cause, ``DatabaseUnavailable`` for a URL that is none; never repeats
     the password.
     """
-    _refuse_ambiguous(url)
-    try:
-        options = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise _malformed() from None
+    options = parsed(url, variable)
     if database is not None:
         options["dbname"] = database
     options.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
     options.setdefault("application_name", "churnguard")
     try:
-        return psycopg.connect(autocommit=autocommit, **options)  # type: ignore[arg-type]
+        return psycopg.connect(autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
         raise DatabaseUnreachable(
             f"cannot connect to {describe(url)}: {_reason(error, url)}.",
-            remedy="Check CHURNGUARD_DATABASE_URL and that PostgreSQL runs there, "
-            "or unset it to use a private PostgreSQL.",
+            remedy=f"Check {variable} and that PostgreSQL runs there"
+            + (", or unset it to use a private PostgreSQL." if variable == SERVICES_URL else "."),
         ) from None
+
+
+def parsed(url: str, variable: str = SERVICES_URL) -> dict[str, Any]:
+    """libpq's options. Raises ``DatabaseUnavailable``, which names the variable and repeats nothing of the URL."""
+    # A password with an unescaped @, / or # shifts the parts, and its rest would show up as a host.
+    without_query = url.split("?", 1)[0]
+    shifted = without_query.count("@") > 1 or ("@" in without_query and "@" not in urlsplit(url).netloc)
+    try:
+        options = None if shifted else conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        options = None
+    if options is None:
+        raise DatabaseUnavailable(
+            f"{variable} is not a well-formed PostgreSQL URL.",
+            remedy="Write postgresql://user:password@host:5432/database; in the password write %40 for @, %2F for /, "
+            "%3A for :, %23 for #, %3F for ? and %25 for %.",
+        )
+    return dict(options)
 
 
 def describe(url: str) -> str:
@@ -81,7 +99,7 @@ def describe(url: str) -> str:
 
 def sqlalchemy_url(url: str, driver: str, database: str) -> str:
     """The same server in SQLAlchemy's spelling, e.g. for Dagster. It contains the password."""
-    options: dict[str, Any] = dict(conninfo_to_dict(url))
+    options = parsed(url)
     user, password, host, port = (options.pop(name, None) for name in ("user", "password", "host", "port"))
     options.pop("dbname", None)
     if host and host.startswith("/"):  # a socket's folder has no place before the URL's path
@@ -135,21 +153,6 @@ def create_database(connection: psycopg.Connection[Any], name: str) -> None:
     """``connection`` must be in autocommit. Leaves an existing database as it is."""
     with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(Identifier(name)))
-
-
-def _refuse_ambiguous(url: str) -> None:
-    """A password with an unescaped @, / or # shifts the parts of the URL, and its rest would show up as a host."""
-    without_query = url.split("?", 1)[0]
-    if without_query.count("@") > 1 or ("@" in without_query and "@" not in urlsplit(url).netloc):
-        raise _malformed()
-
-
-def _malformed() -> DatabaseUnavailable:
-    return DatabaseUnavailable(
-        "CHURNGUARD_DATABASE_URL is not a well-formed PostgreSQL URL.",
-        remedy="Write postgresql://user:password@host:5432/database; in the password write %40 for @, %2F for /, "
-        "%3A for :, %23 for #, %3F for ? and %25 for %.",
-    )
 
 
 def _reason(error: psycopg.OperationalError, url: str) -> str:

@@ -15,7 +15,6 @@ from urllib.parse import quote
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
@@ -25,10 +24,12 @@ from churnguard_pipelines.store.postgres.cluster_passwords import set_password
 from churnguard_pipelines.store.postgres.row_security import APP, GROUPS, OWNER, RAW, SERVICE, SERVICES_GROUPS
 from churnguard_pipelines.store.postgres.server import (
     DAGSTER_DATABASE,
+    OWNERS_URL,
     connect,
     create_database,
     describe,
     membership,
+    parsed,
     refuse_old,
 )
 
@@ -66,7 +67,7 @@ _SCHEMAS = {"control": OWNER, "ingest": OWNER, "analytics": OWNER, "raw": RAW, "
 
 def services_url(owner_url: str) -> str:
     """A login of the services that there may not be yet, on the owner's database, with a new password."""
-    options: dict[str, Any] = dict(conninfo_to_dict(owner_url))
+    options = parsed(owner_url, OWNERS_URL)
     database = options.pop("dbname", None) or options.get("user", "")
     options = {name: value for name, value in options.items() if name not in ("user", "password")}
     place = ""
@@ -86,7 +87,7 @@ def set_up(owner_url: str, url: str) -> bool:
     made = prepare(owner_url, url)
     if made is None:
         return False
-    open_dagsters_database(owner_url, str(conninfo_to_dict(url)["user"]))
+    open_dagsters_database(owner_url, str(parsed(url)["user"]))
     migrate(owner_url)
     return made
 
@@ -94,7 +95,7 @@ def set_up(owner_url: str, url: str) -> bool:
 def prepare(owner_url: str, url: str) -> bool | None:
     """The same but for the tables: roles, rights and Dagster's database. None where all of it is there, the tables,
     too."""
-    login = str(conninfo_to_dict(url).get("user", ""))
+    login = str(parsed(url).get("user", ""))
     if not login:
         raise DatabaseUnavailable(
             "CHURNGUARD_DATABASE_URL names no user.", remedy="Write postgresql://user:password@host:5432/database."
@@ -119,7 +120,7 @@ def prepare(owner_url: str, url: str) -> bool | None:
 
 @contextmanager
 def _as_owner(url: str, database: str | None = None) -> Iterator[psycopg.Connection[Any]]:
-    with connect(url, autocommit=True, database=database) as connection:
+    with connect(url, autocommit=True, database=database, variable=OWNERS_URL) as connection:
         refuse_old(connection, url)
         # Whoever else may make objects in this database must not have us call them by a name that we know.
         connection.execute("SET search_path = pg_catalog, pg_temp")
@@ -193,7 +194,7 @@ def _make_groups(connection: psycopg.Connection[Any], facts: dict[str, Any]) -> 
 
 
 def _make_login(connection: psycopg.Connection[Any], url: str) -> None:
-    options = conninfo_to_dict(url)
+    options = parsed(url)
     login = str(options["user"])
     with connection.transaction():
         connection.execute(SQL("CREATE ROLE {} LOGIN NOINHERIT").format(Identifier(login)))
@@ -238,7 +239,7 @@ def _rights_in_the_database(facts: dict[str, Any]) -> Iterator[Composed]:
 
 def renew_password(owner_url: str, url: str) -> None:
     """Give the login of ``url`` the password there. Raises ``DatabaseUnavailable`` where the owner may not."""
-    options = conninfo_to_dict(url)
+    options = parsed(url)
     with _as_owner(owner_url) as connection:
         try:
             set_password(connection, str(options["user"]), str(options["password"]))
@@ -264,7 +265,9 @@ def open_dagsters_database(owner_url: str, login: str) -> None:
 
 def migrate(owner_url: str) -> None:
     """In one transaction: everything to its owner, then the migrations as that, and nothing of them as anybody else."""
-    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(owner_url), poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(owner_url, variable=OWNERS_URL), poolclass=sa.NullPool
+    )
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL search_path = pg_catalog, pg_temp")
         locks.take_for_migration(connection)

@@ -108,7 +108,7 @@ def _sum(connection: psycopg.Connection[Any], schema: str, table: str) -> Sum:
 
 def _refuse_taken(owner_url: str, database: str | None = None) -> None:
     schemas = ["public"] if database else list(SCHEMAS)
-    with connect(owner_url, database=database) as connection:
+    with connect(owner_url, database=database, variable="the new server's URL") as connection:
         taken = connection.execute(_TABLES, [schemas]).fetchone()
     if taken is not None:
         where = f"the database {database} beside {describe(owner_url)}" if database else describe(owner_url)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -27,6 +26,7 @@ from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.database import Store
+from tests.cli.deployment.process import running
 from tests.conftest import as_administrator, on_database
 from tests.waiting import wait_for
 
@@ -115,22 +115,6 @@ def test_a_home_that_cannot_be_written_is_named(environment: dict[str, str], mon
     assert f"{home / 'dagster'} cannot be written: Not a directory. Set CHURNGUARD_HOME" in refusal(roles.gateway)
 
 
-@contextmanager
-def running(environment: dict[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`churnguard …` as a container runs it, and where its output goes."""
-    log = Path(environment["CHURNGUARD_HOME"], "output.log")
-    program = "from churnguard_pipelines.cli import main; main()"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *command], env=environment, stdout=output, stderr=output
-        )
-    try:
-        yield process, log
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends_when_it_is_asked_to(
     environment: dict[str, str], store: Store
 ) -> None:
@@ -148,6 +132,26 @@ def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends
             assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()
     assert all("is not currently accepting connections" in line for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("role", "wrong", "said"),
+    [
+        ("gateway", {"INTEGRATION_ENCRYPTION_KEY": "short"}, "INTEGRATION_ENCRYPTION_KEY"),
+        ("worker", {"WEBHOOK_SERVER_PORT": "none"}, "WEBHOOK_SERVER_PORT"),
+        ("dashboard", {"DASHBOARD_HOST": "0.0.0.0"}, "DASHBOARD_TLS_CERT"),
+        ("migrate", {"CHURNGUARD_OWNER_DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "Connection refused"),
+    ],
+    ids=["key", "setting", "module", "database"],
+)
+def test_where_logs_are_json_so_is_why_a_process_ended(
+    environment: dict[str, str], role: str, wrong: dict[str, str], said: str
+) -> None:
+    with running(environment | {"INTEGRATION_ENGINE_LOG_FORMAT": "json"} | wrong, role) as (process, log):
+        assert process.wait(60) == 1
+    *_, last = map(json.loads, log.read_text().splitlines())
+    assert said in last["message"]
+    assert last["level"] == "CRITICAL"
 
 
 def healthy(url: str) -> bool:

@@ -59,7 +59,34 @@ def instance(among: list[Object]) -> Object:
     return loaded
 
 
+def components(among: list[Object]) -> dict[str, Object]:
+    """The template of every pod that the chart makes and goes on, by its component; that of a run's, too."""
+    templates = [each["spec"]["template"] for each in among if each["kind"] == "Deployment"]
+    return {
+        each["metadata"]["labels"]["app.kubernetes.io/component"]: each for each in (*templates, run_template(among))
+    }
+
+
+def selected(selector: Object, among: list[Object]) -> set[str]:
+    """The components that Kubernetes finds by it: a Service's, or labels and expressions."""
+    wanted = selector.get("matchLabels", {} if "matchExpressions" in selector else selector)
+    refused = {each["key"]: each["values"] for each in selector.get("matchExpressions", ())}
+    assert all(each["operator"] == "NotIn" for each in selector.get("matchExpressions", ()))
+    return {
+        name
+        for name, template in components(among).items()
+        if wanted.items() <= template["metadata"]["labels"].items()
+        and not any(template["metadata"]["labels"].get(key) in values for key, values in refused.items())
+    }
+
+
 def run_pod(among: list[Object]) -> Object:
+    """Of a run."""
+    specification: Object = run_template(among)["spec"]
+    return specification
+
+
+def run_template(among: list[Object]) -> Object:
     """What dagster-k8s makes of the instance for a run: its own code, without a cluster."""
     from dagster_k8s.container_context import K8sContainerContext
     from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
@@ -78,5 +105,5 @@ def run_pod(among: list[Object]) -> Object:
         "dagster-run",
         user_defined_k8s_config=context.run_k8s_config,
     )
-    pod: Object = ApiClient().sanitize_for_serialization(job)["spec"]["template"]["spec"]
-    return pod
+    template: Object = ApiClient().sanitize_for_serialization(job)["spec"]["template"]
+    return template

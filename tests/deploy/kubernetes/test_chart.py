@@ -16,7 +16,19 @@ import pytest
 import yaml
 
 from churnguard_pipelines.settings import Settings
-from tests.deploy.kubernetes.rendering import CHART, NEEDED, ROOT, instance, objects, pods, rendered, run_pod, the
+from tests.deploy.kubernetes.rendering import (
+    CHART,
+    NEEDED,
+    ROOT,
+    components,
+    instance,
+    objects,
+    pods,
+    rendered,
+    run_pod,
+    selected,
+    the,
+)
 
 OLDEST, NEWEST = "1.30", "1.36"
 EVERYTHING: dict[str, Any] = {
@@ -246,6 +258,44 @@ def test_selectors_outlive_an_upgrade() -> None:
                 "app.kubernetes.io/instance",
                 "app.kubernetes.io/component",
             }
+
+
+def test_whoever_selects_pods_finds_those_that_are_meant() -> None:
+    """Kubernetes says nothing of a selector that finds nobody: no traffic, no budget, no policy."""
+    made = objects(EVERYTHING)
+    every = set(components(made))
+    found: dict[str, dict[str, set[str]]] = {"Service": {}, "PodDisruptionBudget": {}, "NetworkPolicy": {}}
+    for each in made:
+        if each["kind"] in found:
+            selector = each["spec"].get("podSelector") or each["spec"]["selector"]
+            found[each["kind"]][each["metadata"]["name"].removeprefix("churnguard-")] = selected(selector, made)
+    assert found == {
+        "Service": {name: {name} for name in ("gateway", "dashboard", "code-server")} | {"metrics": every},
+        "PodDisruptionBudget": {name: {name} for name in ("gateway", "dashboard")},
+        "NetworkPolicy": {name: {name} for name in ("gateway", "dashboard", "code-server")}
+        | {"all": every - {"gateway"}},
+    }
+    assert every == {"gateway", "dashboard", "code-server", "daemon", "worker", "run"}
+
+
+def test_a_service_leads_to_a_port_that_its_pods_have() -> None:
+    made = objects()
+    for each in made:
+        if each["kind"] == "Service":
+            for name in selected(each["spec"]["selector"], made) - {"run"}:
+                (container,) = components(made)[name]["spec"]["containers"]
+                there = {port["name"] for port in container["ports"]}
+                assert {port["targetPort"] for port in each["spec"]["ports"]} <= there, (each["metadata"]["name"], name)
+
+
+def test_whoever_is_scaled_is_there() -> None:
+    for values in ({}, EVERYTHING):
+        made = objects(values)
+        scaled = [each for each in made if each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+        for each in scaled:
+            deployment = the("Deployment", each["spec"]["scaleTargetRef"]["name"], made)
+            assert "replicas" not in deployment["spec"], "an upgrade would undo what the autoscaler has chosen"
+        assert len(scaled) == 2
 
 
 def test_gateway_goes_on_while_it_is_replaced() -> None:
