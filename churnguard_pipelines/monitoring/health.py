@@ -93,7 +93,7 @@ def _freshness(vitals: Vitals) -> Sign:
     if vitals.good_at is None and age <= limit:
         return Sign("freshness", None, "not synced yet")
     seen = f"last synced {span(age)} ago" if vitals.good_at else f"never synced since {span(age)}"
-    cause = f"{seen}; wanted every {span(timedelta(seconds=vitals.sync_frequency))}"
+    cause = f"{seen}; wanted {every(timedelta(seconds=vitals.sync_frequency))}"
     if age <= limit:
         return Sign("freshness", 1, cause)
     lateness = age / limit  # 1 at the limit
@@ -264,8 +264,16 @@ def counted(waits: Waits) -> str:
 def span(time: timedelta) -> str:
     """For people, e.g. ``2 hours``."""
     seconds = time.total_seconds()
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * size or (seconds >= size and not seconds % size):
-            number = round(seconds / size)
-            return f"{number} {unit}{'s' if number != 1 else ''}"
-    return f"{seconds:.0f} seconds"
+    units = ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)
+    unit, size = next(
+        each
+        for each in units
+        if seconds >= 2 * each[1] or (seconds >= each[1] and not seconds % each[1]) or each[1] == 1
+    )
+    number = round(seconds / size)
+    return f"{number} {unit}{'s' if number != 1 else ''}"
+
+
+def every(time: timedelta) -> str:
+    """For people, e.g. ``every 2 hours``, ``every minute``."""
+    return f"every {span(time).removeprefix('1 ')}"

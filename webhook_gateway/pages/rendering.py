@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from churnguard_pipelines.foreign_text import on_one_line
-from churnguard_pipelines.monitoring.health import span
+from churnguard_pipelines.monitoring.health import every, span
 from webhook_gateway.api.dashboard import alerts
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 from webhook_gateway.pages.messages import forgotten, told
@@ -68,6 +68,7 @@ def _environment() -> Environment:
         "ago": ago,
         "moment": moment,
         "span": lambda seconds: span(timedelta(seconds=seconds)),
+        "every": lambda seconds: every(timedelta(seconds=seconds)),
         "size": size,
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
         "payload": payload,
