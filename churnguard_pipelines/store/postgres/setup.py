@@ -37,6 +37,10 @@ SELECT current_setting('server_encoding') AS encoding, current_user AS "user", c
        rolsuper AS superuser, rolcreaterole OR rolsuper AS may_create_roles, rolcreatedb OR rolsuper AS may_create_dbs,
        has_database_privilege(current_database(), 'CREATE WITH GRANT OPTION') AS owns_database,
        EXISTS (SELECT FROM pg_database WHERE datname = %(dagster)s) AS has_dagster,
+       EXISTS (SELECT FROM pg_database JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0
+                WHERE datname = %(dagster)s AND 'TimeZone=UTC' = ANY(setconfig)) AS dagster_in_utc,
+       EXISTS (SELECT FROM pg_database
+                WHERE datname = %(dagster)s AND NOT pg_has_role(datdba, 'USAGE')) AS dagster_is_another_s,
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(login)s) AS has_login,
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%(groups)s)) AS groups,
        ARRAY(SELECT rolname::text FROM pg_roles
@@ -114,6 +118,9 @@ def prepare(owner_url: str, url: str) -> bool | None:
             connection.execute(statement)
         if not facts["has_dagster"]:
             create_database(connection, DAGSTER_DATABASE)
+        if not facts["dagster_in_utc"]:
+            # Dagster keeps moments without their zone, and takes what it finds for UTC.
+            connection.execute(SQL("ALTER DATABASE {} SET TimeZone = 'UTC'").format(Identifier(DAGSTER_DATABASE)))
     return not facts["has_login"]
 
 
@@ -138,7 +145,12 @@ def _facts(connection: psycopg.Connection[Any], login: str) -> dict[str, Any]:
 
 
 def _is_ready(connection: psycopg.Connection[Any], facts: dict[str, Any]) -> bool:
-    if not facts["has_login"] or set(facts["login_groups"]) != set(SERVICES_GROUPS) or OWNER not in facts["own_groups"]:
+    if (
+        not facts["dagster_in_utc"]
+        or not facts["has_login"]
+        or set(facts["login_groups"]) != set(SERVICES_GROUPS)
+        or OWNER not in facts["own_groups"]
+    ):
         return False
     try:
         with connection.transaction():
@@ -174,6 +186,9 @@ def _refuse_missing_rights(url: str, login: str, facts: dict[str, Any]) -> None:
     if not facts["may_create_dbs"] and not facts["has_dagster"]:
         missing.append(f"create the database {DAGSTER_DATABASE}")
         remedies.append(f"CREATE DATABASE {DAGSTER_DATABASE} OWNER {user};")
+    if facts["dagster_is_another_s"] and not facts["dagster_in_utc"]:
+        missing.append(f"have the times of the database {DAGSTER_DATABASE} in UTC")
+        remedies.append(f"ALTER DATABASE {DAGSTER_DATABASE} SET TimeZone = 'UTC';")
     if missing:
         raise DatabaseUnavailable(
             f"the user of {describe(url)} has no right to {'; nor to '.join(missing)}.",
