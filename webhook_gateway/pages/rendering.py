@@ -53,6 +53,12 @@ def rendered(request: Request, template: str, status: int = 200, **values: Any) 
     return answer
 
 
+def compile_templates() -> None:
+    """So that the first who asks for a page does not wait for it."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
