@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import psycopg
@@ -20,7 +20,6 @@ from psycopg.sql import SQL, Identifier
 from churnguard_pipelines.cli.deployment import migrate
 from churnguard_pipelines.errors import DatabaseUnavailable, InvalidConfiguration
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
-from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.records import TEXT, Column, Table
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.ingest import inbox
@@ -153,38 +152,6 @@ def test_an_owner_who_may_create_roles_and_databases_needs_nothing_more(
         connection.execute("CREATE TABLE runs (id serial PRIMARY KEY)")
     setup.set_up(owner_url, store.database_url)
     opened(store.database_url, tmp_path).close()
-    store.close()
-
-
-@pytest.fixture
-def abroad(fresh_server: str) -> Iterator[None]:
-    """The server's clock shows another zone's time."""
-    with psycopg.connect(fresh_server, autocommit=True) as administrator:
-        administrator.execute("ALTER ROLE ALL SET TimeZone = 'America/New_York'")
-        yield
-        administrator.execute("ALTER ROLE ALL RESET TimeZone")
-
-
-def test_what_dagster_says_of_when_holds_wherever_the_server_is(
-    abroad: None, login: Callable[[str, str], str], fresh_server: str, tmp_path: Path
-) -> None:
-    """It writes moments with their zone into columns that keep none, and takes what it reads for UTC."""
-    owner_url = login("CREATEROLE CREATEDB", "far")
-    with psycopg.connect(fresh_server, autocommit=True) as administrator:
-        administrator.execute("ALTER DATABASE far OWNER TO user_of_far")
-    store = set_up(owner_url, tmp_path)
-    dagster = sa.create_engine(store.dagster_database_url, poolclass=sa.NullPool)
-    with dagster.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE daemon_heartbeats (timestamp timestamp)")
-        connection.exec_driver_sql("INSERT INTO daemon_heartbeats VALUES (%s)", (datetime.now(UTC),))
-    age = daemon_age_seconds(store.dagster_database_url)
-    assert age is not None
-    assert age < 600
-    with psycopg.connect(on_database(owner_url, server.DAGSTER_DATABASE), autocommit=True) as former:
-        former.execute("ALTER DATABASE dagster RESET TimeZone")
-    setup.set_up(owner_url, store.database_url)
-    with dagster.connect() as connection:
-        assert connection.exec_driver_sql("SHOW TimeZone").scalar() == "UTC", "one that was set up before, too"
     store.close()
 
 
