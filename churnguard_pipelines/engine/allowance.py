@@ -8,9 +8,11 @@ hours goes on as long as it moves.
 from __future__ import annotations
 
 import contextvars
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +137,12 @@ def is_readable(waited_for: socket.socket | int, seconds: float) -> bool:
 def is_writable(waited_for: socket.socket | int, seconds: float) -> bool:
     """Whether within so many seconds there is room for something to send, or the connection has ended."""
     return _happens(waited_for, select.POLLOUT, seconds)
+
+
+def arrived(descriptor: int) -> int:
+    """Bytes that have come and were not read yet; that a connection has ended is none."""
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def received(descriptor: int) -> int:

@@ -78,7 +78,7 @@ class ChangeLane:
         self._tables: dict[str, SourceTable] = {}
         self._mirrors: dict[str, Mirror] = {}
         self._earlier_shapes: dict[str, Change] = {}
-        self._log: ChangeLog | None = None
+        self._log: ReadAhead | None = None
         self.checkpoint = load_checkpoint(store, self._lane)
         self._kept = time.monotonic()
         self._empty_until: Position | None = None  # read, and nothing of it is ours, but not kept yet
@@ -135,7 +135,7 @@ class ChangeLane:
             self._close()
             return Stored({}, None)
 
-    def _opened(self) -> ChangeLog:
+    def _opened(self) -> ReadAhead:
         if self._log is None:
             assert self.checkpoint is not None, "a sync begins the change log"
             self._load_tables()
@@ -255,10 +255,10 @@ class ChangeLane:
         if net.truncated is not None:
             counts.deleted += writer.delete_older(net.truncated, "hard", inclusive=True)
             self._begin_anew(transaction, net.mirror.object)
+        if whole := net.whole:  # the longest wait first, for the next batch is read meanwhile
+            counts.written += writer.upsert(whole)
         if net.gone:
             counts.deleted += writer.delete([(version, key) for key, version in net.gone.items()])
-        if whole := net.whole:
-            counts.written += writer.upsert(whole)
         lacking = dict.fromkeys(net.orphaned)
         if partial := net.partial:
             written, missing = writer.update(partial)
@@ -325,7 +325,8 @@ class ChangeLane:
         self._tables.pop(object, None)
 
     def _writer(self, transaction: WarehouseTransaction, mirror: Mirror) -> MirrorWriter:
-        return MirrorWriter(transaction.connection, mirror, self._lane.organization_id, self._lane.integration_id)
+        own = self._lane.organization_id, self._lane.integration_id
+        return MirrorWriter(transaction.connection, mirror, *own, meanwhile=self._opened().read_on)
 
     @property
     def _source(self) -> str:

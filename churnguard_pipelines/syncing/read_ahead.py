@@ -21,6 +21,7 @@ class ReadAhead(ChangeLog):
     def __init__(self, log: ChangeLog) -> None:
         self._log = log
         self._ahead: Future[ChangeBatch | None] | None = None
+        self._behind = False
         self._progress = 0
         CHANGE_MEMORY.enter()
 
@@ -30,9 +31,15 @@ class ReadAhead(ChangeLog):
         if batch is None:
             batch = self._log.read(timeout)
         self._progress = self._log.progress()
-        if batch is not None and len(batch.changes) >= BEHIND:
-            self._ahead = in_thread("read-ahead", lambda: self._log.read(PATIENCE))
+        self._behind = batch is not None and len(batch.changes) >= BEHIND
         return batch
+
+    def read_on(self) -> None:
+        """Begin to read the next batch, once. To be called when PostgreSQL has the last one and we would wait for it:
+        two threads of one process that both compute only hold each other up."""
+        if self._behind:
+            self._behind = False
+            self._ahead = in_thread("read-ahead", lambda: self._log.read(PATIENCE))
 
     def end(self) -> int | None:
         self._settle()

@@ -63,7 +63,10 @@ def test_one_batch_is_read_ahead_of_a_large_one() -> None:
     log = ScriptedLog([batch(number, BEHIND) for number in range(4)])
     with ReadAhead(log) as ahead:
         assert ahead.read(1) == batch(0, BEHIND)
-        wait_until_read(log, 2)  # while we would store the first
+        assert log.read_so_far == 1, "nobody waits for the warehouse yet"
+        ahead.read_on()
+        wait_until_read(log, 2)  # while the first is stored
+        ahead.read_on()  # the first's second table
         ahead.confirm({"at": 0})
         assert log.read_so_far == 2
         assert [ahead.read(1) for _ in range(4)] == [batch(1, BEHIND), batch(2, BEHIND), batch(3, BEHIND), None]
@@ -76,6 +79,7 @@ def test_a_log_that_is_not_behind_is_not_read_ahead() -> None:
     log = ScriptedLog([batch(0, BEHIND - 1), batch(1, 1)])
     with ReadAhead(log) as ahead:
         assert ahead.read(1) == batch(0, BEHIND - 1)
+        ahead.read_on()
         ahead.confirm({"at": 0})
         assert log.read_so_far == 1
         assert ahead.read(1) == batch(1, 1)
@@ -85,6 +89,7 @@ def test_a_failure_ahead_is_told_after_what_came_before_it() -> None:
     log = ScriptedLog([batch(0, BEHIND), ProviderUnavailable("gone", integration_id="acme-db"), batch(1, 1)])
     with ReadAhead(log) as ahead:
         assert ahead.read(1) == batch(0, BEHIND)
+        ahead.read_on()
         wait_until_read(log, 2)
         ahead.confirm({"at": 0})
         with pytest.raises(ProviderUnavailable):
@@ -97,4 +102,5 @@ def test_a_log_that_is_left_is_closed_once_nobody_reads_it() -> None:
     log = ScriptedLog([batch(0, BEHIND), batch(1, BEHIND)])
     with ReadAhead(log) as ahead:
         ahead.read(1)
+        ahead.read_on()
     assert log.closed

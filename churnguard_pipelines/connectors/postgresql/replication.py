@@ -13,11 +13,14 @@ from psycopg import pq
 from psycopg.sql import Identifier, Literal
 
 from churnguard_pipelines.connectors.postgresql.connection import connect_for_replication
-from churnguard_pipelines.engine.allowance import ROW_BYTES, Exhausted, is_readable, is_writable, received
+from churnguard_pipelines.engine.allowance import ROW_BYTES, Exhausted, arrived, is_readable, is_writable, received
 from churnguard_pipelines.model import IntegrationConfiguration
 
 START_SECONDS = 60.0
 SIGN_OF_LIFE_EVERY = 10.0  # the server's wal_sender_timeout is 60 s by default
+MOST_READS = 6
+"""Of what has arrived, at once. The library's buffer has 16 KiB and doubles with each that finds it full: a wait for
+every few messages costs more than the messages, and a thread that often waits for nothing starves the others."""
 _KEEPALIVE = struct.Struct("!xqqb")
 _FEEDBACK = struct.Struct("!cqqqqb")
 _DATA, _HEADER = ord("w"), 25  # its kind, two positions and a time precede the data
@@ -72,7 +75,10 @@ class ReplicationStream:
         """Until something has arrived, and take it in; False if nothing did."""
         ready = is_readable(self._connection.socket, min(seconds, SIGN_OF_LIFE_EVERY))
         if ready:
-            self._connection.consume_input()
+            for _ in range(MOST_READS):
+                self._connection.consume_input()
+                if not arrived(self._connection.socket):
+                    break
             self._received = received(self._connection.socket)
             if self._received - self._complete > ROW_BYTES:
                 raise Exhausted(f"sent a change of more than {ROW_BYTES // 2**20} MiB", too_much=True)

@@ -6,7 +6,7 @@ Everything happens in a transaction of the organization, see :meth:`Warehouse.tr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -26,13 +26,24 @@ _OWN = SQL("stored.organization_id = {organization_id} AND stored.integration_id
 
 
 class MirrorWriter:
-    """One mirror in one transaction. Versions decide: an older row or deletion never overwrites a newer one."""
+    """One mirror in one transaction. Versions decide: an older row or deletion never overwrites a newer one.
 
-    def __init__(self, connection: Connection, mirror: Mirror, organization_id: str, integration_id: str) -> None:
+    ``meanwhile`` is called whenever PostgreSQL has the rows and is about to be waited for."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        mirror: Mirror,
+        organization_id: str,
+        integration_id: str,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self._driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         self._statements = _statements(mirror)
         self._mirror = mirror
         self._own = {"organization_id": organization_id, "integration_id": integration_id}
+        self._meanwhile = meanwhile
 
     def copy(self, data: Iterable[bytes], *, binary: bool) -> tuple[int, int]:
         """Rows as COPY data: ``source_version``, then the mirror's staged columns; one row per key at most.
@@ -43,6 +54,7 @@ class MirrorWriter:
             cursor.execute(self._statements.stage)
             _fill(cursor, self._statements.copy_binary if binary else self._statements.copy_text, data)
             staged = cursor.rowcount
+            self._meanwhile()
             written = cursor.execute(self._statements.upsert, self._own).rowcount if staged else 0
         return staged, written
 
@@ -66,6 +78,7 @@ class MirrorWriter:
             with self._driver.cursor() as cursor:
                 cursor.execute(self._statements.stage)
                 _fill(cursor, self._statements.copy_text, _encoded(group))
+                self._meanwhile()
                 missing += cursor.execute(self._statements.not_stored, self._own).fetchall()
                 written += cursor.execute(_update(self._mirror, known), self._own).rowcount
         return written, missing
@@ -75,6 +88,7 @@ class MirrorWriter:
         with self._driver.cursor() as cursor:
             cursor.execute(self._statements.stage_keys)
             _fill(cursor, self._statements.copy_keys, _encoded([(version, *key) for version, key in keys]))
+            self._meanwhile()
             return cursor.execute(self._statements.delete, self._own).rowcount
 
     def delete_older(self, version: int, kind: str, *, inclusive: bool) -> int:
