@@ -70,6 +70,7 @@ def test_all_well_is_a_hundred_and_says_why() -> None:
         ("schedule", WARNING, HEALTHY, {"due_at": ago(minutes=6)}, "due for 6 minutes, and none has begun"),
         ("schedule", CRITICAL, UNHEALTHY, {"due_at": ago(hours=3)}, "due for 3 hours"),
         ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1000, ago(days=2))}, "1,000+ records wait"),
+        ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1, ago(days=2))}, "1 record waits"),
         ("webhooks", WARNING, HEALTHY, {"webhooks": Waits(12, ago(minutes=6))}, "12 webhook events wait, the oldest"),
         ("quota", WARNING, HEALTHY, {"quota": Quota(ago(minutes=-5), None)}, "takes no calls until 12:05:00 UTC"),
         ("change_log", WARNING, HEALTHY, {"change_log": ChangeLog(0.5, NOW)}, "50% of what the source keeps"),
@@ -88,6 +89,7 @@ def test_what_needs_somebody_is_an_alert_with_cause_moment_and_remedy(
     assert alert.since is not None
     assert alert.since <= NOW
     assert alert.remedy
+    assert all(each.startswith("churnguard ") for each in alert.remedy.split("`")[1::2]), "whole commands"
     assert health.score is not None
     assert health.score < 100
 

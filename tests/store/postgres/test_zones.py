@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.orchestration.processes.heartbeats import daemon_age_seconds
 from churnguard_pipelines.store.postgres import setup
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.row_security import SERVICE
 from tests.conftest import opened_on
 
 
@@ -30,8 +31,9 @@ def test_what_dagster_says_of_when_holds_wherever_the_server_is(short_path: Path
             age = daemon_age_seconds(store.dagster_database_url)
             assert age is not None
             assert age < 600
+            assert store.now().utcoffset() == timedelta(0), "what we say of when is in UTC, too"
             with psycopg.connect(owner_url, autocommit=True) as administrator:
-                administrator.execute("ALTER DATABASE dagster RESET TimeZone")
+                administrator.execute(f"ALTER ROLE {SERVICE} RESET TimeZone")
             setup.set_up(owner_url, store.database_url)
             with dagster.connect() as connection:
                 assert connection.exec_driver_sql("SHOW TimeZone").scalar() == "UTC", "one that was set up before, too"
