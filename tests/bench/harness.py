@@ -99,7 +99,7 @@ def peak_mib() -> float:
 
 
 @contextmanager
-def process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def program(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Ends with the block."""
     started = subprocess.Popen(command, env=environment)
     try:

@@ -25,7 +25,7 @@ from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest.stream_metrics import BOUNDS_MS
 from churnguard_pipelines.store.postgres.database import Store
-from tests.bench.harness import Row, answers, process
+from tests.bench.harness import Row, answers, program
 from tests.bench.scale import timed
 from tests.bench.stripe import INTEGRATION, integration
 from tests.conftest import as_administrator
@@ -115,7 +115,7 @@ def run(store: Store) -> Iterator[Row]:
     environment = dagster_environment(store) | {"DASHBOARD_PORT": str(port)}
     url = f"http://127.0.0.1:{port}"
     with (
-        process([sys.executable, "-m", "webhook_gateway.dashboard", "-w", places], environment),
+        program([sys.executable, "-m", "webhook_gateway.dashboard", "-w", places], environment),
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}", "Accept": "text/html"}) as browser,
     ):
         wait_for(lambda: answers(f"{url}/healthz"))

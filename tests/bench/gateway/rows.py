@@ -31,7 +31,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS
 from tests.bench.gateway.fire import HEAVY, HEAVY_SECRET
 from tests.bench.gateway.load import SECRET, delivery
-from tests.bench.harness import Row, answers, process
+from tests.bench.harness import Row, answers, program
 from tests.bench.stripe import INTEGRATION, integration
 from tests.conftest import as_administrator
 from tests.dagster_processes import Dagster
@@ -102,7 +102,7 @@ def _replicas(store: Store) -> Row:
     }
     proxy = [sys.executable, "-m", "tests.bench.gateway.distance", str(port), socket_file, str(AWAY_MS)]
     with ExitStack() as stack:
-        stack.enter_context(process(proxy, dict(os.environ)))
+        stack.enter_context(program(proxy, dict(os.environ)))
         _until(lambda: listens("127.0.0.1", port), 60)
         ports = [stack.enter_context(_gateway(store, away))[0] for _ in range(REPLICAS)]
         pool = stack.enter_context(ThreadPoolExecutor(REPLICAS))
@@ -218,7 +218,7 @@ def _under_fire(store: Store, port: int, process: psutil.Process) -> Row:
 
     @contextmanager
     def attackers() -> Iterator[None]:
-        with process([sys.executable, "-m", "tests.bench.gateway.fire", *arguments], dict(os.environ)):
+        with program([sys.executable, "-m", "tests.bench.gateway.fire", *arguments], dict(os.environ)):
             time.sleep(3)
             yield
 
@@ -300,7 +300,7 @@ def _gateway(store: Store, variables: Mapping[str, str] = MappingProxyType({})) 
     environment = {
         **os.environ, "WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000", **variables
     }  # fmt: skip
-    with process([sys.executable, "-m", "webhook_gateway.intake"], environment) as gateway:
+    with program([sys.executable, "-m", "webhook_gateway.intake"], environment) as gateway:
         _until(lambda: answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
         yield port, psutil.Process(gateway.pid)
 
@@ -309,7 +309,7 @@ def _gateway(store: Store, variables: Mapping[str, str] = MappingProxyType({})) 
 def _bare(store: Store) -> Iterator[int]:
     port = free_port()
     url = as_administrator(store.database_url)  # it has a table of its own
-    with process([sys.executable, "-m", "tests.bench.gateway.bare", str(port), url], dict(os.environ)):
+    with program([sys.executable, "-m", "tests.bench.gateway.bare", str(port), url], dict(os.environ)):
         _until(lambda: listens("127.0.0.1", port), 60)
         yield port
 
