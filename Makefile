@@ -11,7 +11,7 @@ MOVED := $(shell test ! -s .venv/.uv -o -L .venv || test "$$(cat .venv/.uv)" = "
 $(if $(MOVED),$(info This folder was moved or copied: .venv is made anew.))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo reference test test-deploy lint bench soak lock snapshot clean servers
+.PHONY: help install demo reference pictures test test-deploy lint bench soak lock snapshot clean servers
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ lint: .venv/.dev ## format, lint, types (of the tests, too), locks
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
 
-bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale|streams narrows it
+bench: .venv/.dev ## benchmark tables; ONLY=warehouse|stripe|crm|saas|databases|gateway|scale|pages|streams narrows it
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
@@ -44,6 +44,9 @@ soak: .venv/.dev servers ## the long form of the crash tests and of fuzzing
 
 reference: .venv/.dev ## rewrite docs/reference.md from the models
 	CHURNGUARD_UPDATE_REFERENCE=1 $(BIN)/pytest -q tests/test_reference.py
+
+pictures: .venv/.dev servers ## take the pictures in docs/images anew, of a demo and of the tests' installation
+	CHURNGUARD_SCREENSHOTS=docs/images $(BIN)/pytest -q tests/browser/test_demo_in_a_browser.py tests/browser/test_dashboard_in_a_browser.py
 
 snapshot: .venv/.dev ## rewrite the snapshot of all Dagster definitions
 	CHURNGUARD_UPDATE_SNAPSHOT=1 $(BIN)/pytest -q tests/orchestration/test_definitions.py

@@ -93,7 +93,7 @@ def _freshness(vitals: Vitals) -> Sign:
     if vitals.good_at is None and age <= limit:
         return Sign("freshness", None, "not synced yet")
     seen = f"last synced {span(age)} ago" if vitals.good_at else f"never synced since {span(age)}"
-    cause = f"{seen}; wanted every {span(timedelta(seconds=vitals.sync_frequency))}"
+    cause = f"{seen}; wanted {every(timedelta(seconds=vitals.sync_frequency))}"
     if age <= limit:
         return Sign("freshness", 1, cause)
     lateness = age / limit  # 1 at the limit
@@ -160,9 +160,10 @@ def _rejections(vitals: Vitals) -> Sign:
         return Sign("rejected_records", score, f"{share:.1%} of the records read lately were rejected; none waits")
     return Sign(
         "rejected_records", max(0.0, 0.7 - 10 * share),
-        f"{counted(waits)} records wait that did not fit; {share:.1%} of those read lately",
+        f"{waiting(waits, 'record')} that did not fit; {share:.1%} of those read lately",
         Severity.WARNING, waits.since,
-        f"`churnguard rejected list {vitals.integration_id}` shows why; `rejected replay` takes them in again.",
+        f"`churnguard rejected list {vitals.integration_id}` shows why; "
+        f"`churnguard rejected replay {vitals.integration_id}` takes them in again.",
     )  # fmt: skip
 
 
@@ -180,7 +181,8 @@ def _quota(vitals: Vitals) -> Sign:
 
 
 def _credentials(vitals: Vitals) -> Sign:
-    renew = "Give new ones: `churnguard integrations add FILE.yaml --replace`, then `integrations resume`; or PATCH it."
+    resume = f"`churnguard integrations resume {vitals.integration_id}`"
+    renew = f"Give new ones: `churnguard integrations add FILE.yaml --replace`, then {resume}; or PATCH it."
     if vitals.unreadable is not None:
         remedy = "Start with the INTEGRATION_ENCRYPTION_KEY that sealed them among the keys."
         return Sign("credentials", 0, vitals.unreadable, Severity.CRITICAL, vitals.now, remedy)
@@ -209,8 +211,8 @@ def _breaker(vitals: Vitals) -> Sign:
 def _webhooks(vitals: Vitals) -> Sign:
     waits = vitals.webhooks
     if waits is None or vitals.now - waits.since <= EVENTS_WAIT_AT_MOST:
-        return Sign("webhooks", 1, f"{counted(waits)} events wait" if waits else "no event waits")
-    cause = f"{counted(waits)} webhook events wait, the oldest for {span(vitals.now - waits.since)}"
+        return Sign("webhooks", 1, waiting(waits, "event") if waits else "no event waits")
+    cause = f"{waiting(waits, 'webhook event')}, the oldest for {span(vitals.now - waits.since)}"
     remedy = "See that Dagster's daemon runs and what the latest webhook_session says. Nothing is lost."
     return Sign("webhooks", 0, cause, Severity.WARNING, waits.since + EVENTS_WAIT_AT_MOST, remedy)
 
@@ -261,11 +263,24 @@ def counted(waits: Waits) -> str:
     return f"{waits.count:,}{'+' if waits.count == MOST_COUNTED else ''}"
 
 
+def waiting(waits: Waits, what: str) -> str:
+    """``1 record waits``, ``1,000+ records wait``."""
+    return f"{counted(waits)} {what} waits" if waits.count == 1 else f"{counted(waits)} {what}s wait"
+
+
 def span(time: timedelta) -> str:
     """For people, e.g. ``2 hours``."""
     seconds = time.total_seconds()
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * size or (seconds >= size and not seconds % size):
-            number = round(seconds / size)
-            return f"{number} {unit}{'s' if number != 1 else ''}"
-    return f"{seconds:.0f} seconds"
+    units = ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)
+    unit, size = next(
+        each
+        for each in units
+        if seconds >= 2 * each[1] or (seconds >= each[1] and not seconds % each[1]) or each[1] == 1
+    )
+    number = round(seconds / size)
+    return f"{number} {unit}{'s' if number != 1 else ''}"
+
+
+def every(time: timedelta) -> str:
+    """For people, e.g. ``every 2 hours``, ``every minute``."""
+    return f"every {span(time).removeprefix('1 ')}"

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from churnguard_pipelines.monitoring.dagster_state import DagsterState, read_dagster_state
 from churnguard_pipelines.monitoring.health import Health, judge
@@ -25,6 +26,8 @@ from churnguard_pipelines.store.postgres.database import Store
 TREND_DAYS = 30
 MOST_INTERVALS = 2
 """That a picture may be old; who asks then waits for the next one."""
+SETTLED = timedelta(hours=1)
+"""After its end nothing is added to a day any more: what ends in it is counted in one transaction."""
 _log = logging.getLogger(__name__)
 
 
@@ -98,19 +101,27 @@ class Monitor:
             latest, age = self._latest, self._monotonic() - self._begun
             if latest is not None and age < self._interval:
                 return latest
-            if self._next is None:
-                self._next = Future()
-                threading.Thread(target=self._take, args=[self._next], name="picture", daemon=True).start()
+            taken = self._being_taken()
             if latest is not None and age < MOST_INTERVALS * self._interval:
                 return latest
-            taken = self._next
         return taken.result()
+
+    def begin(self) -> None:
+        """Have one taken, so that who asks first need not wait for all of it."""
+        with self._lock:
+            self._being_taken()
+
+    def _being_taken(self) -> Future[Picture]:
+        if self._next is None:
+            self._next = Future()
+            threading.Thread(target=self._take, args=[self._next], name="picture", daemon=True).start()
+        return self._next
 
     def _take(self, taken: Future[Picture]) -> None:
         begun = self._monotonic()
         picture: Picture | None = None
         try:
-            picture = take_picture(self._store)
+            picture = take_picture(self._store, self._latest)
         except Exception as error:
             _log.warning("the numbers of the dashboard cannot be read: %s", error)
             taken.set_exception(error)
@@ -135,7 +146,7 @@ SELECT organization_id, {day} AS day, sum(read)::bigint AS read, sum(written)::b
  WHERE hour >= {since} GROUP BY 1, 2 ORDER BY 1, 2
 """
 _UTC_DAY = "(hour AT TIME ZONE 'UTC')::date"
-_DAYS = sa.text(_SUMS.format(day=_UTC_DAY, since=f"date_trunc('day', now(), 'UTC') - interval '{TREND_DAYS - 1} days'"))
+_DAYS = sa.text(_SUMS.format(day=_UTC_DAY, since="CAST(:since AS timestamptz)"))
 _LAST_DAY = sa.text(
     _SUMS.format(
         day="(clock_timestamp() AT TIME ZONE 'UTC')::date",
@@ -150,10 +161,11 @@ _RESOURCES = sa.text(
 )
 
 
-def take_picture(store: Store) -> Picture:
+def take_picture(store: Store, former: Picture | None = None) -> Picture:
+    """``former``: the one before, whose days that were over by then are not summed up again."""
     with store.operator() as connection:
         as_of: datetime = connection.scalar(sa.text("SELECT clock_timestamp()"))
-        days = [Day(**row) for row in connection.execute(_DAYS).mappings()]
+        days = _days(connection, as_of, former)
         last_day = [Day(**row) for row in connection.execute(_LAST_DAY).mappings()]
         running = [Running(**row) for row in connection.execute(_running()).mappings()]
         resources = Resources(**connection.execute(_RESOURCES).mappings().one())
@@ -162,6 +174,16 @@ def take_picture(store: Store) -> Picture:
     streams = [judge_stream(vitals) for vitals in read_stream_vitals(store)]
     dagster = read_dagster_state(store.dagster_database_url)
     return Picture(as_of, integrations, streams, last_day, days, running, resources, work, dagster)
+
+
+def _days(connection: Connection, as_of: datetime, former: Picture | None) -> list[Day]:
+    """By organization and day."""
+    first = as_of.astimezone(UTC).date() - timedelta(days=TREND_DAYS - 1)
+    over = (former.as_of - SETTLED).astimezone(UTC).date() if former else first
+    known = [each for each in former.days if first <= each.day < over] if former else []
+    since = datetime.combine(max(first, over), datetime.min.time(), UTC)
+    found = [Day(**row) for row in connection.execute(_DAYS, {"since": since}).mappings()]
+    return sorted([*known, *found], key=lambda each: (each.organization_id, each.day))
 
 
 def _running() -> sa.Select[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from churnguard_pipelines.monitoring.health import HealthStatus, Severity, Sign, counted, span
+from churnguard_pipelines.monitoring.health import HealthStatus, Severity, Sign, counted, span, waiting
 from churnguard_pipelines.monitoring.vitals import MOST_COUNTED, Waits
 from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.ingest import stream_metrics
@@ -132,9 +132,10 @@ def _rejections(vitals: StreamVitals) -> Sign:
         return Sign("rejected_records", None if rate is None else 1 - rate, f"no rejected message waits{lately}")
     severe = rate is not None and rate >= REJECTED_CRITICAL_AT
     return Sign(
-        "rejected_records", 0.5, f"{counted(waits)} rejected messages wait{lately}",
+        "rejected_records", 0.5, f"{waiting(waits, 'rejected message')}{lately}",
         Severity.CRITICAL if severe else Severity.WARNING, waits.since,
-        f"`churnguard rejected list {vitals.stream_id}` shows why; `rejected replay` takes them in again.",
+        f"`churnguard rejected list {vitals.stream_id}` shows why; "
+        f"`churnguard rejected replay {vitals.stream_id}` takes them in again.",
     )  # fmt: skip
 
 

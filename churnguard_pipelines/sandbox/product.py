@@ -1,7 +1,7 @@
 """The product that a business sells, as its database tells: workspaces, their users, and what these do in it.
 
 A workspace per customer of the simulated Stripe. The history is written once, into an empty database; while the
-business lives, people sign up, work, change their role and leave, every second.
+business lives, people sign up, work, change their role and leave: a handful work in a second, one leaves in hours.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ CREATE TABLE IF NOT EXISTS usage_events (
 KINDS = ("report_opened", "dashboard_built", "export", "api_call")
 ROLES = ("owner", "admin", "member", "viewer")
 EVENTS_PER_USER = 5
-_LIFE = (
+_ONE_OF = 997
+"""The share of a second's statement in all users."""
+_LIFE = {
     "INSERT INTO usage_events (user_id, workspace_id, kind, quantity, at) SELECT id, workspace_id, %(kind)s, "
-    "round((random() * 10)::numeric, 2), now() FROM users WHERE active AND id %% 97 = %(chance)s",
-    "UPDATE users SET last_seen_at = now() WHERE active AND id %% 211 = %(chance)s",
-    "UPDATE users SET role = %(role)s WHERE id = (SELECT id FROM users OFFSET %(chance)s LIMIT 1)",
-    "UPDATE workspaces SET seats = seats + 1, updated_at = now() WHERE id = %(chance)s",
-    "DELETE FROM users WHERE id = (SELECT id FROM users WHERE role <> 'owner' OFFSET %(chance)s LIMIT 1)",
-)
+    f"round((random() * 10)::numeric, 2), now() FROM users WHERE active AND id %% {_ONE_OF} = %(chance)s": 1,
+    f"UPDATE users SET last_seen_at = now() WHERE active AND id %% {_ONE_OF} = %(chance)s": 4,
+    "UPDATE users SET role = %(role)s WHERE id = (SELECT id FROM users OFFSET %(chance)s LIMIT 1)": 600,
+    "UPDATE workspaces SET seats = seats + 1, updated_at = now() WHERE id = %(chance)s": 600,
+    "DELETE FROM users WHERE id = (SELECT id FROM users WHERE role <> 'owner' OFFSET %(chance)s LIMIT 1)": 14_400,
+}
+"""What happens, and once in how many seconds: fewer leave in a day than sign up."""
 
 
 class Product:
@@ -76,12 +79,13 @@ class Product:
 
     def _second(self, connection: psycopg.Connection[Any]) -> None:
         self._sign_up(connection)
-        for statement in (_LIFE[0], self._chance.choice(_LIFE[1:])):
+        for statement, seconds in _LIFE.items():
             values = {
                 "kind": self._chance.choice(KINDS), "role": self._chance.choice(ROLES[1:]),
-                "chance": self._chance.randrange(97),
+                "chance": self._chance.randrange(_ONE_OF),
             }  # fmt: skip
-            connection.execute(statement, values)
+            if self._chance.random() < 1 / seconds:
+                connection.execute(statement, values)
         connection.commit()
 
     def _sign_up(self, connection: psycopg.Connection[Any]) -> None:

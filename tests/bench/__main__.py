@@ -12,7 +12,8 @@ from cryptography.fernet import Fernet
 
 from churnguard_pipelines.settings import load_settings
 from churnguard_pipelines.store.postgres.database import Store
-from tests.bench import crm, databases, gateway, saas, scale, streams, stripe, warehouse
+from tests.bench import crm, databases, pages, saas, scale, streams, stripe, warehouse
+from tests.bench.gateway import rows as gateway
 from tests.bench.harness import Row, report, without_the_tests_own_cost
 
 AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
@@ -23,6 +24,7 @@ AREAS: dict[str, Callable[[Store], Iterable[Row]]] = {
     "saas": saas.run,
     "gateway": gateway.run,
     "scale": scale.run,
+    "pages": pages.run,
     "streams": streams.run,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -54,9 +54,7 @@ def serious(page: Page) -> list[str]:
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in SERIOUS]
 
 
-def test_a_person_adds_an_integration_by_keyboard(
-    page: Page, url: str, toy: StandIn, picture: Callable[[str], None]
-) -> None:
+def test_a_person_adds_an_integration_by_keyboard(page: Page, url: str, toy: StandIn) -> None:
     assert serious(page) == []
     page.get_by_role("link", name="Toy CRM").press("Enter")
     page.get_by_label("API key").fill("canary-key")
@@ -74,13 +72,11 @@ def test_a_person_adds_an_integration_by_keyboard(
     assert "canary-key" not in page.content(), "nobody is shown it again"
     assert serious(page) == []
     wrong.fill(toy.url)
-    picture("add-integration")
     wrong.press("Enter")
 
     expect(page.get_by_role("row", name="deals")).to_contain_text("not readable")
     expect(page.get_by_role("row", name="deals")).to_contain_text("Grant it there.")
     assert serious(page) == []
-    picture("add-integration-checked")
     page.get_by_role("button", name="Save all the same").press("Enter")
     expect(page.get_by_text("It is added.")).to_be_visible()
 

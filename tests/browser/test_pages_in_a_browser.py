@@ -24,8 +24,8 @@ __all__ = ["context"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 GRAVE = ("serious", "critical")
-PHONE, DESK = {"width": 375, "height": 740}, {"width": 1280, "height": 800}
-Picture = Callable[[str], None]
+PHONE, TABLET, DESK = ({"width": width, "height": 800} for width in (375, 768, 1280))
+BEYOND = "[...document.querySelectorAll('.panel, .tile')].filter(each => each.scrollWidth > each.clientWidth).length"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,9 @@ def window(browser: Browser, pages: Pages) -> Iterator[Callable[..., Page]]:
     assert hosts <= {urlsplit(pages.url).netloc}
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(DESK, "light"), (TABLET, "light"), (PHONE, "dark")], ids=["desk", "tablet", "phone"]
+)
 def test_every_page_can_be_read_by_everybody_on_every_screen(
     window: Callable[..., Page], pages: Pages, viewport: dict[str, int], scheme: str
 ) -> None:
@@ -78,10 +80,24 @@ def test_every_page_can_be_read_by_everybody_on_every_screen(
         page.goto(f"{pages.url}{path}")
         for details in page.locator("details").all()[:3]:
             details.locator("summary").click()
-        found = axe.run(page).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in GRAVE] == [], path
+        assert grave(axe, page) == [], path
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= viewport["width"], path
+        assert page.evaluate(BEYOND) == 0, f"{path}: something is wider than what it stands in"
+
+
+def grave(axe: Axe, page: Page) -> list[tuple[str, str]]:
+    found = axe.run(page).response["violations"]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in GRAVE]
+
+
+def test_so_can_the_login(browser: Browser, pages: Pages) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+        page.goto(f"{pages.url}/login")
+        assert grave(Axe(), page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_a_page_keeps_itself_up_to_date_and_leaves_what_one_opened_open(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -328,6 +332,37 @@ def test_everything_runs_already(terminal: Terminal, nothing_yet: Terminal, stor
         assert demo.joinpath("logs").exists()
     nothing_yet.takes("purge", "--yes", CHURNGUARD_HOME=str(demo))
     assert not demo.exists()
+
+
+def test_what_was_killed_holds_no_place(terminal: Terminal, store: Store) -> None:
+    """By ``kill -9``, which nobody can answer; the kernel tidies up."""
+    program = (
+        "import sys, time; from pathlib import Path; from churnguard_pipelines.cli.running import only_one\n"
+        "with only_one(Path(sys.argv[1]), 'it', ''): print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(store.settings.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert "runs already" in terminal.refuses("up")
+        process.kill()
+        process.wait()
+    with only_one(store.settings.home, "`churnguard up`", ""):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_somebody_who_may_not_write_where_root_did(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(short_path, {"CHURNGUARD_HOME": "home"}, capsys)
+    terminal.takes("keys", "create")
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        for command in (["keys", "create"], ["integrations", "list"], ["up"]):
+            message = terminal.refuses(*command)
+            assert str(short_path / "home") in message, command
+            assert "→ " in message, command
+    finally:
+        os.seteuid(0)
 
 
 # --- what doctor says of it

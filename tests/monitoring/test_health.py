@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from churnguard_pipelines.model import IntegrationStatus
-from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, judge, span
+from churnguard_pipelines.monitoring.health import Health, HealthStatus, Severity, every, judge, span
 from churnguard_pipelines.monitoring.vitals import ChangeLog, LatestSync, Quota, Recent, Vitals, Waits
 from churnguard_pipelines.store.ingest.breakers import BreakerRow
 
@@ -48,13 +48,13 @@ def ago(**time: float) -> datetime:
 def test_all_well_is_a_hundred_and_says_why() -> None:
     health = judged()
     assert (health.score, health.status, health.alerts) == (100, HealthStatus.HEALTHY, [])
-    assert "last synced 5 minutes ago; wanted every 1 hour" in [sign.cause for sign in health.signs]
+    assert "last synced 5 minutes ago; wanted every hour" in [sign.cause for sign in health.signs]
 
 
 @pytest.mark.parametrize(
     ("kind", "severity", "status", "changes", "cause"),
     [
-        ("freshness", WARNING, HEALTHY, {"good_at": ago(hours=4)}, "last synced 4 hours ago; wanted every 1 hour"),
+        ("freshness", WARNING, HEALTHY, {"good_at": ago(hours=4)}, "last synced 4 hours ago; wanted every hour"),
         ("freshness", CRITICAL, UNHEALTHY, {"good_at": ago(hours=11)}, "last synced 11 hours ago"),
         ("freshness", CRITICAL, UNHEALTHY, {"good_at": None, "latest": None}, "never synced since 30 days"),
         ("breaker", WARNING, "degraded", {"breaker": TRIED_AGAIN}, "503"),
@@ -70,6 +70,7 @@ def test_all_well_is_a_hundred_and_says_why() -> None:
         ("schedule", WARNING, HEALTHY, {"due_at": ago(minutes=6)}, "due for 6 minutes, and none has begun"),
         ("schedule", CRITICAL, UNHEALTHY, {"due_at": ago(hours=3)}, "due for 3 hours"),
         ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1000, ago(days=2))}, "1,000+ records wait"),
+        ("rejected_records", WARNING, HEALTHY, {"rejected": Waits(1, ago(days=2))}, "1 record waits"),
         ("webhooks", WARNING, HEALTHY, {"webhooks": Waits(12, ago(minutes=6))}, "12 webhook events wait, the oldest"),
         ("quota", WARNING, HEALTHY, {"quota": Quota(ago(minutes=-5), None)}, "takes no calls until 12:05:00 UTC"),
         ("change_log", WARNING, HEALTHY, {"change_log": ChangeLog(0.5, NOW)}, "50% of what the source keeps"),
@@ -88,6 +89,7 @@ def test_what_needs_somebody_is_an_alert_with_cause_moment_and_remedy(
     assert alert.since is not None
     assert alert.since <= NOW
     assert alert.remedy
+    assert all(each.startswith("churnguard ") for each in alert.remedy.split("`")[1::2]), "whole commands"
     assert health.score is not None
     assert health.score < 100
 
@@ -133,7 +135,19 @@ def test_any_vital_signs_have_a_score_in_bounds_and_no_critical_one_is_healthy(
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 seconds"), (90, "90 seconds"), (3600, "1 hour"), (7199, "120 minutes"), (172_800, "2 days")],
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (90, "90 seconds"),
+        (3600, "1 hour"),
+        (7199, "120 minutes"),
+        (172_800, "2 days"),
+    ],
 )
 def test_spans_are_said_as_people_say_them(seconds: int, said: str) -> None:
     assert span(timedelta(seconds=seconds)) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(60, "every minute"), (300, "every 5 minutes"), (86_400, "every day")])
+def test_a_rhythm_is_said_as_people_say_it(seconds: int, said: str) -> None:
+    assert every(timedelta(seconds=seconds)) == said

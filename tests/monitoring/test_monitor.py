@@ -183,6 +183,36 @@ def test_a_picture_is_good_for_its_interval(
     assert len(monitor.picture().last_day) == seen
 
 
+def test_days_that_are_over_are_summed_up_once(store: Store, integration: IntegrationConfiguration) -> None:
+    def days_ago(sync_id: str, days: int) -> None:
+        synced(store, integration, sync_id, "succeeded")
+        with psycopg.connect(as_administrator(store.database_url), autocommit=True) as administrator:
+            today = "hour > now() - interval '1 day'"
+            administrator.execute(f"UPDATE ingest.sync_hours SET hour = hour - interval '{days} days' WHERE {today}")
+
+    days_ago("before", 3)
+    first = take_picture(store)
+    days_ago("nobody could be late so much", 5)
+    synced(store, integration, "now", "succeeded")
+    second = take_picture(store, first)
+    assert [(each.as_of.date() - day.day).days for each in (first, second) for day in each.days] == [3, 3, 0]
+    assert len(take_picture(store).days) == 3
+
+
+def test_a_picture_that_was_begun_is_the_one_that_the_first_gets(store: Store) -> None:
+    monitor = Monitor(store, 60)
+    begun = store.now()
+    with psycopg.connect(as_administrator(store.database_url)) as holding:
+        holding.execute("LOCK TABLE ingest.sync_hours")
+        monitor.begin()
+        with psycopg.connect(as_administrator(store.database_url), autocommit=True) as looking:
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            wait_for(lambda: looking.execute(waits).fetchone() == (1,))
+        asked = store.now()
+        holding.rollback()
+        assert begun < monitor.picture().as_of < asked
+
+
 class Dial:
     """A clock that stands where it is set."""
 

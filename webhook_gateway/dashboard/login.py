@@ -28,7 +28,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ChurnGuard
 <style>
 body{{font:16px/1.5 system-ui,sans-serif;background:#f4f6f8;color:#25323d;display:grid;place-items:center;
 min-height:100vh;margin:0}}
-form{{background:#fff;padding:2.5rem;border-radius:12px;box-shadow:0 4px 24px #25323d1a;width:min(22rem,80vw)}}
+form{{background:#fff;padding:2.5rem;border-radius:12px;box-shadow:0 4px 24px #25323d1a;
+box-sizing:border-box;width:min(27rem,92vw)}}
 h1{{font-size:1.25rem;margin:0 0 .25rem}}p{{margin:0 0 1.5rem;color:#5b6b78;font-size:.9rem}}
 label{{font-size:.85rem;font-weight:600}}
 input{{width:100%;box-sizing:border-box;font:inherit;padding:.6rem .7rem;margin:.35rem 0 1.2rem;

@@ -21,10 +21,11 @@ STARTS, CATCHES_UP = timedelta(minutes=1), timedelta(minutes=2)
 
 
 def telling(store: Store, monitor: Monitor) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """The lifespan of an application: alerts are sent as long as it is served."""
+    """The lifespan of an application: alerts are sent as long as it is served, a first picture is taken at once."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        monitor.begin()
         with Teller(store, monitor.picture, Parts(store).causes):
             yield
 

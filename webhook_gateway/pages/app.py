@@ -20,7 +20,7 @@ from webhook_gateway.pages import (
     streams,
     webhooks,
 )
-from webhook_gateway.pages.rendering import STATIC, rendered
+from webhook_gateway.pages.rendering import STATIC, compile_templates, rendered
 
 PAGES = (overview, alerts, new_integration, integration, records, webhooks, streams, organizations)
 """In the order in which their paths are tried."""
@@ -34,6 +34,7 @@ def create_pages(api: FastAPI, *, secure: bool) -> FastAPI:
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))
+    compile_templates()
     for kind in (ChurnGuardError, RequestValidationError, StarletteHTTPException, sa.exc.DataError, UnicodeEncodeError):
         app.add_exception_handler(kind, _refused)
     return app

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from churnguard_pipelines.foreign_text import on_one_line
-from churnguard_pipelines.monitoring.health import span
+from churnguard_pipelines.monitoring.health import every, span
 from webhook_gateway.api.dashboard import alerts
 from webhook_gateway.dashboard.principal import SCOPE, Principal
 from webhook_gateway.pages.messages import forgotten, told
@@ -53,6 +53,12 @@ def rendered(request: Request, template: str, status: int = 200, **values: Any) 
     return answer
 
 
+def compile_templates() -> None:
+    """So that the first who asks for a page does not wait for it."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
@@ -68,6 +74,7 @@ def _environment() -> Environment:
         "ago": ago,
         "moment": moment,
         "span": lambda seconds: span(timedelta(seconds=seconds)),
+        "every": lambda seconds: every(timedelta(seconds=seconds)),
         "size": size,
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
         "payload": payload,

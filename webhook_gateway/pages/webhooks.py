@@ -32,7 +32,15 @@ def webhooks(
         if each.integration_id == integration_id
     ]
     more = events[ON_A_PAGE - 1].sequence if len(events) > ON_A_PAGE else None
-    return show(request, "webhooks.html", detail, endpoints=endpoints, events=events[:ON_A_PAGE], more=more)
+    return show(
+        request,
+        "webhooks.html",
+        detail,
+        delivered_to=store.settings.webhooks_url,
+        endpoints=endpoints,
+        events=events[:ON_A_PAGE],
+        more=more,
+    )
 
 
 @router.post("/replay")

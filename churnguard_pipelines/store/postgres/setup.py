@@ -38,6 +38,8 @@ SELECT current_setting('server_encoding') AS encoding, current_user AS "user", c
        rolsuper AS superuser, rolcreaterole OR rolsuper AS may_create_roles, rolcreatedb OR rolsuper AS may_create_dbs,
        has_database_privilege(current_database(), 'CREATE WITH GRANT OPTION') AS owns_database,
        EXISTS (SELECT FROM pg_database WHERE datname = %(dagster)s) AS has_dagster,
+       EXISTS (SELECT FROM pg_roles JOIN pg_db_role_setting ON setrole = pg_roles.oid AND setdatabase = 0
+                WHERE rolname = %(login)s AND 'TimeZone=UTC' = ANY(setconfig)) AS login_in_utc,
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(login)s) AS has_login,
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%(groups)s)) AS groups,
        ARRAY(SELECT rolname::text FROM pg_roles
@@ -61,6 +63,7 @@ _FOREIGN_FUNCTIONS = """
 SELECT nspname, proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
  WHERE nspname = ANY(%s) AND pg_get_userbyid(proowner) <> %s
 """
+_IN_UTC = SQL("ALTER ROLE {} SET TimeZone = 'UTC'")
 _SCHEMAS = {"control": OWNER, "ingest": OWNER, "analytics": OWNER, "raw": RAW, "views": RAW}
 """Whose the tables and views of each are. The schemas themselves and their functions are the owner's."""
 
@@ -110,6 +113,8 @@ def prepare(owner_url: str, url: str) -> bool | None:
         _make_groups(connection, facts)
         if not facts["has_login"]:
             _make_login(connection, url)
+        if not facts["login_in_utc"]:
+            _have_login_in_utc(connection, login, facts["user"])
         _grant_to_login(connection, login, facts)
         for statement in _rights_in_the_database(facts):
             connection.execute(statement)
@@ -139,7 +144,12 @@ def _facts(connection: psycopg.Connection[Any], login: str) -> dict[str, Any]:
 
 
 def _is_ready(connection: psycopg.Connection[Any], facts: dict[str, Any]) -> bool:
-    if not facts["has_login"] or set(facts["login_groups"]) != set(SERVICES_GROUPS) or OWNER not in facts["own_groups"]:
+    if (
+        not facts["has_login"]
+        or not facts["login_in_utc"]
+        or set(facts["login_groups"]) != set(SERVICES_GROUPS)
+        or OWNER not in facts["own_groups"]
+    ):
         return False
     try:
         with connection.transaction():
@@ -172,6 +182,9 @@ def _refuse_missing_rights(url: str, login: str, facts: dict[str, Any]) -> None:
         if not facts["has_login"]:
             missing.append(f"create the login {login}")
             remedies.append(f"CREATE ROLE {Identifier(login).as_string(None)} LOGIN NOINHERIT PASSWORD '…';")
+        if not facts["login_in_utc"]:
+            missing.append(f"have the login {login} work in UTC")
+            remedies.append(_IN_UTC.format(Identifier(login)).as_string(None) + ";")
     if not facts["may_create_dbs"] and not facts["has_dagster"]:
         missing.append(f"create the database {DAGSTER_DATABASE}")
         remedies.append(f"CREATE DATABASE {DAGSTER_DATABASE} OWNER {user};")
@@ -200,6 +213,18 @@ def _make_login(connection: psycopg.Connection[Any], url: str) -> None:
         connection.execute(SQL("CREATE ROLE {} LOGIN NOINHERIT").format(Identifier(login)))
         if options.get("password"):
             set_password(connection, login, str(options["password"]))
+
+
+def _have_login_in_utc(connection: psycopg.Connection[Any], login: str, user: str) -> None:
+    """Wherever the server is. Dagster keeps moments without their zone, and takes what it finds for UTC."""
+    statement = _IN_UTC.format(Identifier(login))
+    try:
+        connection.execute(statement)
+    except errors.InsufficientPrivilege:
+        raise DatabaseUnavailable(
+            f"{user} may not have the login {login}, which somebody else made, work in UTC.",
+            remedy=f"Run as the server's administrator: {statement.as_string(None)};",
+        ) from None
 
 
 def _grant_to_login(connection: psycopg.Connection[Any], login: str, facts: dict[str, Any]) -> None:

@@ -245,6 +245,18 @@ def test_any_folder_will_do(short_path: Path, name: str) -> None:
     assert not socket_folder.exists() or socket_folder.is_relative_to(short_path), "nothing stays behind elsewhere"
 
 
+def test_a_home_that_was_moved_has_its_data_with_it(short_path: Path) -> None:
+    here, there = short_path / "here", short_path / "there"
+    ours = EmbeddedPostgres(here)
+    remember(ours.start(), "moved")
+    ours.stop()
+    here.rename(there)
+    moved = EmbeddedPostgres(there)
+    assert remembered(moved.start()) == ["moved"]
+    moved.stop()
+    assert not here.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for the server")
 def test_root_keeps_it_elsewhere_if_the_servers_user_cannot_enter_the_folder() -> None:
     closed = Path(tempfile.mkdtemp())  # mode 0700, root's

@@ -17,6 +17,7 @@ from starlette.routing import Mount
 
 from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.api_keys import Role, create_key
 from churnguard_pipelines.store.control.key_rotation import rotate_all
@@ -32,7 +33,8 @@ Call = Callable[..., httpx.Response]
 @pytest.fixture
 def settings(store: Store) -> Settings:
     assert store.settings.encryption_key is not None
-    return settings_for(store.settings.home, store.database_url, store.settings.encryption_key.get_secret_value())
+    made = settings_for(store.settings.home, store.database_url, store.settings.encryption_key.get_secret_value())
+    return made.model_copy(update={"webhook_port": free_port()})  # where no gateway of somebody else answers
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from churnguard_pipelines.store.control.alert_destinations import (
     silence,
 )
 from churnguard_pipelines.store.control.api_keys import Role
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from tests.webhook_gateway.dashboard.conftest import HTML
 from tests.webhook_gateway.pages.conftest import Pages
@@ -148,6 +149,23 @@ def test_a_webhook_is_shown_with_its_outcome_and_worked_off_once_more(pages: Pag
     )
     assert shown(pages.get("/integrations/acme/webhooks", "acme").text).count("customer.updated evt_again") == 2
     assert "0 events" in pages.said("/integrations/acme/webhooks/replay", "acme")
+
+
+def test_who_sets_a_provider_up_finds_the_whole_url_there(pages: Pages) -> None:
+    path = "/integrations/acme/webhooks"
+    assert "churnguard webhooks add stripe acme" in shown(pages.get(path, "acme").text)
+    add_endpoint(pages.store, organization_id="acme", provider="stripe", secret="whsec_canary", actor="test")
+    page = pages.get(path, "acme").text
+    assert f"{pages.store.settings.webhooks_url}/stripe/acme" in shown(page)
+    assert "whsec_canary" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "moves"), [("/", True), ("/integrations/new", False), (f"/integrations/acme/syncs/{SYNC}1", False)]
+)
+def test_only_a_page_that_keeps_itself_up_to_date_says_so(pages: Pages, path: str, moves: bool) -> None:
+    page = pages.get(path).text
+    assert ("keeps itself up to date" in shown(page), 'data-seconds="0"' in page) == (moves, not moves)
 
 
 def test_older_ones_are_on_the_next_page(pages: Pages) -> None:

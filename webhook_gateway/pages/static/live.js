@@ -16,7 +16,9 @@ async function refresh() {
     for (const part of document.querySelectorAll("[data-live]")) replace(part, next.getElementById(part.id));
     for (const part of next.querySelectorAll("[data-live]"))
       if (!document.getElementById(part.id)) return location.reload(); // the page has got another shape
-    fresh.replaceChildren(...document.importNode(next.getElementById("fresh"), true).childNodes);
+    const said = next.getElementById("fresh");
+    if (said === null) return location.reload(); // nothing changes on it any more
+    fresh.replaceChildren(...document.importNode(said, true).childNodes);
     failures = 0;
   } catch (error) {
     failures += 1;

@@ -13,7 +13,7 @@ import orjson
 import psycopg
 import uvicorn
 
-from tests.bench.load import SECRET
+from tests.bench.gateway.load import SECRET
 
 TABLE = """CREATE TABLE IF NOT EXISTS public.bench_webhooks (
     organization_id text, event_id text, event_type text, payload text, received_at timestamptz DEFAULT now(),

@@ -29,9 +29,9 @@ from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
 from churnguard_pipelines.store.ingest import inbox, sessions
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS
-from tests.bench.fire import HEAVY, HEAVY_SECRET
-from tests.bench.harness import Row
-from tests.bench.load import SECRET, delivery
+from tests.bench.gateway.fire import HEAVY, HEAVY_SECRET
+from tests.bench.gateway.load import SECRET, delivery
+from tests.bench.harness import Row, answers, program
 from tests.bench.stripe import INTEGRATION, integration
 from tests.conftest import as_administrator
 from tests.dagster_processes import Dagster
@@ -100,9 +100,9 @@ def _replicas(store: Store) -> Row:
         "CHURNGUARD_DATABASE_URL": f"postgresql://{options['user']}:{options['password']}@127.0.0.1:{port}"
         f"/{options['dbname']}"
     }
-    proxy = [sys.executable, "-m", "tests.bench.distance", str(port), socket_file, str(AWAY_MS)]
+    proxy = [sys.executable, "-m", "tests.bench.gateway.distance", str(port), socket_file, str(AWAY_MS)]
     with ExitStack() as stack:
-        stack.enter_context(_process(proxy, dict(os.environ)))
+        stack.enter_context(program(proxy, dict(os.environ)))
         _until(lambda: listens("127.0.0.1", port), 60)
         ports = [stack.enter_context(_gateway(store, away))[0] for _ in range(REPLICAS)]
         pool = stack.enter_context(ThreadPoolExecutor(REPLICAS))
@@ -210,7 +210,7 @@ def _abuse(port: int, process: psutil.Process) -> Row:
 
 
 def _under_fire(store: Store, port: int, process: psutil.Process) -> Row:
-    """Among all that ``tests.bench.fire`` has, from a process of its own. Its rates are bounded there, since it
+    """Among all that ``tests.bench.gateway.fire`` has, from a process of its own. Its rates are bounded there, since it
     takes its time from the same cores: what is measured is what an attack does to others, not who has more cores."""
     add_organization(store, Organization(organization_id=HEAVY, name="Heavy"), actor="bench")
     add_endpoint(store, organization_id=HEAVY, provider="sendgrid", secret=HEAVY_SECRET, actor="bench")
@@ -218,7 +218,7 @@ def _under_fire(store: Store, port: int, process: psutil.Process) -> Row:
 
     @contextmanager
     def attackers() -> Iterator[None]:
-        with _process([sys.executable, "-m", "tests.bench.fire", *arguments], dict(os.environ)):
+        with program([sys.executable, "-m", "tests.bench.gateway.fire", *arguments], dict(os.environ)):
             time.sleep(3)
             yield
 
@@ -288,7 +288,7 @@ def _load(port: int, seconds: float, prefix: str, *, rate: float = 0, connection
     arguments = ["--port", str(port), "--seconds", str(seconds), "--rate", str(rate), "--organizations", INTEGRATION]
     arguments += ["--connections", str(connections)]
     unique = prefix + str(time.monotonic_ns() if not prefix else "")
-    command = [sys.executable, "-m", "tests.bench.load", *arguments, "--prefix", unique]
+    command = [sys.executable, "-m", "tests.bench.gateway.load", *arguments, "--prefix", unique]
     seen = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert set(seen["statuses"]) == {"200"}, seen
     return dict(seen)
@@ -300,28 +300,18 @@ def _gateway(store: Store, variables: Mapping[str, str] = MappingProxyType({})) 
     environment = {
         **os.environ, "WEBHOOK_SERVER_PORT": str(port), "WEBHOOK_RATE_LIMIT_PER_MINUTE": "100000000", **variables
     }  # fmt: skip
-    with _process([sys.executable, "-m", "webhook_gateway.intake"], environment) as process:
-        _until(lambda: _answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
-        yield port, psutil.Process(process.pid)
+    with program([sys.executable, "-m", "webhook_gateway.intake"], environment) as gateway:
+        _until(lambda: answers(f"http://127.0.0.1:{port}/webhooks/health"), 60)
+        yield port, psutil.Process(gateway.pid)
 
 
 @contextmanager
 def _bare(store: Store) -> Iterator[int]:
     port = free_port()
     url = as_administrator(store.database_url)  # it has a table of its own
-    with _process([sys.executable, "-m", "tests.bench.bare", str(port), url], dict(os.environ)):
+    with program([sys.executable, "-m", "tests.bench.gateway.bare", str(port), url], dict(os.environ)):
         _until(lambda: listens("127.0.0.1", port), 60)
         yield port
-
-
-@contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _waiting(store: Store) -> int:
@@ -333,10 +323,3 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.1)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
