@@ -102,7 +102,7 @@ def test_a_stream_s_page_has_its_rate_and_its_rejected_messages(pages: Pages) ->
 
 
 def test_operators_see_where_alerts_are_sent_and_no_secret_of_it(pages: Pages) -> None:
-    assert "churnguard alerts add oncall URL" in shown(pages.get("/alerts").text)
+    assert "churnguard alerts add oncall -" in shown(pages.get("/alerts").text)
     made = Destination("oncall", "jsons://hooks.example.com", "critical", 600, url="jsons://hooks.example.com/t0k3n")
     add_destination(pages.store, made, actor="test")
     note_problem(pages.store, "oncall", "jsons://hooks.example.com did not take the message.")
