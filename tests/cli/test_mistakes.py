@@ -293,7 +293,8 @@ def test_a_folder_with_spaces_and_letters_of_any_language(nothing_yet: Terminal)
 # --- starting
 
 
-def test_a_port_that_is_taken(terminal: Terminal) -> None:
+def test_a_port_that_is_taken(terminal: Terminal, store: Store) -> None:
+    forget_daemons(store)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for variable in ("DASHBOARD_PORT", "WEBHOOK_SERVER_PORT"):
