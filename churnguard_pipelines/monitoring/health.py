@@ -271,12 +271,9 @@ def waiting(waits: Waits, what: str) -> str:
 def span(time: timedelta) -> str:
     """For people, e.g. ``2 hours``."""
     seconds = time.total_seconds()
-    units = ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)
-    unit, size = next(
-        each
-        for each in units
-        if seconds >= 2 * each[1] or (seconds >= each[1] and not seconds % each[1]) or each[1] == 1
-    )
+    units = (("day", 86_400), ("hour", 3600), ("minute", 60))
+    fits = (each for each in units if seconds >= 2 * each[1] or (seconds >= each[1] and not seconds % each[1]))
+    unit, size = next(fits, ("second", 1))
     number = round(seconds / size)
     return f"{number} {unit}{'s' if number != 1 else ''}"
 

@@ -76,3 +76,9 @@ def ended_in_json(reason: str, **ids: str) -> bool:
     with about(**ids):
         logging.getLogger("churnguard").critical("%s", reason)
     return True
+
+
+def say_end(reason: str) -> None:
+    """The same, as a line on the standard error output where JSON is not asked for."""
+    if not ended_in_json(reason):
+        sys.stderr.write(f"{reason}\n")

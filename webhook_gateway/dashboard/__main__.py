@@ -14,7 +14,7 @@ from churnguard_pipelines.api import IntegrationEngine
 from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.exposure import Transport, transport_of
 from churnguard_pipelines.settings import load_settings, start_logging
-from churnguard_pipelines.telemetry.logs import ended_in_json
+from churnguard_pipelines.telemetry.logs import say_end
 
 if TYPE_CHECKING:
     from webhook_gateway.dashboard.dagster_ui import PrincipalProcessContext
@@ -43,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             asyncio.run(engine.close())
     except ChurnGuardError as error:
-        if not ended_in_json(str(error)):
-            sys.stderr.write(f"{error}\n")
+        say_end(str(error))
         return 1
     return 0
 

@@ -9,7 +9,7 @@ from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.ports import refuse_unusable
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.telemetry.logs import ended_in_json
+from churnguard_pipelines.telemetry.logs import say_end
 from webhook_gateway.intake.app import Gateway
 from webhook_gateway.intake.server import server
 
@@ -36,8 +36,7 @@ def main() -> int:
         finally:
             store.close()
     except ChurnGuardError as error:
-        if not ended_in_json(str(error)):
-            sys.stderr.write(f"{error}\n")
+        say_end(str(error))
         return 1
     return 0
 

@@ -19,7 +19,7 @@ from churnguard_pipelines.errors import ChurnGuardError, DatabaseUnavailable
 from churnguard_pipelines.orchestration.dagster_logs import join_ours
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.locks import Own, PlaceLocks
-from churnguard_pipelines.telemetry.logs import ended_in_json
+from churnguard_pipelines.telemetry.logs import say_end
 
 LOOK_EVERY = 5.0
 _log = logging.getLogger("churnguard_pipelines.daemon")  # the module itself is `__main__`
@@ -68,8 +68,7 @@ def main() -> int:
         only = OnlyOne(settings.database_url.get_secret_value())
         only.wait()
     except ChurnGuardError as error:
-        if not ended_in_json(str(error)):
-            sys.stderr.write(f"{error}\n")
+        say_end(str(error))
         return 1
     threading.Thread(target=_end_when_lost, args=[only], name="only-daemon", daemon=True).start()
     run_command.main(["--log-level", "warning", *sys.argv[1:]], standalone_mode=False)
