@@ -26,6 +26,7 @@ class Statements:
     copy: str
     text_columns: frozenset[int]
     upsert: str
+    insert_if_all_new: str
     append: str
     append_missing: str
     touch_stale: str
@@ -66,6 +67,7 @@ class _Writer:
             copy=self.copy(),
             text_columns=frozenset(textual | {0, len(columns) + 2}),
             upsert=self.upsert(),
+            insert_if_all_new=self.insert_if_all_new(),
             append=self.append(),
             append_missing=f"{self.append()} ON CONFLICT DO NOTHING",
             touch_stale=self.touch_stale(),
@@ -99,6 +101,14 @@ class _Writer:
                SET {", ".join(f"{name} = excluded.{name}" for name in changed)},
                    deleted_at = NULL, delete_kind = NULL, synced_at = excluded.synced_at
              WHERE {_newer("excluded")}"""
+
+    def insert_if_all_new(self) -> str:
+        """Without OFFSET 0, which changes no result, PostgreSQL may read the whole table instead of looking up keys."""
+        return f"""{self.append()}
+             WHERE NOT EXISTS (
+                   SELECT FROM {self.staging} AS staged
+                    WHERE EXISTS (SELECT FROM {self.raw} AS stored
+                                   WHERE {_own("stored")} AND stored.{self.key} = staged.{self.key} OFFSET 0))"""
 
     def append(self) -> str:
         columns = ", ".join(name for name, _ in self.typed)

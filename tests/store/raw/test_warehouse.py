@@ -34,6 +34,7 @@ from churnguard_pipelines.records import (
 )
 from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw import warehouse as writing
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 
 ME = "acme-stripe"
@@ -321,11 +322,13 @@ def batches(steps: list[Step]) -> Iterator[list[Step]]:
         yield group
 
 
+@pytest.mark.parametrize("large", [1, writing.LARGE_BATCH])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=STEPS)
 def test_any_sequence_of_writes_leaves_what_the_newest_word_says(
-    store: Store, warehouse: Warehouse, steps: list[Step]
+    store: Store, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, large: int, steps: list[Step]
 ) -> None:
+    monkeypatch.setattr(writing, "LARGE_BATCH", large)
     with store.organization("acme") as connection:
         connection.execute(sa.text("DELETE FROM raw.stripe_customers"))
     register = Register()

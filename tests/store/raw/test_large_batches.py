@@ -1,0 +1,140 @@
+"""Large batches: rows that are all new are inserted without a look at each for a conflict, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from churnguard_pipelines.model import Organization
+from churnguard_pipelines.records import BIGINT, Column, Counts, DeleteKind, Deletion, Table
+from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.raw.copy_text import Row
+from churnguard_pipelines.store.raw.warehouse import LARGE_BATCH, Warehouse
+from tests.conftest import as_administrator
+
+THINGS = Table("shop", "things", "id", (Column("seats", BIGINT),))
+MANY = range(LARGE_BATCH)
+ME = "acme-shop"
+_ENTRIES_READ = sa.text(
+    "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
+    "WHERE oid = 'raw.shop_things'::regclass OR oid IN "
+    "(SELECT indexrelid FROM pg_index WHERE indrelid = 'raw.shop_things'::regclass)"
+)
+
+
+@pytest.fixture
+def warehouse(store: Store, organization: Organization) -> Warehouse:
+    made = Warehouse(store)
+    made.ensure(THINGS)
+    return made
+
+
+def rows(version: int, seats: int, numbers: range = MANY) -> list[Row]:
+    return [(f"k{number:05}", version, seats, None) for number in numbers]
+
+
+def upsert(warehouse: Warehouse, *batch: Row) -> Counts:
+    with warehouse.transaction("acme") as transaction:
+        return transaction.upsert(THINGS, ME, batch)
+
+
+def stored(store: Store) -> dict[str, tuple[int, int]]:
+    with store.organization("acme") as connection:
+        found = connection.execute(sa.text("SELECT id, source_version, seats FROM raw.shop_things"))
+        return {key: (version, seats) for key, version, seats in found}
+
+
+def beside(write: Callable[[], Counts], store: Store) -> Future[Counts]:
+    """``write`` in a thread of its own, which waits for a lock by now."""
+    threads = ThreadPoolExecutor(1)
+    written = threads.submit(write)
+    threads.shutdown(wait=False)
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
+        while not connection.execute(waiting).fetchall():
+            assert not written.done(), written.result()
+    return written
+
+
+def test_new_rows_then_newer_and_older_ones_then_a_mixture(store: Store, warehouse: Warehouse) -> None:
+    assert upsert(warehouse, *rows(2, 5)) == Counts(written=LARGE_BATCH)
+    assert upsert(warehouse, *rows(3, 6)) == Counts(written=LARGE_BATCH)
+    assert upsert(warehouse, *rows(1, 7)) == Counts(stale=LARGE_BATCH)
+    half = LARGE_BATCH // 2
+    assert upsert(warehouse, *rows(1, 8, range(half, half + LARGE_BATCH))) == Counts(written=half, stale=half)
+    expected = {f"k{number:05}": (3, 6) if number < LARGE_BATCH else (1, 8) for number in range(half + LARGE_BATCH)}
+    assert stored(store) == expected
+
+
+def test_one_that_is_there_in_an_older_version_is_among_many_new_ones(store: Store, warehouse: Warehouse) -> None:
+    last = MANY[-1]
+    upsert(warehouse, *rows(1, 5, range(last, last + 1)))
+    assert upsert(warehouse, *rows(2, 6)) == Counts(written=LARGE_BATCH)
+    assert stored(store) == {f"k{number:05}": (2, 6) for number in MANY}
+
+
+def test_a_deletion_that_came_first_keeps_its_record_out(store: Store, warehouse: Warehouse) -> None:
+    with warehouse.transaction("acme") as transaction:
+        transaction.delete(THINGS, ME, [Deletion("k00007", DeleteKind.HARD, 5)])
+    assert upsert(warehouse, *rows(4, 6)) == Counts(written=LARGE_BATCH - 1, stale=1)
+    assert stored(store)["k00007"] == (5, None)
+
+
+def test_another_integration_and_another_organization_do_not_count(store: Store, warehouse: Warehouse) -> None:
+    upsert(warehouse, *rows(1, 5))
+    with warehouse.transaction("acme") as transaction:
+        assert transaction.upsert(THINGS, "acme-other", rows(1, 6)) == Counts(written=LARGE_BATCH)
+    with warehouse.transaction("globex") as transaction:
+        assert transaction.upsert(THINGS, ME, rows(1, 7)) == Counts(written=LARGE_BATCH)
+
+
+@pytest.mark.parametrize(("version", "expected"), [(1, Counts(written=LARGE_BATCH - 1, stale=1)),
+                                                   (3, Counts(written=LARGE_BATCH))])  # fmt: skip
+def test_who_meets_another_writer_of_a_new_row_waits_and_the_newest_version_wins(
+    store: Store, warehouse: Warehouse, version: int, expected: Counts
+) -> None:
+    """Neither sees the other's row when it looks; the unique index does."""
+    with warehouse.transaction("acme") as other:
+        other.upsert(THINGS, ME, rows(2, 5, range(7, 8)))
+        second = beside(lambda: upsert(warehouse, *rows(version, 6)), store)
+    assert second.result(20) == expected
+    assert stored(store) == {f"k{number:05}": (version, 6) for number in MANY} | {"k00007": max((2, 5), (version, 6))}
+
+
+def test_a_writer_that_is_met_and_undone_leaves_all_rows_new(store: Store, warehouse: Warehouse) -> None:
+    with warehouse.transaction("acme") as other:
+        other.upsert(THINGS, ME, rows(2, 5, range(7, 8)))
+        second = beside(lambda: upsert(warehouse, *rows(1, 6)), store)
+        other.connection.rollback()
+    assert second.result(20) == Counts(written=LARGE_BATCH)
+    assert stored(store) == {f"k{number:05}": (1, 6) for number in MANY}
+
+
+@pytest.mark.parametrize("others", [0, 1000])
+def test_keys_are_looked_up_and_the_table_is_not_read(store: Store, warehouse: Warehouse, others: int) -> None:
+    """Whatever PostgreSQL believes: that the table is small, as it was when it was last looked at or a statement was
+    prepared, or that an integration has a row or two."""
+    with store.organization("acme") as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO raw.shop_things (organization_id, integration_id, id, source_version, synced_at) "
+                "SELECT 'acme', 'other-' || number, 'k', 1, now() FROM generate_series(1, :others) AS number"
+            ),
+            {"others": others},
+        )
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
+        connection.execute("ANALYZE raw.shop_things")
+    for _ in range(12):
+        upsert(warehouse, *rows(1, 5))
+    entries = 0
+    batches = 40
+    for start in range(LARGE_BATCH, batches * LARGE_BATCH, LARGE_BATCH):
+        with warehouse.transaction("acme") as transaction:
+            before = transaction.connection.execute(_ENTRIES_READ).scalar_one()
+            transaction.upsert(THINGS, ME, rows(1, 5, range(start, start + LARGE_BATCH)))
+            entries += transaction.connection.execute(_ENTRIES_READ).scalar_one() - before
+    assert entries < batches * LARGE_BATCH
