@@ -115,8 +115,7 @@ def test_programs_that_tests_hold_as_text_import_what_is_there() -> None:
 
 @pytest.mark.parametrize("path", [ROOT / package for package in (*PACKAGES, "tests")], ids=lambda path: path.name)
 def test_no_folder_has_more_files_than_one_looks_through(path: Path) -> None:
-    left_out = ("__pycache__", "versions")  # migrations stay, and nobody looks through them
-    files = Counter(file.parent for file in path.rglob("*") if file.is_file() and file.parent.name not in left_out)
+    files = Counter(file.parent for file in path.rglob("*") if file.is_file() and file.parent.name != "__pycache__")
     assert not {str(folder): number for folder, number in files.items() if number > MOST_FILES}
 
 

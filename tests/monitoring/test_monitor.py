@@ -103,7 +103,7 @@ def test_what_was_synced_before_the_roll_up_existed_counts_too(
     synced(store, integration, "old", "succeeded", Counts(read=5))
     synced(store, integration, "old-too", "failed", Counts(read=1))
     before = take_picture(store).last_day
-    migration = runpy.run_path(str(MIGRATIONS / "versions" / "0007_monitoring.py"))["SYNC_HOURS"]
+    migration = runpy.run_path(str(MIGRATIONS / "versions" / "from_0001" / "0007_monitoring.py"))["SYNC_HOURS"]
     with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("DROP TABLE ingest.sync_hours")
         connection.execute("DROP INDEX ingest.syncs_running")

@@ -12,7 +12,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 def expected_revision() -> str:
     """The newest migration in the package: files are named ``<revision>_<subject>.py``."""
-    return max(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return max(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").rglob("[0-9]*.py"))
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -42,5 +42,6 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("recursive_version_locations", "true")
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

@@ -24,7 +24,7 @@ def test_a_stored_rule_becomes_an_integration(rule: MakeRule, api: Quirky, store
         connection.exec_driver_sql("ALTER TABLE control.ingestion_rules DROP CONSTRAINT ingestion_rules_rule_id_fkey")
         connection.exec_driver_sql("DELETE FROM control.integrations")
         connection.exec_driver_sql("DELETE FROM control.used_ids WHERE kind = 'integration'")
-        (path,) = (MIGRATIONS / "versions").glob("*[0-9]_rules.py")
+        (path,) = (MIGRATIONS / "versions").rglob("*[0-9]_rules.py")
         spec = importlib.util.spec_from_file_location("rules", path)
         assert spec is not None
         assert spec.loader is not None

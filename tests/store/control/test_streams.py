@@ -76,7 +76,7 @@ def test_trouble_is_told_of_active_streams_only(store: Store, stream: StreamConf
 def test_an_upgrade_gives_streams_with_an_integrations_id_another_one(
     store: Store, stream: StreamConfiguration, integration: IntegrationConfiguration
 ) -> None:
-    migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.0020_streams")
+    migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.from_0020.0020_streams")
     with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("DELETE FROM control.used_ids WHERE kind = 'integration' AND used_id = 'orders'")
         taken = "INSERT INTO control.streams (stream_id, organization_id, config, secrets_sealed) "

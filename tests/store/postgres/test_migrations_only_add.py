@@ -18,7 +18,7 @@ from tests.store.postgres.test_upgrade import migrated_to
 
 SINCE = 20
 """The migrations before belong to no version that anybody has run with another one beside it."""
-REVISIONS = sorted(path.stem.split("_")[0] for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py"))
+REVISIONS = sorted(path.stem.split("_")[0] for path in (schema.MIGRATIONS / "versions").rglob("[0-9]*.py"))
 OF_THIS = [revision for revision in REVISIONS if int(revision) > SINCE]
 
 _OURS = """
