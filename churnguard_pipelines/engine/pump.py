@@ -23,7 +23,7 @@ from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransac
 from churnguard_pipelines.telemetry import traces
 
 READ_AHEAD = 8  # batches between the source and the writer; bounds memory whatever the source's size
-RECORDS_AHEAD = 5_000  # fewer batches, where they are large
+RECORDS_AHEAD = 2_500  # fewer batches, where they are large: many objects are read beside each other
 GATHERING_SECONDS = 0.2
 """That records wait for more of them: a transaction of a few costs as much as one of hundreds, and what a position
 holds is written by each."""

@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 REJECTED_EVENTS = "webhooks"
 """The object under which whole webhook events are rejected."""
-_HELPERS = FairThreads("object", most=32, most_each=8)
+_HELPERS = FairThreads("object", most=48, most_each=16)
 """For all syncs of this process: they read objects beside each other."""
 OBJECTS_A_CONNECTION = 2
 """At work at once: the quota keeps to the connections, and while one object's call is under way, another is stored."""

@@ -44,8 +44,8 @@ class Store:
         self._engine = sa.create_engine(
             "postgresql+psycopg://",
             creator=lambda: server.connect(database_url),
-            pool_size=10,
-            max_overflow=20,
+            pool_size=16,
+            max_overflow=14,
             pool_timeout=60,
         )
         _check_those_that_rested(self._engine)
