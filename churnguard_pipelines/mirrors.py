@@ -68,6 +68,12 @@ class Mirror:
         """The columns that the connector sends, in its order."""
         return tuple(column for column in self.columns if not column.path)
 
+    @property
+    def origins(self) -> dict[str, list[str]]:
+        """By column: the source's column and the path in it, where the column's own name does not say so."""
+        every = {column.name: [column.source, *column.path] for column in self.columns}
+        return {name: origin for name, origin in every.items() if origin != [name]}
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
