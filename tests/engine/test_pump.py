@@ -37,6 +37,7 @@ from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.ingest import checkpoints, ledger, rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator, configuration
 
 THINGS = Table("test", "things", "id", (Column("name", TEXT), Column("amount", BIGINT)))
@@ -279,7 +280,7 @@ def test_who_is_chosen_to_break_a_circle_of_writers_writes_once_more(desk: Desk)
         first.execute(take, ["thing-0001"])
         second.execute(take, ["thing-0002"])
         pumping = in_thread("pump", lambda: desk.run(iter_batches([newer]), checkpoint))
-        wait_until_blocked(desk.store, 1)
+        wait_until_blocked(desk.store)
         taking = in_thread("second", lambda: second.execute(take, ["thing-0000"]))
         wait_until_blocked(desk.store, 2)
         first.commit()
@@ -289,10 +290,3 @@ def test_who_is_chosen_to_break_a_circle_of_writers_writes_once_more(desk: Desk)
         assert connection.execute(
             sa.text("SELECT id, source_version, amount FROM raw.test_things ORDER BY id")
         ).all() == [(f"thing-{number:04}", 9, number) for number in range(3)]
-
-
-def wait_until_blocked(store: Store, count: int) -> None:
-    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while len(connection.execute(blocked).fetchall()) < count:
-            pass

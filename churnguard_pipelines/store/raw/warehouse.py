@@ -147,11 +147,10 @@ class WarehouseTransaction:
         with self.driver.cursor() as cursor:
             if table.versioned:
                 cursor.execute(statements.lock_versions, values)
-            deleted = cursor.execute(statements.lock_deleted, values).rowcount
-            cursor.execute(statements.delete, values)
+            [(deleted,)] = cursor.execute(statements.delete, values)
             if table.versioned:
                 cursor.execute(statements.close_versions, values)
-        return deleted
+        return int(deleted)
 
     def delete_absent(self, table: Table, integration_id: str, since: datetime) -> int:
         """After a complete read that began at ``since`` (:meth:`Store.now`, the database's clock): what was not seen
