@@ -68,6 +68,12 @@ class Mirror:
         """The columns that the connector sends, in its order."""
         return tuple(column for column in self.columns if not column.path)
 
+    @property
+    def origins(self) -> dict[str, list[str]]:
+        """By column: the source's column and the path in it, where the column's own name does not say so."""
+        every = {column.name: [column.source, *column.path] for column in self.columns}
+        return {name: origin for name, origin in every.items() if origin != [name]}
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -97,11 +103,12 @@ class Change(NamedTuple):
     ``upsert``: ``values`` is the row as it is now, ``key`` its former key if that changed. ``delete``: ``key`` is gone.
     ``truncate``: all rows are gone. ``altered``: from now on the table looks like ``table``; with a ``reason``, the log
     does not tell what became of its rows until now: they have to be read once more.
-    ``stopped``: from now on it cannot be followed, for ``reason``, e.g. it was dropped.
+    ``stopped``: from now on it cannot be followed, for ``reason``, e.g. it was dropped. ``unnamed``: nor can it from a
+    change on of which the log does not say, for ``reason``, which row it is; a later one may be told again.
     """
 
     object: str
-    kind: Literal["upsert", "delete", "truncate", "altered", "stopped"]
+    kind: Literal["upsert", "delete", "truncate", "altered", "stopped", "unnamed"]
     version: int
     values: Values | None = None
     key: Values | None = None

@@ -14,6 +14,8 @@ from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 
+import psycopg
+
 from churnguard_pipelines.engine.filters import look
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
 from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Table
@@ -57,7 +59,10 @@ class Pump:
         total = Counts()
         with closing(_ReadAhead(self._ready(batches))) as ahead:
             for gathered in ahead.gathered(self.batch_size):
-                counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
+                try:
+                    counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
+                except psycopg.errors.DeadlockDetected:  # with events of the same records
+                    counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
                 total.add(counts)
                 on_commit(counts)
         return total, checkpoint

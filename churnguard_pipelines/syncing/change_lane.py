@@ -36,7 +36,7 @@ KEEP_IDLE_EVERY = 5.0  # seconds between checkpoints of a source that moves on w
 REST_OF_TRANSACTION = 60.0
 FETCHED_AT_ONCE = 1000  # keys that a source is asked for in one statement
 
-_OF_THE_TABLE = ("altered", "stopped")
+_OF_THE_TABLE = ("altered", "stopped", "unnamed")
 
 _log = logging.getLogger(__name__)
 
@@ -207,6 +207,8 @@ class ChangeLane:
     ) -> None:
         rows: list[Change] = []
         for change in self._uncovered(transaction, changes):
+            if change.object not in self._mirrors:
+                continue
             if change.kind in _OF_THE_TABLE:
                 self._store_rows(transaction, rows, counts)
                 self._alter(transaction, change)
@@ -235,10 +237,9 @@ class ChangeLane:
         self, transaction: WarehouseTransaction, changes: Sequence[Change], counts: dict[str, Counts]
     ) -> None:
         for name, own in _by_object(changes).items():
-            if name in self._mirrors:
-                with self._apart(transaction, self._tables[name]):
-                    stored = self._store_net(transaction, collapse(own, self._mirrors[name]))
-                    counts.setdefault(name, Counts()).add(stored)
+            with self._apart(transaction, self._tables[name]):
+                stored = self._store_net(transaction, collapse(own, self._mirrors[name]))
+                counts.setdefault(name, Counts()).add(stored)
 
     @contextmanager
     def _apart(self, transaction: WarehouseTransaction, table: SourceTable) -> Iterator[None]:
@@ -292,9 +293,7 @@ class ChangeLane:
 
     def _alter(self, transaction: WarehouseTransaction, change: Change) -> None:
         """The mirror follows its table, or is followed no more; the others go on."""
-        if change.object not in self._mirrors:
-            return
-        if change.kind == "stopped":
+        if change.kind != "altered":
             self._stop(transaction, change.object, change.reason or "its changes cannot be read any more.")
             return
         assert change.table is not None

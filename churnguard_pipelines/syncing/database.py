@@ -160,7 +160,7 @@ class _Run:
                 raw_table = catalogue.remember(self._store, self._integration, named)[table.object]
                 self._refuse_unreadable(table)
                 mirror = self._mirror(table, raw_table)
-                self._note_reread(table)
+                self._note_reread(table, mirror)
                 catalogue.set_problem(self._store, self._integration.integration_id, table.object, None)
             self._mirrors[table.object] = mirror
         except Exception as error:
@@ -199,10 +199,10 @@ class _Run:
         copy.keep_fingerprint()
         return ObjectEnd(before, copy.checkpoint.position if copy.checkpoint else None, self._rows(mirror))
 
-    def _note_reread(self, table: SourceTable) -> None:
+    def _note_reread(self, table: SourceTable, mirror: Mirror) -> None:
         """Whether nothing but reading all of the table tells what it holds now; this sync's report says so."""
         checkpoint = load_checkpoint(self._store, self._lane(table.object))
-        if (reason := self._reread_reason(table, checkpoint.position if checkpoint else None)) is not None:
+        if (reason := self._reread_reason(table, mirror, checkpoint.position if checkpoint else None)) is not None:
             self._reread(table, reason)
 
     def _reread(self, table: SourceTable, reason: str) -> None:
@@ -210,11 +210,16 @@ class _Run:
         _log.warning("%s: %s: %s", self._integration.integration_id, table.object, reason)
         ledger.set_object(self._store, self._sync_id, table.object, error=reason)
 
-    def _reread_reason(self, table: SourceTable, before: Position | None) -> str | None:
+    def _reread_reason(self, table: SourceTable, mirror: Mirror, before: Position | None) -> str | None:
         reason = self._connector.unfollowable(table) if self._followed else None
         if reason is not None:
             return f"its changes cannot be followed, so every sync reads it in full: {reason}"
-        read_as = before.get("fingerprint") if before is not None and before["complete"] else None
+        if before is None or not before["complete"]:
+            return None
+        filled = before.get("origins", mirror.origins)
+        if any(filled.get(name) != origin for name, origin in mirror.origins.items()):
+            return "it is read anew: its field_mappings have changed."
+        read_as = before.get("fingerprint")
         why = self._connector.outdated(table, read_as) if read_as is not None else None
         return why and f"it is read anew: {why}."
 

@@ -2,7 +2,7 @@
 only.
 
 The lane's position: ``version`` of the rows, ``next`` (the mark before which every piece is stored), ``complete``,
-``fingerprint`` (the table's, which the mark was taken on),
+``fingerprint`` (the table's, which the mark was taken on), ``origins`` (of the mirror's columns, as they were filled),
 ``cursor`` (the greatest value read of the cursor column), ``swept_at`` (when keys were last compared).
 """
 
@@ -47,6 +47,7 @@ class TableCopy:
         self._lane = lane
         self._mirror = mirror
         self._table = table
+        self._read_as = {"fingerprint": table.fingerprint, "origins": mirror.origins}
         self._source = source
         self.checkpoint = checkpoint
         self._sync_id = sync_id
@@ -58,14 +59,11 @@ class TableCopy:
         """Every row; at the end, what was not there any more is deleted. Goes on where an earlier one was cut off.
 
         A table without a key begins anew instead: its rows' numbers mean nothing in another snapshot. So does one that
-        has another fingerprint now: its rows lie elsewhere.
+        has another fingerprint now: its rows lie elsewhere. So does one whose mirror is filled from elsewhere.
         """
         position = self.checkpoint.position if self.checkpoint else None
-        same = position is not None and position.get("fingerprint", "") == self._table.fingerprint
-        if position is None or position["complete"] or self._table.keyless or not same:
-            position = {
-                "version": snapshot.version, "next": None, "complete": False, "fingerprint": self._table.fingerprint,
-            }  # fmt: skip
+        if position is None or position["complete"] or self._table.keyless or position != {**position, **self._read_as}:
+            position = {"version": snapshot.version, "next": None, "complete": False, **self._read_as}
         pieces = _Pieces(snapshot.pieces(self._table, position["next"]), position)
 
         def work() -> None:
@@ -86,17 +84,16 @@ class TableCopy:
         with self._warehouse.transaction(self._lane.organization_id) as transaction:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
             complete = {
-                "version": position["version"], "complete": True, "swept_at": self._now(transaction),
-                "fingerprint": self._table.fingerprint,
+                "version": position["version"], "complete": True, "swept_at": self._now(transaction), **self._read_as,
             }  # fmt: skip
             self._advance(transaction, complete, Counts(deleted=deleted))
 
     def keep_fingerprint(self) -> None:
         """The stored rows are the table's as it is now."""
         position = self.checkpoint.position if self.checkpoint else None
-        if position is not None and position.get("fingerprint", "") != self._table.fingerprint:
+        if position is not None and position != {**position, **self._read_as}:
             with self._warehouse.transaction(self._lane.organization_id) as transaction:
-                self._advance(transaction, {**position, "fingerprint": self._table.fingerprint}, Counts())
+                self._advance(transaction, {**position, **self._read_as}, Counts())
 
     def read_increment(self, snapshot: Snapshot, column: str, after: str | None, *, binary: bool) -> None:
         assert self.checkpoint is not None

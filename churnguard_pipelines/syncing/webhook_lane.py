@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from churnguard_pipelines.engine import exact_json
@@ -42,9 +43,9 @@ NOT_ITS_FAULT = (
     DatabaseUnavailable,
     ProviderUnavailable,
     RateLimited,
-    sa.exc.OperationalError,
 )
-"""What passes, or needs a person; the events wait for it in their order."""
+"""What passes, or needs a person; the events wait for it in their order. So they do for what PostgreSQL cannot do now:
+:func:`_is_of_the_moment`."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class InboxLane:
     def drain(self, more: Callable[[], bool]) -> Iterator[Drained]:
         """Work off what waits, as long as ``more()``; tells of each commit.
 
-        Raises one of ``NOT_ITS_FAULT`` or ``LaneTakenOver``.
+        Raises one of ``NOT_ITS_FAULT``, ``LaneTakenOver``, or what PostgreSQL cannot do now.
         """
         with self._store.organization(self.lane.organization_id) as connection:
             self._checkpoint = checkpoints.load(connection, self.lane)
@@ -122,6 +123,8 @@ class InboxLane:
         except (*NOT_ITS_FAULT, LaneTakenOver):
             raise
         except Exception as error:
+            if _is_of_the_moment(error):
+                raise
             if len(events) > 1:
                 middle = len(events) // 2
                 yield from self._work_off(events[:middle])
@@ -169,3 +172,10 @@ class InboxLane:
         if after.sequence > before.sequence:
             follow_in_the_version_before(transaction.connection, self.lane, after.sequence, SOURCE)
         return transaction.advance(self.lane, self._checkpoint, after.position, SOURCE)
+
+
+def _is_of_the_moment(error: Exception) -> bool:
+    """Whether PostgreSQL could not: a lock that somebody keeps, a full disk. That it refuses what is too large or too
+    much for it, is another thing, though the driver gives both the same class."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return isinstance(cause, psycopg.OperationalError) and not (cause.sqlstate or "").startswith("54")

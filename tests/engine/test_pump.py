@@ -9,11 +9,13 @@ from datetime import timedelta
 from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.engine.mapping import Mapper
 from churnguard_pipelines.engine.pump import READ_AHEAD, Pump
 from churnguard_pipelines.errors import LaneTakenOver
@@ -35,7 +37,8 @@ from churnguard_pipelines.store.control.integrations import add_integration
 from churnguard_pipelines.store.ingest import checkpoints, ledger, rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
-from tests.conftest import configuration
+from tests.blocked import wait_until_blocked
+from tests.conftest import as_administrator, configuration
 
 THINGS = Table("test", "things", "id", (Column("name", TEXT), Column("amount", BIGINT)))
 SOURCE = "acct_1"
@@ -264,3 +267,26 @@ def test_a_record_of_any_depth_stops_nothing(desk: Desk, leaf: str) -> None:
     counts, _ = desk.run(iter_batches([Batch({"batch": 1}, [*records, thing(0)])]))
     assert counts.read == counts.written + counts.rejected == len(records) + 1
     assert "thing-0000" in desk.stored()
+
+
+def test_who_is_chosen_to_break_a_circle_of_writers_writes_once_more(desk: Desk) -> None:
+    """What deletes known and unknown records, e.g., holds the known ones while it takes the others."""
+    _, checkpoint = desk.run(source([3]))
+    take = "UPDATE raw.test_things SET amount = 0 WHERE id = %s"
+    newer = Batch({"batch": 2}, [replace(thing(number), version=9) for number in range(3)])
+    administrator = as_administrator(desk.store.database_url)
+    with psycopg.connect(administrator) as first, psycopg.connect(administrator) as second:
+        second.execute("SET deadlock_timeout = '1min'")  # it is the pump that looks for a circle first
+        first.execute(take, ["thing-0001"])
+        second.execute(take, ["thing-0002"])
+        pumping = in_thread("pump", lambda: desk.run(iter_batches([newer]), checkpoint))
+        wait_until_blocked(desk.store)
+        taking = in_thread("second", lambda: second.execute(take, ["thing-0000"]))
+        wait_until_blocked(desk.store, 2)
+        first.commit()
+        taking.result(20)
+    assert pumping.result(20)[0] == Counts(read=3, written=3)
+    with desk.store.organization("acme") as connection:
+        assert connection.execute(
+            sa.text("SELECT id, source_version, amount FROM raw.test_things ORDER BY id")
+        ).all() == [(f"thing-{number:04}", 9, number) for number in range(3)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 from churnguard_pipelines.engine.fair_threads import in_thread
@@ -15,7 +14,7 @@ from churnguard_pipelines.records import Batch, Record
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.arrivals import Arrivals
 from churnguard_pipelines.store.postgres.database import Store
-from tests.conftest import as_administrator
+from tests.blocked import wait_until_blocked
 from tests.engine.test_pump import SOURCE, THINGS, Desk, iter_batches, thing
 
 PATH = "changes"
@@ -36,13 +35,6 @@ def missed(desk: Desk) -> int:
     return of_each.get(PATH, Arrivals(0, 0)).missed
 
 
-def wait_until_one_waits(store: Store) -> None:
-    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while not connection.execute(waiting).fetchall():
-            pass
-
-
 def test_an_event_and_a_sync_that_bring_one_record_at_once_wait_for_each_other_in_no_circle(desk: Desk) -> None:
     read = Mapper(THINGS).rows([thing(1)])
     with desk.warehouse.transaction("acme") as told:
@@ -51,7 +43,7 @@ def test_an_event_and_a_sync_that_bring_one_record_at_once_wait_for_each_other_i
     with desk.warehouse.transaction("acme") as told:
         told.upsert(THINGS, desk.lane.integration_id, read.rows)
         syncing = in_thread("sync", lambda: sync(desk, Batch({"batch": 1}, [thing(1), thing(2)], incremental=True)))
-        wait_until_one_waits(desk.store)
+        wait_until_blocked(desk.store)
         arrivals.note_brought(told.connection, desk.lane, PATH, {"things": 1})
     syncing.result(20)
     assert arrivals.of(desk.store, desk.lane.integration_id)["things"] == {PATH: Arrivals(brought=2, missed=1)}

@@ -16,6 +16,7 @@ import pymysql
 
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.placement import place
+from tests.sources.certificates import of_address
 from tests.sources.homes import temporary_home
 from tests.waiting import wait_for
 
@@ -89,6 +90,18 @@ class MariaDBServer:
                 cwd=self._place.folder, stdout=log, stderr=log, **self.runs_as(),
             )  # fmt: skip
         wait_for(self._answers, 60)
+
+    def start_with_tls(self) -> str:
+        """Returns the certificate, of 127.0.0.1, by which to verify it."""
+        key, certificate = of_address()
+        options = {}
+        for name, content in (("ssl-key", key), ("ssl-cert", certificate), ("ssl-ca", certificate)):
+            file = self._place.folder / f"{name}.pem"
+            file.write_text(content)
+            file.chmod(0o644)
+            options[name] = str(file)
+        self.start(**options)
+        return certificate
 
     def kill(self) -> None:
         assert self._process is not None

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from churnguard_pipelines.connectors.stripe import Stripe
 from churnguard_pipelines.errors import ProviderUnavailable
@@ -22,6 +24,7 @@ from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.sync import replay_rejected
 from churnguard_pipelines.syncing.webhook_lane import BATCH, Drained, InboxLane
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS, Inboxes
+from tests.conftest import as_administrator
 from tests.connectors.conftest import Register, live, rows
 from tests.connectors.standin import StandIn, stand_in
 from tests.connectors.stripe.test_contract import CONTRACTS, contract
@@ -219,6 +222,23 @@ def test_events_wait_in_order_while_the_provider_is_away(store: Store, stripe: S
     drain(store)
     assert live(store, "customers").keys() == {"cus_1", "cus_2"}
     assert inbox.waiting(store) == []
+
+
+def test_events_wait_while_another_transaction_keeps_their_rows(store: Store, stripe: StandIn) -> None:
+    """However often it is tried, nothing is wrong with the event."""
+    deliver(store, [event(1, customer(name="old"))])
+    drain(store)
+    with psycopg.connect(as_administrator(store.database_url)) as other:
+        name = sql.Identifier(other.info.dbname)
+        other.execute(sql.SQL("ALTER DATABASE {} SET lock_timeout = '50ms'").format(name))
+        other.commit()
+        store.close()  # the connections that it opens from here on have that
+        other.execute("UPDATE raw.stripe_customers SET extra = NULL")
+        deliver(store, [event(2, customer(name="new"), at=SECOND + 1)])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            drain(store)
+    assert drain(store).outcomes == {("we_1", "stored"): 1}
+    assert live(store, "customers")["cus_1"]["name"] == "new"
 
 
 def test_replaying_changes_nothing_and_is_on_record(store: Store, stripe: StandIn) -> None:

@@ -38,7 +38,7 @@ class PostgreSQLChanges(ChangeLog):
         self._tables = {table.object: table for table in tables}
         self._fingerprints = {table.object: Fingerprint.parse(table.fingerprint) for table in tables}
         self._at = number(position["lsn"])
-        self._relations: dict[int, _Followed | None] = {}
+        self._relations: dict[int, _Followed | _Unnamed | None] = {}
         self._in_transaction = False
         self._gathering = Gathering()
         self._version = 0
@@ -174,8 +174,7 @@ class PostgreSQLChanges(ChangeLog):
         kinds = {column.name: self._types.kind(column.type_oid, column.modifier) for column in relation.columns}
         columns = tuple(SourceColumn(column, kind.type, kind.source_type) for column, kind in kinds.items())
         if reason := _lost_key(relation, known, partitioned=fingerprint.partitioned):
-            del self._tables[name]
-            changes.append(Change(name, "stopped", self._version, reason=reason))
+            self._relations[relation.oid] = _Unnamed(known, reason)
             return
         table = replace(known, columns=columns)
         if columns != known.columns:
@@ -237,7 +236,7 @@ class _Followed:
             return Change(object, "upsert", version, new)
         former = tuple([old[place] for place in self._key_at])
         if None in former:
-            return self._another_key(version)
+            return Change(object, "unnamed", version, reason="a partition's replica identity lacks columns of its key.")
         if new is None:
             return Change(object, "delete", version, key=former)
         if whole and not self._partitioned:
@@ -245,9 +244,16 @@ class _Followed:
         moved = any(new[place] != value for place, value in zip(self._key_at, former, strict=True))
         return Change(object, "upsert", version, new, key=former if moved else None)
 
-    def _another_key(self, version: int) -> Change:
-        reason = "a partition's replica identity lacks columns of its key."
-        return Change(self.table.object, "stopped", version, reason=reason)
+
+class _Unnamed:
+    """One table's rows as long as the log names them by another key than the table's."""
+
+    def __init__(self, table: SourceTable, reason: str) -> None:
+        self.table = table
+        self._reason = reason
+
+    def change(self, message: bytes, version: int) -> Change:
+        return Change(self.table.object, "unnamed", version, reason=self._reason)
 
 
 def _lost_key(relation: Relation, known: SourceTable, *, partitioned: bool) -> str | None:

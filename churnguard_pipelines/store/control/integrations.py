@@ -250,7 +250,9 @@ class LockedCredentials:
 
     def save(self, credentials: IntegrationCredentials) -> None:
         """They are stored when the lock is released."""
-        _store_credentials(self._connection, self._vault, self._integration_id, credentials)
+        own = integrations.c.integration_id == self._integration_id
+        sealed = _sealed(self._vault, credentials)
+        self._connection.execute(sa.update(integrations).where(own).values(credentials_sealed=sealed))
         self.credentials = credentials
 
 
@@ -262,13 +264,6 @@ def locked_credentials(store: Store, integration_id: str) -> Iterator[LockedCred
         if row is None:
             raise _unknown(integration_id)
         yield LockedCredentials(connection, store.vault, row)
-
-
-def update_credentials(store: Store, integration_id: str, credentials: IntegrationCredentials) -> None:
-    """Raises ``NotFound``."""
-    with store.operator() as connection:
-        if not _store_credentials(connection, store.vault, integration_id, credentials):
-            raise _unknown(integration_id)
 
 
 def remove_integration(store: Store, integration_id: str, actor: str, *, purge: bool = False) -> None:
@@ -325,19 +320,6 @@ def _with_defaults(settings: Settings, integration: IntegrationConfiguration) ->
 
 def _sealed(vault: Vault, credentials: IntegrationCredentials) -> str:
     return vault.seal(json.dumps(revealed(credentials.model_dump())))
-
-
-def _store_credentials(
-    connection: Connection, vault: Vault, integration_id: str, credentials: IntegrationCredentials
-) -> bool:
-    return (
-        connection.execute(
-            sa.update(integrations)
-            .where(integrations.c.integration_id == integration_id)
-            .values(credentials_sealed=_sealed(vault, credentials))
-        ).rowcount
-        == 1
-    )
 
 
 def _find(connection: Connection, integration_id: str, *, lock: bool = False) -> Row[Any] | None:

@@ -6,6 +6,8 @@ costs 0.25 ms of the server's CPU time, and a wait for the file system. So a con
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,3 +32,14 @@ def prepare(cursor: psycopg.Cursor[Any], name: str, columns: str, *, may_have_ro
         del kept[:-MOST_KEPT]
         statements.insert(0, f"DROP TABLE IF EXISTS {', '.join(left)}")
     cursor.execute("; ".join(statements).encode())
+
+
+@contextmanager
+def as_undone(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """For what is undone if an error leaves the block: the tables that it dropped are there again then."""
+    kept = list(_kept.setdefault(connection, []))
+    try:
+        yield
+    except BaseException:
+        _kept[connection] = kept
+        raise

@@ -31,7 +31,6 @@ class Statements:
     append_missing: str
     touch_stale: str
     versions_of: str
-    lock_deleted: str
     delete: str
     delete_absent: str
     lock_versions: str
@@ -73,7 +72,6 @@ class _Writer:
             touch_stale=self.touch_stale(),
             versions_of=f"SELECT {self.key}, source_version FROM {self.raw} AS stored "
             f"WHERE {_own('stored')} AND {self.key} = ANY(%(keys)s)",
-            lock_deleted=self.lock_deleted(),
             delete=self.delete(),
             delete_absent=self.delete_absent(),
             lock_versions=locks.taking_own(
@@ -125,27 +123,27 @@ class _Writer:
              WHERE {_own("stored")} AND stored.{self.key} = staged.{self.key}
                AND staged.source_version < stored.source_version AND stored.deleted_at IS NULL"""
 
-    def lock_deleted(self) -> str:
-        return f"""
-            SELECT FROM {self.raw} AS stored
-              JOIN unnest(%(keys)s::text[], %(versions)s::bigint[]) AS gone (key, source_version)
-                ON {_own("stored")} AND stored.{self.key} = gone.key
-             WHERE stored.deleted_at IS NULL AND gone.source_version >= stored.source_version
-             ORDER BY stored.{self.key} FOR UPDATE OF stored"""
-
     def delete(self) -> str:
-        """An unknown key leaves a row of nulls marked as deleted, so that an older version arriving late stays out."""
+        """An unknown key leaves a row of nulls marked as deleted, so that an older version arriving late stays out.
+
+        Counts those that are deleted by this, and were there before: the last SELECT sees the table as it was.
+        """
         return f"""
-            INSERT INTO {self.raw} AS stored
-                   (organization_id, integration_id, {self.key}, source_version, deleted_at, delete_kind, synced_at)
-            SELECT %(organization_id)s::text, %(integration_id)s::text, key, source_version,
-                   clock_timestamp(), kind, clock_timestamp()
-              FROM unnest(%(keys)s::text[], %(versions)s::bigint[], %(kinds)s::text[])
-                   AS gone (key, source_version, kind)
-            ON CONFLICT (organization_id, integration_id, {self.key}) DO UPDATE
-               SET source_version = excluded.source_version, delete_kind = excluded.delete_kind,
-                   deleted_at = coalesce(stored.deleted_at, excluded.deleted_at), synced_at = excluded.synced_at
-             WHERE {_newer("excluded")}"""
+            WITH deleted AS (
+                INSERT INTO {self.raw} AS stored
+                       (organization_id, integration_id, {self.key}, source_version, deleted_at, delete_kind, synced_at)
+                SELECT %(organization_id)s::text, %(integration_id)s::text, key, source_version,
+                       statement_timestamp(), kind, statement_timestamp()
+                  FROM unnest(%(keys)s::text[], %(versions)s::bigint[], %(kinds)s::text[])
+                       AS gone (key, source_version, kind)
+                ON CONFLICT (organization_id, integration_id, {self.key}) DO UPDATE
+                   SET source_version = excluded.source_version, delete_kind = excluded.delete_kind,
+                       deleted_at = coalesce(stored.deleted_at, excluded.deleted_at), synced_at = excluded.synced_at
+                 WHERE {_newer("excluded")}
+                RETURNING stored.{self.key} AS key, stored.deleted_at = stored.synced_at AS by_this)
+            SELECT count(*) FROM deleted JOIN {self.raw} AS stored
+                ON {_own("stored")} AND stored.{self.key} = deleted.key
+             WHERE by_this AND stored.deleted_at IS NULL"""
 
     def delete_absent(self) -> str:
         """Keys that were rejected meanwhile exist; if one was rejected without a key, any of them may be it."""

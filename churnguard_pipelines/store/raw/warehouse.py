@@ -55,7 +55,9 @@ class Warehouse:
     def transaction(self, organization_id: str) -> Iterator[WarehouseTransaction]:
         """Everything written inside commits together, or not at all if an error leaves the block."""
         with self._store.organization(organization_id) as connection:
-            yield WarehouseTransaction(connection, organization_id)
+            transaction = WarehouseTransaction(connection, organization_id)
+            with staging.as_undone(transaction.driver):
+                yield transaction
 
     def count(self, name: str, organization_id: str, integration_id: str) -> int:
         """Rows of ``raw.<name>`` that are not deleted; 0 for a table that does not exist yet."""
@@ -77,7 +79,7 @@ class WarehouseTransaction:
     def __init__(self, connection: Connection, organization_id: str) -> None:
         self.connection = connection
         self._organization_id = organization_id
-        self._driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        self.driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         self._staged: set[str] = set()
 
     def upsert(self, table: Table, integration_id: str, rows: Sequence[Row]) -> Counts:
@@ -91,7 +93,7 @@ class WarehouseTransaction:
         statements = statements_for(table)
         values = self._values(table, integration_id)
         written = 0
-        with self._driver.cursor() as cursor:
+        with self.driver.cursor() as cursor:
             for unique in _rounds(rows) if table.versioned else [_winners(rows)]:
                 self._stage(cursor, statements, unique)
                 if table.versioned:
@@ -113,7 +115,7 @@ class WarehouseTransaction:
         """
         statements = statements_for(table)
         statement = statements.append if new else statements.append_missing
-        with self._driver.cursor() as cursor:
+        with self.driver.cursor() as cursor:
             self._stage(cursor, statements, rows)
             written = cursor.execute(statement, self._values(table, integration_id)).rowcount
         return Counts(written=written, stale=len(rows) - written)
@@ -123,7 +125,7 @@ class WarehouseTransaction:
         """What is written inside is undone alone, if an error leaves the block; the transaction goes on."""
         staged = set(self._staged)
         try:
-            with self.connection.begin_nested():
+            with staging.as_undone(self.driver), self.connection.begin_nested():
                 yield
         except BaseException:
             self._staged = staged
@@ -133,7 +135,7 @@ class WarehouseTransaction:
         """The stored version of each of these keys that is there, deleted ones too."""
         statement = statements_for(table).versions_of
         values = self._values(table, integration_id) | {"keys": list(keys)}
-        with self._driver.cursor() as cursor:
+        with self.driver.cursor() as cursor:
             return dict(cursor.execute(statement, values).fetchall())
 
     def delete(self, table: Table, integration_id: str, deletions: Sequence[Deletion]) -> int:
@@ -142,21 +144,20 @@ class WarehouseTransaction:
         keys, versions, kinds = map(list, zip(*gone, strict=True)) if gone else ([], [], [])
         values = self._values(table, integration_id) | {"keys": keys, "versions": versions, "kinds": kinds}
         statements = statements_for(table)
-        with self._driver.cursor() as cursor:
+        with self.driver.cursor() as cursor:
             if table.versioned:
                 cursor.execute(statements.lock_versions, values)
-            deleted = cursor.execute(statements.lock_deleted, values).rowcount
-            cursor.execute(statements.delete, values)
+            [(deleted,)] = cursor.execute(statements.delete, values)
             if table.versioned:
                 cursor.execute(statements.close_versions, values)
-        return deleted
+        return int(deleted)
 
     def delete_absent(self, table: Table, integration_id: str, since: datetime) -> int:
         """After a complete read that began at ``since`` (:meth:`Store.now`, the database's clock): what was not seen
         no longer exists. Returns how many; none if a record without a readable key was rejected meanwhile."""
         values = self._values(table, integration_id) | {"since": since, "object": table.object}
         statements = statements_for(table)
-        with self._driver.cursor() as cursor:
+        with self.driver.cursor() as cursor:
             if table.versioned:
                 cursor.execute(statements.lock_versions, values)
             keys = [key for (key,) in cursor.execute(statements.delete_absent, values)]

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
 from churnguard_pipelines.model import APIIngestionRule, IntegrationConfiguration, StreamConfiguration
-from churnguard_pipelines.store.control.integrations import add_integration, get_integration, update_credentials
+from churnguard_pipelines.store.control.integrations import add_integration, get_integration, locked_credentials
 from churnguard_pipelines.store.control.rules import RULES
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.postgres.database import Store
@@ -278,7 +278,8 @@ class TestToPassAsAnOperator:
         key_of(store, "acme")
         add_integration(store, configuration(configured_by="organization"), actor="test")
         found = get_integration(store, "acme-stripe")
-        update_credentials(store, found.integration_id, found.credentials)
+        with locked_credentials(store, found.integration_id) as held:
+            held.save(found.credentials)
         assert get_integration(store, "acme-stripe").configured_by == "organization"
 
     def test_by_having_been_there_before_anybody_asked(self, call: Call, store: Store) -> None:
@@ -320,7 +321,7 @@ def owning(store: Store) -> Iterator[sa.Connection]:
 
 def replay(connection: sa.Connection) -> None:
     """The migration once more, as an installation that is older meets it."""
-    (path,) = (MIGRATIONS / "versions").glob("0011_*.py")
+    (path,) = (MIGRATIONS / "versions").rglob("0011_*.py")
     spec = importlib.util.spec_from_file_location("configured_by", path)
     assert spec is not None
     assert spec.loader is not None

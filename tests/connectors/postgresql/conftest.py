@@ -85,3 +85,9 @@ def in_source(source: psycopg.Connection[Any], table: str, *columns: str) -> lis
     listed = ", ".join(f'"{name}"::text' for name in columns)
     source.execute("SET timezone = 'UTC'")
     return sorted((tuple(row) for row in source.execute(f"SELECT {listed} FROM {table}")), key=repr)
+
+
+@pytest.fixture
+def users(source: psycopg.Connection[Any]) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text, updated_at timestamptz DEFAULT now())")
+    source.execute("INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 100) n")

@@ -8,22 +8,17 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import NamedTuple, cast
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.connectors.postgresql.connection import connect
 from churnguard_pipelines.errors import AuthenticationFailed, ProviderUnavailable
 from churnguard_pipelines.model import IntegrationConfiguration
 from tests.attacks.workers.test_steal_our_credentials_by_a_driver import pointed_at
+from tests.sources.certificates import of_address
 from tests.sources.homes import temporary_home
 from tests.sources.postgresql import PostgreSQLServer
 
@@ -69,7 +64,7 @@ def customer() -> Iterator[Customer]:
                 connection.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(Identifier(name)))
             digest = hashlib.md5(b"secretold").hexdigest()  # noqa: S324 - the server's own way
             connection.execute(SQL("CREATE ROLE old LOGIN PASSWORD {}").format(Literal(f"md5{digest}")))
-        key, authority = _certificate()
+        key, authority = of_address()
         (home / "both.pem").write_text(key + authority)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(home / "both.pem")
@@ -145,7 +140,7 @@ def test_whom_the_server_does_not_let_in_hears_so(customer: Customer, user: str)
 
 def test_a_certificate_of_somebody_else_ends_it(customer: Customer) -> None:
     with pytest.raises(ProviderUnavailable):
-        who(asked(customer, "ascii", PASSWORDS["ascii"], "verify-full", tls_ca=_certificate()[1]))
+        who(asked(customer, "ascii", PASSWORDS["ascii"], "verify-full", tls_ca=of_address()[1]))
     with pytest.raises(ProviderUnavailable):  # its certificate is for the address
         who(asked(customer, "ascii", PASSWORDS["ascii"], "verify-full", tls_ca=customer.authority, host="localhost"))
     assert who(asked(customer, "ascii", PASSWORDS["ascii"], "verify-ca", tls_ca=customer.authority, host="localhost"))
@@ -174,18 +169,3 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65_536):
             target.sendall(data)
         target.shutdown(socket.SHUT_RDWR)
-
-
-def _certificate() -> tuple[str, str]:
-    """Of 127.0.0.1, signed by itself: its key and it, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "customer")]), datetime.now(UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(names, critical=False).add_extension(x509.BasicConstraints(True, None), critical=True)
-        .sign(key, SHA256())
-    )  # fmt: skip
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return private.decode(), made.public_bytes(Encoding.PEM).decode()

@@ -34,7 +34,6 @@ from churnguard_pipelines.store.control.integrations import (
     remove_integration,
     replace_integration,
     set_status,
-    update_credentials,
 )
 from churnguard_pipelines.store.control.organizations import add_organization, get_organization, list_organizations
 from churnguard_pipelines.store.postgres.database import Store
@@ -171,7 +170,8 @@ def test_credentials_change_under_a_lock(store: Store, integration: IntegrationC
     def bearer(token: str) -> IntegrationCredentials:
         return IntegrationCredentials(credential_type=CredentialType.OAUTH2, access_token=SecretStr(token))
 
-    update_credentials(store, "acme-stripe", bearer("0"))
+    with locked_credentials(store, "acme-stripe") as held:
+        held.save(bearer("0"))
 
     def increment() -> None:
         with locked_credentials(store, "acme-stripe") as held:
@@ -184,8 +184,8 @@ def test_credentials_change_under_a_lock(store: Store, integration: IntegrationC
     for thread in threads:
         thread.join()
     assert get_integration(store, "acme-stripe").credentials == bearer("8")
-    with pytest.raises(NotFound):
-        update_credentials(store, "nothing", bearer("x"))
+    with pytest.raises(NotFound), locked_credentials(store, "nothing"):
+        pass
 
 
 @pytest.mark.parametrize(("purge", "rows_left"), [(False, 1), (True, 0)])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import BIGINT, Column, Counts, DeleteKind, Deletion, Table
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.copy_text import Row
 from churnguard_pipelines.store.raw.warehouse import LARGE_BATCH, Warehouse
+from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 
 THINGS = Table("shop", "things", "id", (Column("seats", BIGINT),))
@@ -42,7 +44,7 @@ def upsert(warehouse: Warehouse, *batch: Row) -> Counts:
         return transaction.upsert(THINGS, ME, batch)
 
 
-def stored(store: Store) -> dict[str, tuple[int, int]]:
+def stored(store: Store) -> dict[str, tuple[int, int | None]]:
     with store.organization("acme") as connection:
         found = connection.execute(sa.text("SELECT id, source_version, seats FROM raw.shop_things"))
         return {key: (version, seats) for key, version, seats in found}
@@ -50,13 +52,8 @@ def stored(store: Store) -> dict[str, tuple[int, int]]:
 
 def beside(write: Callable[[], Counts], store: Store) -> Future[Counts]:
     """``write`` in a thread of its own, which waits for a lock by now."""
-    threads = ThreadPoolExecutor(1)
-    written = threads.submit(write)
-    threads.shutdown(wait=False)
-    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        while not connection.execute(waiting).fetchall():
-            assert not written.done(), written.result()
+    written = in_thread("beside", write)
+    wait_until_blocked(store)
     return written
 
 

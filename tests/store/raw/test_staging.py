@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
@@ -32,6 +34,12 @@ def put(transaction: WarehouseTransaction, table: Table, *keys: str) -> int:
     return transaction.upsert(table, "acme-shop", [(key, 1, 7, None) for key in keys]).written
 
 
+def use_others_and_fail(transaction: WarehouseTransaction) -> None:
+    for table in TABLES[1:]:
+        put(transaction, table, "undone")
+    raise Undone
+
+
 def keys_of(connection: Connection, table: Table) -> Sequence[str]:
     return connection.exec_driver_sql(f"SELECT id FROM raw.{table.name} ORDER BY id").scalars().all()
 
@@ -56,12 +64,24 @@ def test_one_that_went_in_a_transaction_comes_back_empty_in_it(store: Store, org
 def test_one_whose_going_is_undone_begins_empty_too(store: Store, organization: Organization) -> None:
     with warehouse_of(store).transaction("acme") as transaction:
         put(transaction, TABLES[0], "first")
-        try:
-            with transaction.attempt():
-                for table in TABLES[1:]:
-                    put(transaction, table, "undone")
-                raise Undone
-        except Undone:
-            pass
+        with suppress(Undone), transaction.attempt():
+            use_others_and_fail(transaction)
         assert put(transaction, TABLES[0], "second") == 1, "the first would have been stored once more"
         assert [keys_of(transaction.connection, table) for table in TABLES] == [["first", "second"], [], [], [], []]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_whose_going_is_undone_goes_later(store: Store, organization: Organization, whole: bool) -> None:
+    """Whether all of a transaction is undone or a part of it."""
+    warehouse = warehouse_of(store)
+    with warehouse.transaction("acme") as transaction:
+        put(transaction, TABLES[0], "first")
+    with suppress(Undone), warehouse.transaction("acme") as transaction:
+        if whole:
+            use_others_and_fail(transaction)
+        with suppress(Undone), transaction.attempt():
+            use_others_and_fail(transaction)
+    for table in TABLES[3:]:
+        with warehouse.transaction("acme") as transaction:
+            put(transaction, table, "later")
+            assert transaction.connection.execute(_STAGED).scalar_one() <= MOST_KEPT

@@ -65,6 +65,7 @@ def reader(store: Store) -> Iterator[psycopg.Connection[Any]]:
 @example(value="9" * 4000 + "e9999")
 @example(value="0." + "1" * 4098 + "e-9999")
 @example(value=1e-310)
+@example(value=1.797e308)
 @example(value=10**400)
 @example(value=253402300800)
 def test_a_value_that_fits_its_type_is_shown_and_no_value_is_an_error(

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, LaneTakenOver
 from churnguard_pipelines.records import (
     BIGINT,
@@ -36,6 +37,7 @@ from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw import warehouse as writing
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from tests.blocked import wait_until_blocked
 
 ME = "acme-stripe"
 LANE = Lane("acme", ME, "customers")
@@ -286,6 +288,21 @@ def test_writers_of_the_same_rows_in_opposite_orders_do_not_lock_each_other_out(
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_deletions_of_known_and_unknown_records_hold_none_of_them_while_they_wait_for_one_before(
+    store: Store, warehouse: Warehouse
+) -> None:
+    """Or whoever has the one and wants the other next would wait in a circle."""
+    upsert(warehouse, customer("known", 1))
+    with warehouse.transaction("acme") as other:
+        other.upsert(CUSTOMERS, ME, [customer("a new one", 2)])
+        gone = [Deletion(key, DeleteKind.HARD, 3) for key in ("known", "a new one")]
+        deleting = in_thread("delete", lambda: delete(warehouse, *gone))
+        wait_until_blocked(store)
+        other.upsert(CUSTOMERS, ME, [customer("known", 2)])
+    assert deleting.result(20) == 1
+    assert stored(store, "id, source_version, delete_kind") == [("a new one", 3, "hard"), ("known", 3, "hard")]
 
 
 # A register per key: the reference for everything above.

@@ -7,17 +7,11 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Event
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from churnguard_pipelines.engine.addresses import AddressGuard, check_addresses
 from churnguard_pipelines.errors import (
@@ -32,6 +26,7 @@ from churnguard_pipelines.settings import AllowedAddress
 from churnguard_pipelines.streams.redis import Redis, answers
 from churnguard_pipelines.streams.redis import server as servers
 from churnguard_pipelines.streams.redis.server import Server
+from tests.sources.certificates import of_address
 from tests.sources.homes import temporary_home
 from tests.sources.redis import PASSWORD, RedisServer, Sentinel, TlsFront
 from tests.streams.redis.conftest import Opened, parts
@@ -351,18 +346,9 @@ class talking:  # noqa: N801 - reads as the function that it is
 
 def certificate(folder: Path, address: str) -> tuple[str, ssl.SSLContext]:
     """Of an address, signed by itself: in PEM, and for who serves it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "customer")]), datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(True, None), critical=True)
-        .sign(key, SHA256())
-    )  # fmt: skip
-    public = made.public_bytes(Encoding.PEM)
+    key, public = of_address(address)
     file = folder / "server.pem"
-    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + public)
+    file.write_text(key + public)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
-    return public.decode(), context
+    return public, context

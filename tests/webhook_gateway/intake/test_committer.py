@@ -10,7 +10,7 @@ import pytest
 
 from churnguard_pipelines.store.ingest import inbox
 from churnguard_pipelines.store.postgres.database import Store
-from tests.conftest import as_administrator
+from tests.blocked import wait_until_blocked
 from tests.webhook_gateway.intake.test_inbox_writer import end_connections, end_writers, nobody_may_store, row, stored
 from webhook_gateway.intake.committer import CannotStore, Committer, Unstorable
 from webhook_gateway.intake.inbox_writer import Row
@@ -28,7 +28,7 @@ def test_who_is_being_stored_and_who_waits_hear_that_the_gateway_stops(store: St
         await committer.store([row("evt_0")])
         with nobody_may_store(store):
             asked = [committer.store([row("evt_1")])]
-            await asyncio.to_thread(one_waits, store)
+            await asyncio.to_thread(wait_until_blocked, store)
             asked.append(committer.store([row("evt_2")]))
             working.cancel()
             async with asyncio.timeout(20):
@@ -99,10 +99,3 @@ def test_sessions_are_told_of_what_is_new_and_only_of_that(store: Store) -> None
         return seen
 
     assert asyncio.run(told()) == [{"a"}, {"b"}]
-
-
-def one_waits(store: Store) -> None:
-    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
-        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while not connection.execute(waiting).fetchall():
-            pass
