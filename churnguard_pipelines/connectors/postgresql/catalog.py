@@ -24,8 +24,8 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 _ONLY = Literal(0)
 
-# reltuples is -1 of what was never analyzed: then nobody knows. Where some partitions are not yet, which are mostly those
-# that nothing is in yet, the others tell about how many rows there are.
+# reltuples is -1 of what was never analyzed: then nobody knows. Where that is so of some partitions, which are mostly
+# those that nothing is in yet, the others tell about how many rows there are.
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relkind = 'p', c.relreplident::text,
        CASE WHEN c.relkind = 'r' THEN nullif(c.reltuples, -1) ELSE (
