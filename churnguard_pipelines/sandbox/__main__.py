@@ -14,13 +14,8 @@ from churnguard_pipelines.sandbox.serve import listen, run
 from churnguard_pipelines.sandbox.server import Application
 from churnguard_pipelines.sandbox.world import KEY, World
 
-SWITCH_SECONDS = 0.0005
-"""After which a thread lets the others compute. With Python's own 5 ms a call that ends would wait behind those that
-begin, and its latency would not be the one that is asked for."""
-
 
 def main() -> int:
-    sys.setswitchinterval(SWITCH_SECONDS)
     parser = argparse.ArgumentParser(prog="python -m churnguard_pipelines.sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=12111, help="port (default %(default)s; 0 picks one)")

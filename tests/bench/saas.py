@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -24,6 +27,7 @@ CONNECTIONS = 10
 """Of a key."""
 LOOP = "one page after the other, nothing written"
 AT_CEILING = f"{CONNECTIONS} connections that never pause: {CONNECTIONS} times the loop, which has one"
+AT_ONCE = f"{CONNECTIONS} bare connections at once, nothing written"
 
 
 def run(store: Store) -> Iterator[Row]:
@@ -46,8 +50,9 @@ def _mailchimp(store: Store) -> Iterator[Row]:
         activity = synced_in_child(MAILCHIMP, "email_activity")
         calls = activity.report.objects["email_activity"].calls / activity.seconds
         yield Row(AREA, "mailchimp_activity_50ms", "calls/s", calls, activity_loop, LOOP, calls / activity_loop)
-        ceiling = CONNECTIONS * activity_loop
+        ceiling, bare = CONNECTIONS * activity_loop, _activity_at_once(url, key)
         yield Row(AREA, "mailchimp_quota_used", "calls/s", calls, ceiling, AT_CEILING, calls / ceiling)
+        yield Row(AREA, "mailchimp_at_once", "calls/s", calls, bare, AT_ONCE, calls / bare)
         idle = synced(store, MAILCHIMP)
         waits = sum(each.calls for each in idle.report.objects.values()) * LATENCY_MS / 1000
         yield Row(AREA, "mailchimp_idle_sync", "ms", (idle.seconds - waits) * 1000, None, None, None)
@@ -69,12 +74,42 @@ def _loop(url: str, key: str) -> float:
 def _activity_loop(url: str, key: str, campaigns: int = 60) -> float:
     """Calls a second."""
     with httpx.Client(base_url=url, auth=("bench", key), timeout=60) as client:
-        parameters = {"fields": "reports.id", "count": str(campaigns)}
-        reports = client.get("/3.0/reports", params=parameters).raise_for_status().json()["reports"]
+        reports = _reports(client, campaigns)
         started = time.perf_counter()
         for each in reports:
-            client.get(f"/3.0/reports/{each['id']}/email-activity", params={"count": "1000"}).raise_for_status().json()
+            _activity(client, each)
     return len(reports) / (time.perf_counter() - started)
+
+
+def _activity_at_once(url: str, key: str, campaigns: int = 1000) -> float:
+    """Calls a second of as many connections as a key may have, each in a thread."""
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(httpx.Client(base_url=url, auth=("bench", key), timeout=60)) for _ in range(CONNECTIONS)
+        ]
+        reports = _reports(clients[0], campaigns)
+        waiting: SimpleQueue[httpx.Client] = SimpleQueue()
+        for client in clients:
+            waiting.put(client)
+
+        def read(report: str) -> None:
+            client = waiting.get()
+            _activity(client, report)
+            waiting.put(client)
+
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            started = time.perf_counter()
+            list(threads.map(read, reports))
+            return len(reports) / (time.perf_counter() - started)
+
+
+def _reports(client: httpx.Client, most: int) -> list[str]:
+    parameters = {"fields": "reports.id", "count": str(most)}
+    return [each["id"] for each in client.get("/3.0/reports", params=parameters).raise_for_status().json()["reports"]]
+
+
+def _activity(client: httpx.Client, report: str) -> None:
+    client.get(f"/3.0/reports/{report}/email-activity", params={"count": "1000"}).raise_for_status().json()
 
 
 def _integration(name: str, url: str, credentials: dict[str, Any], objects: list[str]) -> IntegrationConfiguration:
