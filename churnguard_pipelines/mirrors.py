@@ -28,16 +28,16 @@ class SourceTable:
     that identify a row.
 
     ``keyless``: the source has no key; ``key`` is then a column that the connector numbers rows with, which holds
-    within one full read only. ``rows``: the source's own estimate. ``problem``: why it cannot be read now.
-    ``fingerprint``: of what decides about its stored rows and is in no change log (its files, its partitions, its
-    columns' own numbers), opaque to all but the connector; empty where the log tells everything.
+    within one full read only. ``rows``: the source's own estimate, None if it has none. ``problem``: why it cannot be
+    read now. ``fingerprint``: of what decides about its stored rows and is in no change log (its files, its
+    partitions, its columns' own numbers), opaque to all but the connector; empty where the log tells everything.
     """
 
     object: str
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
     keyless: bool = False
-    rows: int = 0
+    rows: int | None = None
     problem: str | None = None
     fingerprint: str = ""
 

@@ -127,6 +127,26 @@ def test_a_checkout_that_was_moved_gets_its_programs_anew(tmp_path: Path, name: 
         assert (stamp.exists(), "This folder was moved" in said) == (stays, not stays)
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ('test "$1" = --version && echo Python 3.9.2', "Python 3.11 or newer is needed; ./python is Python 3.9.2."),
+        ('test "$1" = -c', "Python's venv module is missing (Debian: apt install python3-venv)"),
+    ],
+    ids=["too old", "without venv"],
+)
+def test_a_python_that_cannot_make_the_environment(tmp_path: Path, program: str, told: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    command = ["make", "install", "PYTHON=./python"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert told in ended.stdout
+    assert not (tmp_path / "churnguard").exists()
+
+
 def test_the_service_of_systemd_calls_commands_that_there_are() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

@@ -71,7 +71,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Organization]:
     document = _substitute(_parse(path), str(path), "")
     organization = document.pop("organization", {})
     if not isinstance(organization, dict):
-        raise InvalidConfiguration(f"{path}: organization must be a mapping with name and reporting_currency.")
+        raise InvalidConfiguration(
+            f"{path}: organization has no fields.", remedy="Write e.g. `organization: {name: Acme Inc.}`."
+        )
     if "organization_id" not in document:
         raise InvalidConfiguration(f"{path}: organization_id is missing.", remedy="Write whose it is.")
     organization_id = document["organization_id"]
@@ -82,8 +84,12 @@ def _read(path: Path) -> tuple[dict[str, Any], Organization]:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"{path} cannot be read: {error.strerror}.", remedy=f"Correct its path, which starts from {Path.cwd()}."
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidConfiguration(f"{path} is no text in UTF-8.", remedy="Save it as such.") from None
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -95,7 +101,7 @@ def _parse(path: Path) -> dict[str, Any]:
         problem = _without_quotes(str(error))
         raise InvalidConfiguration(f"{path}: {problem}.", remedy="Correct the YAML and try again.") from None
     if not isinstance(document, dict):
-        raise InvalidConfiguration(f"{path}: expected a mapping of fields, e.g. `integration_id: acme`.")
+        raise InvalidConfiguration(f"{path} has no fields.", remedy="Write e.g. `integration_id: acme`.")
     return document
 
 

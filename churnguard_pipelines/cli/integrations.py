@@ -120,6 +120,7 @@ def discover(
 
     Examples: `churnguard integrations discover acme-db users`, `churnguard integrations discover acme-crm --json`
     """
+    from churnguard_pipelines.connectors import databases
     from churnguard_pipelines.store.control.integrations import get_integration
     from churnguard_pipelines.syncing.discovery import found_fields, found_objects
 
@@ -127,7 +128,9 @@ def discover(
         integration = get_integration(store, integration_id)
         if name is None:
             objects = found_objects(store, integration)
-            typer.echo(as_json(objects)) if json else out.print(_table_of_objects(objects))
+            of_database = integration.provider_name in databases()
+            table = _table_of_tables(objects) if of_database else _table_of_objects(objects)
+            typer.echo(as_json(objects)) if json else out.print(table)
             return
         found, fields = found_fields(store, integration, name)
     if json:
@@ -138,13 +141,15 @@ def discover(
     out.print(_table_of_fields(fields))
 
 
+def _table_of_tables(tables: Sequence[FoundObject]) -> Table:
+    table = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
+    for each in tables:
+        rows = "–" if each.rows is None else f"{each.rows:,}"
+        table.add_row(shown(each.object), rows, shown(", ".join(each.key)) or "none", str(each.fields), _read(each))
+    return table
+
+
 def _table_of_objects(objects: Sequence[FoundObject]) -> Table:
-    if any(each.rows is not None for each in objects):
-        table = Table("table", "rows (about)", "key", "columns", "read", box=None, pad_edge=False)
-        for each in objects:
-            key = shown(", ".join(each.key)) or "none"
-            table.add_row(shown(each.object), f"{each.rows:,}", key, str(each.fields), _read(each))
-        return table
     table = Table("object", "label", "read", "as", box=None, pad_edge=False)
     for each in objects:
         table.add_row(shown(each.object), shown(each.label or ""), _read(each), each.view or "")

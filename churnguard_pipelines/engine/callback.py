@@ -69,7 +69,7 @@ def waiting_for_browser(port: int) -> Iterator[Callback]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
-        allow_reuse_address = False  # another program may be listening, which would get the code
+        allow_reuse_address = True  # though the last sign-in was just now; where somebody listens it is refused
 
     try:
         server = Server(("127.0.0.1", port), Handler)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -106,10 +107,24 @@ class Monitor:
                 return latest
         return taken.result()
 
-    def begin(self) -> None:
-        """Have one taken, so that who asks first need not wait for all of it."""
+    @contextmanager
+    def kept_fresh(self) -> Iterator[Future[Picture]]:
+        """One is taken at once, which is what is given, and another as soon as it is ``interval`` seconds old, so that
+        whoever asks waits for none."""
+        ended = threading.Event()
+
+        def keep() -> None:
+            while not ended.wait(self._interval):
+                with self._lock:
+                    self._being_taken()
+
         with self._lock:
-            self._being_taken()
+            first = self._being_taken()
+        threading.Thread(target=keep, name="pictures", daemon=True).start()
+        try:
+            yield first
+        finally:
+            ended.set()
 
     def _being_taken(self) -> Future[Picture]:
         if self._next is None:

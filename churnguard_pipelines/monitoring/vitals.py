@@ -133,8 +133,7 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
        good.started_at AS good_at, failing.since AS failing_since, recent.*,
        breaker.state, breaker.failures, breaker.reason, breaker.remedy, breaker.opened_at, breaker.retry_at,
        rejected.waiting AS rejected_waiting, rejected.since AS rejected_since, misfits.found AS misfits,
-       stopped.found AS stopped, log.horizon, log.lag_seconds, log.looked_at,
-       counted.rows
+       tables.stopped, log.horizon, log.lag_seconds, log.looked_at, coalesce(known.rows, tables.rows) AS rows
   FROM control.integrations AS integration
   LEFT JOIN LATERAL (
        SELECT sync_id, sync.status, started_at, finished_at, error, quota_left, heartbeat_at
@@ -190,13 +189,14 @@ SELECT clock_timestamp() AS now, integration.organization_id, integration.integr
           AND drift.organization_id = integration.organization_id AND kind = 'type_mismatch'
           AND last_seen_at > now() - interval '{DRIFT_DAYS} days') AS misfits
   CROSS JOIN LATERAL (
-       SELECT jsonb_object_agg(object, problem) AS found FROM ingest.source_tables AS source
+       SELECT jsonb_object_agg(object, problem) FILTER (WHERE problem IS NOT NULL) AS stopped, sum(rows)::bigint AS rows
+         FROM ingest.source_tables AS source
         WHERE source.organization_id = integration.organization_id
-          AND source.integration_id = integration.integration_id AND problem IS NOT NULL) AS stopped
+          AND source.integration_id = integration.integration_id) AS tables
   CROSS JOIN LATERAL (
-       SELECT sum(rows)::bigint AS rows FROM ingest.objects AS known
-        WHERE known.organization_id = integration.organization_id
-          AND known.integration_id = integration.integration_id) AS counted
+       SELECT sum(rows)::bigint AS rows FROM ingest.objects AS object
+        WHERE object.organization_id = integration.organization_id
+          AND object.integration_id = integration.integration_id) AS known
   LEFT JOIN ingest.change_logs AS log ON log.organization_id = integration.organization_id
         AND log.integration_id = integration.integration_id
  WHERE :integration_id IS NULL OR integration.integration_id = :integration_id

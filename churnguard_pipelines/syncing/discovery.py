@@ -20,8 +20,8 @@ from churnguard_pipelines.syncing.typed_views import merged
 class FoundObject:
     """What a source has. ``custom``: the account added it. ``wanted``: the configuration chooses it. ``view``: where
     its rows are read, once a sync has read it. ``key``: what identifies a record; empty if nothing does. ``fields``:
-    how many there are; None before a sync has asked. ``rows``: a database's own estimate. ``problem``: why it cannot be
-    read or followed as wanted."""
+    how many there are; None before a sync has asked. ``rows``: a database's own estimate, if it has one.
+    ``problem``: why it cannot be read or followed as wanted."""
 
     object: str
     label: str | None = None

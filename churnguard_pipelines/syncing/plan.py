@@ -154,13 +154,13 @@ def _of_database(
 def _of_table(
     store: Store, integration: IntegrationConfiguration, mode: DataSyncMode, table: SourceTable
 ) -> ObjectPlan:
-    """By the source's own estimate of its rows, where all of them are read."""
+    """By the source's own estimate of its rows, where all of them are read and it has one."""
     lane = Lane(integration.organization_id, integration.integration_id, table.object)
     with store.organization(lane.organization_id) as connection:
         whole = mode == DataSyncMode.FULL or checkpoints.load(connection, lane) is None
-    if whole:
+    if whole and table.rows is not None:
         return ObjectPlan(table.object, whole, table.rows, None, "provider", table.problem)
-    before = latest_read(store, integration.integration_id, table.object, whole=False)
+    before = latest_read(store, integration.integration_id, table.object, whole=whole)
     return ObjectPlan(
         table.object,
         whole,

@@ -1,8 +1,8 @@
 """Our own pages with five hundred integrations and weeks of history: what one costs on the server.
 
 The dashboard runs as it does in an installation, in a process of its own, and is asked over HTTP for whole pages, one
-after the other. ``first`` is the overview before anything was read; while a picture of the numbers is fresh, pages
-show that one.
+after the other. ``first`` is the overview just after the port was opened, ``rested`` the same page after nobody asked
+for more than two of DASHBOARD_UPDATE_INTERVAL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import httpx
 import psycopg
@@ -52,6 +52,8 @@ PATH_OF = {
     "organization": "/organizations/t7",
 }
 ROUNDS = 30
+RESTING = 4
+"""Seconds of DASHBOARD_UPDATE_INTERVAL where it is to pass."""
 
 _FILL = """
 INSERT INTO control.organizations (organization_id, name, reporting_currency)
@@ -110,21 +112,33 @@ SELECT organization_id, date_trunc('month', now()) - n * interval '1 month', 'us
 
 def run(store: Store) -> Iterator[Row]:
     _fill(store)
+    with _dashboard(store, RESTING) as browser:
+        yield Row(AREA, "first", "ms", _asked(browser, "/"), None, None, None)
+        time.sleep(2.5 * RESTING)
+        yield Row(AREA, "rested", "ms", _asked(browser, "/"), None, None, None)
+    yield Row(AREA, "numbers", "ms", 1000 * timed(lambda: take_picture(store)), None, None, None)
+    with _dashboard(store, 60) as browser:
+        for name, path in PATH_OF.items():
+            took = sorted(_asked(browser, path) for _ in range(ROUNDS))
+            p50, p99 = took[ROUNDS // 2], took[-1]
+            yield Row(AREA, name, "ms", p50, None, None, None, p50, p99)
+
+
+@contextmanager
+def _dashboard(store: Store, update_interval: int) -> Iterator[httpx.Client]:
+    """Somebody who is signed in to one that has just begun to answer."""
     port, key = free_port(), create_key(store, "bench", actor="bench")
     places = str(workspace(store.settings, "127.0.0.1", free_port()))  # nobody is there: these pages need no Dagster
-    environment = dagster_environment(store) | {"DASHBOARD_PORT": str(port)}
+    environment = dagster_environment(store) | {
+        "DASHBOARD_PORT": str(port), "DASHBOARD_UPDATE_INTERVAL": str(update_interval),
+    }  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     with (
         program([sys.executable, "-m", "webhook_gateway.dashboard", "-w", places], environment),
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}", "Accept": "text/html"}) as browser,
     ):
         wait_for(lambda: answers(f"{url}/healthz"))
-        yield Row(AREA, "first", "ms", _asked(browser, "/"), None, None, None)
-        yield Row(AREA, "numbers", "ms", 1000 * timed(lambda: take_picture(store)), None, None, None)
-        for name, path in PATH_OF.items():
-            took = sorted(_asked(browser, path) for _ in range(ROUNDS))
-            p50, p99 = took[ROUNDS // 2], took[-1]
-            yield Row(AREA, name, "ms", p50, None, None, None, p50, p99)
+        yield browser
 
 
 def _asked(browser: httpx.Client, path: str) -> float:

@@ -54,10 +54,7 @@ class Terminal:
         """The one line that says what is wrong, and the one with the remedy."""
         said = self(*arguments, **environment)
         assert said.code == 1, said
-        first, *rest = said.lines
-        assert first.startswith("✗ "), said
-        assert len(rest) <= 1, said
-        assert all(line.startswith("→ ") for line in rest), said
+        assert [line[:2] for line in said.lines] == ["✗ ", "→ "], said
         return " ".join(said.lines)
 
     def takes(self, *arguments: str, **environment: str) -> str:

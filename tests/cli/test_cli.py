@@ -166,7 +166,9 @@ def test_an_integration_is_paused_resumed_and_removed(registered: Shell, store: 
 
 
 def test_a_sync_ends_with_a_summary(registered: Shell, sandbox: Sandbox, store: Store) -> None:
-    printed = registered.succeeds("sync", "acme", "--mode", "full", "--objects", "customers, coupons")
+    ended = registered("sync", "acme", "--mode", "full", "--objects", "customers, coupons")
+    assert (ended.code, ended.err) == (0, ""), "as whom the services run says what starts them"
+    printed = ended.out
     customers = sandbox.account("acme").counts()["customers"]
     assert "acme: succeeded" in printed
     assert re.search(rf"customers succeeded {customers:,} {customers:,} 0 0", printed)

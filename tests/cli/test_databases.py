@@ -45,7 +45,7 @@ def test_a_database_from_file_to_removal(
     assert "archive" not in shell.succeeds("integrations", "test", "acme-db"), "it is excluded, and lacks a key"
     tables = shell.succeeds("integrations", "discover", "acme-db")
     assert "users 30 id 2 ✓" in tables
-    assert "users_archive 0 none 2 not chosen" in tables
+    assert "users_archive – none 2 not chosen" in tables, "PostgreSQL has not counted it yet"
     assert "balance numeric(10,2) numeric(10,2)" in shell.succeeds("integrations", "discover", "acme-db", "users")
     assert "there is no table 'nothing'" in shell.fails("integrations", "discover", "acme-db", "nothing")
 

@@ -82,8 +82,8 @@ def test_a_variable_that_is_not_set_is_named_with_its_field(
         pytest.param(f"password: *{CANARY}", "line 1, column 11: found undefined alias …", id="secret like an alias"),
         pytest.param(f"password: !{CANARY}", "line 1, column 11: could not determine", id="secret like a tag"),
         pytest.param("created_at: 2026-13-45", "month must be in 1..12", id="no date"),
-        pytest.param("- a\n- b", "expected a mapping of fields", id="list"),
-        pytest.param("", "expected a mapping of fields", id="empty"),
+        pytest.param("- a\n- b", "acme.yaml has no fields", id="list"),
+        pytest.param("", "acme.yaml has no fields", id="empty"),
     ],
 )
 def test_malformed_yaml_is_shown_where_it_breaks(tmp_path: Path, wrong: str, told: str) -> None:
@@ -107,7 +107,7 @@ def test_malformed_yaml_is_shown_where_it_breaks(tmp_path: Path, wrong: str, tol
         ("sync_frequency: 600", "sync_frequency: often", "sync_config.sync_frequency: Input should be a valid integer"),
         ("sync_frequency: 600", "sync_frequency: 1", "sync_frequency: Input should be greater than or equal to 60"),
         ("sync_config:", "sync_confg:", "sync_confg: there is no such field (`sync_config` is one)"),
-        ("{name: Acme Inc., reporting_currency: eur}", "Acme", "organization must be a mapping"),
+        ("{name: Acme Inc., reporting_currency: eur}", "Acme", "organization has no fields"),
         ("reporting_currency: eur", "reporting_currency: euros", "reporting_currency: "),
         ("api_key: rk_live_canary", "api_key: [rk_live_canary]", "credentials.api_key: Input should be a valid string"),
     ],

@@ -199,20 +199,6 @@ def test_days_that_are_over_are_summed_up_once(store: Store, integration: Integr
     assert len(take_picture(store).days) == 3
 
 
-def test_a_picture_that_was_begun_is_the_one_that_the_first_gets(store: Store) -> None:
-    monitor = Monitor(store, 60)
-    begun = store.now()
-    with psycopg.connect(as_administrator(store.database_url)) as holding:
-        holding.execute("LOCK TABLE ingest.sync_hours")
-        monitor.begin()
-        with psycopg.connect(as_administrator(store.database_url), autocommit=True) as looking:
-            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            wait_for(lambda: looking.execute(waits).fetchone() == (1,))
-        asked = store.now()
-        holding.rollback()
-        assert begun < monitor.picture().as_of < asked
-
-
 class Dial:
     """A clock that stands where it is set."""
 
@@ -220,6 +206,14 @@ class Dial:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+def test_numbers_are_kept_fresh_though_nobody_asks(store: Store, integration: IntegrationConfiguration) -> None:
+    monitor = Monitor(store, 0.05, monotonic=Dial())  # by whose clock a picture that is asked for is never old
+    with monitor.kept_fresh() as first:
+        assert monitor.picture().as_of >= first.result().as_of
+        synced(store, integration, "one", "succeeded")
+        wait_for(lambda: len(monitor.picture().last_day) == 1)
 
 
 def test_who_asks_while_the_next_picture_is_taken_gets_the_last_until_that_is_too_old(

@@ -201,11 +201,19 @@ def test_what_else_comes_to_the_port_is_not_an_answer(sign_in: Try, port: int, s
     assert sign_in(browser).access_token == "canary-access"
 
 
-def test_a_port_that_is_taken_is_said(sign_in: Try, port: int) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_port_that_is_taken_is_said(sign_in: Try, port: int, host: str, shares: bool) -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shares)
+        other.bind((host, port))
         other.listen()
         assert f"port {port}" in refused(sign_in, InvalidConfiguration)
+
+
+def test_who_signs_in_twice_in_a_minute_finds_the_port_free(sign_in: Try, server: AuthorizationServer) -> None:
+    for _ in range(2):  # of the first one's connection the kernel still knows
+        assert sign_in(visit).access_token == "canary-access"
 
 
 def test_a_provider_without_a_page_is_said(store: Store, integration: IntegrationConfiguration) -> None:

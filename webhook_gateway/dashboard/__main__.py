@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 import warnings
@@ -62,7 +63,7 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
         warnings.filterwarnings("ignore", "Error loading repository location")  # with a traceback; said below
         with PrincipalProcessContext(instance, version=__version__, workspace_load_target=target) as context:
             _say_what_is_missing(context)
-            server(
+            application = server(
                 create_app(engine, context, secure=transport.secure),
                 most_connections=MOST_BROWSERS,
                 host=transport.host,
@@ -71,7 +72,9 @@ def _serve(engine: IntegrationEngine, workspace: Path, transport: Transport) -> 
                 ssl_keyfile=transport.key,
                 proxy_headers=transport.behind_proxy,  # of the proxies that FORWARDED_ALLOW_IPS names
                 timeout_graceful_shutdown=STOP_SECONDS,
-            ).run()
+            )
+            gc.freeze()  # nobody waits while Dagster's modules, which stay, are searched for garbage
+            application.run()
 
 
 def _say_what_is_missing(context: PrincipalProcessContext) -> None:

@@ -1,9 +1,11 @@
-"""Sends alerts while the dashboard runs: what it shows of integrations and streams, and of the installation's parts."""
+"""What the dashboard does while it is served, besides answering: it keeps its numbers fresh, and sends alerts of what
+it shows of integrations and streams, and of the installation's parts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -18,15 +20,17 @@ from webhook_gateway.api.dashboard import parts_of
 from webhook_gateway.api.dashboard_shapes import Component
 
 STARTS, CATCHES_UP = timedelta(minutes=1), timedelta(minutes=2)
+FIRST_SECONDS = 10.0
+"""That the first numbers may take before the port is opened without them."""
 
 
 def telling(store: Store, monitor: Monitor) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """The lifespan of an application: alerts are sent as long as it is served, a first picture is taken at once."""
+    """The lifespan of an application."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        monitor.begin()
-        with Teller(store, monitor.picture, Parts(store).causes):
+        with monitor.kept_fresh() as first, Teller(store, monitor.picture, Parts(store).causes):
+            await asyncio.to_thread(wait, [first], FIRST_SECONDS)
             yield
 
     return lifespan

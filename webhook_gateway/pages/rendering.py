@@ -79,6 +79,7 @@ def _environment() -> Environment:
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
         "payload": payload,
         "marked": marked,
+        "said": said,
         "hue": lambda name: f"hue-{sum(name.encode()) % 4}",
         "words": lambda name: str(name).replace("_", " "),
     }
@@ -167,11 +168,16 @@ def _indented(text: str) -> str:
 
 
 def marked(text: str) -> Markup:
-    """Words of ours in which commands stand between backticks."""
-    parts = [escape(on_one_line(part, MOST_SHOWN)) for part in text.split("`")]
+    """A sentence of ours, which may quote others: what stands between backticks is code."""
+    parts = re.split("`([^`]+)`", on_one_line(text, MOST_SHOWN))
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
     )
+
+
+def said(text: str | None, kind: str) -> Markup:
+    """The same as a paragraph of this class; nothing where nothing is said."""
+    return Markup('<p class="{}">{}</p>').format(kind, marked(text)) if text else Markup("")
 
 
 @cache

@@ -37,6 +37,7 @@ from churnguard_pipelines.connectors.sdk import (
     StoredVersions,
 )
 from churnguard_pipelines.connectors.sdk.access import Access, Entry, Setting, app_entries
+from churnguard_pipelines.connectors.sdk.selection import is_chosen, unknown_patterns
 from churnguard_pipelines.engine.auth import Credential, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient
 from churnguard_pipelines.engine.quota import Quota
@@ -123,14 +124,17 @@ class HubSpot(ApiConnector):
         return str(portal)
 
     def check(self) -> ConnectionReport:
-        identity = self.identity()
-        access = {item.name: self._access(item) for item in self.objects if not isinstance(item.options, PairOptions)}
-        for item in self.objects:
+        identity, chosen = self.identity(), self.chosen
+        pairs = [item.options for item in chosen if isinstance(item.options, PairOptions)]
+        asked = {item.name for item in chosen} | {end for pair in pairs for end in (pair.source, pair.target)}
+        own = [item for item in self.objects if item.name in asked and not isinstance(item.options, PairOptions)]
+        access = {item.name: self._access(item) for item in own}
+        for item in chosen:
             if isinstance(item.options, PairOptions):
                 ends = access[item.options.source], access[item.options.target]
                 lacking = next((end for end in ends if not end.readable), None)
                 access[item.name] = replace(lacking or ends[0], object=item.name)
-        ordered = [access[item.name] for item in self.objects]
+        ordered = [access[item.name] for item in chosen]
         return ConnectionReport(self.integration.integration_id, identity, (*ordered, *self._custom_access()))
 
     def discover_objects(self) -> Sequence[Object]:
@@ -191,9 +195,12 @@ class HubSpot(ApiConnector):
         return ObjectAccess(item.name, readable=True)
 
     def _custom_access(self) -> list[ObjectAccess]:
+        named = self.integration.sync_config.objects
+        if named is not None and not unknown_patterns(named, [item.name for item in self.objects]):
+            return []
         try:
             own = [item for item in self._discovered() if isinstance(item.options, CrmOptions)]
-            return [self._access(item) for item in own]
+            return [self._access(item) for item in own if is_chosen(self.integration, item.name)]
         except PermissionMissing as error:
             remedy = "Grant it if the account has custom objects; else this is no matter."
             return [ObjectAccess("custom objects", readable=False, problem=error.message, remedy=remedy)]

@@ -95,7 +95,7 @@ class Mailchimp(ApiConnector):
 
     def check(self) -> ConnectionReport:
         identity = self.identity()
-        access = tuple(self._access(item) for item in self.objects)
+        access = tuple(map(self._access, self.chosen))
         return ConnectionReport(self.integration.integration_id, identity, access)
 
     def discover_fields(self, item: Object) -> Sequence[Field]:

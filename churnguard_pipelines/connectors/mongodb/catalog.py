@@ -111,7 +111,7 @@ def find_tables(source: Source, names: Sequence[str]) -> list[SourceTable]:
 
 
 def _found(source: Source, name: str) -> SourceTable:
-    unread = _table(source, name, [], 0)
+    unread = _table(source, name, [], None)
     try:
         with table_errors(unread, source.integration.integration_id), source.translated():
             first = _fields_at(source, name, 1)
@@ -123,7 +123,7 @@ def _found(source: Source, name: str) -> SourceTable:
         return replace(unread, problem=error.explanation)
 
 
-def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int) -> SourceTable:
+def _table(source: Source, name: str, ends: Sequence[_Fields], rows: int | None) -> SourceTable:
     columns = [SourceColumn(KEY, MirrorType(Base.TEXT), "_id"), *_columns(ends)]
     if is_files(source, name):
         columns = [column for column in columns if column.name != CONTENT]

@@ -18,7 +18,7 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 ROW_FORMAT_ENGINES = ("innodb", "aria", "myisam", "rocksdb", "tokudb", "ndbcluster")
 
 _TABLES = """
-SELECT TABLE_NAME, IFNULL(TABLE_ROWS, 0), IFNULL(ENGINE, ''), TABLE_TYPE = 'SYSTEM VERSIONED'
+SELECT TABLE_NAME, TABLE_ROWS, IFNULL(ENGINE, ''), TABLE_TYPE = 'SYSTEM VERSIONED'
   FROM information_schema.TABLES
  WHERE TABLE_SCHEMA = {database} AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'){only}
 """
@@ -117,7 +117,7 @@ def find_tables(connection: Connection, database: str, only: str | None = None) 
         checked = {clause for (clause,) in checks.get(name, [])}
         found = [_column(row, checked) for row in columns.get(name, [])]
         if found and _readable(connection, name, found):
-            table = _table(name, int(estimate), engine.lower(), found, keys.get(name, []), name in cascaded)
+            table = _table(name, estimate, engine.lower(), found, keys.get(name, []), name in cascaded)
             tables[name] = _with_history(table) if versioned else table
     return tables
 
@@ -152,7 +152,12 @@ def _column(row: tuple[Any, ...], checked: set[str]) -> FoundColumn:
 
 
 def _table(
-    name: str, estimate: int, engine: str, columns: list[FoundColumn], keys: list[tuple[Any, ...]], cascaded: bool
+    name: str,
+    estimate: int | None,
+    engine: str,
+    columns: list[FoundColumn],
+    keys: list[tuple[Any, ...]],
+    cascaded: bool,
 ) -> FoundTable:
     ends = next((column.name for column in columns if column.ends), None)
     found = _key([part for part in keys if part[1] != ends], {column.name for column in columns})

@@ -24,15 +24,18 @@ from churnguard_pipelines.mirrors import SourceColumn, SourceTable
 
 _ONLY = Literal(0)
 
+# reltuples is -1 of what was never analyzed: then nobody knows. Where that is so of some partitions, which are mostly
+# those that nothing is in yet, the others tell about how many rows there are.
 _TABLES = """
 SELECT n.nspname, c.relname, c.oid::bigint, c.relkind = 'p', c.relreplident::text,
-       CASE WHEN c.relkind = 'r' THEN greatest(c.reltuples, 0) ELSE (
+       CASE WHEN c.relkind = 'r' THEN nullif(c.reltuples, -1) ELSE (
          WITH RECURSIVE tree (oid) AS (
            SELECT c.oid
            UNION ALL
            SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
          )
-         SELECT pg_catalog.sum(greatest(leaf.reltuples, 0))
+         SELECT nullif(pg_catalog.sum(nullif(leaf.reltuples, -1)),
+                       CASE WHEN pg_catalog.min(leaf.reltuples) < 0 THEN 0 END)
            FROM tree JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.oid
           WHERE leaf.relkind <> 'p'
        ) END::bigint, pg_catalog.row_security_active(c.oid)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from churnguard_pipelines.connectors.sdk.access import Access, Entry, Setting, fields_of
 from churnguard_pipelines.connectors.sdk.custom_fields import refuse_unknown
 from churnguard_pipelines.connectors.sdk.event_feed import EventFeed
+from churnguard_pipelines.connectors.sdk.selection import is_chosen
 from churnguard_pipelines.engine.answers import common_description
 from churnguard_pipelines.engine.auth import Credential, OAuth2Refresh, TokenKeeper
 from churnguard_pipelines.engine.http import HttpClient, Response
@@ -187,6 +188,11 @@ class ApiConnector(Connector):
     def __init__(self, integration: IntegrationConfiguration, http: HttpClient) -> None:
         super().__init__(integration)
         self.http = http
+
+    @property
+    def chosen(self) -> list[Object]:
+        """Of those that are declared what the configuration chooses: a check says nothing of others."""
+        return [item for item in self.objects if is_chosen(self.integration, item.name)]
 
     @classmethod
     @abstractmethod

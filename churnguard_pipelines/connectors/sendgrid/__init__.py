@@ -105,7 +105,7 @@ class SendGrid(ApiConnector):
 
     def check(self) -> ConnectionReport:
         """By asking: a key's scopes do not tell what the account's plan lacks."""
-        access = tuple(self._access(item) for item in self.objects)
+        access = tuple(map(self._access, self.chosen))
         return ConnectionReport(self.integration.integration_id, self.identity(), access)
 
     def discover_fields(self, item: Object) -> Sequence[Field]:

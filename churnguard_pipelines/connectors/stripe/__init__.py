@@ -300,9 +300,7 @@ class Stripe(ApiConnector):
         return self._api.identity()
 
     def check(self) -> ConnectionReport:
-        return ConnectionReport(
-            self.integration.integration_id, self.identity(), tuple(self._access(item) for item in self.objects)
-        )
+        return ConnectionReport(self.integration.integration_id, self.identity(), tuple(map(self._access, self.chosen)))
 
     def read(self, item: Object, reading: Reading) -> Generator[Batch]:
         return self._reader.read(item, reading)

@@ -3,7 +3,6 @@ logs and Dagster's home, because they read what strangers send."""
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -20,20 +19,20 @@ if TYPE_CHECKING:
 _LOWEST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _PROBE = "from churnguard_pipelines.settings import load_settings; load_settings()"
 
-_log = logging.getLogger(__name__)
-
 
 class Account:
     """The system user of the services. Of one installation. Makes its folders for logs and for Dagster, and takes what
     is in them from everybody else.
 
-    Where root's system user lacks something, the services stay root's, and the log says why.
+    Where root's system user lacks something, the services stay root's: ``obstacle`` is what, and in a word what to do
+    about it; docs/operations.md says the rest.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._folders = (settings.home / "logs", settings.home / "dagster")
         self._ids: tuple[int, int] | tuple[None, None] = (None, None)
         self._options: dict[str, Any] = {"umask": UMASK}
+        self.obstacle: str | None = None
         self.environment: dict[str, str] = {}
         """What a service's differs in."""
         keep_private(settings.home)
@@ -56,8 +55,8 @@ class Account:
     def _become(self, user: SystemUser, settings: Settings) -> None:
         assert user.uid is not None
         assert user.gid is not None
-        if obstacle := _obstacle(user, settings):
-            _warn(obstacle)
+        self.obstacle = _obstacle(user, settings)
+        if self.obstacle is not None:
             self._ids = (0, 0)
             return
         self._ids = (user.uid, user.gid)
@@ -65,14 +64,7 @@ class Account:
         self.environment = {"HOME": str(self._folders[1])}  # where libraries keep settings: root's are not theirs
 
 
-@cache
-def _warn(obstacle: str) -> None:
-    """Once, however many processes are started, and in one line: docs/operations.md says the rest."""
-    _log.warning("the services stay root's, fine for a trial only: %s", obstacle)
-
-
 def _obstacle(user: SystemUser, settings: Settings) -> str | None:
-    """What the user lacks to be the services, and in a word what to do about it."""
     if not user.reaches(settings.home):
         return f"{user.name} cannot enter {settings.home}; CHURNGUARD_HOME belongs below /srv or /var/lib."
     for path in (settings.dashboard_tls_cert, settings.dashboard_tls_key):

@@ -73,6 +73,8 @@ class Services:
         """
         refuse_bad_addresses(self._store.settings)
         self._account = Account(self._store.settings)
+        if self._account.obstacle is not None:
+            _log.warning("the services stay root's, fine for a trial only: %s", self._account.obstacle)
         code_port = free_port()
         scheme = "https" if self._store.settings.dashboard_tls_cert else "http"
         environment = dagster_environment(self._store) | self._addresses(code_port) | self._account.environment

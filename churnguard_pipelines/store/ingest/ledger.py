@@ -186,11 +186,13 @@ def note_failure(store: Store, lane: Lane, sync_id: str, trigger: str, error: st
     finish_sync(store, sync_id, "failed", error)
 
 
-_SET_OBJECT = sa.text(f"""
-WITH noted AS (
-    UPDATE ingest.objects AS known SET rows = :rows FROM ingest.syncs AS sync
+_NOTE_ROWS = """
+    UPDATE ingest.{table} AS known SET rows = :rows FROM ingest.syncs AS sync
      WHERE sync.sync_id = :sync_id AND known.object = :object AND CAST(:rows AS bigint) IS NOT NULL
-       AND known.organization_id = sync.organization_id AND known.integration_id = sync.integration_id)
+       AND known.organization_id = sync.organization_id AND known.integration_id = sync.integration_id"""
+_SET_OBJECT = sa.text(f"""
+WITH of_an_api AS ({_NOTE_ROWS.format(table="objects")}),
+     of_a_database AS ({_NOTE_ROWS.format(table="source_tables")})
 UPDATE ingest.sync_objects
    SET {", ".join(f"{name} = coalesce(:{name}, {name})" for name in _NOTED)}
  WHERE sync_id = :sync_id AND object = :object

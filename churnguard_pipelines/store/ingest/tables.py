@@ -177,6 +177,7 @@ source_tables = Table(
     Column("definition", JSONB, nullable=False),
     text("problem", null=True),
     moment("seen_at"),
+    Column("rows", BigInteger),
     schema="ingest",
 )
 

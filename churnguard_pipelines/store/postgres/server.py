@@ -65,10 +65,9 @@ def connect(
     try:
         return psycopg.connect(autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
+        reason = _reason(error, url)
         raise DatabaseUnreachable(
-            f"cannot connect to {describe(url)}: {_reason(error, url)}.",
-            remedy=f"Check {variable} and that PostgreSQL runs there"
-            + (", or unset it to use a private PostgreSQL." if variable == SERVICES_URL else "."),
+            f"cannot connect to {describe(url)}: {reason}.", remedy=_to_reach(options.get("dbname"), variable, reason)
         ) from None
 
 
@@ -153,6 +152,14 @@ def create_database(connection: psycopg.Connection[Any], name: str) -> None:
     """``connection`` must be in autocommit. Leaves an existing database as it is."""
     with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(Identifier(name)))
+
+
+def _to_reach(database: str | None, variable: str, reason: str) -> str:
+    if database is not None and reason == f'database "{database}" does not exist':  # in the server's own words
+        made = SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(Identifier(database))
+        return f"Correct {variable}, or run as the server's administrator: {made.as_string(None)};"
+    instead = ", or unset it to use a private PostgreSQL." if variable == SERVICES_URL else "."
+    return f"Check {variable} and that PostgreSQL runs there{instead}"
 
 
 def _reason(error: psycopg.OperationalError, url: str) -> str:

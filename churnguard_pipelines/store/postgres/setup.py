@@ -38,8 +38,16 @@ SELECT current_setting('server_encoding') AS encoding, current_user AS "user", c
        rolsuper AS superuser, rolcreaterole OR rolsuper AS may_create_roles, rolcreatedb OR rolsuper AS may_create_dbs,
        has_database_privilege(current_database(), 'CREATE WITH GRANT OPTION') AS owns_database,
        EXISTS (SELECT FROM pg_database WHERE datname = %(dagster)s) AS has_dagster,
-       EXISTS (SELECT FROM pg_roles JOIN pg_db_role_setting ON setrole = pg_roles.oid AND setdatabase = 0
-                WHERE rolname = %(login)s AND 'TimeZone=UTC' = ANY(setconfig)) AS login_in_utc,
+       (SELECT bool_and(coalesce(own.zone, (
+                 SELECT setting FROM pg_settings WHERE name = 'TimeZone' AND source = ANY(%(server_wide)s)
+               ), '') IN ('UTC', 'Etc/UTC'))
+          FROM (VALUES (current_database()), (%(dagster)s)) AS ours (name)
+          LEFT JOIN pg_database ON datname = ours.name
+          LEFT JOIN LATERAL (
+               SELECT split_part(setting, '=', 2) AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting
+                WHERE lower(split_part(setting, '=', 1)) = 'timezone' AND setdatabase IN (0, pg_database.oid)
+                  AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = %(login)s))
+                ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1) AS own ON true) AS login_in_utc,
        EXISTS (SELECT FROM pg_roles WHERE rolname = %(login)s) AS has_login,
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%(groups)s)) AS groups,
        ARRAY(SELECT rolname::text FROM pg_roles
@@ -63,6 +71,8 @@ _FOREIGN_FUNCTIONS = """
 SELECT nspname, proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
  WHERE nspname = ANY(%s) AND pg_get_userbyid(proowner) <> %s
 """
+_SERVER_WIDE = ["default", "environment variable", "configuration file", "command line"]
+"""Where a setting comes from that holds for everybody who has none of their own."""
 _IN_UTC = SQL("ALTER ROLE {} SET TimeZone = 'UTC'")
 _SCHEMAS = {"control": OWNER, "ingest": OWNER, "analytics": OWNER, "raw": RAW, "views": RAW}
 """Whose the tables and views of each are. The schemas themselves and their functions are the owner's."""
@@ -113,7 +123,7 @@ def prepare(owner_url: str, url: str) -> bool | None:
         _make_groups(connection, facts)
         if not facts["has_login"]:
             _make_login(connection, url)
-        if not facts["login_in_utc"]:
+        elif not facts["login_in_utc"]:
             _have_login_in_utc(connection, login, facts["user"])
         _grant_to_login(connection, login, facts)
         for statement in _rights_in_the_database(facts):
@@ -135,7 +145,7 @@ def _as_owner(url: str, database: str | None = None) -> Iterator[psycopg.Connect
 def _facts(connection: psycopg.Connection[Any], login: str) -> dict[str, Any]:
     values = {
         "dagster": DAGSTER_DATABASE, "login": login, "groups": list(GROUPS), "services": list(SERVICES_GROUPS),
-        "membership": membership(connection),
+        "membership": membership(connection), "server_wide": _SERVER_WIDE,
     }  # fmt: skip
     with connection.cursor(row_factory=dict_row) as cursor:
         facts = cursor.execute(_FACTS, values).fetchone()
@@ -211,6 +221,7 @@ def _make_login(connection: psycopg.Connection[Any], url: str) -> None:
     login = str(options["user"])
     with connection.transaction():
         connection.execute(SQL("CREATE ROLE {} LOGIN NOINHERIT").format(Identifier(login)))
+        connection.execute(_IN_UTC.format(Identifier(login)))
         if options.get("password"):
             set_password(connection, login, str(options["password"]))
 

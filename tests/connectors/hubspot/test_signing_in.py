@@ -162,6 +162,14 @@ def test_a_check_lists_what_may_not_be_read(store: Store, hubspot: StandIn) -> N
     }  # fmt: skip
 
 
+def test_a_check_says_nothing_of_what_no_sync_will_read(store: Store, hubspot: StandIn, connect: Register) -> None:
+    connect(hubspot.url, objects=["deals_contacts", "companies"])
+    for path in ("/crm/v3/objects/deals", "/marketing/v3/forms", "/crm/v3/schemas"):
+        hubspot.says[path] = [(403, MISSING)]
+    report = check_connection(store, INTEGRATION)
+    assert {item.object: item.readable for item in report.objects} == {"companies": True, "deals_contacts": False}
+
+
 def test_custom_objects_that_may_not_be_read_end_nothing(store: Store, hubspot: StandIn) -> None:
     hubspot.says["/crm/v3/schemas"] = [(403, MISSING)]
     assert sync(store, "products").status == "succeeded"

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.sync import sync_integration
 from tests.connectors.conftest import statuses
@@ -30,7 +31,9 @@ def test_tables_are_mirrored_with_their_own_types_and_keys(store: Store, registe
     )
     assert mirrored(store, "billing_lines", "invoice", "line") == in_source(source, "billing.lines", "invoice", "line")
     assert report.objects["users"].counts.read == report.objects["users"].counts.written == 1000
-    assert report.objects["users"].rows == 1000
+    assert {name: each.rows for name, each in report.objects.items()} == {"users": 1000, "billing.lines": 10}
+    (integration,) = read_vitals(store)
+    assert integration.rows == 1010
 
 
 def test_what_vanished_is_deleted_by_the_next_full_sync(store: Store, register: Register, source: Source) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing.plan import ObjectPlan, plan_sync
@@ -41,4 +42,26 @@ def test_a_partitioned_table_is_as_large_as_its_partitions(
     source.execute("ANALYZE older")
     source.execute("ANALYZE new")
     register()
+    source.execute("CREATE TABLE future PARTITION OF events FOR VALUES FROM (1000) TO (2000)")  # which nobody counts
+    register()
     assert plan_sync(store, get_integration(store, "acme-db")).rows == 500
+
+
+def test_what_the_source_has_not_counted_is_unknown_until_a_sync_has(
+    store: Store, register: Register, source: psycopg.Connection[Any]
+) -> None:
+    source.execute("CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 500)")
+    source.execute("CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    source.execute("CREATE TABLE old PARTITION OF events FOR VALUES FROM (0) TO (100); ANALYZE old")
+    source.execute("CREATE TABLE new PARTITION OF events FOR VALUES FROM (100) TO (1000)")
+    source.execute("INSERT INTO events SELECT generate_series(100, 900)")
+    integration = register()
+    plan = plan_sync(store, integration)
+    assert plan.unknown == ["events", "users"]
+    assert plan.rows is None
+    report = sync(store)
+    assert {name: each.expected for name, each in report.objects.items()} == {"events": None, "users": None}
+    plan = plan_sync(store, integration, DataSyncMode.FULL)
+    assert {(each.object, each.rows, each.basis) for each in plan.objects} == {
+        ("users", 500, "latest sync"), ("events", 801, "latest sync"),
+    }  # fmt: skip

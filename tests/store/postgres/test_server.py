@@ -109,8 +109,18 @@ def test_a_wrong_password(login: Callable[[str, str], str], tmp_path: Path) -> N
 
 
 def test_a_database_that_does_not_exist(server_url: str, tmp_path: Path) -> None:
-    with pytest.raises(DatabaseUnavailable, match='database "nowhere" does not exist'):
-        opened(on_database(server_url, "nowhere"), tmp_path)
+    nowhere = on_database(server_url, "nowhere")
+    with pytest.raises(DatabaseUnavailable, match='database "nowhere" does not exist') as caught:
+        opened(nowhere, tmp_path)
+    assert str(caught.value.remedy).startswith("Correct CHURNGUARD_DATABASE_URL, or")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        set_up(nowhere, tmp_path)
+    remedy = str(caught.value.remedy)
+    assert remedy.startswith("Correct CHURNGUARD_OWNER_DATABASE_URL, or run as the server's administrator: ")
+    with psycopg.connect(server_url, autocommit=True) as administrator:
+        administrator.execute(remedy.partition("administrator: ")[2])
+        psycopg.connect(nowhere).close()
+        administrator.execute("DROP DATABASE nowhere")
 
 
 def test_every_missing_right_is_named_with_the_sql_that_grants_it(

@@ -48,7 +48,9 @@ def fill(store: Store, sandbox: Sandbox) -> None:
     assert sync_integration(store, "globex", sync_id="00000000-0000-4000-8000-000000000002").status == "failed"
     compute_mrr(store, "acme", now=datetime.fromtimestamp(sandbox.account("acme").now, UTC))
     for name in ("acme", "globex"):
-        reject(store, name, f"cus_{name}", f"the column email holds {HOSTILE}", {"id": f"cus_{name}", "name": HOSTILE})
+        reject(
+            store, name, f"cus_{name}", f"the column `email` holds {HOSTILE}", {"id": f"cus_{name}", "name": HOSTILE}
+        )
         deliver(store, name, f"evt_{name}", json.dumps({"id": f"evt_{name}", "type": "customer.updated", "x": HOSTILE}))
         stream = configured(organization=name, stream_id=f"{name}-clicks", name=HOSTILE, topics=[f"{name}-clicks"])
         put(topic=f"{name}-clicks")

@@ -113,7 +113,7 @@ def test_filters_and_mappings_are_what_a_file_has(person: Person, store: Store, 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("data_filters", "- {feld: stage}", "0.feld: there is no such field (`field` is one)"),
+        ("data_filters", "- {feld: stage}", "0.feld: there is no such field ( field is one)"),
         ("data_filters", "- {field: stage, operator: is}", "0.operator: Input should be 'eq'"),
         ("data_filters", "stage = won", "Input should be a valid list"),
         ("data_filters", "- {field: stage, value: .inf}", "more than JSON can say"),

@@ -85,6 +85,22 @@ def test_an_integration_s_page_says_what_syncs_did_and_why_one_failed(pages: Pag
     assert pages.get(f"/integrations/globex/syncs/{SYNC}1").status_code == 404, "it is another integration's"
 
 
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/", "churnguard integrations add FILE.yaml --replace"),
+        ("/alerts", "churnguard integrations add FILE.yaml --replace"),
+        ("/integrations/globex", "churnguard integrations add FILE.yaml --replace"),
+        (f"/integrations/globex/syncs/{SYNC}2", "churnguard integrations add FILE.yaml --replace"),
+        ("/integrations/globex/rejected", "email"),
+    ],
+)
+def test_commands_within_sentences_are_shown_as_such(pages: Pages, path: str, command: str) -> None:
+    page = pages.get(path).text
+    assert f"<code>{command}" in page
+    assert "`" not in shown(page)
+
+
 def test_revenue_is_a_picture_and_the_same_in_numbers(pages: Pages) -> None:
     page = pages.get("/organizations/acme").text
     label = re.search(r'aria-label="MRR from \w+ \d+ to \w+ \d+: ([\d,.]+) USD at the end"', page)

@@ -10,12 +10,3 @@ down_revision = "0025"
 
 def upgrade() -> None:
     op.execute("ALTER TABLE ingest.objects ADD COLUMN rows bigint")
-    op.execute("""
-        UPDATE ingest.objects AS known SET rows = counted.rows
-          FROM (SELECT DISTINCT ON (sync.organization_id, integration_id, object)
-                       sync.organization_id, integration_id, object, rows
-                  FROM ingest.syncs AS sync JOIN ingest.sync_objects USING (sync_id) WHERE rows IS NOT NULL
-                 ORDER BY sync.organization_id, integration_id, object, started_at DESC) AS counted
-         WHERE known.organization_id = counted.organization_id AND known.integration_id = counted.integration_id
-           AND known.object = counted.object
-    """)
