@@ -101,12 +101,10 @@ class _Writer:
              WHERE {_newer("excluded")}"""
 
     def insert_if_all_new(self) -> str:
-        """Without OFFSET 0, which changes no result, PostgreSQL may read the whole table instead of looking up keys."""
         return f"""{self.append()}
              WHERE NOT EXISTS (
                    SELECT FROM {self.staging} AS staged
-                    WHERE EXISTS (SELECT FROM {self.raw} AS stored
-                                   WHERE {_own("stored")} AND stored.{self.key} = staged.{self.key} OFFSET 0))"""
+                    WHERE {self.is_there(f"staged.{self.key}")})"""
 
     def append(self) -> str:
         columns = ", ".join(name for name, _ in self.typed)
@@ -117,11 +115,19 @@ class _Writer:
 
     def touch_stale(self) -> str:
         """A record that came in an old version exists all the same: absence must not be inferred from it."""
+        stale = "staged.source_version < stored.source_version AND stored.deleted_at IS NULL"
         return f"""
             UPDATE {self.raw} AS stored SET synced_at = clock_timestamp()
-              FROM {self.staging} AS staged
-             WHERE {_own("stored")} AND stored.{self.key} = staged.{self.key}
-               AND staged.source_version < stored.source_version AND stored.deleted_at IS NULL"""
+             WHERE {_own("stored")} AND stored.{self.key} = ANY (ARRAY(
+                   SELECT staged.{self.key} FROM {self.staging} AS staged
+                    WHERE {self.is_there(f"staged.{self.key}", stale)}))"""
+
+    def is_there(self, key: str, condition: str = "true") -> str:
+        """Without OFFSET 0, which changes no result, PostgreSQL may read the whole table instead of looking up keys: as
+        long as it has not looked at it since an integration's rows came."""
+        return f"""EXISTS (
+                          SELECT FROM {self.raw} AS stored
+                           WHERE {_own("stored")} AND stored.{self.key} = {key} AND {condition} OFFSET 0)"""
 
     def delete(self) -> str:
         """An unknown key leaves a row of nulls marked as deleted, so that an older version arriving late stays out.
@@ -141,9 +147,8 @@ class _Writer:
                        deleted_at = coalesce(stored.deleted_at, excluded.deleted_at), synced_at = excluded.synced_at
                  WHERE {_newer("excluded")}
                 RETURNING stored.{self.key} AS key, stored.deleted_at = stored.synced_at AS by_this)
-            SELECT count(*) FROM deleted JOIN {self.raw} AS stored
-                ON {_own("stored")} AND stored.{self.key} = deleted.key
-             WHERE by_this AND stored.deleted_at IS NULL"""
+            SELECT count(*) FROM deleted
+             WHERE by_this AND {self.is_there("deleted.key", "stored.deleted_at IS NULL")}"""
 
     def delete_absent(self) -> str:
         """Keys that were rejected meanwhile exist; if one was rejected without a key, any of them may be it."""

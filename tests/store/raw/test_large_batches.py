@@ -1,4 +1,5 @@
-"""Large batches: rows that are all new are inserted without a look at each for a conflict, and nothing else changes."""
+"""Large batches: rows that are all new are inserted without a look at each for a conflict, and nothing else changes.
+Whatever is written, keys are looked up."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import BIGINT, Column, Counts, DeleteKind, Deletion, Table
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.copy_text import Row
-from churnguard_pipelines.store.raw.warehouse import LARGE_BATCH, Warehouse
+from churnguard_pipelines.store.raw.warehouse import LARGE_BATCH, Warehouse, WarehouseTransaction
 from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 
@@ -55,6 +56,30 @@ def beside(write: Callable[[], Counts], store: Store) -> Future[Counts]:
     written = in_thread("beside", write)
     wait_until_blocked(store)
     return written
+
+
+Write = Callable[[WarehouseTransaction, int], object]
+
+
+def entries_read(warehouse: Warehouse, write: Write, number: int) -> int:
+    """Of the table and its index, while ``write`` is at work."""
+    with warehouse.transaction("acme") as transaction:
+        before: int = transaction.connection.execute(_ENTRIES_READ).scalar_one()
+        write(transaction, number)
+        after: int = transaction.connection.execute(_ENTRIES_READ).scalar_one()
+    return after - before
+
+
+def store_new(writer: WarehouseTransaction, first: int) -> None:
+    writer.upsert(THINGS, ME, rows(1, 5, range(first, first + LARGE_BATCH)))
+
+
+def store_old_version(writer: WarehouseTransaction, number: int) -> None:
+    writer.upsert(THINGS, ME, rows(1, 5, range(number, number + 1)))
+
+
+def delete_one(writer: WarehouseTransaction, number: int) -> None:
+    writer.delete(THINGS, ME, [Deletion(f"k{number:05}", DeleteKind.HARD, 5)])
 
 
 def test_new_rows_then_newer_and_older_ones_then_a_mixture(store: Store, warehouse: Warehouse) -> None:
@@ -130,8 +155,16 @@ def test_keys_are_looked_up_and_the_table_is_not_read(store: Store, warehouse: W
     entries = 0
     batches = 40
     for start in range(LARGE_BATCH, batches * LARGE_BATCH, LARGE_BATCH):
-        with warehouse.transaction("acme") as transaction:
-            before = transaction.connection.execute(_ENTRIES_READ).scalar_one()
-            transaction.upsert(THINGS, ME, rows(1, 5, range(start, start + LARGE_BATCH)))
-            entries += transaction.connection.execute(_ENTRIES_READ).scalar_one() - before
+        entries += entries_read(warehouse, store_new, start)
     assert entries < batches * LARGE_BATCH
+
+
+@pytest.mark.parametrize("write", [store_old_version, delete_one])
+def test_so_they_are_for_what_comes_after_many_rows(store: Store, warehouse: Warehouse, write: Write) -> None:
+    upsert(warehouse, *rows(2, 5, range(100)))
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
+        connection.execute("ANALYZE raw.shop_things")
+    for number in range(12):
+        entries_read(warehouse, write, number)
+    upsert(warehouse, *rows(2, 5, range(100, 5000)))
+    assert entries_read(warehouse, write, 2500) < 50
