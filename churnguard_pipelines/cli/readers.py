@@ -22,12 +22,13 @@ def add(login: Login, organization: Organization) -> None:
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    from churnguard_pipelines.store.control.readers import add_reader
+    from churnguard_pipelines.store.control.readers import add_reader, is_reader
 
     with opened_store() as store:
         add_reader(store, login, organization, actor="cli")
-        where = conninfo_to_dict(store.database_url)
-    out.print(f"{login} reads {organization}, once it is a member of churnguard_tenant_reader.", highlight=False)
+        where, ready = conninfo_to_dict(store.database_url), is_reader(store, login)
+    condition = "" if ready else ", once it is a member of churnguard_tenant_reader"
+    out.print(f"{login} reads {organization}{condition}.", highlight=False)
     shown = {name: str(where[name]) for name in ("host", "port", "dbname") if name in where}
     at = make_conninfo("", **shown, user=login)
     out.print(f'  psql "{at}"', soft_wrap=True)

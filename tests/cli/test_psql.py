@@ -72,9 +72,19 @@ def test_the_readme_s_lines_give_a_bi_tool_a_login_that_sees_what_it_was_given(
 ) -> None:
     [lines] = re.findall(r"```\n(churnguard psql --owner.*?)```", README, re.DOTALL)
     said = [terminal.takes(*shlex.split(line)[1:]) for line in lines.strip().splitlines()]
+    assert "ada reads acme.\n" in said[-1]
     assert "user=ada" in said[-1]
     with psycopg.connect(store.database_url, user="ada", password="choose one") as connection:
         assert connection.execute(COUNT).fetchone() == ("acme",)
+
+
+def test_a_login_that_may_not_read_yet_is_told_of(terminal: Terminal) -> None:
+    waits = "ada reads acme, once it is a member of churnguard_tenant_reader."
+    assert waits in terminal.takes("readers", "add", "ada", "acme"), "there is no such login"
+    terminal.takes("psql", "--owner", "-c", "CREATE ROLE ada LOGIN")
+    assert waits in terminal.takes("readers", "add", "ada", "acme")
+    terminal.takes("psql", "--owner", "-c", "GRANT churnguard_tenant_reader TO ada")
+    assert "ada reads acme.\n" in terminal.takes("readers", "add", "ada", "acme")
 
 
 def test_nobody_is_the_owner_of_a_database_by_chance(terminal: Terminal) -> None:

@@ -10,6 +10,7 @@ from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.organizations import get_organization
 from churnguard_pipelines.store.control.tables import readers
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.row_security import TENANT_READER
 
 
 def add_reader(store: Store, login: str, organization_id: str, actor: str) -> None:
@@ -28,6 +29,13 @@ def remove_reader(store: Store, login: str, organization_id: str, actor: str) ->
         if not connection.execute(sa.delete(readers).where(condition)).rowcount:
             raise NotFound(f"the login {login!r} does not read {organization_id!r}.")
         audit.record(connection, actor, "reader.remove", login, organization_id=organization_id)
+
+
+def is_reader(store: Store, login: str) -> bool:
+    """Whether there is such a login, and it may read what it is given."""
+    statement = sa.text("SELECT pg_has_role(oid, :readers, 'MEMBER') FROM pg_roles WHERE rolname = :login")
+    with store.operator() as connection:
+        return bool(connection.scalar(statement, {"readers": TENANT_READER, "login": login}))
 
 
 def list_readers(store: Store) -> list[tuple[str, str]]:
