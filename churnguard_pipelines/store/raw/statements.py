@@ -206,14 +206,14 @@ class _Writer:
                AND ROW({_of("before", self.content)}) IS NOT DISTINCT FROM ROW({_of("version", self.content)})"""
 
     def chain_versions(self) -> str:
+        following = f"""(
+                   SELECT min(later.valid_from) FROM {self.versions} AS later
+                    WHERE {_own("later")} AND later.{self.key} = version.{self.key}
+                      AND later.valid_from > version.valid_from)"""
         return f"""
-            UPDATE {self.versions} AS version SET valid_to = chain.valid_to
-              FROM (SELECT {self.key}, valid_from,
-                           lead(valid_from) OVER (PARTITION BY {self.key} ORDER BY valid_from) AS valid_to
-                      FROM {self.versions} AS version
-                     WHERE {_own("version")} AND {self.key} = ANY(%(keys)s)) AS chain
-             WHERE {_own("version")} AND version.{self.key} = chain.{self.key} AND version.valid_from = chain.valid_from
-               AND version.delete_kind IS NULL AND version.valid_to IS DISTINCT FROM chain.valid_to"""
+            UPDATE {self.versions} AS version SET valid_to = {following}
+             WHERE {_own("version")} AND version.{self.key} = ANY(%(keys)s) AND version.delete_kind IS NULL
+               AND version.valid_to IS DISTINCT FROM {following}"""
 
     def close_versions(self) -> str:
         """By the source's clock: a deletion's moment, or for an inferred one the last at which the record was seen."""
@@ -223,7 +223,8 @@ class _Writer:
                    deleted_at = stored.deleted_at, delete_kind = stored.delete_kind
               FROM {self.raw} AS stored
              WHERE {_own("version")} AND version.{self.key} = ANY(%(keys)s) AND version.valid_to IS NULL
-               AND {_own("stored")} AND stored.{self.key} = version.{self.key} AND stored.deleted_at IS NOT NULL"""
+               AND {_own("stored")} AND stored.{self.key} = ANY(%(keys)s)
+               AND stored.{self.key} = version.{self.key} AND stored.deleted_at IS NOT NULL"""
 
 
 def _newer(candidate: str) -> str:

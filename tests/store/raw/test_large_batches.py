@@ -20,12 +20,12 @@ from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 
 THINGS = Table("shop", "things", "id", (Column("seats", BIGINT),))
+KEPT = Table("shop", "kept", "id", (Column("seats", BIGINT),), versioned=True)
 MANY = range(LARGE_BATCH)
 ME = "acme-shop"
 _ENTRIES_READ = sa.text(
     "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class "
-    "WHERE oid = 'raw.shop_things'::regclass OR oid IN "
-    "(SELECT indexrelid FROM pg_index WHERE indrelid = 'raw.shop_things'::regclass)"
+    "WHERE relnamespace = 'raw'::regnamespace AND relname LIKE 'shop\\_%'"
 )
 
 
@@ -62,7 +62,7 @@ Write = Callable[[WarehouseTransaction, int], object]
 
 
 def entries_read(warehouse: Warehouse, write: Write, number: int) -> int:
-    """Of the table and its index, while ``write`` is at work."""
+    """Of tables and their indexes, while ``write`` is at work."""
     with warehouse.transaction("acme") as transaction:
         before: int = transaction.connection.execute(_ENTRIES_READ).scalar_one()
         write(transaction, number)
@@ -168,3 +168,20 @@ def test_so_they_are_for_what_comes_after_many_rows(store: Store, warehouse: War
         entries_read(warehouse, write, number)
     upsert(warehouse, *rows(2, 5, range(100, 5000)))
     assert entries_read(warehouse, write, 2500) < 50
+
+
+def close_version(writer: WarehouseTransaction, number: int) -> None:
+    writer.delete(KEPT, ME, [Deletion(f"k{number:05}", DeleteKind.HARD, 5)])
+
+
+def test_so_they_are_for_versions_that_end(store: Store, warehouse: Warehouse) -> None:
+    warehouse.ensure(KEPT)
+    with warehouse.transaction("acme") as transaction:
+        transaction.upsert(KEPT, ME, rows(2, 5, range(100)))
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as connection:
+        connection.execute("ANALYZE raw.shop_kept, raw.shop_kept_versions")
+    for number in range(12):
+        entries_read(warehouse, close_version, number)
+    with warehouse.transaction("acme") as transaction:
+        transaction.upsert(KEPT, ME, rows(2, 5, range(100, 3000)))
+    assert entries_read(warehouse, close_version, 2500) < 100
