@@ -17,9 +17,8 @@ from sqlalchemy import Connection
 
 from churnguard_pipelines.mirrors import UNCHANGED, Mirror, MirrorColumn, Values
 from churnguard_pipelines.store.raw import staging
-from churnguard_pipelines.store.raw.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import parts
 
-_ROWS_PER_COPY = 1000
 _PARAMETERS = {name: Placeholder(name) for name in ("organization_id", "integration_id", "version", "kind")}
 _OWN = SQL("stored.organization_id = {organization_id} AND stored.integration_id = {integration_id}").format(
     **_PARAMETERS
@@ -61,7 +60,7 @@ class MirrorWriter:
 
     def upsert(self, rows: Sequence[tuple[int, Values]]) -> int:
         """(version, values) of rows, one per key at most; returns how many were written."""
-        return self.copy(_encoded([(version, *values) for version, values in rows]), binary=False)[1]
+        return self.copy(parts([(version, *values) for version, values in rows], ()), binary=False)[1]
 
     def update(self, rows: Sequence[tuple[int, Values]]) -> tuple[int, list[Values]]:
         """The same with ``UNCHANGED`` for some values, which are kept as they are stored.
@@ -78,7 +77,7 @@ class MirrorWriter:
         for known, group in groups.items():
             with self._driver.cursor() as cursor:
                 self._stage(cursor)
-                _fill(cursor, self._statements.copy_text, _encoded(group))
+                _fill(cursor, self._statements.copy_text, parts(group, ()))
                 self._meanwhile()
                 missing += cursor.execute(self._statements.not_stored, self._own).fetchall()
                 written += cursor.execute(_update(self._mirror, known), self._own).rowcount
@@ -88,7 +87,7 @@ class MirrorWriter:
         """(version, key): mark as deleted; a key that is not stored leaves a mark, so that an older row stays out."""
         with self._driver.cursor() as cursor:
             self._stage_keys(cursor)
-            _fill(cursor, self._statements.copy_keys, _encoded([(version, *key) for version, key in keys]))
+            _fill(cursor, self._statements.copy_keys, parts([(version, *key) for version, key in keys], ()))
             self._meanwhile()
             return cursor.execute(self._statements.delete, self._own).rowcount
 
@@ -123,11 +122,6 @@ def _fill(cursor: psycopg.Cursor[Any], statement: str, data: Iterable[bytes]) ->
     with cursor.copy(statement) as copy:
         for part in data:
             copy.write(part)
-
-
-def _encoded(rows: Sequence[tuple[Any, ...]]) -> Iterable[bytes]:
-    for start in range(0, len(rows), _ROWS_PER_COPY):
-        yield encode(rows[start : start + _ROWS_PER_COPY], ())
 
 
 @dataclass(frozen=True, slots=True)

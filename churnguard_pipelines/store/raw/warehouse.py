@@ -18,13 +18,12 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.row_security import APP, RAW
 from churnguard_pipelines.store.raw import staging
 from churnguard_pipelines.store.raw import tables as raw_tables
-from churnguard_pipelines.store.raw.copy_text import Row, encode
+from churnguard_pipelines.store.raw.copy_text import Row, parts
 from churnguard_pipelines.store.raw.statements import Statements, statements_for
 
 LARGE_BATCH = 200
 """Rows from which on it pays to ask first whether all of them are new."""
 
-_ROWS_PER_COPY = 1000  # the server reads one part while we write the next
 _KEY, _VERSION = itemgetter(0), itemgetter(1)
 
 
@@ -201,8 +200,8 @@ class WarehouseTransaction:
         staging.prepare(cursor, name, statements.staging_columns, may_have_rows=name in self._staged)
         self._staged.add(name)
         with cursor.copy(statements.copy) as copy:
-            for start in range(0, len(rows), _ROWS_PER_COPY):
-                copy.write(encode(rows[start : start + _ROWS_PER_COPY], statements.text_columns))
+            for part in parts(rows, statements.text_columns):
+                copy.write(part)
 
 
 def _keep_versions(cursor: psycopg.Cursor[Any], statements: Statements, values: dict[str, Any]) -> None:

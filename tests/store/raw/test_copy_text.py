@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from churnguard_pipelines.store.raw.copy_text import encode
+from churnguard_pipelines.store.raw.copy_text import PART_BYTES, PART_ROWS, encode, parts
 
 TEXT = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 TRICKY = st.none() | st.text("\t\n\r\\\x1d\x1e\x1f\bNab.é🙂", max_size=6)
@@ -36,3 +36,14 @@ def test_every_value_comes_back_as_it_was(scratch: psycopg.Connection, rows: lis
 def test_what_postgresql_cannot_hold_is_refused_before_anything_is_sent(value: str) -> None:
     with pytest.raises(ValueError, match=r"NUL|surrogates"):
         encode([("fine", 1, None), (value, 2, None)], text_columns={0, 2})
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"), [(0, 1), (1, 1), (PART_ROWS + 1, 1), (40, PART_BYTES // 8), (5, 3 * PART_BYTES)]
+)
+def test_many_rows_come_in_parts_and_large_ones_in_smaller_parts(rows: int, length: int) -> None:
+    """What is encoded at once is copied some times: all of a batch of large rows would take that often its size."""
+    made = [("x" * length, number, None) for number in range(rows)]
+    told = list(parts(made, {0, 2}))
+    assert b"".join(told) == encode(made, {0, 2})
+    assert all(part.count(b"\n") == 1 or (len(part) <= PART_BYTES and part.count(b"\n") <= PART_ROWS) for part in told)
