@@ -10,7 +10,7 @@ from math import isfinite
 from types import NoneType
 from typing import Any
 
-from churnguard_pipelines.engine.values import CONVERTERS, INT64, TypeMismatch
+from churnguard_pipelines.engine.values import CONVERTERS, INT64, LARGEST_VIEWED_DOUBLE, TypeMismatch
 from churnguard_pipelines.records import ColumnType
 
 Values = Sequence[Any]
@@ -42,9 +42,10 @@ def fits(kind: ColumnType, values: Values) -> bool:
 
 def shown(kind: ColumnType, values: Values) -> bool:
     """Whether an integration's view shows all of them in this type. False where only a look at each would tell."""
-    return fits(kind, values) or (
-        kind in (ColumnType.NUMERIC, ColumnType.DOUBLE)
-        and all(value is None or (type(value) is str and _PLAIN_NUMBER.fullmatch(value)) for value in values)
+    if fits(kind, values):
+        return kind is not ColumnType.DOUBLE or max(map(abs, filter(None, values)), default=0) < LARGEST_VIEWED_DOUBLE
+    return kind in (ColumnType.NUMERIC, ColumnType.DOUBLE) and all(
+        value is None or (type(value) is str and _PLAIN_NUMBER.fullmatch(value)) for value in values
     )
 
 

@@ -34,7 +34,7 @@ _VIEWED_MOMENT = re.compile(
 _VIEWED_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,4})?")
 _LONGEST_VIEWED_NUMBER = 4100
 """Both as views.to_numeric() reads them."""
-_LARGEST_VIEWED_DOUBLE = 1.797e308
+LARGEST_VIEWED_DOUBLE = 1.797e308
 """From here on views.to_double() shows nothing."""
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTES = [f" {minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
@@ -224,7 +224,7 @@ def viewed(kind: ColumnType, value: Any) -> None:
     as ``2026-01-31``, ``2026-01-31T10:00``, … with seconds, their fractions and an offset where there is one.
     """
     converted = CONVERTERS[kind](value)
-    if kind is ColumnType.DOUBLE and abs(converted) >= _LARGEST_VIEWED_DOUBLE:
+    if kind is ColumnType.DOUBLE and abs(converted) >= LARGEST_VIEWED_DOUBLE:
         raise TypeMismatch("a number beyond what can be shown")
     if not isinstance(value, str) or not value:
         return

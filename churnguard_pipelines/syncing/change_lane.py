@@ -207,13 +207,12 @@ class ChangeLane:
     ) -> None:
         rows: list[Change] = []
         for change in self._uncovered(transaction, changes):
-            if change.object not in self._mirrors:
-                continue
             if change.kind in _OF_THE_TABLE:
                 self._store_rows(transaction, rows, counts)
-                self._alter(transaction, change)
                 rows = []
-            else:
+                if change.object in self._mirrors:
+                    self._alter(transaction, change)
+            elif change.object in self._mirrors:
                 rows.append(change)
         self._store_rows(transaction, rows, counts)
 

@@ -77,6 +77,8 @@ def test_a_value_among_its_like_comes_to_what_it_comes_to_alone(kind: ColumnType
 
 @kinds
 @given(column=st.lists(values.filter(lambda each: not isinstance(each, (bytes, date, Decimal))), max_size=6))
+@example(column=[1.0, 1.7976931348623155e308])
+@example(column=[-1.797e308, None])
 def test_a_view_that_shows_a_column_shows_each_of_its_values(kind: ColumnType, column: list[Any]) -> None:
     if shown(kind, column):
         for value in column:

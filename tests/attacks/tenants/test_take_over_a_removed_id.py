@@ -170,7 +170,7 @@ def test_an_upgrade_keeps_the_ids_that_were_removed_before(store: Store, call: C
     call("DELETE", f"/integrations/{ID}")
     call("POST", "/streaming/streams", json=SHELF | {"organization_id": "victim", "stream_id": "st"})
     STREAMS.remove(store, "st", actor="test")
-    migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.0010_tenancy")
+    migration = import_module("churnguard_pipelines.store.postgres.migrations.versions.from_0001.0010_tenancy")
     with psycopg.connect(as_administrator(store.database_url)) as connection:
         connection.execute("DROP TABLE control.used_ids")
         connection.execute(migration.USED_IDS)

@@ -129,7 +129,15 @@ def test_a_search_that_is_refused_leaves_the_general_budget_open(store: Store, h
     assert closed["general"] < 60
 
 
-def test_the_daily_quota_of_all_apps_stops_the_sync_until_it_is_renewed(store: Store, hubspot: StandIn) -> None:
+@pytest.fixture
+def no_whole_hour_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within five minutes of one a sync waits for it. Each week ends with a whole hour, too."""
+    monkeypatch.setattr(limits, "HOUR", 7 * 24 * limits.HOUR)
+
+
+def test_the_daily_quota_of_all_apps_stops_the_sync_until_it_is_renewed(
+    store: Store, hubspot: StandIn, no_whole_hour_soon: None
+) -> None:
     """No pause of seconds helps, and one of a day would be in vain: it is midnight somewhere at each whole hour."""
     refusal = {"message": "You have reached your daily limit.", "errorType": "RATE_LIMIT", "policyName": "DAILY"}
     hubspot.says["/crm/v3/objects/products"] = [(429, refusal)]
@@ -139,7 +147,7 @@ def test_the_daily_quota_of_all_apps_stops_the_sync_until_it_is_renewed(store: S
     assert until_a_whole_hour(store)
 
 
-def test_the_daily_reserve_is_kept_by_headers(store: Store, hubspot: StandIn) -> None:
+def test_the_daily_reserve_is_kept_by_headers(store: Store, hubspot: StandIn, no_whole_hour_soon: None) -> None:
     used = DAILY | {"x-hubspot-ratelimit-daily-remaining": "20000"}
     hubspot.says["/crm/v3/properties/products"] = [(200, {"results": []}, used)]
     sync(store, "products")
