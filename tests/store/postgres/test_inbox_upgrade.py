@@ -8,15 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 
 from churnguard_pipelines.store.ingest import checkpoints, inbox
 from churnguard_pipelines.store.ingest.inbox_order import Progress
-from churnguard_pipelines.store.postgres import schema, setup
+from churnguard_pipelines.store.postgres import setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.postgres.row_security import OWNER, SERVICE
-from tests.conftest import on_database, settings_for
+from tests.conftest import settings_for
+from tests.store.postgres.former import former_database
 
 BEFORE = """
 INSERT INTO control.organizations (organization_id, name, reporting_currency) VALUES ('acme', 'Acme', 'usd');
@@ -33,25 +32,12 @@ VALUES ('acme', 'acme-stripe', 'webhooks', '{"sequence": 2}', 'inbox', 1);
 
 @pytest.fixture
 def upgraded(_server: EmbeddedPostgres, server_url: str, _template: str, tmp_path: Path) -> Iterator[Store]:
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("CREATE DATABASE former_inbox")
-    owner_url, url = on_database(server_url, "former_inbox"), _server.url(SERVICE, "former_inbox")
-    engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(owner_url), poolclass=sa.NullPool
-    )
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"GRANT CREATE ON DATABASE former_inbox TO {OWNER}")
-        connection.exec_driver_sql(f"CREATE SCHEMA control AUTHORIZATION {OWNER}")
-        connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER}")
-        schema.upgrade(connection, "0024")
-        connection.exec_driver_sql("RESET ROLE")
-        connection.exec_driver_sql(BEFORE.replace("%", "%%"))
-    engine.dispose()
-    setup.set_up(owner_url, url)
-    with closing(Store.open(settings_for(tmp_path, url))) as store:
-        yield store
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("DROP DATABASE former_inbox WITH (FORCE)")
+    with former_database(_server, server_url, "former_inbox", "0024") as (owner_url, url):
+        with psycopg.connect(owner_url) as former:
+            former.execute(BEFORE)
+        setup.set_up(owner_url, url)
+        with closing(Store.open(settings_for(tmp_path, url))) as store:
+            yield store
 
 
 def test_a_lane_goes_on_where_the_version_before_had_left_it(upgraded: Store) -> None:

@@ -14,7 +14,7 @@ from churnguard_pipelines.store.postgres import schema, setup
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
 from churnguard_pipelines.store.postgres.row_security import SERVICE
 from tests.conftest import on_database
-from tests.store.postgres.test_upgrade import migrated_to
+from tests.store.postgres.former import migrated_to
 
 SINCE = 20
 """The migrations before belong to no version that anybody has run with another one beside it."""

@@ -13,9 +13,8 @@ from churnguard_pipelines.monitoring.vitals import read_vitals
 from churnguard_pipelines.store.postgres import setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.postgres.row_security import SERVICE
-from tests.conftest import on_database, settings_for
-from tests.store.postgres.test_upgrade import migrated_to
+from tests.conftest import settings_for
+from tests.store.postgres.former import former_database
 
 BEFORE = """
 INSERT INTO control.organizations (organization_id, name, reporting_currency) VALUES ('acme', 'Acme', 'usd');
@@ -40,18 +39,12 @@ INSERT INTO ingest.sync_objects (organization_id, sync_id, object, status, rows)
 
 @pytest.fixture
 def upgraded(_server: EmbeddedPostgres, server_url: str, tmp_path: Path) -> Iterator[Store]:
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("CREATE DATABASE former_rows")
-    owner_url, url = on_database(server_url, "former_rows"), _server.url(SERVICE, "former_rows")
-    setup.prepare(owner_url, url)
-    migrated_to(owner_url, "0025")
-    with psycopg.connect(owner_url) as former:
-        former.execute(BEFORE)
-    setup.set_up(owner_url, url)
-    with closing(Store.open(settings_for(tmp_path, url))) as store:
-        yield store
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("DROP DATABASE former_rows WITH (FORCE)")
+    with former_database(_server, server_url, "former_rows", "0025") as (owner_url, url):
+        with psycopg.connect(owner_url) as former:
+            former.execute(BEFORE)
+        setup.set_up(owner_url, url)
+        with closing(Store.open(settings_for(tmp_path, url))) as store:
+            yield store
 
 
 def test_rows_that_syncs_counted_before_are_known_at_once(upgraded: Store) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.model import IntegrationCredentials, Organization
@@ -22,10 +21,10 @@ from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint, l
 from churnguard_pipelines.store.postgres import schema, setup
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
-from churnguard_pipelines.store.postgres.row_security import SERVICE
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import sync_integration
-from tests.conftest import as_administrator, configuration, on_database, settings_for
+from tests.conftest import as_administrator, configuration, settings_for
+from tests.store.postgres.former import former_database
 
 NEXT = "9999"
 OWN_TABLES = """
@@ -52,29 +51,12 @@ def works(store: Store, folder: Path) -> None:
     assert len(list_endpoints(store, "globex")) == 1
 
 
-def migrated_to(owner_url: str, revision: str) -> None:
-    """A database as the version with this migration made it."""
-
-    def made(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS control")
-        schema.upgrade(connection, revision)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "migrate", made)
-        setup.migrate(owner_url)
-
-
 @pytest.fixture
 def of_the_former_version(server_url: str, _server: EmbeddedPostgres) -> Iterator[tuple[str, str]]:
     """(owner's URL, services' URL) of a database whose newest migration is missing, with an integration in it."""
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("CREATE DATABASE former_version")
-    owner_url, url = on_database(server_url, "former_version"), _server.url(SERVICE, "former_version")
-    setup.prepare(owner_url, url)
-    migrated_to(owner_url, f"{int(schema.expected_revision()) - 1:04}")
-    yield owner_url, url
-    with psycopg.connect(server_url, autocommit=True) as administrator:
-        administrator.execute("DROP DATABASE former_version WITH (FORCE)")
+    newest = f"{int(schema.expected_revision()) - 1:04}"
+    with former_database(_server, server_url, "former_version", newest) as urls:
+        yield urls
 
 
 def test_the_former_version_s_database_is_brought_up_to_date_with_all_that_is_in_it(
