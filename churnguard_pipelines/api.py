@@ -40,10 +40,8 @@ from churnguard_pipelines.orchestration.processes.sync_queue import SyncQueue
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.settings import Settings, load_settings
 from churnguard_pipelines.store.control.integrations import add_integration, get_integration
-from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.ledger import Deviation, SyncReport, find_sync, latest_sync
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.status import StreamStatus, list_streams
 
@@ -179,8 +177,8 @@ class IntegrationEngine:
     def _register(self, configuration: IntegrationConfiguration) -> str:
         connector(configuration.provider_name).check_fields(configuration)
         organization_id = configuration.organization_id
-        add_organization(self.store, Organization(organization_id=organization_id, name=organization_id), actor=ACTOR)
-        add_integration(self.store, configuration, actor=ACTOR)
+        organization = Organization(organization_id=organization_id, name=organization_id)
+        add_integration(self.store, configuration, ACTOR, organization)
         return configuration.integration_id
 
     def _status(self, integration_id: str) -> SyncStatus:
@@ -258,7 +256,7 @@ class StreamingManager:
     async def seek_stream(self, stream_id: str, to: str | datetime | Mapping[str, str]) -> Mapping[str, Position]:
         """Read on from ``earliest``, ``latest``, a moment or offsets by partition; returns the positions. What is
         stored stays. Raises ``NotFound``, and ``InvalidConfiguration`` where the source cannot."""
-        place = managing.place(to) if isinstance(to, str) else Seek(to)
+        place = managing.place(to)
         return await asyncio.to_thread(managing.seek, self._engine.store, stream_id, place, actor=ACTOR)
 
     async def remove_stream(self, stream_id: str, *, purge: bool = False) -> None:
@@ -269,9 +267,9 @@ class StreamingManager:
         await self._engine.close()
 
     def _create(self, configuration: StreamConfiguration, check: bool) -> str:
-        name, store = configuration.organization_id, self._engine.store
-        add_organization(store, Organization(organization_id=name, name=name), actor=ACTOR)
-        managing.create(store, configuration, actor=ACTOR, checks=check)
+        name = configuration.organization_id
+        organization = Organization(organization_id=name, name=name)
+        managing.create(self._engine.store, configuration, actor=ACTOR, checks=check, organization=organization)
         return configuration.stream_id
 
 

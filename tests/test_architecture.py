@@ -35,7 +35,7 @@ LAYERS = (
     ("settings",),
     (
         *("model", "records", "mirrors", "mirror_types", "errors", "foreign_text", "wrong_fields", "ports", "registry"),
-        *("telemetry", "destinations", "record_paths", "rule_options", "stream_options"),
+        *("telemetry", "destinations", "record_paths", "rule_options", "stream_options", "interpreter"),
     ),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

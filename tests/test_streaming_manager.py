@@ -11,7 +11,7 @@ import pytest
 from churnguard_pipelines import StreamConfiguration, StreamingManager, StreamType
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound, ProviderUnavailable
 from churnguard_pipelines.settings import Settings
-from churnguard_pipelines.store.control.organizations import get_organization
+from churnguard_pipelines.store.control.organizations import get_organization, list_organizations
 from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.postgres.database import Store
 from tests.conftest import settings_for
@@ -60,18 +60,25 @@ def test_a_stream_is_created_measured_steered_and_removed(settings: Settings, st
     asyncio.run(story())
 
 
-def test_what_cannot_be_is_said_and_nothing_is_stored(settings: Settings) -> None:
+def test_what_cannot_be_is_said_and_nothing_is_stored(settings: Settings, store: Store) -> None:
     async def story() -> None:
         async with StreamingManager(settings) as streaming_manager:
             SHELVES.clear()
             with pytest.raises(ProviderUnavailable, match="there is no shelf 'clicks'"):
                 await streaming_manager.create_stream(CLICKS)
             assert await streaming_manager.list_streams() == []
+            assert list_organizations(store) == []
             await streaming_manager.create_stream(CLICKS, check=False)
             with pytest.raises(InvalidConfiguration, match="there is a stream 'user_events_stream' already"):
                 await streaming_manager.create_stream(CLICKS, check=False)
-            with pytest.raises(InvalidConfiguration, match="'yesterday' is no place to read on from"):
-                await streaming_manager.seek_stream("user_events_stream", "yesterday")
+            with pytest.raises(InvalidConfiguration, match="is, or was, another organization's"):
+                await streaming_manager.create_stream(
+                    CLICKS.model_copy(update={"organization_id": "globex"}), check=False
+                )
+            assert [each.organization_id for each in list_organizations(store)] == ["acme"]
+            for nowhere in ("yesterday", datetime(2026, 11, 1), None):  # noqa: DTZ001 - without a time zone it is none
+                with pytest.raises(InvalidConfiguration, match="is no place to read on from"):
+                    await streaming_manager.seek_stream("user_events_stream", nowhere)  # type: ignore[arg-type]
             with pytest.raises(NotFound, match="there is no stream 'nobody'"):
                 await streaming_manager.get_stream_metrics("nobody")
 

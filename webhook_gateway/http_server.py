@@ -11,7 +11,8 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -282,6 +283,16 @@ class Handshake(asyncio.Protocol):
             self._crowd.remove(self._network, self)
 
 
+class Server(uvicorn.Server):
+    """Once it has ended, whoever ran it goes on: uvicorn would have the signal that asked for it do its work then."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
 def server(app: Any, *, most_connections: int, at_once: AtOnce | None = None, **options: Any) -> uvicorn.Server:
     """``at_once``: is asked before the application; ``options``: uvicorn's. It logs no requests: URLs hold secrets, and
     strangers would fill the log."""
@@ -304,7 +315,7 @@ def server(app: Any, *, most_connections: int, at_once: AtOnce | None = None, **
             "type[asyncio.Protocol]", partial(Handshake, tls=config.ssl, crowd=crowd, at_once=at_once)
         )
         config.ssl = None
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def _allow_files(wanted: int) -> None:

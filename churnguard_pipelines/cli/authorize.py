@@ -41,7 +41,6 @@ def authorize(
     from churnguard_pipelines.cli.files import read_integration_file
     from churnguard_pipelines.engine.tokens import with_token
     from churnguard_pipelines.store.control.integrations import change_integration, replace_integration
-    from churnguard_pipelines.store.control.organizations import add_organization
     from churnguard_pipelines.syncing.signing_in import PORT, signed_in
     from churnguard_pipelines.syncing.sync import check_configuration, check_connection
 
@@ -58,8 +57,7 @@ def authorize(
         if described:
             signed = before.model_copy(update={"credentials": with_token(before.credentials, token)})
             print_report(check_configuration(store, signed))
-            add_organization(store, described.organization, actor=ACTOR)
-            replace_integration(store, signed, actor=ACTOR)
+            replace_integration(store, signed, ACTOR, described.organization)
         else:
             change_integration(store, before.integration_id, partial(_with, token), actor=ACTOR)
             print_report(check_connection(store, before.integration_id))

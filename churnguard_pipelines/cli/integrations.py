@@ -44,7 +44,6 @@ def add(
     """
     from churnguard_pipelines.cli.files import read_integration_file
     from churnguard_pipelines.store.control.integrations import add_integration, replace_integration
-    from churnguard_pipelines.store.control.organizations import add_organization
     from churnguard_pipelines.syncing.sync import check_configuration
 
     described = read_integration_file(file)
@@ -52,8 +51,7 @@ def add(
     with opened_store() as store:
         if check:
             print_report(check_configuration(store, integration))
-        add_organization(store, described.organization, actor=ACTOR)
-        (replace_integration if replace else add_integration)(store, integration, actor=ACTOR)
+        (replace_integration if replace else add_integration)(store, integration, ACTOR, described.organization)
     out.print(
         f"[green]✓[/green] {integration.integration_id} is registered and will sync by itself while "
         f"`churnguard up` runs. First sync now: [bold]churnguard sync {integration.integration_id}[/bold]"
@@ -113,7 +111,7 @@ def test(integration_id: IntegrationId) -> None:
 @app.command("discover")
 def discover(
     integration_id: IntegrationId,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this table's or object's fields.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this table's or object's fields.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Ask the source for the tables of a database or the objects of an account, or for the fields of one.

@@ -63,7 +63,6 @@ def add(
     """
     from churnguard_pipelines.cli.files import read_rule_file
     from churnguard_pipelines.errors import NotFound
-    from churnguard_pipelines.store.control.organizations import add_organization
     from churnguard_pipelines.store.control.rules import RULES
     from churnguard_pipelines.syncing.rules import preview_rule
 
@@ -72,7 +71,6 @@ def add(
     with opened_store() as store:
         if check:
             _print(preview_rule(store, rule))
-        add_organization(store, described.organization, actor=ACTOR)
         try:
             there = replace and bool(RULES.get(store, rule.rule_id, rule.organization_id))
         except NotFound:
@@ -81,7 +79,7 @@ def add(
             changes = rule.model_dump(exclude={"rule_id", "organization_id", "configured_by"})
             RULES.change(store, rule.rule_id, changes, actor=ACTOR)
         else:
-            RULES.add(store, rule, actor=ACTOR)
+            RULES.add(store, rule, actor=ACTOR, organization=described.organization)
     out.print(
         f"[green]✓[/green] {rule.rule_id} is stored and will be read every {rule.sync_frequency} s while "
         f"`churnguard up` runs. Now: [bold]churnguard rules run {rule.rule_id}[/bold]"

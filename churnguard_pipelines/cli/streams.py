@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,10 @@ from churnguard_pipelines.cli.integrations import ACTOR, shown
 from churnguard_pipelines.cli.terminal import opened_store, out
 
 if TYPE_CHECKING:
-    from churnguard_pipelines.monitoring.stream_numbers import StreamMetrics
+    from churnguard_pipelines.monitoring.stream_numbers import StreamDrift, StreamMetrics
+    from churnguard_pipelines.records import Drift
     from churnguard_pipelines.store.control.streams import StateOfStream
+    from churnguard_pipelines.store.postgres.database import Store
     from churnguard_pipelines.streams.sdk import Seek
 
 app = typer.Typer(help="Kafka, Redis Streams, WebSockets and sources of your own, in real time.", no_args_is_help=True)
@@ -55,6 +58,7 @@ def add(
     from churnguard_pipelines.cli.files import read_stream_file
     from churnguard_pipelines.errors import ChurnGuardError, NotFound
     from churnguard_pipelines.store.control.streams import STREAMS
+    from churnguard_pipelines.store.ingest.drift import list_drift
     from churnguard_pipelines.syncing.streams import managing
 
     described = read_stream_file(file)
@@ -72,6 +76,8 @@ def add(
         else:
             managing.create(store, stream, actor=ACTOR, checks=check, organization=described.organization)
         view = managing.view_of(store, stream)
+        paused = _is_paused(store, stream.stream_id)
+        drift = list_drift(store, stream.stream_id)
     if check:
         out.print(
             f"[green]✓[/green] Its source answers, and {', '.join(map(shown, stream.topics)) or 'it'} can be read."
@@ -79,9 +85,16 @@ def add(
         if not there:
             with suppress(ChurnGuardError):  # it answered a moment ago; if it does not now, `show` says so
                 _print_waiting(managing.waiting(stream))
+    _print_drift(drift)
+    when = (
+        f"once it is resumed (`churnguard streams resume {stream.stream_id}`)"
+        if paused
+        else "while `churnguard up` runs"
+    )
     out.print(
-        f"[green]✓[/green] {stream.stream_id} is stored and is read while `churnguard up` runs; its rows are in "
-        f"{view}. See how it does: [bold]churnguard streams metrics {stream.stream_id}[/bold]"
+        f"[green]✓[/green] {stream.stream_id} is stored and is read {when}; its rows are in "
+        f"{view}, for [bold]churnguard psql --organization {stream.organization_id}[/bold].\n"
+        f"  See how it does: [bold]churnguard streams metrics {stream.stream_id}[/bold]"
     )
 
 
@@ -173,7 +186,8 @@ def seek(
         typer.confirm(f"{_meaning(stream_id, wanted)} Do it?", abort=True)
     with opened_store() as store:
         positions = managing.seek(store, stream_id, wanted, actor=ACTOR)
-    out.print(f"[green]✓[/green] {stream_id} is read on from there: {', '.join(map(shown, sorted(positions)))}")
+        then = " once it is resumed" if _is_paused(store, stream_id) else ""
+    out.print(f"[green]✓[/green] {stream_id} is read on from there{then}: {', '.join(map(shown, sorted(positions)))}")
 
 
 @app.command("metrics")
@@ -201,6 +215,12 @@ def remove(
     with opened_store() as store:
         managing.remove(store, stream_id, actor=ACTOR, purge=purge)
     out.print(f"{stream_id} is removed.")
+
+
+def _is_paused(store: Store, stream_id: str) -> bool:
+    from churnguard_pipelines.store.control.streams import STREAMS, StreamState
+
+    return any(each.state is StreamState.PAUSED for each in STREAMS.states(store, [stream_id]).values())
 
 
 def _seek(to: str) -> Seek:
@@ -240,7 +260,7 @@ def _behind(messages: int | None, seconds: float | None) -> str:
     if messages is None and seconds is None:
         return "–"
     parts = [
-        f"{messages:,} messages" if messages is not None else "",
+        f"{messages:,} message{'s' if messages != 1 else ''}" if messages is not None else "",
         span(timedelta(seconds=seconds)) if seconds else "",
     ]
     return ", ".join(filter(None, parts))
@@ -265,6 +285,12 @@ def _print_state(state: StateOfStream) -> None:
         out.print(f"  [yellow]→[/yellow] {escape(state.remedy)}")
 
 
+def _print_drift(by_object: Mapping[str, Iterable[Drift | StreamDrift]]) -> None:
+    """What the stream's view does not show as it is configured."""
+    for each in chain.from_iterable(by_object.values()):
+        out.print(f"[yellow]![/yellow] {shown(each.column)}, {each.kind.replace('_', ' ')}: {shown(each.detail)}")
+
+
 def _print_metrics(found: StreamMetrics) -> None:
     def number(value: float | None, unit: str = "", digits: int = 1) -> str:
         return "–" if value is None else f"{value:,.{digits}f}{unit}"
@@ -287,6 +313,7 @@ def _print_metrics(found: StreamMetrics) -> None:
                 shown(each.partition), shown(each.watermark or "–"), behind, f"{each.observed_at:%H:%M:%S %Z}"
             )
         out.print(table)
+    _print_drift({found.stream_id: found.drift})
     for loss in found.losses:
         what = "[yellow]![/yellow] lost" if loss.certain else "may have missed"
         out.print(

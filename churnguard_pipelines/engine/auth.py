@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx
@@ -211,7 +211,7 @@ class OAuth2(Credential):
         if status >= 500 or status in (408, 429) or body.get("error") in _NOT_NOW or (status < 400 and not told):
             raise ProviderUnavailable(f"the token endpoint at {host} is in trouble ({status}).", status=status)
         # Some endpoints report an error with status 200.
-        if status >= 400 or not _is_token(body.get("access_token")):
+        if status >= 400 or not is_token(body.get("access_token")):
             reason = ": ".join(str(body[name]) for name in ("error", "error_description") if body.get(name))
             raise AuthenticationFailed(
                 f"the token endpoint at {host} gave no token ({status}).",
@@ -224,9 +224,9 @@ class OAuth2(Credential):
         renewed = body.get("refresh_token")
         return Token(
             access_token=body["access_token"],
-            refresh_token=renewed if _is_token(renewed) else kept,  # rotated only by some providers
+            refresh_token=renewed if is_token(renewed) else kept,  # rotated only by some providers
             obtained_at=now,
-            expires_at=now + _lifetime(body.get("expires_in")),
+            expires_at=now + lifetime_of(body.get("expires_in")),
             api_url=self._api_url(body),
         )
 
@@ -347,12 +347,12 @@ def _rsa_key(pem: str) -> RSAPrivateKey:
     return key
 
 
-def _is_token(told: object) -> bool:
+def is_token(told: object) -> TypeGuard[str]:
     """Whether it can be sent in a header (RFC 6750) and kept."""
     return isinstance(told, str) and 0 < len(told) <= LONGEST_TOKEN and told.isascii() and told.isprintable()
 
 
-def _lifetime(expires_in: object) -> float:
+def lifetime_of(expires_in: object) -> float:
     """Seconds; providers send it as a number or as digits in a string, or not at all."""
     try:
         seconds = float(expires_in)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -14,10 +13,6 @@ from typing import Any, TypeVar
 
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import TooBusy
-
-sys.setswitchinterval(0.0005)
-"""Seconds. A thread whose answer has come waits so long for those that compute, of which a sync has many; Python's own
-5 ms are a tenth of a provider's call."""
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -37,6 +32,7 @@ def _settle(future: Future[Answer], work: Callable[[], Answer]) -> None:
         answer = work()
     except BaseException as error:
         future.set_exception(error)
+        del future, work  # the error has this frame: what they hold, such as a connection, would be garbage in a circle
     else:
         future.set_result(answer)
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
-
-import psycopg
+from functools import partial
 
 from churnguard_pipelines.engine.filters import look
 from churnguard_pipelines.engine.mapping import Mapped, Mapper
 from churnguard_pipelines.records import Batch, Checkpoint, Counts, Deletion, Lane, Table
 from churnguard_pipelines.store.ingest import arrivals
 from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.telemetry import traces
 
@@ -59,10 +59,7 @@ class Pump:
         total = Counts()
         with closing(_ReadAhead(self._ready(batches))) as ahead:
             for gathered in ahead.gathered(self.batch_size):
-                try:
-                    counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
-                except psycopg.errors.DeadlockDetected:  # with events of the same records
-                    counts, checkpoint = self._commit(lane, source, checkpoint, gathered)
+                counts, checkpoint = past_deadlocks(partial(self._commit, lane, source, checkpoint, gathered))
                 total.add(counts)
                 on_commit(counts)
         return total, checkpoint

@@ -11,6 +11,7 @@ from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.monitoring.streams import StreamVitals, read_stream_vitals
 from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.ingest import stream_progress
+from churnguard_pipelines.store.ingest.drift import list_drift
 from churnguard_pipelines.store.postgres.database import Store
 
 
@@ -42,14 +43,27 @@ class StreamLoss(_Shown):
     noted_at: datetime
 
 
+class StreamDrift(_Shown):
+    """What the stream's view does not show as ``field_mappings`` say: a ``column`` of whose values some do not fit its
+    type, or the view itself, where it could not follow them. Since its configuration was changed last."""
+
+    column: str
+    kind: str
+    detail: str
+
+
+Status = Literal["running", "idle", "not_running", "paused", "failed"]
+
+
 class StreamMetrics(BaseModel):
-    """Measured in the last minute, or None. ``status``: ``running`` while a session follows it. Times to process are
-    from a message's reading until it is stored. ``error_rate``: share of messages that were rejected;
-    ``buffer_utilization``: how full the source's buffer was at most; both 0 to 1. Lag: what the source holds beyond
-    what is stored, and how old the oldest of it is. ``rejected_waiting``: up to 1000. ``losses``: the latest ones."""
+    """Measured in the last minute, or None. ``status``: ``running`` while a session follows it, ``idle`` while none
+    does as nothing waits. Times to process are from a message's reading until it is stored. ``error_rate``: share of
+    messages that were rejected; ``buffer_utilization``: how full the source's buffer was at most; both 0 to 1. Lag:
+    what the source holds beyond what is stored, and how old the oldest of it is. ``rejected_waiting``: up to 1000.
+    ``losses``: the latest ones."""
 
     stream_id: str
-    status: Literal["running", "not_running", "paused", "failed"]
+    status: Status
     messages_per_second: float | None = None
     bytes_per_second: float | None = None
     avg_processing_time_ms: float | None = None
@@ -62,6 +76,7 @@ class StreamMetrics(BaseModel):
     rejected_waiting: int = 0
     partitions: list[PartitionMetrics] = []
     losses: list[StreamLoss] = []
+    drift: list[StreamDrift] = []
 
 
 MOST_LOSSES = 10
@@ -77,11 +92,12 @@ def measured(store: Store, stream_id: str) -> StreamMetrics:
     shown = StreamMetrics(
         stream_id=stream_id,
         status=status,
-        messages_per_second=0.0 if status == "running" else None,
+        messages_per_second=0.0 if status in ("running", "idle") else None,
         lag_messages=vitals.lag_messages,
         lag_seconds=vitals.lag_seconds,
         rejected_waiting=vitals.rejected.count if vitals.rejected else 0,
         partitions=[PartitionMetrics.model_validate(each) for each in stream_progress.lags(store, stream_id)],
+        drift=[StreamDrift.model_validate(each) for found in list_drift(store, stream_id).values() for each in found],
         losses=[StreamLoss.model_validate(each) for each in stream_progress.losses(store, stream_id, MOST_LOSSES)],
     )
     if recent is not None:
@@ -95,10 +111,12 @@ def measured(store: Store, stream_id: str) -> StreamMetrics:
     return shown
 
 
-def _status(vitals: StreamVitals) -> Literal["running", "not_running", "paused", "failed"]:
+def _status(vitals: StreamVitals) -> Status:
     match vitals.state:
         case StreamState.PAUSED:
             return "paused"
         case StreamState.FAILED:
             return "failed"
-    return "running" if vitals.followed else "not_running"
+    if vitals.followed:
+        return "running"
+    return "idle" if vitals.lag_messages == 0 and vitals.reason is None else "not_running"

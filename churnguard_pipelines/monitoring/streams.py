@@ -15,6 +15,7 @@ from churnguard_pipelines.store.control.streams import StreamState
 from churnguard_pipelines.store.ingest import stream_metrics
 from churnguard_pipelines.store.ingest.leases import HELD
 from churnguard_pipelines.store.ingest.stream_metrics import Point
+from churnguard_pipelines.store.ingest.stream_progress import MESSAGES_BEHIND, SECONDS_BEHIND
 from churnguard_pipelines.store.postgres.database import Store
 
 RECENTLY = 60.0
@@ -43,8 +44,8 @@ class Losses:
 class StreamVitals:
     """The vital signs of one stream. ``reason``, ``remedy``: why it is not active, or does not get on; ``since``: when
     it became what it is; ``followed``: a session has a lane of it; ``lag_messages``, ``lag_seconds``: how far the
-    source was ahead when it was looked at last; ``lag_before``: ten minutes ago; ``recent``: what was measured in the
-    last minute, None if nothing came."""
+    source was ahead when it was looked at last, None if nobody looks or knows; ``lag_before``: ten minutes ago;
+    ``recent``: what was measured in the last minute, None if nothing came."""
 
     now: datetime
     organization_id: str
@@ -165,8 +166,9 @@ SELECT clock_timestamp() AS now, stream.organization_id, stream_id, config ->> '
        lost.reason AS lost_for, lost.noted_at
   FROM control.streams AS stream
  CROSS JOIN LATERAL (
-       SELECT sum(lag_messages)::bigint AS messages, max(lag_seconds) AS seconds FROM ingest.stream_partitions AS part
-        WHERE part.organization_id = stream.organization_id AND part.integration_id = stream.stream_id) AS lag
+       SELECT {MESSAGES_BEHIND} AS messages, {SECONDS_BEHIND} AS seconds FROM ingest.stream_partitions AS part
+        WHERE part.organization_id = stream.organization_id AND part.integration_id = stream.stream_id
+          AND stream.state <> 'paused') AS lag
   LEFT JOIN LATERAL (
        SELECT lag_messages FROM ingest.stream_metrics AS measured
         WHERE measured.organization_id = stream.organization_id AND measured.integration_id = stream.stream_id

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from churnguard_pipelines.orchestration.dead_runs import MAX_RUNTIME
 from churnguard_pipelines.orchestration.partitions import PARTITION_TAG
 from churnguard_pipelines.orchestration.resources import current_store
-from churnguard_pipelines.store.ingest import inbox, rates, sessions, stream_metrics, stream_progress
+from churnguard_pipelines.store.ingest import inbox, rates, rejected, sessions, stream_metrics, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 
 KEEP_DAYS = 30
@@ -37,7 +37,8 @@ _FORGET_HOURS = sa.text("DELETE FROM ingest.sync_hours WHERE hour < clock_timest
 
 
 class RetentionConfig(dg.Config):
-    """The run configuration of the retention job. ``days``: how long runs and the ledger of syncs are kept."""
+    """The run configuration of the retention job. ``days``: how long runs, the ledger of syncs, and rejected records
+    that were resolved are kept."""
 
     days: int = KEEP_DAYS
 
@@ -49,7 +50,11 @@ def delete_old_runs(context: dg.OpExecutionContext, config: RetentionConfig) -> 
         context.instance.delete_run(run_id)
     forgotten = forget_syncs(current_store(), config.days)
     sessions.forget(current_store(), config.days)
-    context.log.info(f"Older than {config.days} days: deleted {len(expired)} runs, {forgotten} syncs of the ledger.")
+    resolved = rejected.forget_resolved(current_store(), config.days)
+    context.log.info(
+        f"Older than {config.days} days: deleted {len(expired)} runs, {forgotten} syncs of the ledger, "
+        f"{resolved} rejected records that were resolved."
+    )
 
 
 @dg.op
@@ -69,7 +74,7 @@ def drop_old_measurements(context: dg.OpExecutionContext) -> None:
 @dg.job(
     executor_def=dg.in_process_executor,
     tags=MAX_RUNTIME,
-    description="Delete old runs, events, reports of syncs, webhooks and measurements of streams.",
+    description="Delete old runs, events, reports of syncs, resolved records, webhooks and measurements of streams.",
 )
 def retention() -> None:
     delete_old_runs()

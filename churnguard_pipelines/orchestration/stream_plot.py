@@ -26,10 +26,11 @@ def rate_and_lag_png(points: Sequence[Point]) -> bytes:
     for axes, title in ((rate, "messages a second"), (lag, "messages behind")):
         axes.set_title(title, loc="left", color=INK, fontsize=9)
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK, labelsize=8)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
+    lag.set_ylim(top=max(lag.get_ylim()[1], 1))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

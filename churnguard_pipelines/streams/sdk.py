@@ -26,7 +26,7 @@ from threading import Event
 from typing import ClassVar, NamedTuple
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
 
@@ -38,7 +38,8 @@ class Message(NamedTuple):
     """A message as the source has it.
 
     ``offset``: what names it within its topic and partition (``42``, ``1764177-0``); ``version``: orders the versions
-    of one key, rises within a partition, 63 bits; ``value``: None for a message that says its key is gone;
+    of one key, rises within a partition, 63 bits; of two partitions' equal ones a deletion counts, else what is stored
+    last; ``value``: None for a message that says its key is gone;
     ``produced_at``: milliseconds since 1970 by the producer's clock, or the source's; None if nobody says. ``defect``:
     why its source knows that it has to be rejected.
     """
@@ -110,6 +111,10 @@ class StreamSource(ABC):
     again: bool = False
     """Set by whoever reads once more what was read before: nothing is to be acknowledged, committed at the source or
     taken from a group then."""
+
+    trouble: ChurnGuardError | None = None
+    """Set by a source whose ``batches`` try again by themselves, as long as they do not get on: it is told, and one
+    that needs a person's decision stops the stream, as if it were raised."""
 
     def __init__(self, stream: StreamConfiguration, guard: AddressGuard, cancelled: Event) -> None:
         """Connects to nothing yet. Raises ``InvalidConfiguration`` for options that are not known or cannot be."""

@@ -1,16 +1,21 @@
 """Lines that a program appends to files: the worked example of a source. A topic is a file of the folder, its only
-partition has its name; a position is how many bytes were read.
+partition has its name; a position is how many bytes were read, and the file's number, which another one of its name
+does not have.
 
-Only an operator may name files. A file that became shorter is another one, and nobody can know what it held.
+Only an operator may name files. A file that was replaced or became shorter is another one, and nobody can know what the
+first one held beyond that.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from threading import Event
+from typing import BinaryIO
 
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable, SourceChanged
@@ -20,6 +25,8 @@ from churnguard_pipelines.streams.sdk import Message, MessageBatch, Seek, Stream
 
 LOOK_EVERY = 0.2  # seconds
 LONGEST_LINE = 1_000_000  # bytes; of a longer one each so many are a message
+BATCH_BYTES = 8 * 2**20
+"""After which a batch is full, however few its lines are: it is held in memory."""
 
 
 class Tail(StreamSource):
@@ -45,29 +52,14 @@ class Tail(StreamSource):
         return self.stream.topics
 
     def watermarks(self, stored: Mapping[str, Position]) -> Mapping[str, Watermark]:
-        read = {name: int(stored.get(name, _START)["byte"]) for name in self.stream.topics}
-        return {name: Watermark(str(size), _some(size > read[name])) for name in read for size in [self._size(name)]}
+        return {name: self._watermark(name, stored.get(name, _START)) for name in self.stream.topics}
 
     def batches(self, partition: str, position: Position | None) -> Generator[MessageBatch | None]:
-        at = int((position or _START)["byte"])
+        position = position or _START
         while True:
-            size = self._size(partition)
-            if size < at:
-                raise SourceChanged(
-                    f"the file {partition} has {size} bytes, of which {at} were read: it was replaced.",
-                    integration_id=self.stream.stream_id,
-                    remedy=f"`churnguard streams seek {self.stream.stream_id} --to earliest` reads it anew.",
-                )
-            with (self._folder / partition).open("rb") as file:
-                file.seek(at)
-                messages: list[Message] = []
-                while len(messages) < self.stream.batch_size and (line := file.readline(LONGEST_LINE)):
-                    if not line.endswith(b"\n") and len(line) < LONGEST_LINE:  # it is being written
-                        break
-                    messages.append(Message(partition, "0", str(at), at, None, line.rstrip(b"\r\n"), None, {}))
-                    at += len(line)
+            messages, position = self._read(partition, position)
             if messages:
-                yield MessageBatch({"byte": at}, messages)
+                yield MessageBatch(position, messages)
             else:
                 self.cancelled.wait(LOOK_EVERY)
                 yield None
@@ -79,6 +71,31 @@ class Tail(StreamSource):
             raise self._refused("lines do not say when they were written, so that none can be found by its time")
         return {name: {"byte": self._size(name) if seek.to == "latest" else 0} for name in self.stream.topics}
 
+    def _watermark(self, name: str, read: Position) -> Watermark:
+        found = self._stat(name)
+        return Watermark(str(found.st_size), _some(found.st_size != read["byte"] or not _is_same(found, read)))
+
+    def _read(self, name: str, position: Position) -> tuple[list[Message], Position]:
+        """Whole lines, and where they end."""
+        begun = at = int(position["byte"])
+        messages: list[Message] = []
+        with self._opened(name) as file:
+            found = os.fstat(file.fileno())
+            if found.st_size < at or not _is_same(found, position):
+                raise SourceChanged(
+                    f"the file {name} is another one than the one of which {at} bytes were read: it was replaced.",
+                    integration_id=self.stream.stream_id,
+                    remedy=f"`churnguard streams seek {self.stream.stream_id} --to earliest` reads it anew.",
+                )
+            file.seek(at)
+            while len(messages) < self.stream.batch_size and at - begun < BATCH_BYTES:
+                line = file.readline(LONGEST_LINE)
+                if not line or (not line.endswith(b"\n") and len(line) < LONGEST_LINE):  # it is being written
+                    break
+                messages.append(Message(name, "0", str(at), at, None, line.rstrip(b"\r\n"), None, {}))
+                at += len(line)
+        return messages, {"byte": at, "file": found.st_ino}
+
     def _byte(self, name: str, offset: str) -> int:
         if name not in self.stream.topics:
             raise self._refused(f"there is no file {name!r}", f"There are: {', '.join(self.stream.topics)}.")
@@ -88,11 +105,24 @@ class Tail(StreamSource):
         return int(offset)
 
     def _size(self, name: str) -> int:
-        try:
+        return self._stat(name).st_size
+
+    def _stat(self, name: str) -> os.stat_result:
+        with self._there(name):
             found = (self._folder / name).stat()
-            if not S_ISREG(found.st_mode):
-                raise self._refused(f"{name} is no file", "Correct `topics`.")
-            return found.st_size
+        if not S_ISREG(found.st_mode):
+            raise self._refused(f"{name} is no file", "Correct `topics`.")
+        return found
+
+    def _opened(self, name: str) -> BinaryIO:
+        self._stat(name)  # nothing else is opened: a pipe would wait for its writer
+        with self._there(name):
+            return (self._folder / name).open("rb")
+
+    @contextmanager
+    def _there(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise ProviderUnavailable(
                 f"the file {name} cannot be read: {error.strerror}.",
@@ -105,6 +135,11 @@ class Tail(StreamSource):
 
 
 _START: Position = {"byte": 0}
+
+
+def _is_same(found: os.stat_result, read: Position) -> bool:
+    """Whether it is the file that was read, if one was."""
+    return bool(read.get("file", found.st_ino) == found.st_ino)
 
 
 def _some(there_are: bool) -> int | None:

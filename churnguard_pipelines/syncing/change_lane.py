@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
-import psycopg
-
 from churnguard_pipelines.connectors.sdk.change_memory import CHANGE_MEMORY
 from churnguard_pipelines.connectors.sdk.database import ChangeLog, DatabaseConnector
 from churnguard_pipelines.connectors.sdk.selection import chosen_tables
@@ -23,6 +21,7 @@ from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.ingest import catalogue, checkpoints
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import is_deadlock
 from churnguard_pipelines.store.raw import mirror_tables
 from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
@@ -131,8 +130,10 @@ class ChangeLane:
     def _stored(self, log: ChangeLog, batch: ChangeBatch) -> Stored:
         try:
             return self._commit(log, batch)
-        except psycopg.errors.DeadlockDetected:  # with a copy of the same table; from the checkpoint once more
-            self._close()
+        except Exception as error:
+            if not is_deadlock(error):
+                raise
+            self._close()  # with a copy of the same table; from the checkpoint once more
             return Stored({}, None)
 
     def _opened(self) -> ReadAhead:

@@ -17,6 +17,7 @@ from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.ingest.rejected import waiting_keys
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.sync import OpenedIntegration, mapper_of, refuse_another_source
 
@@ -79,8 +80,12 @@ class Ours:
 
     def _keep(self, records: Sequence[Record], deletions: Sequence[Deletion]) -> Counts:
         mapped = self._mapper.rows(records)
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
-            return store_changes(transaction, self._lane, self._table, mapped, deletions, None)
+
+        def store() -> Counts:
+            with self._warehouse.transaction(self._lane.organization_id) as transaction:
+                return store_changes(transaction, self._lane, self._table, mapped, deletions, None)
+
+        return past_deadlocks(store)
 
     def _select(self, what: str, window: Window, by: str | None = None) -> Sequence[Any]:
         """``by``: a column of moments, when they were created if None."""

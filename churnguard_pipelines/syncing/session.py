@@ -8,7 +8,8 @@ Where two have one, because a session was thought dead, the checkpoints' compare
     take        by lease (``store.ingest.leases``); what another session has is left to it
     work        ``kind.work(turn)`` in a thread of its own; it tells of every commit by ``turn.note(counts)``
     make room   a lane that had its turn is told to stop (``turn.stop``) if another one waits for its place
-    pause       a lane whose work raised waits 1 s, then twice as long each time, a minute at most; less by chance
+    pause       a lane whose work raised waits 1 s, then twice as long each time, a minute at most; less by chance, and
+                not on for what was away and is seen to be back
     tell        every second, in the session's own thread: ``on_worked`` gets the counts by (integration, object)
     hand over   an old session ends as soon as a younger one of its kind is there
     end         lanes get ``finish_within`` to come to an end by themselves, then ten seconds after they were told to
@@ -34,6 +35,7 @@ from typing import ClassVar
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.engine.sharing import fair_share
 from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
+from churnguard_pipelines.interpreter import suit_records
 from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.postgres.database import Store
@@ -107,6 +109,10 @@ class LaneKind(ABC):
         """Whether a lane at work still is as it was when its turn began; asked after each :meth:`waiting`."""
         return True
 
+    def is_back(self, lane: Lane) -> bool:
+        """Whether what its work needs was away, and is there as :meth:`waiting` has just seen."""
+        return False
+
     @contextmanager
     def opened(self, stopped: threading.Event) -> Iterator[Callable[[float], Iterable[Lane]]]:
         """What the session needs while it lives; gives a function that waits so many seconds at most, and returns the
@@ -160,6 +166,7 @@ class Session:
     def run(self) -> None:
         """Returns when all was idle for ``linger``, when it is too old, when it has handed over, or after
         :meth:`stop`."""
+        suit_records()
         self._begun = self._active = time.monotonic()
         with (
             logs.about(run_id=self._session_id),
@@ -198,9 +205,13 @@ class Session:
         self._waiting = {lane: None for lane in waiting if lane not in self._turns and lane not in others}
         if self._kind.shares_out:
             self._most = self._own_share(len({*waiting, *others, *self._turns}))
-        known = {*self._waiting, *self._turns}
+        known, recent = {*self._waiting, *self._turns}, time.monotonic() - LONGEST_PAUSE
         self._ended = {lane: moment for lane, moment in self._ended.items() if lane in known}
-        self._pauses = {lane: pause for lane, pause in self._pauses.items() if lane in known}
+        self._pauses = {  # also of those that are not seen to wait just now: what is away may not say so
+            lane: (until, pause)
+            for lane, (until, pause) in self._pauses.items()
+            if (lane in known or until > recent) and not self._kind.is_back(lane)
+        }
         for turn in self._turns.values():
             if not self._kind.wanted(turn):
                 turn.stop.set()
@@ -294,8 +305,12 @@ class Session:
             return True
         if hands_over and age > self._max_age - HAND_OVER and self._has_successor():
             return True
-        at_work = not self._kind.keeps_its_turn and (self._turns or self._waiting)
+        at_work = self._waiting or self._tries_again(now) or (self._turns and not self._kind.keeps_its_turn)
         return not at_work and now - self._active > self._linger
+
+    def _tries_again(self, now: float) -> bool:
+        """Whether a lane fails each time: a session that ended for that would be begun anew at once, to do the same."""
+        return any(now - turn.begun < self._linger for lane, turn in self._turns.items() if lane in self._pauses)
 
     def _has_successor(self) -> bool:
         ages = sessions.ages(self._store, self._kind.name)

@@ -33,13 +33,14 @@ from churnguard_pipelines.errors import (
     ProviderMisbehaved,
     SourceChanged,
 )
+from churnguard_pipelines.interpreter import suit_answers, suit_records
 from churnguard_pipelines.model import DataSyncMode, IntegrationConfiguration
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Record, Table, Window
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import arrivals, checkpoints, inbox, ledger, rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.ingest.ledger import SyncReport
-from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects
+from churnguard_pipelines.store.ingest.objects import KnownObject, known_objects, reading_alike
 from churnguard_pipelines.store.ingest.sync_states import HISTORY
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
@@ -52,8 +53,6 @@ from churnguard_pipelines.syncing.typed_views import bring_up_to_date, merged, s
 
 _log = logging.getLogger(__name__)
 
-REJECTED_EVENTS = "webhooks"
-"""The object under which whole webhook events are rejected."""
 _HELPERS = FairThreads("object", most=48, most_each=16)
 """For all syncs of this process: they read objects beside each other."""
 OBJECTS_A_CONNECTION = 2
@@ -142,6 +141,8 @@ def sync_integration(
     ``warehouse``: one that knows the tables already. An object that fails is in the report, and the others go on.
     Raises ``NotFound``, ``InvalidConfiguration`` (unknown object), ``CircuitOpen`` before anything is read.
     """
+    suit_records()
+    suit_answers()
     integration = get_integration(store, integration_id)
     mode = mode or integration.sync_config.sync_mode
     if issubclass(connector(integration.provider_name), DatabaseConnector):
@@ -154,8 +155,8 @@ def sync_integration(
         def work() -> ChurnGuardError | None:
             if failure is None and window is None:
                 keep_following(store, use.connector, sync_id, list(items.values()), identity or UNKNOWN)
-            tables, first = warehouse or Warehouse(store), next(iter(items), None)
-            run = _Run(store, use, sync_id, mode, window, identity, known, tables, first)
+            tables = warehouse or Warehouse(store)
+            run = _Run(store, use, sync_id, mode, window, identity, known, tables, list(items))
             at_once = OBJECTS_A_CONNECTION * integration.sync_config.concurrent_requests
             helpers = Helpers(_HELPERS, integration.organization_id, at_once - 1)
             ended = failure or each_object(
@@ -187,24 +188,22 @@ def replay_rejected(store: Store, integration_id: str, ids: Sequence[int] | None
     integration = get_integration(store, integration_id)
     warehouse, total = Warehouse(store), Counts()
     waiting = rejected.list_rejected(store, integration_id, ids=ids)
-    events = {item.id: str(item.key) for item in waiting if item.object == REJECTED_EVENTS}
+    events = sorted(str(item.key) for item in waiting if item.object == inbox.REJECTED)
     if events:  # whole webhook events, which are worked off once more
-        inbox.replay(store, integration, actor="replay", event_ids=sorted(events.values()))
-        with store.organization(integration.organization_id) as connection:
-            rejected.mark_resolved(connection, events)
-        waiting = [item for item in waiting if item.id not in events]
+        inbox.replay(store, integration, actor="replay", event_ids=events)
+        waiting = [item for item in waiting if item.object != inbox.REJECTED]
     for name, table in _tables_of(store, integration, {item.object for item in waiting}).items():
         mapper = mapper_of(store, integration, table)
         warehouse.ensure(table)
         for item in (item for item in waiting if item.object == name):
             # Its version is not known any more: the moment it came is the closest that is not too new.
-            mapped = mapper.rows([Record(item.payload, int(item.created_at.timestamp() * 1000))])
+            mapped = mapper.rows([Record(item.payload, int(item.seen_at.timestamp() * 1000))])
             total.add(Counts(read=1, rejected=len(mapped.rejected), filtered=mapped.filtered))
             if mapped.rejected:
                 continue
             with warehouse.transaction(integration.organization_id) as transaction:
                 total.add(transaction.upsert(table, integration_id, mapped.rows))
-                rejected.mark_resolved(transaction.connection, [item.id])
+                rejected.mark_resolved(transaction.connection, [item])
     return total
 
 
@@ -221,7 +220,7 @@ class _Run:
         identity: str | None,
         known: Mapping[str, KnownObject],
         warehouse: Warehouse,
-        first: str | None,
+        names: Sequence[str],
     ) -> None:
         self._store = store
         self._use = use
@@ -231,7 +230,8 @@ class _Run:
         self._identity = identity
         self._known = known
         self._warehouse = warehouse
-        self._first = first
+        self._first = names[0] if names else None
+        self._reading_alike = reading_alike(names)
         self._clients: dict[str, HttpClient] = {}
         self._noted = time.monotonic()
         self._left: float | None = None
@@ -246,8 +246,9 @@ class _Run:
         view = shown(integration, table, fields)
         drift += self._warehouse.ensure(table)
         drift += bring_up_to_date(
-            self._store, integration, table, known, fields, view.columns, label=item.label, custom=item.custom
-        )
+            self._store, integration, table, known, fields, view.columns,
+            label=item.label, custom=item.custom, told_apart=item.name in self._reading_alike,
+        )  # fmt: skip
         children = connector.child_views(integration, item)
         drift += show_children(self._store, integration, table, children, self._known)
         lane = Lane(integration.organization_id, integration.integration_id, self._lane_name(item))

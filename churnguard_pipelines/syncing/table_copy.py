@@ -9,17 +9,18 @@ The lane's position: ``version`` of the rows, ``next`` (the mark before which ev
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, wait
 from contextlib import ExitStack
 from datetime import datetime
-
-import psycopg
+from functools import partial
 
 from churnguard_pipelines.connectors.sdk.database import Snapshot
 from churnguard_pipelines.engine.clock import Clock
 from churnguard_pipelines.mirrors import Mirror, Piece, SourceTable
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
+from churnguard_pipelines.store.ingest import checkpoints
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.mirror_writer import MirrorWriter
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 
@@ -70,9 +71,7 @@ class TableCopy:
             while (piece := pieces.take()) is not None:
                 try:
                     self._clock.wait(0.0)  # notices a cancelled run
-                    self._store_piece(snapshot, piece, pieces, binary=binary)
-                except psycopg.errors.DeadlockDetected:  # with a reader of the change log
-                    self._store_piece(snapshot, piece, pieces, binary=binary)
+                    past_deadlocks(partial(self._store_piece, snapshot, piece, pieces, binary=binary))
                 except BaseException:
                     pieces.stop()
                     raise
@@ -81,23 +80,25 @@ class TableCopy:
         wait(copying)
         for each in copying:
             each.result()
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+
+        def end(transaction: WarehouseTransaction) -> tuple[Position, Counts]:
             deleted = self._writer(transaction).delete_older(position["version"], "inferred", inclusive=False)
             complete = {
                 "version": position["version"], "complete": True, "swept_at": self._now(transaction), **self._read_as,
             }  # fmt: skip
-            self._advance(transaction, complete, Counts(deleted=deleted))
+            return complete, Counts(deleted=deleted)
+
+        self._commit(end)
 
     def keep_fingerprint(self) -> None:
         """The stored rows are the table's as it is now."""
         position = self.checkpoint.position if self.checkpoint else None
         if position is not None and position != {**position, **self._read_as}:
-            with self._warehouse.transaction(self._lane.organization_id) as transaction:
-                self._advance(transaction, {**position, **self._read_as}, Counts())
+            self._commit(lambda transaction: ({**position, **self._read_as}, Counts()))
 
     def read_increment(self, snapshot: Snapshot, column: str, after: str | None, *, binary: bool) -> None:
         assert self.checkpoint is not None
-        cursor = after
+        before, cursor = self.checkpoint.position, after
 
         def parts() -> Iterator[bytes]:
             nonlocal cursor
@@ -105,32 +106,45 @@ class TableCopy:
                 cursor = greatest or cursor
                 yield part
 
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+        def store(transaction: WarehouseTransaction) -> tuple[Position, Counts]:
             read, written = self._writer(transaction).copy(parts(), binary=binary)
-            position = {**self.checkpoint.position, "cursor": cursor}
-            self._advance(transaction, position, Counts(read=read, written=written, stale=read - written))
+            return {**before, "cursor": cursor}, Counts(read=read, written=written, stale=read - written)
+
+        self._commit(store)
 
     def sweep(self, snapshot: Snapshot, now: datetime, *, binary: bool) -> None:
         """What the source does not have any more is deleted."""
         assert self.checkpoint is not None
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+        position = {**self.checkpoint.position, "swept_at": now.isoformat()}
+
+        def delete(transaction: WarehouseTransaction) -> tuple[Position, Counts]:
             writer = self._writer(transaction)
             deleted = writer.delete_missing(snapshot.keys(self._table), snapshot.version, binary=binary)
-            position = {**self.checkpoint.position, "swept_at": now.isoformat()}
-            self._advance(transaction, position, Counts(deleted=deleted))
+            return position, Counts(deleted=deleted)
+
+        self._commit(delete)
 
     def _store_piece(self, snapshot: Snapshot, piece: Piece, pieces: _Pieces, *, binary: bool) -> None:
         with ExitStack() as until_committed:
             with self._warehouse.transaction(self._lane.organization_id) as transaction:
                 read, written = self._writer(transaction).copy(snapshot.copy(self._table, piece), binary=binary)
-                until_committed.enter_context(self._commits)  # one at a time: each moves the one checkpoint
+                # One at a time: each moves the one checkpoint. Whoever waits for what PostgreSQL does not know of waits
+                # for nobody who waits for another writer: that circle would never be broken.
+                checkpoints.load(transaction.connection, self._lane, lock=True)
+                until_committed.enter_context(self._commits)
                 position = pieces.position_with(piece)
                 moved = self._moved(transaction, position, Counts(read=read, written=written, stale=read - written))
             self.checkpoint = moved
             pieces.done(piece, position)
 
-    def _advance(self, transaction: WarehouseTransaction, position: Position, counts: Counts) -> None:
-        self.checkpoint = self._moved(transaction, position, counts)
+    def _commit(self, work: Callable[[WarehouseTransaction], tuple[Position, Counts]]) -> None:
+        """``work`` and the position after it, with what it did."""
+
+        def store() -> Checkpoint:
+            with self._warehouse.transaction(self._lane.organization_id) as transaction:
+                return self._moved(transaction, *work(transaction))
+
+        self.checkpoint = past_deadlocks(store)
 
     def _moved(self, transaction: WarehouseTransaction, position: Position, counts: Counts) -> Checkpoint:
         moved = transaction.advance(self._lane, self.checkpoint, position, self._source)

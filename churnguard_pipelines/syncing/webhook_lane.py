@@ -29,9 +29,10 @@ from churnguard_pipelines.store.ingest import checkpoints, inbox
 from churnguard_pipelines.store.ingest.inbox import InboxEvent
 from churnguard_pipelines.store.ingest.inbox_order import Progress, Settled, follow_in_the_version_before
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.events.writer import EventWriter
-from churnguard_pipelines.syncing.sync import REJECTED_EVENTS, opened
+from churnguard_pipelines.syncing.sync import opened
 from churnguard_pipelines.telemetry import traces
 
 BATCH = 500
@@ -151,10 +152,12 @@ class InboxLane:
                 known = known or event.event_type in self._connector.ignored_events
                 outcomes[event.endpoint_id, "ignored" if known else "unknown"] += 1
         changes = {name: self._writer.changes(name, told) for name, told in by_object.items()}
-        with self._warehouse.transaction(self.lane.organization_id) as transaction:
-            counts = self._writer.store(transaction, changes)
-            moved = self._advance(transaction, events)
-        self._checkpoint = moved
+
+        def store() -> tuple[dict[str, Counts], Checkpoint]:
+            with self._warehouse.transaction(self.lane.organization_id) as transaction:
+                return self._writer.store(transaction, changes), self._advance(transaction, events)
+
+        counts, self._checkpoint = past_deadlocks(store)
         return Drained(outcomes, counts)
 
     def _reject(self, event: InboxEvent, error: Exception) -> Drained:
@@ -162,7 +165,7 @@ class InboxLane:
         _log.warning("%s: webhook event %s is rejected: %s", self.lane.integration_id, event.event_id, reason)
         rejected = Rejected(event.event_id, reason, exact_json.loads(event.payload.encode()))
         with self._warehouse.transaction(self.lane.organization_id) as transaction:
-            transaction.reject(self.lane, REJECTED_EVENTS, [rejected], None)
+            transaction.reject(self.lane, inbox.REJECTED, [rejected], None)
             moved = self._advance(transaction, [event])
         self._checkpoint = moved
         return Drained(Counter({(event.endpoint_id, "rejected"): 1}))

@@ -37,8 +37,9 @@ from tests.sources.homes import temporary_home
 from tests.sources.kafka import KafkaServer, running_kafka
 
 AREA, ORGANIZATION = "streams", "bench-streams"
-MESSAGES, BACKLOG = 200_000, 1_000_000
-KEYS = 100_000
+MESSAGES, BACKLOG = 400_000, 1_000_000
+"""So many that the 0.3 s in which a session finds its streams and begins to read them count for little."""
+KEYS = 200_000
 """Different ones: each second message of the upsert is about a record that is there already."""
 PARTITIONS = 4
 MESSAGE_BYTES = 300

@@ -138,6 +138,11 @@ def test_adding_it_twice_is_refused_unless_replaced(registered: Shell) -> None:
     again = ("integrations", "add", "--no-check", "acme.yaml")
     assert "acme: an integration with this id exists already." in registered.fails(*again, ACME_KEY=KEY)
     registered.succeeds(*again, "--replace", ACME_KEY=KEY)
+    ours = registered.folder.joinpath("acme.yaml")
+    ours.write_text(ours.read_text().replace("organization_id: acme", "organization_id: globex"))
+    for option in ((), ("--replace",)):
+        assert "✗ acme: " in registered.fails(*again, *option, ACME_KEY=KEY)
+    assert "globex" not in registered.succeeds("organizations", "list")
 
 
 def test_a_key_that_the_provider_refuses_is_not_stored(shell: Shell, sandbox: Sandbox) -> None:
@@ -222,6 +227,9 @@ def test_rejected_records_are_listed_and_replayed(registered: Shell, sandbox: Sa
     replayed = registered("rejected", "replay", "acme")
     assert replayed.code == 1, "it is still wrong"
     assert "1 replayed: 0 written, 0 older than what stands, 1 rejected again." in replayed.out
+    (waiting,) = re.findall(r"(\d+) coupons", listed)
+    assert "1 dismissed." in registered.succeeds("rejected", "dismiss", "acme", waiting)
+    assert "acme has no rejected records" in registered.succeeds("rejected", "list", "acme")
 
 
 def test_the_key_is_made_once_and_rotated(registered: Shell, store: Store) -> None:

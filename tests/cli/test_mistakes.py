@@ -163,11 +163,29 @@ def test_a_database_that_is_somewhere_else(terminal: Terminal, host: str, port: 
 @pytest.mark.parametrize(
     "command",
     ["integrations show", "integrations test", "integrations pause", "integrations resume", "integrations remove -y",
-     "sync", "plan", "rejected list", "rejected replay", "webhooks replay"],
+     "sync", "plan", "webhooks replay"],
 )  # fmt: skip
 def test_an_integration_that_is_not_there(terminal: Terminal, command: str) -> None:
     message = terminal.refuses(*command.split(), "nobody")
     assert "there is no integration 'nobody'. → `churnguard integrations list` shows those there are." in message
+
+
+@pytest.mark.parametrize("command", ["rejected list", "rejected replay", "rejected dismiss --all"])
+def test_what_is_neither_an_integration_nor_a_stream(terminal: Terminal, command: str) -> None:
+    message = terminal.refuses(*command.split(), "nobody")
+    assert "there is no integration and no stream 'nobody'. → `churnguard integrations list` and" in message
+
+
+@pytest.mark.parametrize("which", [[], ["--all", "1"]], ids=["none", "some and all"])
+def test_which_rejected_records_are_dismissed_is_said(terminal: Terminal, which: list[str]) -> None:
+    assert "which of them is not said. → Give the ids" in terminal.refuses("rejected", "dismiss", "acme", *which)
+
+
+@pytest.mark.parametrize("command", ["replay", "dismiss"])
+def test_an_id_that_no_rejected_record_has(terminal: Terminal, command: str) -> None:
+    said = terminal("rejected", command, "acme", str(2**63))
+    assert (said.code, said.out) == (2, "")
+    assert "Invalid value for 'ID'" in said.err
 
 
 def test_a_name_that_nobody_has(terminal: Terminal, store: Store) -> None:

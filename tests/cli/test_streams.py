@@ -44,7 +44,7 @@ def added(shell: Shell) -> Shell:  # noqa: F811 - the fixture
     said = shell.succeeds("streams", "add", "clicks.yaml", PASSWORD=CANARY)
     assert "✓ Its source answers, and clicks.log can be read." in said
     assert "It has clicks.log." in said
-    assert "clicks is stored and is read while `churnguard up` runs; its rows are in views.clicks_events." in said
+    assert "clicks is stored and is read while `churnguard up` runs; its rows are in views.clicks_events, for " in said
     return shell
 
 
@@ -67,6 +67,11 @@ def test_a_stream_is_added_looked_at_steered_and_removed(added: Shell, store: St
     assert (again.code, "1 rejected again" in again.out) == (1, True)
 
     assert "paused. Go on with: churnguard streams resume clicks" in added.succeeds("streams", "pause", "clicks")
+    assert "is read on from there once it is resumed: clicks.log" in added.succeeds(
+        "streams", "seek", "clicks", "--to", '{"clicks.log": "52"}', "--yes"
+    )
+    replaced = added.succeeds("streams", "add", "--replace", "clicks.yaml", PASSWORD=CANARY)
+    assert "is stored and is read once it is resumed (`churnguard streams resume clicks`)" in replaced
     assert "clicks is active." in added.succeeds("streams", "resume", "clicks")
     moved = added.succeeds("streams", "seek", "clicks", "--to", "earliest", "--yes")
     assert "clicks is read on from there: clicks.log" in moved
@@ -96,6 +101,7 @@ def test_what_is_wrong_is_one_clear_error(added: Shell) -> None:
     added.succeeds("streams", "add", "--replace", "clicks.yaml", PASSWORD=CANARY)
     nowhere = added.fails("streams", "seek", "clicks", "--to", "yesterday")
     assert "'yesterday' is no place to read on from. → Say earliest, latest, a moment with its time zone" in nowhere
+    assert "✗ there is no integration and no stream 'clocks'." in added.fails("rejected", "list", "clocks")
     text = added.folder.joinpath("clicks.yaml").read_text()
     for wrong, right, said in (
         ("clicks.log", "other.log", "✗ clicks: the file other.log cannot be read: No such file or directory."),

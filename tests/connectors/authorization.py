@@ -7,12 +7,11 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+
+from tests.serving import HttpServer, QuietHandler, serving
 
 CLIENT_ID, CLIENT_SECRET = "app-1", "canary-app-secret"
 
@@ -61,7 +60,7 @@ def visit(url: str) -> httpx.Response:
 
 @contextmanager
 def authorization_server(redirect_uri: str) -> Iterator[AuthorizationServer]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
             status, place = server_side.page({name: each[0] for name, each in parse_qs(asked.query).items()})
@@ -79,16 +78,7 @@ def authorization_server(redirect_uri: str) -> Iterator[AuthorizationServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server_side = AuthorizationServer(f"http://127.0.0.1:{server.server_port}", redirect_uri)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    server = HttpServer(Handler)
+    server_side = AuthorizationServer(server.url, redirect_uri)
+    with serving(server):
         yield server_side
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
 from churnguard_pipelines.sandbox.serve import Sandbox
+from tests.serving import HttpServer, QuietHandler, serving
 
 _OF_THE_CONNECTION = {"connection", "accept-encoding", "content-length"}
 
@@ -26,20 +25,14 @@ class Asked(NamedTuple):
     body: bytes
 
 
-class Recorder(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Recorder(HttpServer):
     def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Forward)
+        super().__init__(_Forward)
         self.target = httpx.Client(base_url=target, headers={"accept-encoding": "identity"})
         self.seen: list[Asked] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-
-class _Forward(BaseHTTPRequestHandler):
+class _Forward(QuietHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Recorder
@@ -65,18 +58,9 @@ class _Forward(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.content)
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 @contextmanager
 def recorded(sandbox: Sandbox) -> Iterator[Recorder]:
-    with Recorder(sandbox.url) as recorder:
-        thread = threading.Thread(target=recorder.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield recorder
-        finally:
-            recorder.shutdown()
-            thread.join()
-            recorder.target.close()
+    recorder = Recorder(sandbox.url)
+    with serving(recorder), recorder.target:
+        yield recorder

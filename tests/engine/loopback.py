@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+
+from tests.serving import HttpServer, QuietHandler, serving
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Api:
 
 @contextmanager
 def serve() -> Iterator[Api]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
@@ -92,24 +93,13 @@ def serve() -> Iterator[Api]:
             if claimed != len(answer.body):
                 self.close_connection = True
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the names http.server looks for
+        do_GET = do_POST = do_DELETE = handle_any
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # with the default of 5, callers that start together wait a second to connect
-
+    class Server(HttpServer):
         def handle_error(self, *_: object) -> None:
             pass  # a client that hung up, as some tests make it do
 
-    server = Server(("127.0.0.1", 0), Handler)
-    api = Api(f"http://127.0.0.1:{server.server_port}")
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    server = Server(Handler)
+    api = Api(server.url)
+    with serving(server):
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

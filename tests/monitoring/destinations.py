@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
@@ -22,19 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.serving import HttpServer, QuietHandler, serving
+
 HOSTS = ("hooks.slack.com", "events.pagerduty.com", "prod-1.westus.logic.azure.com")
-
-
-@contextmanager
-def running(server: socketserver.BaseServer) -> Iterator[None]:
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass
@@ -69,7 +58,7 @@ def mail_server() -> Iterator[Mailbox]:
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session)
     server.daemon_threads = True
     box = Mailbox(server.server_address[1])
-    with running(server):
+    with serving(server):
         yield box
 
 
@@ -87,7 +76,7 @@ def dripping_server() -> Iterator[str]:
 
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
     server.daemon_threads = True
-    with running(server):
+    with serving(server):
         try:
             yield f"127.0.0.1:{server.server_address[1]}"
         finally:
@@ -110,7 +99,7 @@ def internet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet
     context.load_cert_chain(chain)
     there = Internet()
 
-    class Proxy(BaseHTTPRequestHandler):
+    class Proxy(QuietHandler):
         def do_CONNECT(self) -> None:
             host = self.path.partition(":")[0]
             self.send_response(200)
@@ -127,14 +116,10 @@ def internet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet
                 encrypted.sendall(f"{status}Content-Length: 2\r\nConnection: close\r\n\r\nok".encode())
             self.close_connection = True
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    server.daemon_threads = True
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
+    server = HttpServer(Proxy)
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
-    with running(server):
+    with serving(server):
         yield there
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.monitoring.health import HealthStatus, Severity
@@ -29,15 +32,18 @@ from churnguard_pipelines.store.ingest.stream_progress import Observed
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.streams import managing
+from churnguard_pipelines.syncing.streams.status import list_streams
 from tests.shelf import (
     configured,
     put,
     read_all,
     shelves,  # noqa: F401 - a fixture
 )
+from tests.soak import SOAK
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LANE = Lane("acme", "clicks", "clicks")
+AGES = st.one_of(st.none(), st.floats(0, 1e6))
 ACTIVE, PAUSED, FAILED = StreamState
 WARNING, CRITICAL = Severity
 
@@ -161,6 +167,10 @@ def test_who_is_followed_is_known_by_the_leases(store: Store, stream: str) -> No
     assert measured(store, stream).messages_per_second == 0.0
     sessions.end(store, "one")
     assert (measured(store, stream).status, measured(store, stream).messages_per_second) == ("not_running", None)
+    stream_progress.observe(store, [Observed(LANE, "9", 0, 0.0)])
+    assert (measured(store, stream).status, measured(store, stream).messages_per_second) == ("idle", 0.0)
+    STREAMS.note_trouble(store, {stream: ("Nobody answers.", None)})
+    assert measured(store, stream).status == "not_running"
 
 
 def test_the_lag_of_ten_minutes_ago_is_kept_with_what_was_measured_then(store: Store, stream: str) -> None:
@@ -169,7 +179,52 @@ def test_the_lag_of_ten_minutes_ago_is_kept_with_what_was_measured_then(store: S
     with store.operator() as connection:
         connection.execute(sa.text("UPDATE ingest.stream_metrics SET at = at - interval '12 minutes'"))
     assert vitals(store).lag_before == 700
-    assert [each.lag_messages for each in stream_metrics.history(store, stream)] == [700]
+    assert [each.lag_messages for each in stream_metrics.history(store, stream) if each.messages] == [700]
+
+
+def test_each_minute_of_the_last_hour_has_what_was_measured_in_it(store: Store, stream: str) -> None:
+    """Also those in which nothing came; the last one ends now."""
+    assert stream_metrics.history(store, stream) == []
+    for minutes_ago, messages in ((0, 1), (1, 20), (1, 22), (30, 3), (59, 4), (61, 5)):
+        stream_metrics.record(store, "one", [Measured("acme", stream, 5.0, messages)])
+        with store.operator() as connection:
+            moved = "UPDATE ingest.stream_metrics SET at = clock_timestamp() - make_interval(mins => :n, secs => 30)"
+            connection.execute(sa.text(f"{moved} WHERE messages = :m"), {"n": minutes_ago, "m": messages})
+    told = stream_metrics.history(store, stream)
+    assert [each.messages for each in told] == [4, *[0] * 28, 3, *[0] * 28, 42, 1]
+    assert told[-2].messages_per_second == 42 / 60
+    assert {later.at - each.at for each, later in pairwise(told)} == {timedelta(minutes=1)}
+
+
+def test_nobody_knows_how_far_a_paused_stream_is_behind(store: Store, stream: str) -> None:
+    stream_progress.observe(store, [Observed(LANE, "9", 700, 65.0)])
+    managing.pause(store, stream, actor="ann")
+    (listed,) = list_streams(store)
+    for said in (listed, vitals(store), measured(store, stream)):
+        assert (said.lag_messages, said.lag_seconds) == (None, None)
+
+
+PARTITIONS = st.lists(st.one_of(st.just((0, 0.0)), st.tuples(st.one_of(st.none(), st.integers(1, 99)), AGES)))
+
+
+@settings(max_examples=300 if SOAK else 25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(partitions=PARTITIONS)
+def test_everybody_says_the_same_of_how_far_it_is_behind(
+    store: Store, stream: str, partitions: list[tuple[int | None, float | None]]
+) -> None:
+    """What one partition does not say, nobody can say of all; the oldest that is known is the oldest."""
+    with store.operator() as connection:
+        connection.execute(sa.text("DELETE FROM ingest.stream_partitions"))
+    seen = [Observed(replace(LANE, name=str(number)), "9", *lag) for number, lag in enumerate(partitions)]
+    stream_progress.observe(store, seen)
+    counts = [count for count, _ in partitions]
+    ages = [age for count, age in partitions if count != 0 and age is not None]
+    is_behind = any(count != 0 for count in counts)
+    messages = None if None in counts or not partitions else sum(each for each in counts if each)
+    seconds = (max(ages, default=None) if is_behind else 0.0) if partitions else None
+    (listed,), looked, numbers = list_streams(store), vitals(store), measured(store, stream)
+    for said in (listed, looked, numbers):
+        assert (said.lag_messages, said.lag_seconds) == (messages, seconds)
 
 
 def test_the_installation_s_picture_has_the_streams(store: Store, stream: str) -> None:

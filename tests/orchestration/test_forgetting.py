@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from churnguard_pipelines.definitions import definitions
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.orchestration.retention import forget_syncs
+from churnguard_pipelines.records import Lane, Rejected
+from churnguard_pipelines.store.ingest import rejected
 from churnguard_pipelines.store.ingest.ledger import find_sync, finish_sync, last_success, set_object, start_sync
-from churnguard_pipelines.store.ingest.tables import syncs
+from churnguard_pipelines.store.ingest.tables import rejected_records, syncs
 from churnguard_pipelines.store.postgres.database import Store
 from tests.orchestration.conftest import Register
 from tests.orchestration.runs import objects, run
@@ -44,6 +46,26 @@ def test_the_ledger_keeps_the_latest_sync_and_the_latest_success_of_each_object(
     kept = {name for name in ("60 days ago", "50 days ago", "40 days ago") if find_sync(store, name)}
     assert kept == ({"40 days ago"} if latest == "succeeded" else {"50 days ago", "40 days ago"})
     assert last_success(store, integration.integration_id, "coupons") == before
+
+
+def test_rejected_records_that_were_resolved_go_and_those_that_wait_stay(
+    instance: dg.DagsterInstance, store: Store, integration: IntegrationConfiguration
+) -> None:
+    lane = Lane(integration.organization_id, integration.integration_id, "coupons")
+    with store.organization(lane.organization_id) as connection:
+        rejected.add(connection, lane, "coupons", [Rejected(key, "wrong", {"id": key}) for key in ("a", "b")], None)
+    (waits, resolved) = rejected.list_rejected(store, integration.integration_id)
+    with store.organization(lane.organization_id) as connection:
+        rejected.mark_resolved(connection, [resolved])
+    _delete(instance, days=30)
+    assert _kept(store) == {waits.id, resolved.id}, "it was resolved just now"
+    _delete(instance, days=0)
+    assert _kept(store) == {waits.id}
+
+
+def _kept(store: Store) -> set[int]:
+    with store.operator() as connection:
+        return set(connection.scalars(sa.select(rejected_records.c.id)))
 
 
 def _delete(instance: dg.DagsterInstance, *, days: int) -> None:

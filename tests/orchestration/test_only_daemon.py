@@ -52,12 +52,23 @@ def test_a_second_one_says_so_once_and_works_when_the_first_has_ended(
 
 
 def test_one_whose_connection_broke_takes_the_lock_again(store: Store) -> None:
-    first = OnlyOne(store.database_url)
+    first, other = OnlyOne(store.database_url), OnlyOne(store.database_url)
     first.wait()
-    threading.Thread(target=first.keep, daemon=True).start()
+    keeping = threading.Thread(target=first.keep, daemon=True)
+    keeping.start()
     before = holders(store)
     end_connection_of_the_one_that_works(store)
     wait_for(lambda: holders(store) not in ([], before))
+
+    second = threading.Thread(target=other.wait, daemon=True)
+    second.start()
+
+    def gave_way() -> bool:
+        if second.is_alive():
+            end_connection_of_the_one_that_works(store)
+        return not keeping.is_alive()
+
+    wait_for(gave_way)
 
 
 def test_one_whose_connection_broke_ends_if_another_has_taken_over_meanwhile(store: Store) -> None:

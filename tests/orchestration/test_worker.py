@@ -24,6 +24,22 @@ from tests.orchestration.conftest import Register
 from tests.orchestration.runs import pass_time, run, sandbox_of_one_s_own
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
+ASKED_WHILE_IT_BEGINS = """
+import signal, weakref
+from churnguard_pipelines.orchestration.roles import worker
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `churnguard` has it until the worker begins
+current_store = worker.current_store
+class Thing: pass
+def opened():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+    return current_store()
+worker.current_store = opened
+worker.main()
+worker.leave(0)
+"""
+
 
 @pytest.fixture
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
@@ -41,7 +57,8 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
     expected = sandbox.account("acme").counts()["charges"]
     assert charges(store) < expected
     pass_time(store, timedelta(hours=2))
-    worker = Worker(store, instance, threads=2)
+    stop = threading.Event()
+    worker = Worker(store, instance, 2, stop)
     working = threading.Thread(target=worker.run, daemon=True)
     working.start()
     try:
@@ -52,12 +69,19 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
         pass_time(store, timedelta(hours=2))
         wait_for(lambda: latest(store) == "running")
     finally:
-        worker.stop()
+        stop.set()
     working.join(PATIENCE_SECONDS)
     assert not working.is_alive(), "whatever a provider does not answer"
     assert sessions.ages(store, "stripe_syncs") == {}
     assert leases.of_others(store, "nobody", "stripe_syncs") == set()
     sandbox.clear_faults()
+
+
+def test_whoever_asks_it_to_end_is_heard_also_where_python_lets_no_exception_out(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    program = [sys.executable, "-c", ASKED_WHILE_IT_BEGINS]
+    assert subprocess.run(program, env=dagster_environment(store), timeout=PATIENCE_SECONDS).returncode == 0
 
 
 def test_its_process_ends_when_it_is_asked_to_though_a_provider_hangs(

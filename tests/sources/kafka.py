@@ -9,11 +9,12 @@ import datetime
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from churnguard_pipelines.ports import free_port
-from tests.sources.homes import temporary_home
+from tests.sources.servers import Server, running
 from tests.waiting import wait_for
 
 USER, PASSWORD = "reader", "canary-kafka-password"
@@ -42,20 +43,25 @@ _LISTENERS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL", "CONTROLLER")
 _LOGIN = "org.apache.kafka.common.security"
 
 
-class KafkaServer:
-    """One node, its own controller. ``home``: a new folder. Each security protocol has a port of its own:
-    ``servers["SASL_SSL"]``. Nobody without an ACL is refused, except where a topic has one."""
+class KafkaServer(Server):
+    """One node, its own controller. ``home``: a new folder; ``joins``: another node, whose cluster it is a broker of.
+    Each security protocol has a port of its own: ``servers["SASL_SSL"]``. Nobody without an ACL is refused, except
+    where a topic has one."""
 
-    def __init__(self, home: Path) -> None:
+    stops_by = signal.SIGKILL  # it has nothing that anybody wants to keep
+
+    def __init__(self, home: Path, joins: KafkaServer | None = None) -> None:
+        super().__init__(home / "server.log")
         self._home = home
-        self._process: subprocess.Popen[bytes] | None = None
+        self._joins = joins
         self._ports = {name: free_port() for name in _LISTENERS}
         self.servers = {name: f"127.0.0.1:{port}" for name, port in self._ports.items()}
         self.authority, own = _certificates()
         (home / "server.pem").write_text(own)
         self._settings = home / "server.properties"
         self._write()
-        self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(self._settings), "--standalone")
+        alone = [] if joins else ["--standalone"]
+        self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(self._settings), *alone)
 
     @property
     def address(self) -> str:
@@ -66,27 +72,9 @@ class KafkaServer:
         self._write(host or "127.0.0.1")
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*_java(), "kafka.Kafka", str(self._settings)], stdout=log, stderr=log)
-        wait_for(self._answers, 120)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """It has nothing that anybody wants to keep."""
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-
-    @property
-    def _log(self) -> Path:
-        return self._home / "server.log"
+        self._begin([*_java(), "kafka.Kafka", str(self._settings)], within=120)
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()[-3000:]
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self._ports["PLAINTEXT"])):
                 return False
@@ -101,15 +89,16 @@ class KafkaServer:
         assert ended.returncode == 0, self._log.read_text()[-3000:]
 
     def _write(self, host: str = "127.0.0.1") -> None:
-        ports = self._ports
+        controller = self._joins or self
+        ports = {name: port for name, port in self._ports.items() if name != "CONTROLLER" or controller is self}
         told = {
-            "process.roles": "broker,controller",
-            "node.id": "1",
+            "process.roles": "broker,controller" if controller is self else "broker",
+            "node.id": "1" if controller is self else "2",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": ",".join(
-                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in ports
+                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in _LISTENERS
             ),
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{ports['CONTROLLER']}",
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller._ports['CONTROLLER']}",
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
             "advertised.listeners": ",".join(
                 f"{name}://{'127.0.0.1' if name == 'CONTROLLER' else host}:{port}" for name, port in ports.items()
@@ -159,9 +148,10 @@ class KafkaServer:
             for future in self.admin.alter_user_scram_credentials([change]).values():
                 future.result(30)
 
-    def create(self, topic: str, partitions: int = 1, **settings: str) -> str:
+    def create(self, topic: str, partitions: int = 1, *, node: int = 1, **settings: str) -> str:
+        """``node``: the one that has it."""
         named = {name.replace("_", "."): value for name, value in settings.items()}
-        new = NewTopic(topic, partitions, replication_factor=1, config=named)
+        new = NewTopic(topic, partitions, replica_assignment=[[node]] * partitions, config=named)
         self.admin.create_topics([new])[topic].result(30)
         self._wait_for(topic, lambda count: count == partitions)
         return topic
@@ -191,15 +181,8 @@ class KafkaServer:
         assert producer.flush(60) == 0
 
 
-@contextmanager
-def running_kafka() -> Iterator[KafkaServer]:
-    with temporary_home() as home:
-        server = KafkaServer(home)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+def running_kafka(joins: KafkaServer | None = None) -> AbstractContextManager[KafkaServer]:
+    return running(lambda home: KafkaServer(home, joins))
 
 
 def _delivered(error: Any, message: Any) -> None:

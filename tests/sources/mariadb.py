@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,8 +16,7 @@ import pymysql
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.placement import place
 from tests.sources.certificates import of_address
-from tests.sources.homes import temporary_home
-from tests.waiting import wait_for
+from tests.sources.servers import Server, running
 
 PASSWORD = "canary-source-password"
 _SETTINGS: dict[str, str | None] = {
@@ -37,7 +35,7 @@ _SETTINGS: dict[str, str | None] = {
 }
 
 
-class MariaDBServer:
+class MariaDBServer(Server):
     """``home``: a new folder that every user may enter. Its user ``owner`` may do everything."""
 
     settings: ClassVar[dict[str, str | None]] = _SETTINGS
@@ -48,13 +46,13 @@ class MariaDBServer:
 
     def __init__(self, home: Path) -> None:
         self._place = place(home)
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(self._place.log)
         self.port = free_port()
         # Not the machine's: a server that starts clears it of every other server's tables.
         self._temporary = self._place.folder / "tmp"
         self._temporary.mkdir(mode=0o777)
         self._temporary.chmod(0o777)
-        with self._place.log.open("ab") as log:
+        with self._log.open("ab") as log:
             subprocess.run(
                 [*self.installer(), f"--datadir={self._place.data}", f"--tmpdir={self._temporary}"],
                 check=True, stdout=log, stderr=log, cwd=self._place.folder, **self.runs_as(),
@@ -81,15 +79,13 @@ class MariaDBServer:
         wanted = self.settings | {"port": str(self.port), "socket": str(self._place.socket_folder / "server")}
         wanted |= {name.replace("_", "-"): value for name, value in settings.items()}
         options = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
-        with self._place.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *self.command(), f"--datadir={self._place.data}", f"--tmpdir={self._temporary}",
-                    f"--init-file={self._init}", *options,
-                ],
-                cwd=self._place.folder, stdout=log, stderr=log, **self.runs_as(),
-            )  # fmt: skip
-        wait_for(self._answers, 60)
+        self._begin(
+            [
+                *self.command(), f"--datadir={self._place.data}", f"--tmpdir={self._temporary}",
+                f"--init-file={self._init}", *options,
+            ],
+            cwd=self._place.folder, **self.runs_as(),
+        )  # fmt: skip
 
     def start_with_tls(self) -> str:
         """Returns the certificate, of 127.0.0.1, by which to verify it."""
@@ -103,16 +99,6 @@ class MariaDBServer:
         self.start(**options)
         return certificate
 
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
-
     def connect(self, database: str | None = None) -> pymysql.Connection[Any]:
         return pymysql.connect(
             host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, database=database, autocommit=True,
@@ -123,21 +109,12 @@ class MariaDBServer:
         try:
             self.connect().close()
         except pymysql.Error:
-            assert self._process is not None
-            assert self._process.poll() is None, self._place.log.read_text()[-2000:]
             return False
         return True
 
 
-@contextmanager
-def running_mariadb() -> Iterator[MariaDBServer]:
-    with temporary_home() as home:
-        server = MariaDBServer(home)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+def running_mariadb() -> AbstractContextManager[MariaDBServer]:
+    return running(MariaDBServer)
 
 
 def _program(name: str) -> str:

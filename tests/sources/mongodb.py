@@ -7,10 +7,8 @@ Where MONGODB_URL is set, that server is used instead; it has to be a replica se
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,18 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from churnguard_pipelines.ports import free_port
-from tests.sources.homes import temporary_home
-from tests.waiting import wait_for
+from tests.sources.servers import Server, running
 
 USER, PASSWORD = "owner", "canary-source-password"
 REAL = os.environ.get("MONGODB_URL")
 
 
-class MongoDBServer:
+class MongoDBServer(Server):
     """``home``: a new folder. Its user ``owner`` has ``PASSWORD`` and may do all."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(home / "server.log")
         self.port = free_port()
 
     def start(self, *options: str) -> None:
@@ -42,16 +39,6 @@ class MongoDBServer:
                 client.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
             self.stop()
         self._start("--auth", *options)
-
-    def kill(self) -> None:
-        assert self._process is not None, "only a server of our own is killed"
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
 
     def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
         if REAL is not None:
@@ -72,20 +59,16 @@ class MongoDBServer:
         program = Path(sys.executable).with_name("secantusd-py")
         assert program.exists(), "secantusdb is not installed"
         (self._home / "empty.toml").touch()
-        with (self._home / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    program, "--config", "empty.toml", "--host", "127.0.0.1", "--port", str(self.port),
-                    "--storage-path", str(self._home / "data"), "--cache-size", "256M", "--sync-on-commit",
-                    "--enable-test-commands", *options,
-                ],
-                cwd=self._home, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_for(self._answers, 60)
+        self._begin(
+            [
+                program, "--config", "empty.toml", "--host", "127.0.0.1", "--port", str(self.port),
+                "--storage-path", str(self._home / "data"), "--cache-size", "256M", "--sync-on-commit",
+                "--enable-test-commands", *options,
+            ],
+            cwd=self._home,
+        )  # fmt: skip
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._home / "server.log").read_text()[-2000:]
         client: MongoClient[dict[str, Any]]
         try:
             with MongoClient("127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=500) as client:
@@ -97,12 +80,5 @@ class MongoDBServer:
         return True
 
 
-@contextmanager
-def running_mongodb() -> Iterator[MongoDBServer]:
-    with temporary_home() as home:
-        server = MongoDBServer(home)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+def running_mongodb() -> AbstractContextManager[MongoDBServer]:
+    return running(MongoDBServer)

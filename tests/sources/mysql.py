@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from tests.sources.homes import temporary_home
 from tests.sources.mariadb import PASSWORD, MariaDBServer
+from tests.sources.servers import running
 
 FOLDER = Path(sys.prefix) / "mysql-server"
 _MARIADB_ONLY = ("binlog-format", "expire-logs-days", "max-recursive-iterations")
@@ -63,15 +62,8 @@ class MySQLServer(MariaDBServer):
         return {}
 
 
-@contextmanager
-def running_mysql() -> Iterator[MySQLServer]:
+def running_mysql() -> AbstractContextManager[MySQLServer]:
     """Skips the test where the server is not there; in CI it has to be."""
     if not FOLDER.exists() and os.environ.get("CI") != "true":
         pytest.skip(f"MySQL's own server is not in {FOLDER}: `make servers` unpacks it")
-    with temporary_home() as home:
-        server = MySQLServer(home)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    return running(MySQLServer)

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.store.postgres.placement import place
-from tests.waiting import wait_for
+from tests.sources.servers import Server
 
 PASSWORD = "canary-source-password"
 _SETTINGS = {
@@ -28,12 +28,15 @@ _SETTINGS = {
 }
 
 
-class PostgreSQLServer:
+class PostgreSQLServer(Server):
     """``home``: a new folder that every user may enter."""
+
+    dies_by = signal.SIGQUIT  # its children end at once, too, and nothing is flushed
+    stops_by = signal.SIGINT
 
     def __init__(self, home: Path) -> None:
         self._place = place(home)
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(self._place.log)
         self.port = free_port()
         password = home / "password"
         password.write_text(PASSWORD)
@@ -54,23 +57,8 @@ class PostgreSQLServer:
         self._place.make_socket_folder()
         wanted = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self._place.socket_folder)}
         options = [word for name, value in (wanted | settings).items() for word in ("-c", f"{name}={value}")]
-        with self._place.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._place.programs / "postgres", "-D", str(self._place.data), *options],
-                cwd=self._place.folder, stdout=log, stderr=log, **self._place.user.process_options,
-            )  # fmt: skip
-        wait_for(self._answers, 60)
-
-    def kill(self) -> None:
-        """As a power cut would: every process of it at once."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGQUIT)  # its children end at once and nothing is flushed
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
+        command: list[str | Path] = [self._place.programs / "postgres", "-D", str(self._place.data), *options]
+        self._begin(command, cwd=self._place.folder, **self._place.user.process_options)
 
     def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         return psycopg.connect(**self.parameters(database), autocommit=True, **options)
@@ -101,8 +89,6 @@ class PostgreSQLServer:
         try:
             self.connect().close()
         except psycopg.OperationalError:
-            assert self._process is not None
-            assert self._process.poll() is None, self._place.log.read_text()[-2000:]
             return False
         return True
 

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import redis
 
 from churnguard_pipelines.cli.demo.broker import server_program
 from churnguard_pipelines.ports import free_port
-from tests.sources.homes import temporary_home
-from tests.waiting import wait_for
+from tests.sources.servers import Server, running
 
 PASSWORD = "canary-source-password"
 
 
-class RedisServer:
+class RedisServer(Server):
     """``home``: an empty folder. Its user ``default`` may do everything, by :data:`PASSWORD`."""
 
     def __init__(self, home: Path, *settings: str) -> None:
+        super().__init__(home / "log")
         self._home, self.settings = home, settings
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
     @property
@@ -47,28 +44,14 @@ class RedisServer:
         )  # fmt: skip
         self._run("--port", str(self.port), *settings, *self.settings)
 
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
-
     def _run(self, *arguments: str) -> None:
-        with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen([_program(), *arguments], cwd=self._home, stdout=log, stderr=log)
-        wait_for(self._answers)
+        self._begin([_program(), *arguments], cwd=self._home)
 
     def _answers(self) -> bool:
         try:
             with self.client as client:
                 client.ping()
         except redis.ConnectionError:
-            assert self._process is not None
-            assert self._process.poll() is None, (self._home / "log").read_text()[-2000:]
             return False
         return True
 
@@ -120,15 +103,8 @@ class TlsFront:
             _carry(inside, server)
 
 
-@contextmanager
-def running_redis(*settings: str) -> Iterator[RedisServer]:
-    with temporary_home() as home:
-        server = RedisServer(home, *settings)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+def running_redis(*settings: str) -> AbstractContextManager[RedisServer]:
+    return running(lambda home: RedisServer(home, *settings))
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:

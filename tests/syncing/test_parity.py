@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import SourceChanged
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.records import TIMESTAMP, Column
@@ -19,6 +20,7 @@ from churnguard_pipelines.store.ingest.tables import syncs
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import parity
 from churnguard_pipelines.syncing.parity import Comparison, compare_counts, compare_keys
+from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 from tests.connectors.counting import Counting
 from tests.connectors.toy import Account, Toy, accounts
@@ -104,6 +106,19 @@ def test_what_is_gone_there_is_deleted_here(crm: Crm) -> None:
     found = crm.counts()
     assert (found.missing, found.extra, found.mended) == (0, 1, 1)
     assert "p123" not in crm.have()
+
+
+def test_what_another_writer_holds_is_mended_all_the_same(crm: Crm) -> None:
+    """PostgreSQL may choose the one that mends to break a circle of writers."""
+    crm.account.holds("contacts", *(person for person in crm.people if person["id"] not in ("p001", "p002")))
+    take = "UPDATE raw.toy_contacts SET synced_at = now() WHERE id = %s"
+    with psycopg.connect(as_administrator(crm.store.database_url)) as other:
+        other.execute("SET deadlock_timeout = '1min'")  # it is not the other that looks for a circle first
+        other.execute(take, ["p002"])
+        comparing = in_thread("compare", crm.counts)
+        wait_until_blocked(crm.store)
+        in_thread("other", lambda: other.execute(take, ["p001"])).result(20)
+    assert comparing.result(20).mended == 2
 
 
 def test_a_provider_without_keys_to_ask_by_has_the_hole_s_time_read_again(

@@ -8,14 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import ChurnGuardError, LaneTakenOver
 from churnguard_pipelines.records import Counts, Lane
 from churnguard_pipelines.store.ingest import leases, sessions
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.session import LaneKind, Session, Turn, Worked
+from tests.blocked import wait_until_blocked
+from tests.conftest import as_administrator
 from tests.waiting import wait_for
 
 
@@ -58,6 +62,26 @@ class Long(Turns):
     """The same with turns that are never over."""
 
     quiet_turn = float("inf")
+
+
+class ComesAndGoes(Turns):
+    """What its lanes read is away: they fail, and are seen to wait only at every other look."""
+
+    def __init__(self, *wanted: Lane) -> None:
+        super().__init__(*wanted)
+        self.looks = 0
+        self.back = False
+
+    def waiting(self) -> Sequence[Lane]:
+        self.looks += 1
+        return [] if self.looks % 2 else super().waiting()
+
+    def is_back(self, lane: Lane) -> bool:
+        return self.back
+
+    def work(self, turn: Turn) -> bool:
+        self.begun[turn.lane] += 1
+        raise ChurnGuardError("it is away.", integration_id=turn.lane.integration_id)
 
 
 class Jobs(LaneKind):
@@ -125,6 +149,19 @@ def test_whoever_comes_later_gets_as_many_lanes_at_once(store: Store) -> None:
         wait_for(lambda: kind.owners() == {"early": 2, "late": 2})
         kind.wanted_lanes += lanes("last", 1)
         wait_for(lambda: kind.owners()["last"] == 1)
+
+
+def test_a_lane_pauses_until_what_it_reads_is_back_though_nobody_sees_it_wait_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame, "FIRST_PAUSE", 3600.0)
+    [lane] = lanes("acme", 1)
+    kind = ComesAndGoes(lane)
+    with running(store, kind):
+        wait_for(lambda: kind.begun[lane] and kind.looks > 20)
+        assert kind.begun[lane] == 1
+        kind.back = True
+        wait_for(lambda: kind.begun[lane] > 1)
 
 
 def test_hanging_gets_nobody_more_lanes(store: Store) -> None:
@@ -203,6 +240,24 @@ def test_a_lane_that_fails_pauses_and_is_tried_again_and_the_others_go_on(
     assert len(paused) == 2, "whose lane was taken over does not wait"
 
 
+def test_a_session_whose_lanes_fail_each_time_does_not_end_to_be_begun_anew(store: Store) -> None:
+    class Failing(Turns):
+        def work(self, turn: Turn) -> bool:
+            self.begun[turn.lane] += 1
+            raise ChurnGuardError("it is away.")
+
+    (lane,) = lanes("acme", 1)
+    kind = Failing(lane)
+    session = Session(store, "one", kind, linger=0.1)
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    try:
+        wait_for(lambda: kind.begun[lane] == 9)
+    finally:
+        session.stop()
+        thread.join(30)
+
+
 def test_a_session_that_is_too_old_lets_its_lanes_finish_and_begins_no_others(store: Store) -> None:
     class Slow(Jobs):
         at_once = 1
@@ -234,3 +289,25 @@ def test_a_lane_that_is_not_wanted_any_more_ends(store: Store) -> None:
         wait_for(lambda: len(kind.at_work) == 2)
         kind.wanted_lanes.pop()
         wait_for(lambda: len(kind.at_work) == 1)
+
+
+def test_sessions_that_share_what_a_dead_one_had_do_not_wait_for_each_other(store: Store) -> None:
+    """Each had deleted some of its leases when it wanted the other's: they waited in a circle."""
+    first, second, third = lanes("acme", 3)
+    for name in ("dead", "one", "other"):
+        sessions.begin(store, name, "turns")
+    leases.take(store, "dead", [second, third])
+    leases.take(store, "other", [first])
+    administrator = as_administrator(store.database_url)
+    with psycopg.connect(administrator) as leaving, psycopg.connect(administrator) as looking:
+        leaving.execute("UPDATE ingest.sessions SET heartbeat_at = heartbeat_at - interval '1 minute'"
+                        " WHERE session_id = 'dead'")  # fmt: skip
+        leaving.commit()
+        leaving.execute("DELETE FROM ingest.leases WHERE integration_id = %s", [first.integration_id])
+        looking.execute("SELECT FROM ingest.leases WHERE integration_id = %s FOR UPDATE", [third.integration_id])
+        one = in_thread("one", lambda: leases.take(store, "one", [first, second, third]))
+        wait_until_blocked(store)
+        looking.rollback()
+        other = in_thread("other", lambda: leases.take(store, "other", [second, third]))
+        assert other.result(10) == {second, third}
+    assert one.result(20) == {first}

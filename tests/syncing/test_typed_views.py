@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from threading import Event
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.connectors.sdk import Object, Reading
 from churnguard_pipelines.model import Organization
+from churnguard_pipelines.records import Batch, Field
 from churnguard_pipelines.store.control.integrations import remove_integration
 from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.ingest.drift import list_drift
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
-from tests.connectors.toy import Account, Open, accounts
+from tests.connectors.toy import Account, Open, Toy, accounts
 
 NAMES = {
     "statement": 'a"; DROP SCHEMA control CASCADE; --', "quote": "it's", "percent": "100%", "backslash": "\\",
@@ -169,6 +172,29 @@ class TestDiscovery:
         known = known_objects(crm.store, "acme-crm")
         assert len({known[each].view for each in ("deals", name)} | {"acme_crm_deals_versions"}) == 3
         assert [row["id"] for row in view(crm, "acme_crm_deals")] == ["2"]
+
+    def test_of_two_objects_that_read_alike_the_declared_one_has_the_plain_view_though_it_is_read_last(
+        self, crm: Account, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other_is_read, discover_fields, read = Event(), Toy.discover_fields, Toy.read
+
+        def after_the_other(toy: Toy, item: Object) -> Sequence[Field]:
+            assert item.name != "deals" or other_is_read.wait(30)
+            return discover_fields(toy, item)
+
+        def told(toy: Toy, item: Object, reading: Reading) -> Generator[Batch]:
+            if item.name == "Deals":
+                other_is_read.set()
+            return read(toy, item, reading)
+
+        monkeypatch.setattr(Toy, "discover_fields", after_the_other)
+        monkeypatch.setattr(Toy, "read", told)
+        crm.adds_objects("Deals")
+        crm.holds("Deals", {"id": "1"})
+        crm.holds("deals", {"id": "2"})
+        assert crm.sync("deals", "Deals").status == "succeeded"
+        assert [row["id"] for row in view(crm, "acme_crm_deals")] == ["2"]
+        assert [row["id"] for row in view(crm, known_objects(crm.store, "acme-crm")["Deals"].view)] == ["1"]
 
     def test_an_account_that_may_not_be_asked_ends_the_sync_and_keeps_its_views(self, crm: Account) -> None:
         crm.adds_objects("Invoice__c", label="Invoice")

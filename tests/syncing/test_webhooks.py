@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from churnguard_pipelines.connectors.stripe import Stripe
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import ProviderUnavailable
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.ingest import inbox, sessions
@@ -24,6 +25,7 @@ from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.sync import replay_rejected
 from churnguard_pipelines.syncing.webhook_lane import BATCH, Drained, InboxLane
 from churnguard_pipelines.syncing.webhooks import WEBHOOKS, Inboxes
+from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 from tests.connectors.conftest import Register, live, rows
 from tests.connectors.standin import StandIn, stand_in
@@ -239,6 +241,30 @@ def test_events_wait_while_another_transaction_keeps_their_rows(store: Store, st
             drain(store)
     assert drain(store).outcomes == {("we_1", "stored"): 1}
     assert live(store, "customers")["cus_1"]["name"] == "new"
+
+
+def test_events_chosen_to_break_a_circle_of_writers_are_stored_once_more(store: Store, stripe: StandIn) -> None:
+    """A sync of the same records may hold some of them while it wants others."""
+    deliver(store, [event(number, customer(f"cus_{number}")) for number in (1, 2, 3)])
+    drain(store)
+    gone = [event(10 + number, customer(f"cus_{number}"), kind="customer.deleted", at=SECOND + 1) for number in (2, 3)]
+    deliver(store, [event(11, customer(name="new"), at=SECOND + 1), *gone])
+    take, administrator = (
+        "UPDATE raw.stripe_customers SET extra = NULL WHERE id = %s",
+        as_administrator(store.database_url),
+    )
+    with psycopg.connect(administrator) as first, psycopg.connect(administrator) as second:
+        second.execute("SET deadlock_timeout = '1min'")  # it is the lane that looks for a circle first
+        first.execute(take, ["cus_2"])
+        second.execute(take, ["cus_3"])
+        draining = in_thread("drain", lambda: drain(store))
+        wait_until_blocked(store)
+        taking = in_thread("second", lambda: second.execute(take, ["cus_1"]))
+        wait_until_blocked(store, 2)
+        first.commit()
+        taking.result(20)
+    assert draining.result(20).outcomes == {("we_1", "stored"): 3}
+    assert {key: row["name"] for key, row in live(store, "customers").items()} == {"cus_1": "new"}
 
 
 def test_replaying_changes_nothing_and_is_on_record(store: Store, stripe: StandIn) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Thread
 
 import pytest
 import uvicorn
 import uvloop
 
-from tests.waiting import PATIENCE_SECONDS
+from churnguard_pipelines.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from webhook_gateway import http_server
 from webhook_gateway.exchange import Reply, Request
 from webhook_gateway.http_server import MOST_AHEAD, Protocol
@@ -166,3 +170,23 @@ def test_who_is_cut_off_before_the_answers_is_not_logged(caplog: pytest.LogCaptu
 
     uvloop.run(run())
     assert not caplog.records
+
+
+def test_whoever_ran_it_goes_on_when_a_signal_has_ended_it() -> None:
+    """Who ends at once by the handler that was there before has closed nothing."""
+    again: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: again.append(1))
+    server = http_server.server(Application(), most_connections=10, lifespan="off", port=free_port())
+
+    def end() -> None:
+        wait_for(lambda: server.started)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asks = Thread(target=end)
+    asks.start()
+    try:
+        server.run()
+    finally:
+        asks.join()
+        signal.signal(signal.SIGTERM, before)
+    assert again == []

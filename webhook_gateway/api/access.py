@@ -10,7 +10,6 @@ from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, Organization
 from churnguard_pipelines.store.control.configurations import Configurations, Configured, Model
 from churnguard_pipelines.store.control.integrations import find_integration
-from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.postgres.database import Store
 from webhook_gateway.api.problems import not_found
 from webhook_gateway.dashboard.principal import SCOPE, Principal
@@ -75,8 +74,8 @@ def own_organization(principal: Principal, organization_id: str) -> str:
     return organization_id
 
 
-def made_organization(store: Store, principal: Principal, organization_id: str) -> str:
-    """Its own, added if it is new: so an operator's first call for an organization needs none before."""
+def organization_of(principal: Principal, organization_id: str) -> Organization:
+    """Its own, to be added with what is made for it: so an operator's first call for an organization needs none
+    before."""
     name = own_organization(principal, organization_id)
-    add_organization(store, Organization(organization_id=name, name=name), actor=principal.id)
-    return name
+    return Organization(organization_id=name, name=name)

@@ -42,7 +42,7 @@ from webhook_gateway.api.access import (
     TheEngine,
     TheStore,
     Writer,
-    made_organization,
+    organization_of,
     own_configuration,
     own_organization,
     refuse_chosen_id,
@@ -167,8 +167,8 @@ def create(new: NewRule, principal: Writer, store: TheStore) -> Rule:
     refuse_chosen_id(principal, new, "rule_id")
     made = APIIngestionRule(**dict(new), configured_by=principal.configures_as)
     check_addresses(made)
-    made_organization(store, principal, new.organization_id)
-    return _shown(RULES.add(store, made, actor=principal.id))
+    organization = organization_of(principal, new.organization_id)
+    return _shown(RULES.add(store, made, actor=principal.id, organization=organization))
 
 
 @router.post("/rules/preview")

@@ -39,7 +39,7 @@ from webhook_gateway.api.access import (
     TheEngine,
     TheStore,
     Writer,
-    made_organization,
+    organization_of,
     own_integration,
     refuse_chosen_id,
 )
@@ -174,8 +174,7 @@ def create(new: NewIntegration, principal: Writer, store: TheStore) -> Integrati
     )
     check_addresses(made)
     kind.check_fields(made)
-    made_organization(store, principal, new.organization_id)
-    add_integration(store, made, actor=principal.id)
+    add_integration(store, made, principal.id, organization_of(principal, new.organization_id))
     return shown(own_integration(store, principal, made.integration_id))
 
 

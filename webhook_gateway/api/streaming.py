@@ -20,7 +20,6 @@ from churnguard_pipelines.model import (
     FieldMappings,
     FormatOptions,
     Identifier,
-    Organization,
     ProcessingMode,
     StreamConfiguration,
     StreamFields,
@@ -32,9 +31,8 @@ from churnguard_pipelines.model import (
 from churnguard_pipelines.monitoring.stream_numbers import StreamMetrics, measured
 from churnguard_pipelines.rule_options import FieldPath
 from churnguard_pipelines.store.control.streams import STREAMS, StreamState
-from churnguard_pipelines.store.ingest.rejected import list_rejected
+from churnguard_pipelines.store.ingest.rejected import dismiss, list_rejected
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.replay import replay_messages
 from churnguard_pipelines.syncing.streams.status import StreamStatus, list_streams, status_of
@@ -43,8 +41,8 @@ from webhook_gateway.api.access import (
     TheEngine,
     TheStore,
     Writer,
+    organization_of,
     own_configuration,
-    own_organization,
     refuse_chosen_id,
 )
 from webhook_gateway.dashboard.principal import Principal
@@ -186,11 +184,27 @@ class RejectedMessage(BaseModel):
     created_at: datetime
 
 
+RejectedId = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+
+
 class Replay(BaseModel):
     """Which rejected messages; all that wait if ``ids`` is left out."""
 
     model_config = ConfigDict(extra="forbid")
-    ids: list[Annotated[int, Field(ge=1, le=2**63 - 1)]] | None = None
+    ids: list[RejectedId] | None = None
+
+
+class Dismissal(BaseModel):
+    """Which rejected messages nobody wants."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[RejectedId]
+
+
+class Dismissed(BaseModel):
+    """How many of them waited."""
+
+    dismissed: int
 
 
 class Replayed(BaseModel):
@@ -219,8 +233,7 @@ async def create(
     refuse_chosen_id(principal, new, "stream_id")
     made = StreamConfiguration(**_fields(new), configured_by=principal.configures_as)
     await asyncio.to_thread(managing.check_configuration, made)  # a large schema takes its time
-    name = own_organization(principal, new.organization_id)
-    organization = Organization(organization_id=name, name=name)  # an operator's first call needs none before
+    organization = organization_of(principal, new.organization_id)
     work = partial(managing.create, engine.store, made, actor=principal.id, checks=check, organization=organization)
     await (engine.ask_source(made, work) if check else asyncio.to_thread(work))
     return await asyncio.to_thread(_one, engine.store, principal, made.stream_id)
@@ -274,7 +287,7 @@ def resume(stream_id: StreamId, principal: Writer, store: TheStore) -> Stream:
 @router.post("/streams/{stream_id}/seek")
 async def seek(stream_id: StreamId, wanted: SeekTo, principal: Writer, engine: TheEngine) -> Sought:
     """Read on from there. What is stored stays; what is read again comes to the same rows."""
-    to = managing.place(wanted.to) if isinstance(wanted.to, str) else Seek(wanted.to)
+    to = managing.place(wanted.to)
     move = partial(managing.seek, engine.store, stream_id, to, actor=principal.id)
     positions = await _asked(engine, principal, stream_id, move)
     return Sought(stream_id=stream_id, positions={name: dict(at) for name, at in positions.items()})
@@ -314,6 +327,13 @@ async def replay(stream_id: StreamId, principal: Writer, engine: TheEngine, whic
     found = await asyncio.to_thread(own_configuration, STREAMS, engine.store, principal, stream_id)
     work = partial(replay_messages, engine.store, stream_id, which.ids if which else None)
     return Replayed.model_validate(await engine.in_turn(found.configuration.organization_id, work))
+
+
+@router.post("/streams/{stream_id}/rejected/dismiss")
+def let_go(stream_id: StreamId, principal: Writer, store: TheStore, which: Dismissal) -> Dismissed:
+    """They are listed no more, and deleted after a month."""
+    own_configuration(STREAMS, store, principal, stream_id)
+    return Dismissed(dismissed=dismiss(store, stream_id, which.ids, actor=principal.id))
 
 
 @router.post("/streams/{stream_id}/messages", status_code=202)

@@ -6,6 +6,7 @@ import gc
 import sys
 
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.interpreter import suit_answers, suit_records
 from churnguard_pipelines.ports import refuse_unusable
 from churnguard_pipelines.settings import load_settings, start_logging
 from churnguard_pipelines.store.postgres.database import Store
@@ -13,16 +14,9 @@ from churnguard_pipelines.telemetry.logs import say_end
 from webhook_gateway.intake.app import Gateway
 from webhook_gateway.intake.server import server
 
-SWITCH_SECONDS = 0.0005
-"""After which the thread that reads large bodies lets the loop go on. By default it would wait ten times as long, at
-each of its turns."""
-
-GARBAGE = 20_000
-"""Objects that may wait to be searched for garbage; a delivery leaves none. By default it would be at every tenth."""
-
 
 def main() -> int:
-    sys.setswitchinterval(SWITCH_SECONDS)
+    suit_answers()
     try:
         settings = load_settings()
         start_logging(settings)
@@ -31,7 +25,7 @@ def main() -> int:
             refuse_unusable(settings.webhook_host, settings.webhook_port, "WEBHOOK_SERVER")
             application = server(Gateway(store), settings)
             gc.freeze()  # what is there by now stays: nobody waits while it is searched for garbage
-            gc.set_threshold(GARBAGE)
+            suit_records()
             application.run()
         finally:
             store.close()

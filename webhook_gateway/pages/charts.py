@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from math import floor, log10
 
 from markupsafe import Markup
@@ -84,16 +83,13 @@ def mrr_chart(months: Sequence[Movements], width: int) -> Markup:
     return _svg("chart", width, HEIGHT, label, Markup("").join(drawn))
 
 
-def rate_chart(points: Sequence[tuple[datetime, float]], now: datetime, minutes: int, width: int) -> Markup:
-    """Messages a second over the last minutes; where nothing was measured nothing came. Empty for no point."""
-    if not points:
+def rate_chart(rates: Sequence[float], width: int) -> Markup:
+    """Messages a second in each of the last minutes, up to now. Empty for none."""
+    if not rates:
         return Markup("")
-    scale = _Scale(0, max(rate for _, rate in points) * 1.1 or 1)
-    by_minute = [0.0] * minutes
-    for at, rate in points:
-        by_minute[max(0, minutes - 1 - int((now - at) / timedelta(minutes=1)))] += rate
+    scale, minutes = _Scale(0, max(rates) * 1.1 or 1), len(rates)
     step = (width - LEFT) / minutes
-    tall = [HEIGHT - BOTTOM - scale.y(rate) for rate in by_minute]
+    tall = [HEIGHT - BOTTOM - scale.y(rate) for rate in rates]
     bars = Markup("").join(
         _rect("level", LEFT + place * step, HEIGHT - BOTTOM - height, step * 0.8, height)
         for place, height in enumerate(tall)
@@ -101,7 +97,7 @@ def rate_chart(points: Sequence[tuple[datetime, float]], now: datetime, minutes:
     )
     words = [(0, f"{minutes} minutes ago", "start"), (minutes, "now", "end")]
     axis = Markup("").join(_text(LEFT + place * step, HEIGHT - 14, word, anchor) for place, word, anchor in words)
-    label = f"Messages a second in the last {minutes} minutes: at most {max(rate for _, rate in points):,.1f}"
+    label = f"Messages a second in the last {minutes} minutes: at most {max(rates):,.1f}"
     return _svg("chart", width, HEIGHT, label, _grid(scale, width) + bars + axis)
 
 

@@ -17,7 +17,7 @@ class Choice:
 
     @property
     def numbers(self) -> list[int]:
-        if any(not (each.isascii() and each.isdigit() and int(each[:20]) < LARGEST) for each in self.ids):
+        if any(not (each.isascii() and each.isdigit() and len(each) < 20 and int(each) < LARGEST) for each in self.ids):
             raise HTTPException(422, "An id here is a number.")
         return [int(each) for each in self.ids]
 

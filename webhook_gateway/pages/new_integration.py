@@ -29,7 +29,7 @@ from churnguard_pipelines.store.control.organizations import list_organizations
 from churnguard_pipelines.syncing import signing_in
 from churnguard_pipelines.syncing.signing_in import SigningIn
 from churnguard_pipelines.syncing.sync import check_configuration
-from webhook_gateway.api.access import TheEngine, TheStore, Writer, made_organization, own_organization
+from webhook_gateway.api.access import TheEngine, TheStore, Writer, organization_of, own_organization
 from webhook_gateway.api.problems import status_of
 from webhook_gateway.dashboard.authentication import COOKIE
 from webhook_gateway.dashboard.principal import Principal
@@ -77,8 +77,7 @@ def save(draft_id: str, principal: Writer, request: Request, store: TheStore) ->
     if draft.get("report") is None:
         raise InvalidConfiguration("it was not checked yet.", remedy="Check the connection first.")
     made = IntegrationConfiguration.model_validate(draft["integration"])
-    made_organization(store, principal, made.organization_id)
-    add_integration(store, made, actor=principal.id)
+    add_integration(store, made, principal.id, organization_of(principal, made.organization_id))
     drafts.take(store, owner, draft_id)
     return done(request, f"/integrations/{made.integration_id}", "It is added. Its first sync begins within a minute.")
 

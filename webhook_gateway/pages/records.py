@@ -1,4 +1,4 @@
-"""An integration's rejected records: what they were, why they did not fit, and once more after a fix."""
+"""An integration's rejected records: what they were, why they did not fit, once more after a fix, or no more."""
 
 import asyncio
 from functools import partial
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from churnguard_pipelines.records import Counts
-from churnguard_pipelines.store.ingest.rejected import excerpts
+from churnguard_pipelines.store.ingest.rejected import dismiss, excerpts
 from churnguard_pipelines.syncing.sync import replay_rejected
 from webhook_gateway.api import dashboard
 from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer, own_integration
@@ -43,6 +43,20 @@ async def replay(
         return told(await engine.in_turn(integration.organization_id, work))
 
     return await acted(request, f"/integrations/{integration_id}/rejected", again)
+
+
+@router.post("/dismiss")
+async def let_go(
+    integration_id: IntegrationId, chosen: Chosen, principal: Writer, store: TheStore, request: Request
+) -> Response:
+    """The one that is chosen."""
+
+    async def act() -> str:
+        await asyncio.to_thread(own_integration, store, principal, integration_id)
+        count = await asyncio.to_thread(dismiss, store, integration_id, chosen.numbers, actor=principal.id)
+        return f"Dismissed {count:,}."
+
+    return await acted(request, f"/integrations/{integration_id}/rejected", act)
 
 
 def told(counts: Counts) -> str:

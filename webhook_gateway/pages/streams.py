@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from churnguard_pipelines.model import Identifier
 from churnguard_pipelines.monitoring.streams import judge_stream, read_stream_vitals
-from churnguard_pipelines.store.ingest.rejected import excerpts
+from churnguard_pipelines.store.ingest.rejected import dismiss, excerpts
 from churnguard_pipelines.store.ingest.stream_metrics import history
 from churnguard_pipelines.syncing.streams.replay import replay_messages
 from webhook_gateway.api import streaming
@@ -44,15 +44,15 @@ def stream(
     if not found:  # removed just now
         raise not_found("stream", stream_id)
     messages = excerpts(store, stream_id, limit=ON_A_PAGE + 1, most=MOST_OF_A_PAYLOAD, before=before)
-    rates = [(each.at, each.messages_per_second) for each in history(store, stream_id, MINUTES * 60.0, MINUTES)]
+    rates = [each.messages_per_second for each in history(store, stream_id, MINUTES * 60.0, MINUTES)]
     return rendered(
         request,
         "stream.html",
         stream=configured,
         health=judge_stream(found[0]),
         metrics=streaming.metrics(stream_id, principal, store),
-        wide=rate_chart(rates, found[0].now, MINUTES, 900),
-        narrow=rate_chart(rates, found[0].now, MINUTES, 340),
+        wide=rate_chart(rates, 900),
+        narrow=rate_chart(rates, 340),
         messages=messages[:ON_A_PAGE],
         more=messages[ON_A_PAGE - 1].id if len(messages) > ON_A_PAGE else None,
     )
@@ -88,3 +88,15 @@ async def replay(
         return told(await engine.in_turn(configured.organization_id, work))
 
     return await acted(request, f"/streams/{stream_id}", again)
+
+
+@router.post("/{stream_id}/rejected/dismiss")
+async def let_go(stream_id: StreamId, chosen: Chosen, principal: Writer, store: TheStore, request: Request) -> Response:
+    """The one that is chosen."""
+
+    async def act() -> str:
+        await asyncio.to_thread(streaming.get, stream_id, principal, store)  # 404 for another organization's
+        count = await asyncio.to_thread(dismiss, store, stream_id, chosen.numbers, actor=principal.id)
+        return f"Dismissed {count:,}."
+
+    return await acted(request, f"/streams/{stream_id}", act)

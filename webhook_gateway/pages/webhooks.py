@@ -4,9 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from churnguard_pipelines.store.control.webhook_endpoints import list_endpoints
-from churnguard_pipelines.store.ingest.inbox import seen_by
+from churnguard_pipelines.store.ingest.inbox import REJECTED, seen_by
 from churnguard_pipelines.store.ingest.inbox_events import received
-from churnguard_pipelines.syncing.sync import REJECTED_EVENTS
 from webhook_gateway.api import dashboard
 from webhook_gateway.api import webhooks as api
 from webhook_gateway.api.access import Reader, TheEngine, TheStore, Writer
@@ -23,9 +22,7 @@ def webhooks(
     integration_id: IntegrationId, principal: Reader, store: TheStore, request: Request, before: Before = None
 ) -> HTMLResponse:
     detail = dashboard.integration(integration_id, principal, store)
-    events = received(
-        store, integration_id, REJECTED_EVENTS, limit=ON_A_PAGE + 1, most=MOST_OF_A_PAYLOAD, before=before
-    )
+    events = received(store, integration_id, REJECTED, limit=ON_A_PAGE + 1, most=MOST_OF_A_PAYLOAD, before=before)
     endpoints = [
         (each, seen_by(store, each.organization_id, integration_id, each.endpoint_id, limit=0)[0])
         for each in list_endpoints(store, detail.organization_id)

@@ -115,7 +115,7 @@ def remove(destination_id: DestinationId) -> None:
 @app.command("silence")
 def silence(
     subject: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Of an integration or a stream; all if omitted.")
+        str | None, typer.Argument(metavar="ID", help="Of an integration or a stream; all if omitted.")
     ] = None,
     hours: Annotated[float, typer.Option(min=1 / 60, max=8784, help="For how long.")] = 1,
     kind: Annotated[str | None, typer.Option(help="Only this kind, e.g. `syncs` or `quota`; any if omitted.")] = None,

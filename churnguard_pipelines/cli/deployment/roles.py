@@ -81,6 +81,7 @@ def dagster(
     Example: `churnguard dagster job backfill -w workspace.yaml -j stripe_sync --partitions acme --noprompt`
     """
     _prepared()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it has something to end, and cut short it has failed
     _become("dagster", *(arguments or ()))
 
 
@@ -106,10 +107,17 @@ def _prepared() -> Settings:
 
     settings = _settings()
     load_vault(settings)
+    _end_when_asked()
     with closing(open_when_reachable(settings)) as store:
         os.environ.update(dagster_environment(store))
     os.environ.pop(OWNERS_URL, None)
     return settings
+
+
+def _end_when_asked() -> None:
+    """While it begins: there is nothing yet that would have to be ended. Not by an exception, which is lost where
+    Python lets none out, as in a weak reference's callback."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def _workspace(settings: Settings) -> str:

@@ -74,16 +74,16 @@ def _reported(told: Materializer, worked: Worked) -> None:
 
 
 class Worker:
-    """``instance``: is told what changed; ``threads``: lanes at once of each kind."""
+    """``instance``: is told what changed; ``threads``: lanes at once of each kind; ``stop``: set to end it."""
 
-    def __init__(self, store: Store, instance: dg.DagsterInstance, threads: int) -> None:
+    def __init__(self, store: Store, instance: dg.DagsterInstance, threads: int, stop: threading.Event) -> None:
         self._store, self._instance, self._threads = store, instance, threads
-        self._stop = threading.Event()
+        self._stop = stop
         self._sessions: set[Session] = set()
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Returns after :meth:`stop`, when what was at work has committed its batch, or within ten seconds."""
+        """Returns after it was told to stop, when what was at work has committed its batch, or within ten seconds."""
         ended = [in_thread(f"work-{number}", partial(self._go_on, each)) for number, each in enumerate(works())]
         self._stop.wait()
         deadline = time.monotonic() + END_WITHIN
@@ -92,9 +92,6 @@ class Worker:
                 session.stop()
             time.sleep(0.05)
         wait(ended, timeout=max(deadline - time.monotonic(), 0.1))
-
-    def stop(self) -> None:
-        self._stop.set()
 
     def _go_on(self, work: Work) -> None:
         """One session after the other: each ends before the sensors would not count on it any more; what it has at work
@@ -142,13 +139,13 @@ class Worker:
 
 
 def main() -> None:
+    stop = threading.Event()  # heard before anything is open that has to be closed
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        # In a thread: the main one may be just about to wait, with the lock that stopping takes.
+        signal.signal(sign, lambda *_: in_thread("stop", stop.set))
     store = current_store()
     with dg.DagsterInstance.get() as instance:
-        worker = Worker(store, instance, store.settings.worker_threads)
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            # In a thread: the main one may be just about to wait, with the lock that stopping takes.
-            signal.signal(sign, lambda *_: in_thread("stop", worker.stop))
-        worker.run()
+        Worker(store, instance, store.settings.worker_threads, stop).run()
 
 
 if __name__ == "__main__":

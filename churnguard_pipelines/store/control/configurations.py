@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
-from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, StreamConfiguration, revealed
+from churnguard_pipelines.model import APIIngestionRule, ConfiguredBy, Organization, StreamConfiguration, revealed
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.masking import MASK, Document, Path, Secrets, keep, mask, unmask
-from churnguard_pipelines.store.control.organizations import no_organization
+from churnguard_pipelines.store.control.organizations import add_to, no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.secrets import Vault, readable
@@ -72,9 +72,10 @@ class Configurations(Generic[Model]):
         configuration: Model,
         *,
         actor: str,
+        organization: Organization | None = None,
         also: Callable[[Connection], None] = lambda connection: None,
     ) -> Configured[Model]:
-        """``also``: what is stored in the same transaction, once it is there.
+        """In one transaction with ``organization``, if that is new, and with what ``also`` stores once it is there.
 
         Raises ``InvalidConfiguration`` if the id is taken, the organization is unknown, or a mask stands for
         a secret."""
@@ -83,6 +84,8 @@ class Configurations(Generic[Model]):
         values = {self._key.name: id_, "organization_id": organization_id, "created_by": actor}
         statement = insert(self._table).values(values | self._row(store.vault, document))
         with store.operator() as connection:
+            if organization is not None:
+                add_to(connection, organization, actor=actor)
             if not all(claim(connection, kind, id_, organization_id) for kind in self._kinds):
                 raise InvalidConfiguration(
                     f"the id {id_!r} is, or was, another organization's.", remedy=f"Choose another {self._key.name}."

@@ -25,8 +25,8 @@ from churnguard_pipelines.store.raw.tables import quoted
 
 def forget(connection: Connection, organization_id: str, integration_id: str) -> None:
     """All of it but the ledger and its rows, in the operator's transaction. Raises ``TableInUse``."""
-    forgotten = checkpoints, rejected_records, breakers, schema_drift, change_logs, materializations, plans
-    for table in (*forgotten, arrivals, integrations):
+    as_lanes_take_them = rejected_records, schema_drift, arrivals, checkpoints
+    for table in (*as_lanes_take_them, breakers, change_logs, materializations, plans, integrations):
         own = table.c.organization_id == organization_id, table.c.integration_id == integration_id
         connection.execute(sa.delete(table).where(*own))
     views.drop_of(connection, organization_id, integration_id)

@@ -20,6 +20,7 @@ from churnguard_pipelines.model import (
     IntegrationConfiguration,
     IntegrationCredentials,
     IntegrationStatus,
+    Organization,
     RuleIntegration,
     revealed,
 )
@@ -27,7 +28,7 @@ from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.forgetting import forget, purge_rows
 from churnguard_pipelines.store.control.opening import STORED, opened, opened_or_error
-from churnguard_pipelines.store.control.organizations import no_organization
+from churnguard_pipelines.store.control.organizations import add_to, no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim, of_integration
 from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest.due import RESTING
@@ -39,10 +40,14 @@ _AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
 _OWN = ("integration_id", "organization_id", "provider_name", "status", "created_at", "created_by", "configured_by")
 
 
-def add_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
-    """Raises ``InvalidConfiguration`` if the id is taken (ids are unique over the installation, and stay with the
-    organization that used one first) or the organization is unknown."""
+def add_integration(
+    store: Store, integration: IntegrationConfiguration, actor: str, organization: Organization | None = None
+) -> None:
+    """``organization``: added with it if it is new. Raises ``InvalidConfiguration`` if the id is taken (ids are unique
+    over the installation, and stay with the organization that used one first) or the organization is unknown."""
     with store.operator() as connection:
+        if organization is not None:
+            add_to(connection, organization, actor=actor)
         if not claim(connection, Kind.INTEGRATION, integration.integration_id, integration.organization_id):
             raise InvalidConfiguration(
                 "this id is, or was, another organization's.",
@@ -76,8 +81,11 @@ def add_integration(store: Store, integration: IntegrationConfiguration, actor: 
         _note(connection, actor, "integration.add", integration.integration_id, integration.organization_id)
 
 
-def replace_integration(store: Store, integration: IntegrationConfiguration, actor: str) -> None:
-    """Store the configuration and credentials anew; add the integration if its id is unknown.
+def replace_integration(
+    store: Store, integration: IntegrationConfiguration, actor: str, organization: Organization | None = None
+) -> None:
+    """Store the configuration and credentials anew; add the integration as :func:`add_integration` does if its id is
+    unknown.
 
     Its checkpoints stay. Raises ``InvalidConfiguration`` if the id belongs to another organization or provider,
     whose rows and checkpoints would not fit.
@@ -87,7 +95,7 @@ def replace_integration(store: Store, integration: IntegrationConfiguration, act
         if known is not None:
             _replace(connection, known, row_of(store, integration, actor), actor)
             return
-    add_integration(store, integration, actor)
+    add_integration(store, integration, actor, organization)
 
 
 def change_integration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
@@ -16,17 +17,22 @@ _FIELDS = tuple(organizations.c[name] for name in Organization.model_fields)
 
 def add_organization(store: Store, organization: Organization, *, actor: str = "system") -> bool:
     """Add it if its id is unknown; returns whether it was. A known organization stays as it is."""
+    with store.operator() as connection:
+        return add_to(connection, organization, actor=actor)
+
+
+def add_to(connection: Connection, organization: Organization, *, actor: str) -> bool:
+    """As :func:`add_organization`, together with what else the transaction does."""
     statement = (
         insert(organizations)
         .values(organization.model_dump())
         .on_conflict_do_nothing()
         .returning(organizations.c.organization_id)
     )
-    with store.operator() as connection:
-        added = connection.scalar(statement) is not None
-        if added:
-            name = organization.organization_id
-            audit.record(connection, actor, "organization.add", name, organization_id=name)
+    added = connection.scalar(statement) is not None
+    if added:
+        name = organization.organization_id
+        audit.record(connection, actor, "organization.add", name, organization_id=name)
     return added
 
 

@@ -25,6 +25,7 @@ from churnguard_pipelines.store.control.masking import Document, Path, looks_sec
 from churnguard_pipelines.store.control.ownership import Kind
 from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest import checkpoints, stream_outbox, stream_progress
+from churnguard_pipelines.store.ingest.drift import forget_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.locks import Own, taking_own
 
@@ -76,14 +77,9 @@ class Streams(Configurations[StreamConfiguration]):
     def _changed(
         self, connection: Connection, store: Store, configuration: StreamConfiguration, changes: Mapping[str, Any]
     ) -> None:
-        """What it failed for may be mended; paused it stays."""
-        if set(changes) <= {"name"}:
-            return
-        own = streams.c.stream_id == configuration.stream_id
-        another = {"revision": streams.c.revision + 1}
-        connection.execute(sa.update(streams).where(own).values(another))
-        failed = streams.c.state == StreamState.FAILED.value
-        connection.execute(sa.update(streams).where(own, failed).values(_state(StreamState.ACTIVE)))
+        if not set(changes) <= {"name"}:
+            _begin_anew(connection, configuration.stream_id)
+            forget_drift(connection, configuration.organization_id, configuration.stream_id)
 
     def _removed(self, connection: Connection, id_: str, organization_id: str) -> None:
         _take(connection, organization_id, id_)
@@ -102,6 +98,14 @@ class Streams(Configurations[StreamConfiguration]):
                 integration_id=stream_id,
                 remedy="Nothing needs to be repaired.",
             )
+
+    def keep(self, connection: Connection, organization_id: str, stream_id: str) -> None:
+        """Until the transaction ends it is not removed, and what is stored for it goes with it. For whoever stores what
+        moves no lane. Raises ``NotFound``."""
+        own = {"organization_id": organization_id, "stream_id": stream_id}
+        connection.execute(_SHARE, own)
+        if connection.scalar(_IS_THERE, own) is None:
+            raise self._unknown(stream_id)
 
     def set_state(
         self,
@@ -125,13 +129,16 @@ class Streams(Configurations[StreamConfiguration]):
             detail = {"state": state.value, "reason": reason, "remedy": remedy}
             self._note(connection, actor, "state", stream_id, row.organization_id, detail)
 
-    def note_trouble(self, store: Store, told: Mapping[str, tuple[str | None, str | None]]) -> None:
+    def note_trouble(
+        self, store: Store, told: Mapping[str, tuple[str | None, str | None]], *, again: bool = False
+    ) -> None:
         """Why streams that are active do not get on, which are tried again, and what to do; None once they do. By
-        stream."""
+        stream. ``again``: only where nothing stands."""
         values = {
             "ids": builtins.list(told),
             "reasons": [_storable(reason) for reason, _ in told.values()],
             "remedies": [_storable(remedy) for _, remedy in told.values()],
+            "again": again,
         }
         with store.operator() as connection:
             connection.execute(_NOTE_TROUBLE, values)
@@ -193,10 +200,7 @@ class Streams(Configurations[StreamConfiguration]):
                 checkpoints.advance(connection, lane, standing, position, source)
             for partition in before.keys() - positions.keys() if others else ():
                 checkpoints.forget(connection, Lane(row.organization_id, stream_id, partition))
-            values: dict[str, Any] = {"revision": row.revision + 1}
-            if row.state == StreamState.FAILED.value:
-                values |= _state(StreamState.ACTIVE)
-            connection.execute(sa.update(streams).where(streams.c.stream_id == stream_id).values(values))
+            _begin_anew(connection, stream_id)
             detail = {
                 "to": to,
                 "before": _told(before),
@@ -217,19 +221,43 @@ class Streams(Configurations[StreamConfiguration]):
             )
 
 
+# In one order, as several sessions may tell of the same streams.
 _NOTE_TROUBLE = sa.text("""
-UPDATE control.streams AS stream SET state_reason = told.reason, state_remedy = told.remedy
-  FROM unnest(cast(:ids AS text[]), cast(:reasons AS text[]), cast(:remedies AS text[]))
-       AS told (stream_id, reason, remedy)
- WHERE stream.stream_id = told.stream_id AND state = 'active' AND state_reason IS DISTINCT FROM told.reason
+WITH news AS (
+    SELECT stream.stream_id, told.reason, told.remedy
+      FROM unnest(cast(:ids AS text[]), cast(:reasons AS text[]), cast(:remedies AS text[]))
+           AS told (stream_id, reason, remedy)
+      JOIN control.streams AS stream ON stream.stream_id = told.stream_id
+     WHERE state = 'active'
+       AND state_reason IS DISTINCT FROM told.reason AND NOT (:again AND state_reason IS NOT NULL)
+     ORDER BY stream.stream_id FOR NO KEY UPDATE OF stream)
+UPDATE control.streams AS stream SET state_reason = news.reason, state_remedy = news.remedy
+  FROM news WHERE stream.stream_id = news.stream_id
 """)
 
 
-_TAKE = sa.text(taking_own(Own.STREAMS, "cast(:organization_id AS text) || ' ' || cast(:stream_id AS text)"))
+_OWN = "cast(:organization_id AS text) || ' ' || cast(:stream_id AS text)"
+_IS_THERE = sa.text("SELECT 1 FROM control.streams WHERE organization_id = :organization_id AND stream_id = :stream_id")
+_TAKE, _SHARE = (sa.text(taking_own(Own.STREAMS, _OWN, shared=shared)) for shared in (False, True))
 
 
 def _take(connection: Connection, organization_id: str, stream_id: str) -> None:
     connection.execute(_TAKE, {"organization_id": organization_id, "stream_id": stream_id})
+
+
+def _begin_anew(connection: Connection, stream_id: str) -> None:
+    """What it failed for, or did not get on for, may be mended; paused it stays, and why."""
+    now = streams.c
+    rests = now.state == StreamState.PAUSED.value
+    failed = now.state == StreamState.FAILED.value
+    values = {
+        "revision": now.revision + 1,
+        "state": sa.case((rests, now.state), else_=StreamState.ACTIVE.value),
+        "state_since": sa.case((failed, sa.func.clock_timestamp()), else_=now.state_since),
+        "state_reason": sa.case((rests, now.state_reason)),
+        "state_remedy": sa.case((rests, now.state_remedy)),
+    }
+    connection.execute(sa.update(streams).where(now.stream_id == stream_id).values(values))
 
 
 def _storable(text: str | None) -> str | None:

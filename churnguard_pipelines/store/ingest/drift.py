@@ -17,6 +17,16 @@ from churnguard_pipelines.store.postgres.database import Store
 LONGEST_NAME = 200
 """Characters of a foreign field's name that are kept: it is part of a key, and PostgreSQL's have a limit."""
 
+_NEW = insert(table)
+_RECORD = _NEW.on_conflict_do_update(
+    constraint="schema_drift_pkey",
+    set_={
+        "detail": _NEW.excluded.detail,
+        "examples": _NEW.excluded.examples,
+        "last_seen_at": sa.func.clock_timestamp(),
+    },
+)
+
 
 def record_drift(connection: Connection, lane: Lane, object: str, drift: Sequence[Drift]) -> None:
     if not drift:
@@ -33,16 +43,14 @@ def record_drift(connection: Connection, lane: Lane, object: str, drift: Sequenc
         }
         for item in drift
     }
-    statement = insert(table)
-    statement = statement.on_conflict_do_update(
-        constraint="schema_drift_pkey",
-        set_={
-            "detail": statement.excluded.detail,
-            "examples": statement.excluded.examples,
-            "last_seen_at": sa.func.clock_timestamp(),
-        },
-    )
-    connection.execute(statement, list(rows.values()))
+    connection.execute(_RECORD, [rows[each] for each in sorted(rows)])  # the order in which all lanes lock them
+
+
+def forget_drift(connection: Connection, organization_id: str, integration_id: str, kind: str | None = None) -> None:
+    """What was seen so far, or what of it is of this kind, counts no longer."""
+    own = table.c.organization_id == organization_id, table.c.integration_id == integration_id
+    of_kind = () if kind is None else (table.c.kind == kind,)
+    connection.execute(sa.delete(table).where(*own, *of_kind))
 
 
 def list_drift(store: Store, integration_id: str, object: str | None = None) -> dict[str, list[Drift]]:

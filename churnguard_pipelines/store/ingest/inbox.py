@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from churnguard_pipelines.model import IntegrationConfiguration
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control import audit
+from churnguard_pipelines.store.ingest import rejected
 from churnguard_pipelines.store.ingest.inbox_order import HOLD_SLOT, UNREAD, Progress
 from churnguard_pipelines.store.postgres import locks
 from churnguard_pipelines.store.postgres.database import Store
@@ -25,6 +26,8 @@ CHANNEL = "churnguard_inbox"
 """Notified with each integration's id after events of it were taken; not in their transaction, because those that
 notify commit one after the other. Who is not told, because somebody died in between, looks anyway every few seconds."""
 LANE = "inbox"
+REJECTED = "webhooks"
+"""The object under which whole events are rejected."""
 SEEN_DAYS = 30
 """For how long a delivery is known as a duplicate: longer than any provider tries again."""
 KEEP_DAYS = 30
@@ -161,7 +164,8 @@ def replay(
     """Put events that are still kept at the end of their lane once more; returns how many. In pieces, each of which
     stays: other deliveries go on in between.
 
-    Doing it twice changes nothing that once did not: the newer version of a record wins.
+    Doing it twice changes nothing that once did not: the newer version of a record wins. One that was rejected waits no
+    longer, or is rejected once more.
     """
     chosen = "organization_id = :organization_id AND integration_id = :integration_id"
     own = {"organization_id": integration.organization_id, "integration_id": integration.integration_id}
@@ -177,7 +181,7 @@ def replay(
             values[name] = value
     columns = "organization_id, provider, integration_id, endpoint_id, event_id, event_type, entity, payload"
     choose = sa.text(
-        "SELECT sequence, octet_length(payload) FROM ("
+        "SELECT sequence, event_id, octet_length(payload) FROM ("
         f"SELECT DISTINCT ON (event_id) event_id, sequence, payload FROM ingest.webhook_inbox WHERE {chosen} "
         "ORDER BY event_id, sequence) AS once ORDER BY sequence"
     )
@@ -189,11 +193,13 @@ def replay(
         f"SELECT {columns}, slot, (clock_timestamp() AT TIME ZONE 'UTC')::date FROM chosen ORDER BY number"
     )
     with store.operator() as connection:
-        found = [(sequence, size) for sequence, size in connection.execute(choose, values)]
-    events = 0
-    for sequences in _pieces(found):
+        found = [tuple(row) for row in connection.execute(choose, values)]
+    lane, events = lane_of(integration.organization_id, integration.integration_id), 0
+    for piece in _pieces(found):
         with store.operator() as connection:
-            events += connection.execute(copy, {**own, "sequences": sequences}).rowcount
+            # With them, as a session may reject them again; before a slot is held, as the organization may hold these.
+            rejected.mark_stored(connection, lane, REJECTED, piece.values())
+            events += connection.execute(copy, {**own, "sequences": list(piece)}).rowcount
     with store.operator() as connection:
         detail = {name: str(value) for name, value in values.items() if name not in own} | {"events": events}
         audit.record(
@@ -204,15 +210,16 @@ def replay(
     return events
 
 
-def _pieces(found: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Sequences, with the bytes of each, in pieces that are copied in a moment, while a slot is held."""
-    piece: list[int] = []
+def _pieces(found: Iterable[tuple[int, str, int]]) -> Iterator[dict[int, str]]:
+    """Sequences with their events' ids, of such with the bytes of each, in pieces that are copied in a moment, while a
+    slot is held."""
+    piece: dict[int, str] = {}
     total = 0
-    for sequence, size in found:
+    for sequence, event_id, size in found:
         if piece and (len(piece) == PIECE_EVENTS or total + size > PIECE_BYTES):
             yield piece
-            piece, total = [], 0
-        piece.append(sequence)
+            piece, total = {}, 0
+        piece[sequence] = event_id
         total += size
     if piece:
         yield piece

@@ -50,8 +50,9 @@ def take(store: Store, session_id: str, lanes: Collection[Lane]) -> set[Lane]:
     if not lanes:
         return set()
     values = _columns(lanes)
-    with store.operator() as connection:
+    with store.operator() as connection:  # of its own: another session may wait for what is deleted, and has such, too
         connection.execute(_CLEAR, values)
+    with store.operator() as connection:
         rows = connection.execute(_TAKE, values | {"session_id": session_id})
         return {Lane(*row) for row in rows}
 

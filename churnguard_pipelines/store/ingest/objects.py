@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,12 @@ def known_objects(store: Store, integration_id: str) -> dict[str, KnownObject]:
         return {row.object: _known(row) for row in connection.execute(statement)}
 
 
+def reading_alike(names: Iterable[str]) -> set[str]:
+    """Those whose readable name is an earlier one's: which has it must not depend on which is read first."""
+    first: dict[str, str] = {}
+    return {name for name in names if first.setdefault(readable(name), name) != name}
+
+
 def note(
     connection: Connection,
     integration: IntegrationConfiguration,
@@ -55,16 +61,18 @@ def note(
     *,
     label: str | None = None,
     custom: bool = False,
+    told_apart: bool = False,
 ) -> KnownObject:
     """Note that the object is there; as the operator. Holds its row until the transaction ends.
 
-    An object keeps the view that it has. Two whose readable names are the same get different ones.
+    An object keeps the view that it has. Two whose readable names are the same get different ones: the second, and one
+    that is ``told_apart`` in any case.
     """
     owner = {"organization_id": integration.organization_id, "integration_id": integration.integration_id}
     here = (*(_table[name] == value for name, value in owner.items()), _table.object == object)
     seen = {"label": label, "custom": custom, "changed_at": sa.func.clock_timestamp()}
     update = sa.update(objects).where(*here).values(seen).returning(objects)
-    for unique in (None, object):
+    for unique in (object,) if told_apart else (None, object):
         if (row := connection.execute(update).one_or_none()) is not None:
             return _known(row)
         wanted = _view_name(integration.integration_id, object, unique)

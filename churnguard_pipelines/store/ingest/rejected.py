@@ -1,4 +1,5 @@
-"""Records that could not be stored as they were: kept once each with reason and payload, until resolved."""
+"""Records that could not be stored as they were: kept once each with reason and payload, until resolved: stored after
+all, or dismissed by a person."""
 
 from __future__ import annotations
 
@@ -15,18 +16,40 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from churnguard_pipelines.records import Lane, Rejected
+from churnguard_pipelines.store.control import audit
 from churnguard_pipelines.store.control.ownership import of_integration
 from churnguard_pipelines.store.ingest.tables import rejected_records as table
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 
 DEEPEST = 100
 """Levels of a payload that is kept."""
+NAMED_IDS = 1000
+"""Of dismissed records, in the audit log."""
+
+_NEW = insert(table)
+_ADD = _NEW.on_conflict_do_update(
+    index_elements=["organization_id", "integration_id", "object", "fingerprint"],
+    index_where=table.c.resolved_at.is_(None),
+    set_={name: _NEW.excluded[name] for name in ("lane", "reason", "payload", "sync_id")}
+    | {"seen_at": sa.func.clock_timestamp()},
+)
+_MARK_RESOLVED = sa.text("""
+UPDATE ingest.rejected_records AS waiting SET resolved_at = clock_timestamp()
+  FROM unnest(cast(:ids AS bigint[]), cast(:seen AS timestamptz[])) AS stored (id, seen_at)
+ WHERE waiting.id = stored.id AND waiting.seen_at = stored.seen_at AND waiting.resolved_at IS NULL
+""")
+_MARK_STORED = sa.text("""
+UPDATE ingest.rejected_records SET resolved_at = clock_timestamp()
+ WHERE organization_id = :organization_id AND integration_id = :integration_id AND object = :object
+   AND resolved_at IS NULL AND fingerprint = ANY (cast(:fingerprints AS text[]))
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRejected:
-    """A rejected record as it is kept. ``created_at``: when it was first rejected; ``resolved_at``: when a replay
-    brought it in."""
+    """A rejected record as it is kept. ``created_at``: when it was first rejected; ``seen_at``: when it was last, and
+    its payload came; ``resolved_at``: when it was stored after all, or dismissed."""
 
     id: int
     lane: str
@@ -35,6 +58,7 @@ class StoredRejected:
     reason: str
     payload: Any
     created_at: datetime
+    seen_at: datetime
     resolved_at: datetime | None
 
 
@@ -56,14 +80,7 @@ def add(connection: Connection, lane: Lane, object: str, rejected: Sequence[Reje
     if not rejected:
         return
     rows = {(row := _row(lane, object, item, sync_id))["fingerprint"]: row for item in rejected}
-    statement = insert(table)
-    statement = statement.on_conflict_do_update(
-        index_elements=["organization_id", "integration_id", "object", "fingerprint"],
-        index_where=table.c.resolved_at.is_(None),
-        set_={name: statement.excluded[name] for name in ("lane", "reason", "payload", "sync_id")}
-        | {"seen_at": sa.func.clock_timestamp()},
-    )
-    connection.execute(statement, list(rows.values()))
+    connection.execute(_ADD, list(rows.values()))
 
 
 def list_rejected(
@@ -120,9 +137,53 @@ def waiting_keys(store: Store, integration_id: str, object: str, keys: Collectio
         return frozenset(connection.scalars(sa.select(table.c.key).where(*own, table.c.key.in_(list(keys)))))
 
 
-def mark_resolved(connection: Connection, ids: Iterable[int]) -> None:
-    """In the transaction that stores the records, so that none is both stored and waiting."""
-    connection.execute(sa.update(table).where(table.c.id.in_(list(ids))).values(resolved_at=sa.func.clock_timestamp()))
+def mark_resolved(connection: Connection, stored: Collection[StoredRejected]) -> None:
+    """In the transaction that stores the records, so that none is both stored and waiting. One that was rejected once
+    more meanwhile waits on: it may say something else now."""
+    values = {"ids": [each.id for each in stored], "seen": [each.seen_at for each in stored]}
+    connection.execute(_MARK_RESOLVED, values)
+
+
+def dismiss(store: Store, integration_id: str, ids: Collection[int] | None, *, actor: str) -> int:
+    """Those that nobody wants; None for all that wait. Returns how many they were, which the audit log has too. What
+    their source gives once more may be rejected once more."""
+    statement = (
+        sa.update(table)
+        .where(of_integration(table, integration_id), table.c.resolved_at.is_(None))
+        .values(resolved_at=sa.func.clock_timestamp())
+        .returning(table.c.organization_id, table.c.id)
+    )
+    if ids is not None:
+        statement = statement.where(table.c.id == sa.any_(sa.cast(list(ids), sa.ARRAY(sa.BigInteger))))
+
+    def mark() -> int:
+        with store.operator() as connection:
+            found = connection.execute(statement).all()
+            if found:
+                detail = {"count": len(found), "ids": sorted(row.id for row in found)[:NAMED_IDS]}
+                owner = found[0].organization_id
+                audit.record(connection, actor, "rejected.dismiss", integration_id, detail, organization_id=owner)
+        return len(found)
+
+    return past_deadlocks(mark)
+
+
+def forget_resolved(store: Store, days: int) -> int:
+    """Returns how many had been resolved for longer."""
+    old = table.c.resolved_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, days)
+    with store.operator() as connection:
+        return connection.execute(sa.delete(table).where(old)).rowcount
+
+
+def mark_stored(connection: Connection, lane: Lane, object: str, keys: Iterable[str]) -> None:
+    """Of what was read once more, and stored: if it waits, it does no longer. In the transaction that stores it."""
+    values = {
+        "organization_id": lane.organization_id,
+        "integration_id": lane.integration_id,
+        "object": object,
+        "fingerprints": [_fingerprint(f"key:{key}") for key in keys],
+    }
+    connection.execute(_MARK_STORED, values)
 
 
 def _row(lane: Lane, object: str, item: Rejected, sync_id: str | None) -> dict[str, Any]:
@@ -136,9 +197,13 @@ def _row(lane: Lane, object: str, item: Rejected, sync_id: str | None) -> dict[s
         "key": None if item.key is None else _text(item.key),
         "reason": _text(item.reason),
         "payload": payload,
-        "fingerprint": hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest(),
+        "fingerprint": _fingerprint(identity),
         "sync_id": sync_id,
     }
+
+
+def _fingerprint(identity: str) -> str:
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def deeper_than(levels: int, payload: Any) -> bool:

@@ -6,12 +6,14 @@ import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from churnguard_pipelines.store.control.ownership import of_integration
+from churnguard_pipelines.store.ingest.stream_progress import MESSAGES_BEHIND
 from churnguard_pipelines.store.ingest.tables import stream_metrics as table
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -90,11 +92,11 @@ class Point:
         return BOUNDS_MS[-1]
 
 
-_RECORD = sa.text("""
+_RECORD = sa.text(f"""
 INSERT INTO ingest.stream_metrics (organization_id, integration_id, session_id, seconds, messages, bytes, rejected,
                                    busy_seconds, buffered, histogram, lag_messages)
 SELECT organization_id, stream_id, :session_id, seconds, messages, bytes, rejected, busy_seconds, buffered, histogram,
-       (SELECT sum(lag_messages)::bigint FROM ingest.stream_partitions AS partition
+       (SELECT {MESSAGES_BEHIND} FROM ingest.stream_partitions AS partition
          WHERE partition.organization_id = told.organization_id AND partition.integration_id = told.stream_id)
   FROM jsonb_to_recordset(cast(:told AS jsonb)) AS told (
        organization_id text, stream_id text, seconds double precision, messages bigint, bytes bigint, rejected bigint,
@@ -122,19 +124,45 @@ def recent(store: Store, seconds: float = 60.0, organization_id: str | None = No
     with store.operator() as connection:
         for row in connection.execute(statement.order_by(table.c.at)):
             by_stream.setdefault(row.integration_id, []).append(row)
-    return {stream_id: _added(rows, seconds) for stream_id, rows in by_stream.items()}
+    return {stream_id: _added(rows, seconds, rows[0].at) for stream_id, rows in by_stream.items()}
 
 
 def history(store: Store, stream_id: str, seconds: float = 3600.0, points: int = 60) -> list[Point]:
-    """Of one stream, oldest first: ``points`` stretches of equal length, without those in which it was quiet."""
-    since = sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    width = max(seconds / points, 1.0)
-    statement = sa.select(table).where(of_integration(table, stream_id), table.c.at > since).order_by(table.c.at)
-    stretches: dict[int, list[sa.Row[tuple[object, ...]]]] = {}
+    """Of one stream, oldest first: ``points`` stretches of equal length, of which the last ends now, those in which
+    nothing came among them; none if nothing came in any."""
+    width = timedelta(seconds=seconds / points)
+    statement = sa.select(table, sa.func.now().label("now")).where(
+        of_integration(table, stream_id), table.c.at > sa.func.now() - points * width
+    )
+    stretches: list[list[sa.Row[tuple[object, ...]]]] = [[] for _ in range(points)]
+    now: datetime | None = None
     with store.operator() as connection:
-        for row in connection.execute(statement):
-            stretches.setdefault(int(row.at.timestamp() // width), []).append(row)
-    return [_added(rows, width) for _, rows in sorted(stretches.items())]
+        for row in connection.execute(statement.order_by(table.c.at)):
+            now = row.now
+            stretches[-1 - max((now - row.at) // width, 0)].append(row)
+    if now is None:
+        return []
+    begun = now - points * width
+    return [_added(rows, seconds / points, begun + place * width) for place, rows in enumerate(stretches)]
+
+
+_LATEST = sa.text("""
+SELECT coalesce(sum(messages), 0)::bigint, coalesce(sum(rejected), 0)::bigint FROM (
+    SELECT messages, rejected, sum(messages) OVER (ORDER BY at DESC, session_id) - messages AS newer
+      FROM ingest.stream_metrics
+     WHERE organization_id = :organization_id AND integration_id = :stream_id AND messages > 0 AND at > (
+           SELECT state_since FROM control.streams WHERE organization_id = :organization_id AND stream_id = :stream_id)
+     ORDER BY at DESC, session_id LIMIT :messages) AS told
+ WHERE newer < :messages
+""")
+
+
+def latest(connection: Connection, organization_id: str, stream_id: str, messages: int) -> tuple[int, int]:
+    """How many of its last messages are known, about so many at most, and how many of these were rejected: since it was
+    resumed, if it ever was."""
+    values = {"organization_id": organization_id, "stream_id": stream_id, "messages": messages}
+    known, rejected = connection.execute(_LATEST, values).one()
+    return known, rejected
 
 
 _ROLL = sa.text("""
@@ -170,18 +198,18 @@ def roll(store: Store) -> None:
         connection.execute(_FORGET, {"days": KEEP_DAYS})
 
 
-def _added(rows: Sequence[sa.Row[tuple[object, ...]]], seconds: float) -> Point:
+def _added(rows: Sequence[sa.Row[tuple[object, ...]]], seconds: float, at: datetime) -> Point:
     def total(name: str) -> float:
         return float(sum(getattr(row, name) for row in rows))
 
     return Point(
-        rows[0].at,
+        at,
         seconds,
         int(total("messages")),
         int(total("bytes")),
         int(total("rejected")),
         total("busy_seconds"),
-        max(row.buffered for row in rows),
+        max((row.buffered for row in rows), default=0.0),
         [sum(counts) for counts in zip(*(row.histogram for row in rows), strict=True)],
         next((row.lag_messages for row in reversed(rows) if row.lag_messages is not None), None),
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from churnguard_pipelines.records import Lane
 from churnguard_pipelines.store.control.ownership import of_integration
+from churnguard_pipelines.store.control.tables import streams
 from churnguard_pipelines.store.ingest.tables import stream_losses, stream_metrics, stream_partitions
 from churnguard_pipelines.store.postgres.database import Store
 
@@ -100,21 +101,29 @@ def lags(store: Store, stream_id: str) -> list[PartitionLag]:
         return [PartitionLag(*row) for row in connection.execute(statement.order_by(stream_partitions.c.partition))]
 
 
+MESSAGES_BEHIND = "CASE WHEN bool_and(lag_messages IS NOT NULL) THEN sum(lag_messages)::bigint END"
+SECONDS_BEHIND = """CASE bool_or(lag_messages IS DISTINCT FROM 0)
+    WHEN true THEN max(lag_seconds) FILTER (WHERE lag_messages IS DISTINCT FROM 0)
+    WHEN false THEN 0::double precision END"""
+"""Of all partitions of a stream: the messages that it is behind, NULL if the source of one does not count them, and how
+old the oldest of them is, NULL if nobody knows of any."""
+
+
 def lag_of_all(store: Store, organization_id: str | None = None) -> dict[str, tuple[int | None, float | None]]:
-    """By stream the messages that it is behind, and how old the oldest of them is; None for what its source does not
-    say of one of the partitions that are behind."""
+    """By stream the messages that it is behind, and how old the oldest of them is. Of none that is paused: nobody looks
+    how far that is."""
     table = stream_partitions.c
-    behind = table.lag_messages.is_distinct_from(0)
-    messages = sa.case((sa.func.bool_and(table.lag_messages.is_not(None)), sa.func.sum(table.lag_messages)))
-    seconds = sa.case(
-        (sa.func.bool_or(behind), sa.func.max(table.lag_seconds).filter(behind)), else_=sa.literal(0.0, sa.Double)
+    own = sa.and_(streams.c.organization_id == table.organization_id, streams.c.stream_id == table.integration_id)
+    statement = (
+        sa.select(table.integration_id, sa.literal_column(MESSAGES_BEHIND), sa.literal_column(SECONDS_BEHIND))
+        .join_from(stream_partitions, streams, own)
+        .where(streams.c.state != "paused")
     )
-    statement = sa.select(table.integration_id, messages, seconds)
     if organization_id is not None:
         statement = statement.where(table.organization_id == organization_id)
     with store.operator() as connection:
         rows = connection.execute(statement.group_by(table.integration_id)).all()
-    return {row[0]: (None if row[1] is None else int(row[1]), row[2]) for row in rows}
+    return {stream_id: (messages, seconds) for stream_id, messages, seconds in rows}
 
 
 def note_loss(

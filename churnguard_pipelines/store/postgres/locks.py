@@ -66,9 +66,10 @@ def take(connection: Connection, lock: Shared) -> None:
     connection.execute(_HELD[lock])
 
 
-def taking_own(lock: Own, name: str) -> str:
-    """The same of an organization's own lock; ``name``: an SQL expression of text that begins with the organization."""
-    return f"SELECT pg_advisory_xact_lock({lock.value}, hashtext({name}))"
+def taking_own(lock: Own, name: str, *, shared: bool = False) -> str:
+    """The same of an organization's own lock; ``name``: an SQL expression of text that begins with the organization.
+    ``shared``: with others who share it."""
+    return f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({lock.value}, hashtext({name}))"
 
 
 def take_table(connection: Connection, name: str) -> None:

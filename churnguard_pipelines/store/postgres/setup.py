@@ -289,6 +289,7 @@ def renew_password(owner_url: str, url: str) -> None:
 def open_dagsters_database(owner_url: str, login: str) -> None:
     """Dagster makes its own tables there; those that the owner once made are the login's from now on."""
     with _as_owner(owner_url, DAGSTER_DATABASE) as connection:
+        locks.take_for_set_up(connection)  # PostgreSQL refuses one of two that grant or give the same at once
         allowed = connection.execute("SELECT has_schema_privilege(%s, 'public', 'CREATE')", [login]).fetchone()
         if allowed != (True,):
             connection.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(login)))

@@ -40,13 +40,25 @@ def encode(rows: Sequence[Row], text_columns: Collection[int]) -> bytes:
         _strings(column, missing, position in text_columns)
         for position, (column, missing) in enumerate(zip(columns, nulls, strict=True))
     ]
-    text = _ROW.join(map(_FIELD.join, zip(*written, strict=True)))
-    expected = len(rows) - 1, len(rows) * (len(columns) - 1), sum(nulls)
-    if (text.count(_ROW), text.count(_FIELD), text.count(_NULL)) != expected:
+    shape = len(rows), len(rows) * (len(columns) - 1), sum(nulls)
+    text = _joined(written, "\t", "\n")
+    if _is_of(shape, text, "\t", "\n") and "\r" not in text:  # nearly always: JSON escapes those
+        return _utf8(text.replace("\\", "\\\\").replace(_NULL, "\\N"))
+    text = _joined(written, _FIELD, _ROW)
+    if not _is_of(shape, text, _FIELD, _ROW):
         return _encode_slowly(rows)
     for character, escape in _ESCAPES:
         text = text.replace(character, escape)
-    return _utf8(text.replace(_FIELD, "\t").replace(_ROW, "\n").replace(_NULL, "\\N") + "\n")
+    return _utf8(text.replace(_FIELD, "\t").replace(_ROW, "\n").replace(_NULL, "\\N"))
+
+
+def _joined(columns: Sequence[Sequence[str]], field: str, row: str) -> str:
+    return row.join([*map(field.join, zip(*columns, strict=True)), ""])
+
+
+def _is_of(shape: tuple[int, int, int], text: str, field: str, row: str) -> bool:
+    """Whether there are no more ends of rows, ends of fields and nulls than were written."""
+    return (text.count(row), text.count(field), text.count(_NULL)) == shape
 
 
 def _strings(column: tuple[Any, ...], nulls: int, text: bool) -> Sequence[str]:

@@ -23,7 +23,6 @@ from churnguard_pipelines.store.raw.statements import Statements, statements_for
 
 LARGE_BATCH = 200
 """Rows from which on it pays to ask first whether all of them are new."""
-
 _KEY, _VERSION = itemgetter(0), itemgetter(1)
 
 

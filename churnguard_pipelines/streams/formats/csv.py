@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from churnguard_pipelines.errors import InvalidConfiguration
 from churnguard_pipelines.model import StreamConfiguration
@@ -52,12 +53,15 @@ class CsvDecoder(Decoder):
         if text.count(self._delimiter) >= MOST_CELLS:
             return Undecodable(f"CSV with more than {MOST_CELLS:,} fields")
         lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, strict=True)
         try:
-            rows = [*csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, strict=True)]
+            rows = [*islice(reader, 2)]  # each blank line is a row: millions of them fit in a message
         except csv.Error as error:
             return Undecodable(f"CSV that cannot be read ({error})")
-        if len(rows) != 1 or not rows[0]:
-            return Undecodable(f"{len(rows):,} rows of CSV, a message is one" if rows else "an empty message")
+        if len(rows) > 1:
+            return Undecodable("more than one row of CSV, a message is one")
+        if not any(rows):
+            return Undecodable("an empty message, which is no row of CSV")
         (row,) = rows
         names = self._columns or [f"column_{number}" for number in range(1, len(row) + 1)]
         if len(row) != len(names):

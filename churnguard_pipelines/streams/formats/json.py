@@ -26,6 +26,15 @@ _STRANGE_NUMBER = re.compile(rb"(?<![.0-9])[0-9]{19}|[0-9]{4000}|[0-9][eE][+-]?[
 """Those, and what may be beyond a double; a fraction of some digits more is none."""
 _NUL = b"\\u0000"
 
+MOST_WRITTEN = 500_000_000
+"""Digits that a message's exponents stand for. PostgreSQL keeps 1e-9999 in a few bytes and writes out ten thousand: a
+row of more than 1 GB would be stored, but nobody could read it, or back up the table that it is in."""
+LONG = 400_000
+"""Bytes of a message; a shorter one has no more."""
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""To the end where it is not closed: it would be looked for from each quotation mark on otherwise."""
+_EXPONENT = re.compile(rb"[0-9][eE][+-]?0*([0-9]{1,5})")
+
 
 class JsonDecoder(Decoder):
     def decode(self, values: Sequence[bytes]) -> Sequence[Decoded | Undecodable]:
@@ -61,6 +70,8 @@ def _looked_at(value: bytes) -> Decoded | Undecodable:
     """Raises ``json.JSONDecodeError``."""
     if len(value) > MOST_VALUES and sum(map(value.count, (b",", b"[", b"{"))) > MOST_VALUES:
         return Undecodable(f"JSON with more than {MOST_VALUES:,} values")
+    if len(value) > LONG and _is_vast(value):
+        return Undecodable(f"JSON whose numbers have more than {MOST_WRITTEN:,} digits when they are written out")
     document = exact_json.exactly(value) if _STRANGE_NUMBER.search(value) else orjson.loads(value)
     if _is_great(value) and deeper_than(DEEPEST, document):
         return Undecodable(f"JSON nested deeper than {DEEPEST} levels")
@@ -71,17 +82,24 @@ def _looked_at(value: bytes) -> Decoded | Undecodable:
 
 def _is_strange(messages: bytes) -> bool:
     """Most are not, and that can be told of many at once."""
-    if _NUL in messages:
+    if b"\\" in messages and _NUL in messages:
         return True
     looked = messages.translate(_LOOK)
     return any(each in looked for each in _STRANGE_NUMBERS)
 
 
 def _is_great(value: bytes) -> bool:
-    """Whether it may be too deep, or have too many values."""
+    """Whether it may be too deep, have too many values, or numbers of too many digits."""
     if len(value) <= 2 * DEEPEST:
         return False
-    return len(value) > MOST_VALUES or value.count(b"[") + value.count(b"{") > DEEPEST
+    return len(value) > LONG or value.count(b"[") + value.count(b"{") > DEEPEST
+
+
+def _is_vast(value: bytes) -> bool:
+    looked = value.translate(_LOOK)
+    if looked.count(b"0e000") + looked.count(b"0e-000") < MOST_WRITTEN // 12_500:  # nearly always, text included
+        return False
+    return sum(int(each[1]) for each in _EXPONENT.finditer(_TEXT.sub(b"", value))) > MOST_WRITTEN
 
 
 def _reason(value: bytes, error: json.JSONDecodeError) -> str:

@@ -16,20 +16,36 @@ from threading import Event
 from typing import ClassVar
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.errors import ChurnGuardError, InvalidConfiguration, PermissionMissing, SourceChanged
+from churnguard_pipelines.errors import (
+    ChurnGuardError,
+    InvalidConfiguration,
+    PermissionMissing,
+    ProviderUnavailable,
+    SourceChanged,
+)
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
-from churnguard_pipelines.streams.kafka.cluster import EARLIEST, LATEST, Partition, Topic, cluster_of
+from churnguard_pipelines.streams.kafka.cluster import (
+    EARLIEST,
+    LATEST,
+    LATEST_BY_TIME,
+    Offset,
+    Partition,
+    Topic,
+    cluster_of,
+)
 from churnguard_pipelines.streams.kafka.errors import explained
 from churnguard_pipelines.streams.kafka.names import is_pattern, is_topic, matching, parsed, partition_name
 from churnguard_pipelines.streams.kafka.options import options_of
-from churnguard_pipelines.streams.kafka.reading import LATEST_TIME, Place, Reader
+from churnguard_pipelines.streams.kafka.reading import LATEST_TIME, Place, Reader, version_of
 from churnguard_pipelines.streams.sdk import MessageBatch, Seek, StreamSource, Watermark
 
 MOST_PARTITIONS = 2_000
 """That a stream may have; each is a lane."""
 DOWN_FOR = 20.0
 """Seconds without a broker after which it is asked whether any answers."""
+QUIET_FOR = 20.0
+"""Seconds without a message after which it is asked whether the partition can be read at all."""
 
 
 class Kafka(StreamSource):
@@ -77,8 +93,8 @@ class Kafka(StreamSource):
             found = self._cluster.offsets(wanted)
             ends = {(name, number): told.offset for (name, number, spec), told in found.items() if spec == LATEST}
             begins = {(name, number): told.offset for (name, number, spec), told in found.items() if spec == EARLIEST}
-            behind: dict[Partition, int | None] = {}
-            for each, end in ends.items():
+            behind: dict[Partition, int | None] = dict.fromkeys(_partitions(topics))
+            for each, end in ends.items():  # nobody leads the others just now: whoever reads them says so
                 place, topic = places.get(each), topics[each[0]]
                 if place is None:
                     behind[each] = None if self.stream.start == "latest" else end - begins.get(each, end)
@@ -91,7 +107,7 @@ class Kafka(StreamSource):
                     self._check_topic(gone[0], places[gone[0]])
             oldest = self._oldest({each: places.get(each) for each, messages in behind.items() if messages})
             return {
-                partition_name(*each): Watermark(str(ends[each]), messages, oldest.get(each))
+                partition_name(*each): Watermark(str(ends.get(each, "")), messages, oldest.get(each))
                 for each, messages in behind.items()
             }
 
@@ -127,17 +143,30 @@ class Kafka(StreamSource):
                 asked = spec if spec is not None else max(0, int(seek.to.timestamp() * 1000))  # type: ignore[union-attr]
                 # Of a moment after the last message there is no offset: then it is the end.
                 told |= {each: offset for each, offset in self._offsets(all_of_them, asked).items() if offset >= 0}
-            return {partition_name(*each): Place(offset, topics[each[0]].id).position for each, offset in told.items()}
+            latest = self._cluster.offsets([(*each, LATEST_BY_TIME) for each in told], now=True)
+            return {
+                partition_name(*each): Place(
+                    offset, topics[each[0]].id, _version_before(offset, latest.get((*each, LATEST_BY_TIME)))
+                ).position
+                for each, offset in told.items()
+            }
 
     def _watched(self, reader: Reader) -> Iterator[MessageBatch | None]:
+        quiet = time.monotonic()
         for batch in reader.batches():
             yield batch
-            if batch is None:
-                self._cluster.check_heard(reader.heard)
-                down = reader.heard.down
-                if down is not None and time.monotonic() - down > DOWN_FOR:
-                    self._cluster.identity(now=True)
-                    reader.heard.down = None
+            now = time.monotonic()
+            if batch is not None:
+                quiet = now
+                continue
+            self._cluster.check_heard(reader.heard)
+            down = reader.heard.down
+            if down is not None and now - down > DOWN_FOR:
+                self._cluster.identity(now=True)
+                reader.heard.down = None
+            elif down is None and now - quiet > QUIET_FOR:
+                self._check_place(reader.partition, reader.place)
+                quiet = time.monotonic()
         assert reader.failure is not None
         self._check_place(reader.partition, reader.place)
         raise explained(self.guard, reader.failure, "its brokers")
@@ -151,7 +180,7 @@ class Kafka(StreamSource):
         return Place(found[partition], topic.id)
 
     def _check_news(self, partition: Partition, place: Place) -> None:
-        """A broker that came to be one may be reached, and the topic is the one it was."""
+        """A broker that came to be one may be reached, the topic is the one it was, and the partition has a leader."""
         self._cluster.identity(now=True)
         self._check_topic(partition, place)
 
@@ -169,11 +198,18 @@ class Kafka(StreamSource):
             raise self._changed(
                 f"partition {number} of {name}, read to offset {place.offset:,}, is gone: it has {topic.partitions:,}."
             )
+        if number in topic.without_leader:
+            raise ProviderUnavailable(
+                f"partition {number} of {name} has no leader: the brokers that have it are away.",
+                remedy="It is tried again; if it lasts, look after them.",
+            )
 
     def _check_place(self, partition: Partition, place: Place) -> None:
         """Raises ``SourceChanged`` if reading cannot go on from there: whoever did would skip or repeat in silence."""
         self._check_topic(partition, place)
-        low, high = (self._offsets([partition], spec).get(partition, place.offset) for spec in (EARLIEST, LATEST))
+        bounds = [(*partition, EARLIEST), (*partition, LATEST)]
+        found = self._cluster.offsets(bounds, now=True)
+        low, high = (found[each].offset if each in found else place.offset for each in bounds)
         held = f"{partition_name(*partition)} now holds offsets {low:,} to {high:,}"
         if place.offset < low:
             raise self._changed(
@@ -217,9 +253,10 @@ class Kafka(StreamSource):
         asked = [(*each, place.moment + 1 if place else 0) for each, place in waiting.items() if each not in known]
         found = self._cluster.offsets(asked, now=True) if asked else {}
         for (name, number, _), told in found.items():
-            if 0 <= told.at < LATEST_TIME:
+            place = waiting[name, number]
+            if 0 <= told.at < LATEST_TIME and (place is None or told.offset >= place.offset):
                 moment = datetime.fromtimestamp(told.at / 1000, UTC)
-                known[name, number] = waiting[name, number], moment
+                known[name, number] = place, moment
         self._waited = known
         return {each: moment for each, (_, moment) in known.items()}
 
@@ -247,10 +284,22 @@ class Kafka(StreamSource):
         try:
             yield
         except ChurnGuardError as error:
-            own = copy(error)
-            own.integration_id = self.stream.stream_id
-            raise own from None
+            raise _told_of(self.stream.stream_id, error) from None
 
 
 def _partitions(topics: Mapping[str, Topic]) -> list[Partition]:
     return [(name, number) for name in sorted(topics) for number in range(topics[name].partitions)]
+
+
+def _told_of(stream_id: str, error: ChurnGuardError) -> ChurnGuardError:
+    own = copy(error)
+    own.integration_id = stream_id
+    return own
+
+
+def _version_before(offset: int, latest: Offset | None) -> int:
+    """That of the message before it. ``latest``: the message with the latest time, which all behind it are ahead of:
+    read on there without that, they would count as older than what is stored."""
+    if latest is None or not 0 <= latest.offset < offset:
+        return 0
+    return version_of(latest.at, latest.offset) + offset - 1 - latest.offset

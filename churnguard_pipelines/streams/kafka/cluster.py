@@ -14,7 +14,14 @@ from functools import partial
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, OffsetSpec
 
 from churnguard_pipelines.engine.addresses import AddressGuard
@@ -27,6 +34,8 @@ from churnguard_pipelines.streams.kafka.options import KafkaOptions
 from churnguard_pipelines.streams.kafka.tokens import Tokens
 
 ANSWERS_WITHIN = 8.0
+TELLS_WITHIN = 1.0
+"""Seconds after that in which the client itself says of whom there was no answer."""
 DOWN_FOR = 3.0
 """Seconds that none of the brokers may be there until they are given up."""
 FAILED_FOR = 2.0
@@ -42,20 +51,27 @@ K = TypeVar("K")
 R = TypeVar("R")
 Partition = tuple[str, int]
 Place = tuple[str, int, int]
-"""Topic, partition and one of librdkafka's offset specs: -2 earliest, -1 latest, or a moment in milliseconds."""
-EARLIEST, LATEST = -2, -1
+"""Topic, partition and one of librdkafka's offset specs: -2 earliest, -1 latest, -3 that of the message with the latest
+time, or a moment in milliseconds."""
+EARLIEST, LATEST, LATEST_BY_TIME = -2, -1, -3
 _NO_TOPIC = "."
 """No topic has this name: it is asked for where only the brokers are wanted, and none is made of it."""
-_SPECS = {EARLIEST: OffsetSpec.earliest(), LATEST: OffsetSpec.latest()}
+_SPECS = {
+    EARLIEST: OffsetSpec.earliest(),
+    LATEST: OffsetSpec.latest(),
+    LATEST_BY_TIME: OffsetSpec.max_timestamp(),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """``id``: a topic of the same name that is made anew has another one."""
+    """``id``: a topic of the same name that is made anew has another one. ``without_leader``: partitions that cannot be
+    read just now."""
 
     id: str
     partitions: int
     readable: bool
+    without_leader: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +126,14 @@ class Cluster:
     def topics(self, names: Collection[str], *, now: bool = False) -> dict[str, Topic]:
         """Those that there are; ``now``: of this moment, not of a second ago."""
         found = self._describe(names) if now else self._described.get(names)
-        return {name: topic for name, topic in ((each, self._told(answer)) for each, answer in found.items()) if topic}
+        return self._told(found, _GONE)
 
     def offsets(self, places: Collection[Place], *, now: bool = False) -> dict[Place, Offset]:
-        """Where partitions begin and end, as far as transactions are decided. Partitions that are gone are left out."""
+        """Where partitions begin and end, as far as transactions are decided. Partitions that are gone are left out,
+        and where it need not be ``now`` those that nobody leads: they are no reason to tell nothing of the others. The
+        latest time is not known to brokers before Kafka 3.0, nor to some that speak its protocol."""
         found = self._list_offsets(places) if now else self._ends.get(places)
-        return {place: told for place, told in ((each, self._told(found[each])) for each in found) if told}
+        return self._told(found, (*_GONE, *_OLD) if now else (*_GONE, *_OLD, *_WITHOUT_LEADER))
 
     # What Kafka is asked for many at once fails one by one: each answer is kept with its error.
 
@@ -130,32 +148,37 @@ class Cluster:
         return {"": set(self._metadata(self._client(), None).topics)}
 
     def _list_offsets(self, places: Collection[Place]) -> Mapping[Place, Offset | KafkaError]:
-        admin, answers = self._client(), dict[Place, Offset | KafkaError]()
-        for spec in {spec for *_, spec in places}:  # a partition can be asked for once in a request
-            these = {(topic, number): TopicPartition(topic, number) for topic, number, each in places if each == spec}
-            asked = admin.list_offsets(
-                dict.fromkeys(these.values(), _SPECS.get(spec) or OffsetSpec.for_timestamp(spec)),
+        admin, asked = self._client(), dict[Place, Future[Any]]()
+        left = set(places)
+        while left:
+            specs = {(topic, number): spec for topic, number, spec in left}  # a request has each partition once
+            left -= {(*partition, spec) for partition, spec in specs.items()}
+            futures = admin.list_offsets(
+                {
+                    TopicPartition(*partition): _SPECS.get(spec) or OffsetSpec.for_timestamp(spec)
+                    for partition, spec in specs.items()
+                },
                 isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWERS_WITHIN,
             )  # fmt: skip
-            for partition, future in self._wait(admin, asked).items():
-                answers[partition.topic, partition.partition, spec] = self._kept(future, _offset)
-        return answers
+            for each, future in futures.items():
+                partition = each.topic, each.partition
+                asked[*partition, specs[partition]] = future
+        return {place: self._kept(future, _offset) for place, future in self._wait(admin, asked).items()}
 
-    def _kept(self, future: Future[Any], read: Callable[[Any], R]) -> R | KafkaError:
-        try:
-            return read(future.result())
-        except KafkaException as error:
-            told: KafkaError = error.args[0]
-            if told.code() in _OF_ONE:
-                return told
-            raise self._failed(told) from None
+    def _kept(self, future: Future[Any], read: Callable[[Any], R | KafkaError]) -> R | KafkaError:
+        told = _error_of(future) or read(future.result())
+        if isinstance(told, KafkaError) and told.code() not in _OF_ONE:
+            raise self._failed(told)
+        return told
 
-    def _told(self, answer: R | KafkaError) -> R | None:
-        if not isinstance(answer, KafkaError):
-            return answer
-        if answer.code() in _GONE:
-            return None
-        raise self._failed(answer)
+    def _told(self, answers: Mapping[K, R | KafkaError], left_out: Collection[int]) -> dict[K, R]:
+        told: dict[K, R] = {}
+        for each, answer in answers.items():
+            if not isinstance(answer, KafkaError):
+                told[each] = answer
+            elif answer.code() not in left_out:
+                raise self._failed(answer)
+        return told
 
     def _client(self) -> AdminClient:
         """Whoever waits while another finds that there is none hears what that one heard."""
@@ -195,10 +218,9 @@ class Cluster:
         Kafka says they have."""
         asked = in_thread("asks-for-metadata", partial(admin.list_topics, topic, ANSWERS_WITHIN))
         self._wait(admin, {"": asked})
-        try:
-            return asked.result()
-        except KafkaException as error:
-            raise self._failed(error.args[0]) from None
+        if (error := _error_of(asked)) is not None:
+            raise self._failed(error)
+        return asked.result()
 
     def _judge(self, host: str, port: int) -> None:
         try:
@@ -211,7 +233,7 @@ class Cluster:
 
     def _wait(self, admin: AdminClient, asked: Mapping[K, Future[Any]]) -> Mapping[K, Future[Any]]:
         """Until all have answered; not longer than it takes to hear that none will."""
-        heard, deadline = self._heard, time.monotonic() + ANSWERS_WITHIN
+        heard, deadline = self._heard, time.monotonic() + ANSWERS_WITHIN + TELLS_WITHIN
         while wait(asked.values(), STEP).not_done:
             admin.poll(0)
             try:
@@ -245,16 +267,36 @@ class Cluster:
 
 
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
-_OF_ONE = (*_GONE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)
+_WITHOUT_LEADER = (
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.FENCED_LEADER_EPOCH, KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError._NOENT, KafkaError._TIMED_OUT,
+)  # fmt: skip
+"""Its broker is away, or another one is just taking over: the last but one is the client's own word, if it is so of
+all. Or its broker hangs: then the client may give up the others in the same moment."""
+_OLD = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
+_OF_ONE = (*_GONE, *_OLD, *_WITHOUT_LEADER, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)
 
 
 def _topic(told: Any) -> Topic:
     operations: Iterable[AclOperation] | None = told.authorized_operations  # None: of brokers that do not say
     readable = operations is None or AclOperation.READ in operations
-    return Topic(str(told.topic_id), len(told.partitions), readable)
+    without_leader = frozenset(each.id for each in told.partitions if each.leader is None)
+    return Topic(str(told.topic_id), len(told.partitions), readable, without_leader)
 
 
-def _offset(told: Any) -> Offset:
+def _error_of(done: Future[Any]) -> KafkaError | None:
+    """Not raised: whoever raised it and has the future would keep its client, with all its threads, until Python looks
+    for garbage in circles, which is seldom where little happens."""
+    error = done.exception()
+    if error is not None and not isinstance(error, KafkaException):
+        raise error
+    return None if error is None else error.args[0]
+
+
+def _offset(told: Any) -> Offset | KafkaError:
+    if told.offset == OFFSET_INVALID:  # the client tells so of a broker that has not answered in time, and no error
+        return KafkaError(KafkaError._TIMED_OUT)
     return Offset(told.offset, told.timestamp)
 
 

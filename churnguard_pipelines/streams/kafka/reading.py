@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.kafka.cluster import Cluster, Partition
@@ -25,6 +27,10 @@ SLICE, BATCH_BYTES = 1000, 8 * 1024 * 1024
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes, beside those of two of the largest messages: a broker sends one batch of them at least, whatever its size."""
 TELL_EVERY = 1.0
+CLOSES_WITHIN = 2
+"""Seconds. A consumer that ends waits for what it told a coordinator that is away as long as a member's session lasts,
+which has no other meaning here, as it is no member: 45 s by default. One that hangs it waits for as long as that does;
+nobody else does."""
 LATEST_TIME = 1 << 42
 """Milliseconds; a message that claims to be of a later year than 2109 has no say in what is newer."""
 _OFFSET_BITS = 20
@@ -33,8 +39,9 @@ _LOW_OFFSET = (1 << _OFFSET_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a partition is read on. ``version``: the highest of a message before it; ``epoch``: the leader's under
-    which the last one was written, by which Kafka notices that its log was cut off and written anew."""
+    """Where a partition is read on. ``version``: of messages before it none has a higher one, and all behind it do;
+    ``epoch``: the leader's under which the last one was written, by which Kafka notices that its log was cut off and
+    written anew."""
 
     offset: int
     topic_id: str
@@ -80,8 +87,10 @@ class Reader:
         self._check = check
         self._tells_kafka = group is not None
         self._stored = place
-        self._told, self._told_at = place, time.monotonic()
+        self._told: int | None = place.offset
+        self._told_at = time.monotonic()
         own = {"error_cb": self.heard, "logger": self._journal, "debug": "metadata", "group.id": group or "churnguard"}
+        own["on_commit"] = self._on_commit
         self._consumer = cluster.client(Consumer, _consuming(options, stream.largest_message) | own)
         try:
             self._consumer.assign([self._at(place)])
@@ -91,7 +100,7 @@ class Reader:
 
     def close(self) -> None:
         self._tell_kafka(now=True)
-        self._consumer.close()
+        futures.wait([in_thread("closes-a-consumer", self._consumer.close)], 2 * CLOSES_WITHIN)
 
     def batches(self) -> Iterator[MessageBatch | None]:
         """Until :attr:`failure`."""
@@ -122,14 +131,17 @@ class Reader:
     def _take(self, told: Sequence[KafkaMessage], into: list[Message]) -> KafkaError | None:
         """The hot path."""
         (topic, partition), last = self.partition, None
-        name, offset, version = str(partition), self.place.offset, self.place.version
+        name, offset = str(partition), self.place.offset
+        ahead = self.place.version + 1 - offset  # versions rise as offsets do, and more where the clock goes on
         failure = None
         for each in told:
             error = each.error()
             if error is None:
                 at: int = each.offset()  # type: ignore[assignment]  # a message that was read has one
                 _, moment = each.timestamp()
-                version = max(version + 1, version_of(moment, at))
+                version, by_clock = ahead + at, version_of(moment, at)
+                if by_clock > version:
+                    version, ahead = by_clock, by_clock - at
                 headers, defect = _headers(each)
                 into.append(
                     Message(
@@ -145,16 +157,20 @@ class Reader:
                 failure = error
                 break
         epoch = last.leader_epoch() if last is not None else self.place.epoch
-        self.place = Place(offset, self.place.topic_id, version, epoch)
+        self.place = Place(offset, self.place.topic_id, ahead + offset - 1, epoch)
         return failure
 
     def _tell_kafka(self, *, now: bool) -> None:
-        """A courtesy to Kafka's own tools; that it fails is no matter."""
-        if not self._tells_kafka or self._stored.offset == self._told.offset:
+        """A courtesy to Kafka's own tools; that it is refused is no matter."""
+        if not self._tells_kafka or self._stored.offset == self._told:
             return
         if now or time.monotonic() - self._told_at >= TELL_EVERY:
-            self._told, self._told_at = self._stored, time.monotonic()
+            self._told, self._told_at = self._stored.offset, time.monotonic()
             self._consumer.commit(offsets=[self._at(self._stored)], asynchronous=True)
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        if error is not None and (error.retriable() or error.code() in _WAITS):
+            self._told = None
 
     def _at(self, place: Place) -> TopicPartition:
         epoch: dict[str, Any] = {} if place.epoch is None else {"leader_epoch": place.epoch}
@@ -163,6 +179,7 @@ class Reader:
 
 _PASSES = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 """Comes instead of a message, and passes by itself. What is of no topic is of the group, which is only a courtesy."""
+_WAITS = (KafkaError._WAIT_COORD, *_PASSES)
 _NONE: Mapping[str, str] = {}
 _checked_headers = methodcaller("headers")
 """Not ``message.headers()``: of a name that is no UTF-8 it gives a list with a hole, and an error that is pending. Of a
@@ -171,8 +188,11 @@ method that was called often Python does not look for that, and the whole proces
 
 def version_of(moment: int, offset: int) -> int:
     """Orders messages of different partitions by their clock: a key that moved to another partition is not held up by
-    its last version in the old one. Milliseconds since 1970."""
-    return (min(max(moment, 0), LATEST_TIME) << _OFFSET_BITS) | (offset & _LOW_OFFSET)
+    its last version in the old one. Milliseconds since 1970. Of a partition's messages one that comes so and so many
+    offsets after another has a version higher by as many at least, from wherever it is read."""
+    if not 0 <= moment <= LATEST_TIME:
+        moment = 0 if moment < 0 else LATEST_TIME
+    return moment << _OFFSET_BITS | offset & _LOW_OFFSET
 
 
 def _headers(told: KafkaMessage) -> tuple[Mapping[str, str], str | None]:
@@ -202,6 +222,8 @@ def _consuming(options: KafkaOptions, largest: int) -> dict[str, Any]:
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
+        "session.timeout.ms": CLOSES_WITHIN * 1000,
+        "heartbeat.interval.ms": CLOSES_WITHIN * 100,
         "allow.auto.create.topics": False,
         "fetch.wait.max.ms": options.fetch_wait_max_ms,
         "fetch.min.bytes": options.fetch_min_bytes,

@@ -7,7 +7,7 @@ from threading import Lock
 from urllib.parse import urlencode
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.engine.auth import DEFAULT_LIFETIME, Basic
+from churnguard_pipelines.engine.auth import DEFAULT_LIFETIME, Basic, is_token, lifetime_of
 from churnguard_pipelines.engine.http import MIB, HttpClient
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.engine.tokens import Token
@@ -56,12 +56,12 @@ class Tokens:
                 expect_json=True,
             ).json()  # fmt: skip
         told = answer if isinstance(answer, dict) else {}
-        token, lifetime = told.get("access_token"), told.get("expires_in", DEFAULT_LIFETIME)
-        if not isinstance(token, str) or not token or not isinstance(lifetime, int | float) or lifetime <= 0:
+        token = told.get("access_token")
+        if not is_token(token):
             raise AuthenticationFailed(
                 "the token endpoint gave no token.",
                 integration_id=self._guard.integration_id,
                 remedy="Correct sasl.oauthbearer.client.id, its secret and the token endpoint's URL.",
             )
-        now = time.time()
+        now, lifetime = time.time(), lifetime_of(told.get("expires_in"))
         return Token(token, obtained_at=now, expires_at=now + min(lifetime, DEFAULT_LIFETIME * 24))

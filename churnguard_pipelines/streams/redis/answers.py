@@ -1,7 +1,8 @@
 """Reads a server's answers (RESP2) within an allowance: of time, and of bytes that are kept.
 
 The library's own parser takes whatever a server announces. Here a text that does not fit any more is read to its end
-and kept in part, as :class:`Cut`, so that one entry of half a gigabyte is told of as that entry, and the rest goes on.
+and kept in part, as :class:`Cut`, and so is a list, as :class:`CutList`: one entry of half a gigabyte, or of a million
+fields, is told of as that entry, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ _SHORT = 128
 """Bytes of a text that is kept in any case: a number, a name, an id."""
 _WEIGHS = 64
 """Bytes in our memory of an element, besides its text."""
+_FEW = 64
+"""Elements of a list that are kept in any case: an entry's id and fields, what is told of a stream."""
+_MOST_ELEMENTS = 4_000_000
+"""Of one answer, kept or not: reading them costs time of ours, which waits for nobody."""
 _DEEPEST = 10
 _LOOK_EVERY = 0.5
 
 
 class Cut(bytes):
     """The beginning of a text that was longer than what could be kept."""
+
+
+class CutList(list[Any]):
+    """The beginning of a list that was longer than what could be kept; what comes in pairs is kept in pairs."""
 
 
 class Answers(BaseParser):
@@ -50,7 +59,7 @@ class Answers(BaseParser):
         self._allowance = Allowance(ANSWER_SECONDS, _MOST_RECEIVED)
         self._begun = time.monotonic()
         self._most = kept
-        self._kept = 0
+        self._kept = self._elements = 0
 
     @property
     def received(self) -> int:
@@ -100,11 +109,19 @@ class Answers(BaseParser):
             return None
         if depth >= _DEEPEST:
             raise InvalidResponse("an answer within answers, too many times")
-        found = []
-        for _ in range(length):
-            self._weigh(_WEIGHS)
-            found.append(self._answer(depth + 1))
-        return found
+        found: list[Any] = []
+        for at in range(length):
+            self._elements += 1
+            if self._elements > _MOST_ELEMENTS:
+                raise InvalidResponse("an answer of too many parts")
+            before = self._kept
+            each = self._answer(depth + 1)
+            if at < _FEW or before <= self._most:
+                self._weigh(_WEIGHS)
+                found.append(each)
+            else:
+                self._kept = before
+        return found if len(found) == length else CutList(found[: len(found) // 2 * 2])
 
     def _text(self, length: int) -> bytes | None:
         if length < 0:
@@ -161,6 +178,7 @@ class Answers(BaseParser):
             if came:
                 break
         part: bytes = self._socket.recv(_READ_BYTES)
+        self._allowance.waited(time.monotonic() - now)  # of TLS: for the rest of a record
         if not part:
             raise ConnectionLost("the server has closed the connection")
         self._allowance.came(len(part))

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from churnguard_pipelines.model import StreamConfiguration, StreamTarget
-from churnguard_pipelines.streams.redis.answers import Cut
+from churnguard_pipelines.streams.redis.answers import Cut, CutList
 from churnguard_pipelines.streams.redis.ids import EntryId, parsed
 from churnguard_pipelines.streams.redis.options import WHOLE_VALUES, RedisOptions
 from churnguard_pipelines.streams.redis.place import PARTITION
@@ -68,7 +68,8 @@ class Messages:
         headers = _NOTHING
         whole = self._value or (fields[0] if len(fields) == 2 and fields[0] in _WHOLE else None)
         if defect is None and is_cut(fields):
-            defect = f"the entry is larger than {self._largest:,} bytes, the largest message of this stream"
+            too = "has more fields than fit in" if type(fields) is CutList else "is larger than"
+            defect = f"the entry {too} {self._largest:,} bytes, the largest message of this stream"
         value: bytes | None
         if whole is None:
             value, problem = _document(fields)
@@ -88,7 +89,7 @@ def entries_of(answer: Any) -> list[Entry]:
 
 
 def is_cut(fields: Sequence[bytes]) -> bool:
-    return any(type(each) is Cut for each in fields)
+    return type(fields) is CutList or any(type(each) is Cut for each in fields)
 
 
 def _first(fields: Sequence[bytes], name: bytes) -> bytes | None:

@@ -95,9 +95,14 @@ class Place:
             return cls.earliest(facts)
         return cls.latest(facts) if entry > facts.last else cls(entry.previous, None)
 
-    def check_same(self, facts: Facts, topic: str, stream_id: str) -> None:
-        """Raises ``SourceChanged`` if the stream at ``topic`` is not the one in which we stood here."""
-        if self.id <= facts.last and (self.added is None or self.added <= facts.added):
+    def check_same(self, facts: Facts, topic: str, stream_id: str, beyond: int = 0) -> None:
+        """Raises ``SourceChanged`` if the stream at ``topic`` is not the one in which we stood here. ``beyond``: after
+        this place come so many entries at least.
+
+        Ids tell little: those of a stream that was begun anew are higher, as a rule. But it has had fewer entries up to
+        here than we read; or none of those is left, though fewer were ever removed."""
+        before = facts.removed if facts.before_first >= self.id else facts.added - beyond
+        if self.id <= facts.last and (self.added is None or self.added <= before):
             return
         raise SourceChanged(
             f"the Redis stream “{topic}” was begun anew, or has lost entries that are stored here: it ends at "
@@ -114,11 +119,12 @@ class Place:
             return None
         if self.added is not None and facts.removed <= self.added:
             return None
-        count = "entries" if self.added is None else f"{facts.removed - self.added:,} of these entries"
-        last = max(facts.before_first, min(facts.deleted, facts.last))
-        return Loss(
-            topic, PARTITION, str(self.id.next), str(last), f"{count} were trimmed or deleted before we read them"
+        count = (
+            "entries, if there were any," if self.added is None else f"{facts.removed - self.added:,} of these entries"
         )
+        last = max(facts.before_first, min(facts.deleted, facts.last))
+        reason = f"{count} were trimmed or deleted before we read them"
+        return Loss(topic, PARTITION, str(self.id.next), str(last), reason, certain=self.added is not None)
 
     def past(self, facts: Facts) -> Place:
         """Where nothing is left of what is before the first entry."""
@@ -130,7 +136,7 @@ class Place:
         """``count`` entries further. ``facts``: of the moment in which they were read."""
         if entry >= facts.last:
             return Place(entry, facts.added, version)
-        return Place(entry, None if self.added is None else min(self.added + count, facts.added), version)
+        return Place(entry, None if self.added is None else self.added + count, version)
 
 
 PARTITION = "0"

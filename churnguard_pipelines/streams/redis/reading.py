@@ -41,6 +41,18 @@ CONSUMERS = "churnguard-"
 _CLAIMED_AT_ONCE = 1000
 
 
+class _KeyGone(Exception):
+    """It was deleted or has expired; if it comes again, it begins anew."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def loss(self, topic: str) -> Loss:
+        first = str(self.place.id.next)
+        reason = "its key was deleted or has expired; if an entry had come after those that we read, it went with it"
+        return Loss(topic, PARTITION, first, first, reason, certain=False)
+
+
 class GroupReading:
     """One turn of one stream. ``batches`` is what :meth:`StreamSource.batches` promises."""
 
@@ -57,6 +69,15 @@ class GroupReading:
         self._done: list[str] = []  # stored, and not yet acknowledged
 
     def batches(self, place: Place | None) -> Generator[MessageBatch | None]:
+        while True:
+            try:
+                yield from self._followed(place)
+            except _KeyGone as gone:
+                place = Place(version=gone.place.version)
+                self._done, self._careful = [], ZERO
+                yield MessageBatch(place.position, lost=[gone.loss(self._topic)])
+
+    def _followed(self, place: Place | None) -> Generator[MessageBatch | None]:
         while (opened := self._opened(place)) is None:  # it comes with its first entry
             self._cancelled.wait(READ_WITHIN)
             yield None
@@ -65,7 +86,7 @@ class GroupReading:
             yield MessageBatch(place.position, lost=lost)
         while True:
             facts, entries, deliveries = self._read(place)
-            place.check_same(facts, self._topic, self._stream.stream_id)
+            self._check_same(place, facts, beyond=len(entries or ()))
             gone = place.lost(facts, self._topic)
             place = place.past(facts)
             if not entries:
@@ -92,19 +113,19 @@ class GroupReading:
         if isinstance(answer, ResponseError):
             self._check_missing(answer)
             if place is not None:
-                place.check_same(NOTHING, self._topic, self._stream.stream_id)
+                self._check_same(place, NOTHING)
             return None
         facts = facts_of(answer, self._stream.stream_id)
         if place is None:
             place = Place.latest(facts) if self._stream.start == "latest" else Place.earliest(facts)
-        place.check_same(facts, self._topic, self._stream.stream_id)
+        self._check_same(place, facts)
         self._delivered = self._group_at(groups) or self._create_group(place)
         if self._delivered < place.id:
             self._set_group(place)
         first = self._pending_first(place)
         if first is not None and first[1] >= CAREFUL_FROM:
             self._careful = self._delivered
-        deleted = self._claim(place)
+        deleted = self._claim(place, facts)
         self._forget_the_dead()
         return place, deleted
 
@@ -121,7 +142,7 @@ class GroupReading:
         )  # fmt: skip
         facts = self._facts(told)
         if isinstance(answer, ResponseError):  # somebody has removed the group
-            place.check_same(facts, self._topic, self._stream.stream_id)
+            self._check_same(place, facts)
             self._delivered = self._create_group(place)
             return facts, None, 0
         entries = entries_of(answer[0][1]) if answer else []
@@ -145,12 +166,12 @@ class GroupReading:
         )
         facts = self._facts(told)
         if isinstance(pending, ResponseError):
-            place.check_same(facts, self._topic, self._stream.stream_id)
+            self._check_same(place, facts)
             self._delivered = max(self._delivered, self._create_group(place))
             pending = []
         entries = self._portions.fitting(entries_of(answer), self._server.received)
         if not entries:  # all of it was deleted
-            place.check_same(facts, self._topic, self._stream.stream_id)
+            self._check_same(place, facts)
             self._set_group(place)
             return facts, None, 0
         first = entries[0][0]
@@ -170,6 +191,12 @@ class GroupReading:
         moved = place.after(entries[-1][0], len(entries), messages[-1].version, facts)
         buffered = min(len(entries) / self._stream.batch_size, 1.0)
         return MessageBatch(moved.position, messages, [gone] if gone else (), buffered), moved
+
+    def _check_same(self, place: Place, facts: Facts, beyond: int = 0) -> None:
+        """Raises ``SourceChanged``; what a pattern means may come and go, as a key of each day does that expires."""
+        if facts is NOTHING and self._topic not in self._stream.topics and place.id != ZERO:
+            raise _KeyGone(place)
+        place.check_same(facts, self._topic, self._stream.stream_id, beyond)
 
     def _waited(self, place: Place) -> bool:
         """Whether something came within a moment."""
@@ -232,12 +259,13 @@ class GroupReading:
         self._delivered = place.id
 
     def _pending_first(self, place: Place) -> tuple[EntryId, int] | None:
-        found = self._server.ask("XPENDING", self._topic, self._group, f"({place.id}", "+", 1)
+        found = self._server.ask("XPENDING", self._topic, self._group, str(place.id.next), "+", 1)
         return (parsed(found[0][0]), int(found[0][3])) if found else None
 
-    def _claim(self, place: Place) -> Sequence[Loss]:
+    def _claim(self, place: Place, facts: Facts) -> Sequence[Loss]:
         """All that is pending becomes this consumer's; what is stored already is acknowledged, what was deleted before
-        it was stored is told."""
+        it was stored is told: from between those that are still there, as the others are counted when they are read."""
+        counted = max(place.id, facts.before_first)
         cursor, deleted = "0-0", []
         while not self._cancelled.is_set():
             found, ours, *gone = self._server.ask(
@@ -245,7 +273,7 @@ class GroupReading:
             )
             if stored := [each for each in ours if parsed(each) <= place.id]:
                 self._server.ask("XACK", self._topic, self._group, *stored)
-            deleted += [entry for each in (gone[0] if gone else ()) if (entry := parsed(each)) > place.id]
+            deleted += [entry for each in (gone[0] if gone else ()) if (entry := parsed(each)) > counted]
             cursor = found.decode()
             if cursor == "0-0":
                 break

@@ -86,10 +86,10 @@ class Server:
 
     def _asked(self, commands: Sequence[Command], kept: int, *, all_raise: bool = True) -> list[Any]:
         with self.translated():
-            connection = self._connection or self._connected()
-            connection.answers.cancelled = self.cancelled
-            connection.answers.begin(kept)
             try:
+                connection = self._connection or self._connected()
+                connection.answers.cancelled = self.cancelled
+                connection.answers.begin(kept)
                 connection.send_packed_command(connection.pack_commands(commands))
                 answers = [_answer(connection) for _ in commands]
             except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from threading import Event
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import InvalidConfiguration, Stopped
+from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.sdk import READ_WITHIN, MessageBatch, Seek, StreamSource, Watermark
@@ -84,7 +86,9 @@ class WebSocket(StreamSource):
             cancelled=self.cancelled,
         )
         try:
-            yield from following.batches()
+            for batch in following.batches():
+                self.trouble = following.trouble
+                yield batch
         except Stopped:
             return
 
@@ -92,15 +96,30 @@ class WebSocket(StreamSource):
         progress = self._progress(None)
         progress.now_at(time.time())
         if isinstance(seek.to, Mapping):
-            if not self._options.counts_on:
-                raise self._cannot_seek("its messages have no sequence that lasts")
-            for topic, offset in seek.to.items():
-                if not (offset.isascii() and offset.isdigit()):
-                    raise self._cannot_seek(f"a sequence is a number, as {topic}'s is not")
-                progress.topics[self._client.topic if topic == PARTITION else topic] = {"sequence": int(offset) - 1}
+            for topic, sequence in self._sequences(seek.to).items():
+                progress.topics[topic] = {"sequence": sequence - 1}
         elif seek.to != "latest":
             raise self._cannot_seek("it has no past that it could be asked for")
         return {PARTITION: progress.position}
+
+    def _sequences(self, offsets: Mapping[str, str]) -> Mapping[str, int]:
+        """By topic. They have one position together: what is left out of it would begin with what comes next, and what
+        was sent of it meanwhile be missed in silence."""
+        if not self._options.counts_on:
+            raise self._cannot_seek("its messages have no sequence that lasts")
+        found: dict[str, int] = {}
+        for topic, offset in offsets.items():
+            if not re.fullmatch("[0-9]{1,18}", offset):
+                raise self._cannot_seek(f"a sequence is a number, as {on_one_line(topic, 100)}'s is not")
+            found[self._client.topic if topic == PARTITION else topic] = int(offset)
+        own = set(self.stream.topics) if self._options.counts_topics else {self._client.topic}
+        if not self._options.counts_topics and (unknown := found.keys() - own):
+            raise self._cannot_seek(f"it has one sequence, and none of {on_one_line(min(unknown), 100)}")
+        if found.keys() & own and (left_out := own - found.keys()):
+            raise self._cannot_seek(
+                f"{on_one_line(min(left_out), 100)} is left out, and its place is in the same position"
+            )
+        return found
 
     def send(self, message: str) -> None:
         self._client.send(message)
@@ -117,5 +136,5 @@ class WebSocket(StreamSource):
         return InvalidConfiguration(
             f"a WebSocket cannot be read from there: {why}.",
             integration_id=self.stream.stream_id,
-            remedy="Seek to `latest` or, where messages have a sequence and there is a back-fill, to a sequence.",
+            remedy="Seek to `latest` or, where there are sequences and a back-fill, to a sequence of each topic.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from churnguard_pipelines import record_paths
 from churnguard_pipelines.engine.addresses import AddressGuard
@@ -95,17 +95,18 @@ class Backfill:
     ) -> Any:
         """The answer's document; None where it has nothing. ``more``: parameters of a page that follows; None if its
         URL has all."""
-        parameters: dict[str, Any] | None = None
         if more is not None:
-            parameters = {name: templates.header(each, values) for name, each in self._options.parameters.items()}
+            parameters: dict[str, Any] = {
+                name: templates.text(each, values) for name, each in self._options.parameters.items()
+            }
             parameters |= {self._options.first: first, **more}
             if self._options.last is not None:
                 parameters[self._options.last] = last
-        headers = {name: templates.header(each, values) for name, each in self._options.headers.items()}
+            url += ("&" if "?" in url else "?") + urlencode(parameters)  # the client would put them in place of its own
+        what, setting = "a header of the back-fill", "connection_config.backfill.headers"
+        headers = templates.headers(self._options.headers, values, what, setting, self._stream_id)
         try:
-            answer: Response = self._http.request(
-                "GET", url, params=parameters, headers=headers, allow=GONE, expect_json=True
-            )
+            answer: Response = self._http.request("GET", url, headers=headers, allow=GONE, expect_json=True)
         except (RequestRefused, ProviderMisbehaved) as error:
             raise InvalidConfiguration(
                 error.message, integration_id=self._stream_id, remedy="Correct connection_config.backfill."
@@ -115,11 +116,12 @@ class Backfill:
     def _items(self, document: Any, topic: str, first: int, last: int | None) -> list[Item]:
         found = self._records.find(document)
         records = found[0] if len(found) == 1 and isinstance(found[0], list) else found
-        items = [item for record in records for item in self._reader.items(record)]
         wanted = {
-            item.sequence: item._replace(topic=topic)
-            for item in items
-            if item.sequence is not None and item.sequence >= first and (last is None or item.sequence <= last)
+            item.sequence: item
+            for record in records
+            for item in self._reader.items(record, topic=topic)
+            if item.counter == topic and item.sequence is not None
+            if item.sequence >= first and (last is None or item.sequence <= last)
         }
         return [wanted[sequence] for sequence in sorted(wanted)]
 

@@ -3,6 +3,8 @@ connection means for the stream."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Event
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
     from churnguard_pipelines.streams.websocket.connection import Connection
 
 
+ASK_AGAIN_SECONDS = 5.0
+"""For a token, of an endpoint that is away."""
+
+_log = logging.getLogger(__name__)
+
+
 class Client:
     """Has one connection at a time. ``topic``: of messages that name none."""
 
@@ -41,6 +49,7 @@ class Client:
         self._guard = guard
         self._cancelled = cancelled
         self._connection: Connection | None = None
+        self._asks_again = 0.0  # for a token, after the endpoint could not be asked
 
     def connect(self, progress: Progress) -> Connection:
         """One that begins to open. ``progress``: what its address may name."""
@@ -83,11 +92,16 @@ class Client:
     def authenticate_again(self, progress: Progress) -> None:
         """What says a token is said again with the next one, before that ends. A handshake is over; it is the server
         that ends the connection, if it wants another."""
-        if self.token is None or self.token.fresh:
+        if self.token is None or self.token.fresh or time.monotonic() < self._asks_again:
             return
-        for template in self.options.subscribe:
-            if "token" in templates.names(template):
-                self._say(template, progress)
+        try:
+            for template in self.options.subscribe:
+                if "token" in templates.names(template):
+                    self._say(template, progress)
+        except ProviderUnavailable as error:
+            # The old one holds for a while; if it was the last one, the server ends the connection.
+            _log.warning("%s", error)
+            self._asks_again = time.monotonic() + ASK_AGAIN_SECONDS
 
     def tell(self, template: Any, values: Mapping[str, Any]) -> None:
         """A connection that has ended says so where it is read: nothing hangs on what was not said to it."""
@@ -117,21 +131,17 @@ class Client:
 
     def _handshake(self, progress: Progress) -> Handshake:
         values = self._values(self.topic, progress, self.options.connecting)
-        try:
-            headers = {name: templates.header(each, values) for name, each in self.options.headers.items()}
-        except ValueError as error:
-            raise InvalidConfiguration(
-                f"a header cannot be sent: {error}.",
-                integration_id=self._stream_id,
-                remedy="Correct connection_config.headers.",
-            ) from None
+        setting = "connection_config.headers"
+        headers = templates.headers(self.options.headers, values, "a header", setting, self._stream_id)
         return Handshake(templates.url(self.options.url, values), headers, self.options.subprotocol)
 
     def _values(self, topic: str, progress: Progress, within: Any) -> dict[str, Any]:
         """``within``: the templates, so that a token is bought only for those that name it."""
+        named = templates.names(within)
         counter = topic if self.options.counts_topics else self.topic
-        values = {"topic": topic, "topics": list(self._stream.topics), **progress.last_of(counter)}
-        if self.token is not None and "token" in templates.names(within):
+        last = progress.last_of(counter if "topic" in named else None)
+        values = {"topic": topic, "topics": list(self._stream.topics), **last}
+        if self.token is not None and "token" in named:
             values["token"] = self.token.get()
         return values
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from threading import Event
 
 from churnguard_pipelines.engine.retry import RetryPolicy
+from churnguard_pipelines.errors import ChurnGuardError
 from churnguard_pipelines.streams.sdk import READ_WITHIN, Loss, Message, MessageBatch
 from churnguard_pipelines.streams.websocket import templates
 from churnguard_pipelines.streams.websocket.backfill import Backfill
@@ -55,6 +56,8 @@ class Following:
         """The version after which messages may have been sent to nobody; None while somebody listens."""
         self._news = False
         self._opened_at: float | None = None
+        self.trouble: ChurnGuardError | None = None
+        """Why there is no connection; None while there is one."""
 
     def batches(self) -> Batches:
         """Until it is cancelled. Raises what keeps it from being tried again."""
@@ -70,6 +73,7 @@ class Following:
                     refusals += 1
                     if self._client.token is not None:
                         self._client.token.forget()
+                self.trouble = self._client.failure(ended) if failures > 1 else None
                 yield from self._pause(self._wait_after(ended, failures, refusals))
             finally:
                 self._client.disconnect()
@@ -101,6 +105,7 @@ class Following:
         while not connection.opened(WAIT):
             yield None
         self._opened_at = time.monotonic()
+        self.trouble = None
         yield from self._store(self._progress.connected())
         self._client.greet(self._progress)
         yield from self._catch_up()
@@ -122,14 +127,14 @@ class Following:
             yield None
 
     def _take(self, received: Sequence[bytes]) -> list[Item]:
-        """Those of the received that have been stored before."""
+        """Those of the received that have been stored before, or are about to be."""
         again: list[Item] = []
         now = time.monotonic()
         for data in received:
             for item in self._reader.read(data):
                 if self._progress.take(item, now):
                     self._news = True
-                else:
+                elif not self._progress.holds(item):
                     again.append(item)
         return again
 

@@ -58,31 +58,32 @@ class MessageReader:
             return [self._bare(data)]
         return self.items(document, data)
 
-    def items(self, document: Any, data: bytes | None = None) -> list[Item]:
-        """``data``: the document as it came, where it came alone."""
+    def items(self, document: Any, data: bytes | None = None, topic: str | None = None) -> list[Item]:
+        """``data``: the document as it came, where it came alone. ``topic``: of records that name none."""
+        topic = topic or self._topic_of_all
         record = document if isinstance(document, dict) else {}
         if any(ignored(record) for ignored in self._ignored if ignored is not None):
-            counted = self._item(document, document, ())
+            counted = self._item(topic, document, document, ())
             return [counted] if counted.sequence is not None else []
         if self._records is None:
-            return [self._item(document, document, (exact_json.dumps(document) if data is None else data,))]
+            return [self._item(topic, document, document, (_written(document) if data is None else data,))]
         records = _listed(self._records.find(document))
         anchor = self._sequence or self._id
         if anchor is not None and anchor.first(document) is not None:
-            return [self._item(document, document, tuple(map(exact_json.dumps, records)))]
-        return [self._item(document, each, (exact_json.dumps(each),)) for each in records]
+            return [self._item(topic, document, document, tuple(map(_written, records)))]
+        return [self._item(topic, document, each, (_written(each),)) for each in records]
 
     def _bare(self, data: bytes) -> Item:
         return Item(self._topic_of_all, self._topic_of_all, None, None, None, (data,))
 
-    def _item(self, document: Any, record: Any, values: Sequence[bytes]) -> Item:
+    def _item(self, unnamed: str, document: Any, record: Any, values: Sequence[bytes]) -> Item:
         def look(path: RecordPath | None) -> Any:
             if path is None:
                 return None
             found = path.first(document)
             return path.first(record) if found is None else found
 
-        topic = _name(look(self._topic)) or self._topic_of_all
+        topic = _name(look(self._topic)) or unnamed
         return Item(
             topic,
             topic if self._counts_topics else self._topic_of_all,
@@ -93,6 +94,14 @@ class MessageReader:
         )
 
 
+def _written(value: Any) -> bytes:
+    """As JSON. What is nested too deeply for that is no JSON, so that it is rejected as that; its place counts."""
+    try:
+        return exact_json.dumps(value)
+    except RecursionError:
+        return b"nested too deeply to be written"
+
+
 def _listed(found: list[Any]) -> list[Any]:
     return found[0] if len(found) == 1 and isinstance(found[0], list) else found
 
@@ -101,7 +110,7 @@ def _name(value: Any) -> str | None:
     """Of text or a number; whatever is too long or cannot be stored becomes its digest."""
     if value is None or value == "":
         return None
-    text = value if isinstance(value, str) else exact_json.dumps(value).decode()
+    text = value if isinstance(value, str) else _written(value).decode()
     if len(text) <= LONGEST_NAME and text.isprintable():
         return text
     return hashlib.sha256(text.encode()).hexdigest()

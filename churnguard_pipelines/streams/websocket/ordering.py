@@ -35,7 +35,7 @@ class Ordering:
 
     def take(self, item: Item, sequence: int, now: float) -> list[Item] | None:
         """What can be handed on now, in order; None if it has been before, or waits already."""
-        if (self.last is not None and sequence <= self.last) or sequence in self._held:
+        if (self.last is not None and sequence <= self.last) or self.holds(sequence):
             return None
         if self.last is not None and sequence == self.last + 1 and not self._held:
             self.last = sequence
@@ -43,6 +43,10 @@ class Ordering:
         self._held[sequence] = item, now
         self._bytes += item.size
         return self._released()
+
+    def holds(self, sequence: int) -> bool:
+        """Whether it came, and waits for one that is missing."""
+        return sequence in self._held
 
     def due_in(self, now: float) -> float | None:
         """Seconds until what waits has waited long enough; None if nothing waits."""

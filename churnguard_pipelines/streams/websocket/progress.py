@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from churnguard_pipelines.streams.websocket.ordering import WINDOW, Gap, Orderin
 PARTITION = "messages"
 MOST_TOPICS = 1000
 MOST_REPEATED = 20_000
-"""Sequences in a row that have been before: a server that repeats more has rather begun anew."""
+"""Sequences of a topic in a row that have been before: a server that repeats more has rather begun anew."""
 RECENT = 1000
 """Ids that are remembered, of a feed without sequences. A position has them all: 12 bytes each."""
 
@@ -31,7 +31,7 @@ class Missing(NamedTuple):
 
 class Progress:
     """``position``: {``version``: of the latest message; ``topics``: {name: {``sequence``, ``timestamp``, ``id``}}, of
-    the latest stored; ``recent``: digests of ids}, None at the beginning.
+    the latest stored; ``latest``: the topic of the latest of all; ``recent``: digests of ids}, None at the beginning.
 
     Messages get versions of ours, which rise: microseconds since 1970 where nothing came more often.
     """
@@ -42,11 +42,12 @@ class Progress:
         self._options = options
         self.version = int(stored.get("version", 0))
         self.topics: dict[str, dict[str, Any]] = {name: dict(at) for name, at in stored.get("topics", {}).items()}
+        self._latest: str | None = stored.get("latest")
         self._recent = dict.fromkeys(stored.get("recent", ()))
         self._seen = dict.fromkeys(self._recent)
         self._orders: dict[str, Ordering] = {}
         self._begun: set[str] = set()  # topics that this connection has brought something of
-        self._repeated = 0
+        self._repeated: Counter[str] = Counter()
         self._ready: deque[Item] = deque()
         if options.counts_on:
             for name, at in self.topics.items():
@@ -57,6 +58,7 @@ class Progress:
         return {
             "version": self.version,
             "topics": {name: dict(at) for name, at in self.topics.items()},
+            "latest": self._latest,
             "recent": list(self._recent),
         }
 
@@ -68,7 +70,7 @@ class Progress:
     def connected(self) -> list[Loss]:
         """A new connection begins. Where sequences begin with it, what still waited has lost what it waited for."""
         self._begun.clear()
-        self._repeated = 0
+        self._repeated.clear()
         lost: list[Loss] = []
         if not self._options.counts_on:
             for topic, order in self._orders.items():
@@ -79,13 +81,17 @@ class Progress:
             self._orders.clear()
         return lost
 
-    def last_of(self, topic: str) -> Mapping[str, Any]:
-        """What a template may name of the latest stored message of a topic."""
-        at = self.topics.get(topic, {})
-        return {f"last_{name}": at.get(name) for name in ("sequence", "timestamp", "id")}
+    def last_of(self, topic: str | None) -> Mapping[str, Any]:
+        """What a template may name of the latest stored message of a topic. None: of all of them, whose sequences are
+        not each other's."""
+        of_all = topic is None and len(self.topics) > 1
+        if topic is None:
+            topic = self._latest if of_all else next(iter(self.topics), None)
+        at = self.topics.get(topic or "", {})
+        return {f"last_{name}": at.get(name) for name in (() if of_all else ("sequence",)) + ("timestamp", "id")}
 
     def take(self, item: Item, now: float, *, live: bool = True) -> bool:
-        """False if it has been stored before, or is about to be. ``live``: it is the connection that brought it.
+        """False if it has been stored before, is about to be, or :meth:`holds` it. ``live``: the connection brought it.
 
         Raises ``SourceChanged`` where the sequence seems to have begun anew, ``InvalidConfiguration`` where each
         message is of another topic.
@@ -110,17 +116,22 @@ class Progress:
             order = self._orders[item.counter] = self._ordering(None)
         if live and item.counter not in self._begun:
             self._begun.add(item.counter)
-            if item.sequence <= 1 and (order.last or 0) > WINDOW:
+            if (order.last or 0) - item.sequence >= WINDOW:
                 self._suspect_restart(item.counter, item.sequence, order.last)
         released = order.take(item, item.sequence, now)
         if released is None:
-            self._repeated += 1
-            if self._repeated > MOST_REPEATED:
+            self._repeated[item.counter] += int(live)
+            if self._repeated[item.counter] > MOST_REPEATED:
                 self._suspect_restart(item.counter, item.sequence, order.last)
             return False
-        self._repeated = 0
+        self._repeated[item.counter] = 0
         self._ready.extend(released)
         return True
+
+    def holds(self, item: Item) -> bool:
+        """Whether it waits for one that is missing: it is not about to be stored."""
+        order = self._orders.get(item.counter)
+        return item.sequence is not None and order is not None and order.holds(item.sequence)
 
     def due_in(self, now: float) -> float | None:
         """Seconds until :meth:`missing` may say more; None if nothing waits for its turn."""
@@ -198,6 +209,7 @@ class Progress:
         if at:
             self.topics[item.counter] = self.topics.pop(item.counter, {}) | at
             _forget(self.topics, MOST_TOPICS)
+            self._latest = item.counter
         if item.id is not None and not self._options.counts_on:
             self._recent[_digest(item.topic, item.id)] = None
             _forget(self._recent, RECENT)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from churnguard_pipelines.engine import exact_json
+from churnguard_pipelines.errors import InvalidConfiguration
 
 NAMES = ("topic", "topics", "last_sequence", "last_timestamp", "last_id", "token", "sequence", "id")
 _PLACE = re.compile(r"\{(" + "|".join(NAMES) + r")\}")
@@ -43,12 +44,21 @@ def url(template: str, values: Values) -> str:
     return _in_url(address, values) + (mark + "&".join(_in_url(each, values) for each in kept) if kept else "")
 
 
-def header(template: str, values: Values) -> str:
-    """Raises ``ValueError`` for what would be another line."""
-    text = _PLACE.sub(lambda place: _text(values.get(place[1])), template)
-    if not text.isprintable():
-        raise ValueError("a header holds no line breaks")
-    return text
+def headers(wanted: Mapping[str, str], values: Values, what: str, setting: str, stream_id: str) -> dict[str, str]:
+    """Raises ``InvalidConfiguration`` for what would be another line, or is no ASCII. ``what`` it is, and in which
+    ``setting``, for people."""
+    filled = {name: text(template, values) for name, template in wanted.items()}
+    if not all(each.isprintable() and each.isascii() for each in filled.values()):
+        raise InvalidConfiguration(
+            f"{what} cannot be sent: a header holds no line breaks, and nothing but ASCII.",
+            integration_id=stream_id,
+            remedy=f"Correct {setting}.",
+        )
+    return filled
+
+
+def text(template: str, values: Values) -> str:
+    return _PLACE.sub(lambda place: _text(values.get(place[1])), template)
 
 
 def as_document(template: Any) -> Any:
@@ -79,7 +89,7 @@ def _filled(template: Any, values: Values) -> Any:
         case str():
             whole = _PLACE.fullmatch(template)
             if whole is None:
-                return _PLACE.sub(lambda place: _text(values.get(place[1])), template)
+                return text(template, values)
             value = values.get(whole[1])
             return _ABSENT if value is None else value
         case _:

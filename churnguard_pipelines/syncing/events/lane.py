@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,9 @@ from churnguard_pipelines.connectors.sdk.event_feed import EventBatch, EventFeed
 from churnguard_pipelines.errors import PermissionMissing, ProviderError, ProviderMisbehaved, RequestRefused
 from churnguard_pipelines.mirrors import Lag
 from churnguard_pipelines.model import IntegrationConfiguration
-from churnguard_pipelines.records import Counts, Position
+from churnguard_pipelines.records import Batch, Counts, Position
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.syncing.change_lane import KEEP_IDLE_EVERY, Stored, lane_of, load_checkpoint
 from churnguard_pipelines.syncing.events.writer import Changes, EventWriter
@@ -97,10 +99,15 @@ class EventLane:
         for item, since in self._lost(batch):
             self._read_again(item, since, counts)
         changes = self._changes(batch)
-        with self._warehouse.transaction(self._lane.organization_id) as transaction:
-            for name, stored in self._writer.store(transaction, changes).items():
-                counts.setdefault(name, Counts()).add(stored)
-            self._advance(transaction, batch.position)
+
+        def store() -> dict[str, Counts]:
+            with self._warehouse.transaction(self._lane.organization_id) as transaction:
+                stored = self._writer.store(transaction, changes)
+                self._advance(transaction, batch.position)
+            return stored
+
+        for name, stored in past_deadlocks(store).items():
+            counts.setdefault(name, Counts()).add(stored)
         return Stored(counts, batch.committed_at)
 
     def _changes(self, batch: EventBatch) -> dict[str, Changes]:
@@ -131,11 +138,14 @@ class EventLane:
         _log.info("%s: what changed in %s since %s is read again", self._integration.integration_id, item.name, since)
         try:
             for part in self._connector.changed_since(item, since):
-                with self._warehouse.transaction(self._lane.organization_id) as transaction:
-                    stored = self._writer.store(transaction, {item.name: (part.records, part.deletions)})
-                counts.setdefault(item.name, Counts()).add(stored[item.name])
+                stored = past_deadlocks(partial(self._store_part, item, part))
+                counts.setdefault(item.name, Counts()).add(stored)
         except OF_THE_OBJECT as error:
             self._leave_to_sync(item.name, error)
+
+    def _store_part(self, item: Object, part: Batch) -> Counts:
+        with self._warehouse.transaction(self._lane.organization_id) as transaction:
+            return self._writer.store(transaction, {item.name: (part.records, part.deletions)})[item.name]
 
     def _leave_to_sync(self, name: str, error: ProviderError) -> None:
         _log.warning("%s: changes of %s are left to its next sync: %s", self._integration.integration_id, name, error)

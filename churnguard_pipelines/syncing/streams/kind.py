@@ -51,6 +51,9 @@ class StreamLanes(LaneKind):
         self._active: dict[str, ActiveStream] = {}
         self._at_work: dict[Lane, int] = {}
         self._troubles = Troubles(store)
+        self._away: set[str] = set()
+        self._back: set[str] = set()
+        """Streams whose sources do not say how far they are, and those whose sources do so again."""
 
     @contextmanager
     def opened(self, stopped: Event) -> Iterator[Callable[[float], Iterable[Lane]]]:
@@ -59,6 +62,7 @@ class StreamLanes(LaneKind):
                 yield wake
             finally:
                 self._watermarks.close()
+                self._meter.tell(last=True)
 
     def waiting(self) -> Sequence[Lane]:
         """Quick, however many there are and whatever hangs."""
@@ -69,11 +73,16 @@ class StreamLanes(LaneKind):
         self._active = {name: each for name, each in found.items() if isinstance(each, ActiveStream)}
         self._troubles.keep(found)
         lanes: list[Lane] = []
-        for stream_id, answer in self._watermarks.look(self._active).items():
+        answers = self._watermarks.look(self._active)
+        away = {stream_id for stream_id, answer in answers.items() if answer.error is not None}
+        self._away, self._back = away, self._away - away
+        for stream_id, answer in answers.items():
             if (final := self._troubles.note(stream_id, _SOURCE, answer.error)) is not None:
                 self._fail(stream_id, self._active[stream_id].revision, final)
                 continue
             lanes += answer.lanes
+            if answer.error is None and not answer.lanes:
+                self._troubles.well(stream_id)
             if answer.error is None:
                 working = [
                     lane.name for lane in (*answer.lanes, *list(self._at_work)) if lane.integration_id == stream_id
@@ -86,6 +95,9 @@ class StreamLanes(LaneKind):
         """One whose stream is paused, removed or configured otherwise now ends, and is begun anew."""
         revision, stream = self._at_work.get(turn.lane), self._active.get(turn.lane.integration_id)
         return revision is None or (stream is not None and stream.revision == revision)
+
+    def is_back(self, lane: Lane) -> bool:
+        return lane.integration_id in self._back
 
     def work(self, turn: Turn) -> bool:
         stream = self._active.get(turn.lane.integration_id)
@@ -127,7 +139,10 @@ class StreamLanes(LaneKind):
                     turn.note({})
                 if outbox is not None:
                     outbox.deliver()
-                self._troubles.note(stream.stream_id, turn.lane.name, None)
+                if (final := self._troubles.note(stream.stream_id, turn.lane.name, source.trouble)) is not None:
+                    raise final
+                if source.trouble is None:
+                    self._troubles.well(stream.stream_id)
 
     def _fail(self, stream_id: str, revision: int, error: ChurnGuardError) -> None:
         self._set_state(StreamState.FAILED, stream_id, revision, error)

@@ -4,14 +4,13 @@ read      the source's batches, from the stored position on
 prepare   decoded, filtered, keyed: rows, deletions, rejected records (``target``)
 store     them and the position, which moves by compare-and-set; only then is the source resumed
 find      if PostgreSQL refuses a batch for what is in it, halves find the messages, and those are rejected (``writer``)
-judge     if too many of the last messages were rejected, the stream pauses itself
+judge     if too many of the last messages were rejected, also by sessions before, the stream pauses itself
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Event
@@ -19,17 +18,15 @@ from threading import Event
 from churnguard_pipelines.errors import ChurnGuardError, SourceChanged
 from churnguard_pipelines.records import Checkpoint, Counts, Lane, Position
 from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream
-from churnguard_pipelines.store.ingest import checkpoints, stream_progress
+from churnguard_pipelines.store.ingest import checkpoints, stream_metrics, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.stream_options import ProcessingMode
 from churnguard_pipelines.streams.formats.decoder import Decoder
 from churnguard_pipelines.streams.sdk import MessageBatch, Seek, StreamSource
+from churnguard_pipelines.syncing.streams import views
+from churnguard_pipelines.syncing.streams.rejections import LOOKED_AT, LastMessages
 from churnguard_pipelines.syncing.streams.writer import Writer
-
-LOOKED_AT = 1000
-LEAST_LOOKED_AT = 100
-"""Messages over which the share of rejected ones is taken: the last ones, and as if there were so many at least."""
 
 
 class TooManyRejected(ChurnGuardError):
@@ -38,14 +35,13 @@ class TooManyRejected(ChurnGuardError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was committed together. ``bytes``: of the messages' values; ``seconds``: from read to stored; ``lost``: how
-    many stretches of messages the source no longer had."""
+    """What was committed together. ``bytes``: of the messages' values; ``seconds``: from read to stored; ``buffered``:
+    how full the source's buffer was, 0 to 1."""
 
     counts: Counts
     bytes: int
     seconds: float
     buffered: float
-    lost: int
 
 
 class StreamLane:
@@ -75,11 +71,13 @@ class StreamLane:
         self._identity = ""
         self._checkpoint: Checkpoint | None = None
         self.object = self._writer.target.table.object
-        self._lately: deque[tuple[int, int]] = deque()  # messages and rejected ones of the last batches
+        self._lately = LastMessages()
 
-    def pump(self, stop: Event) -> Iterator[Stored | None]:
+    def pump(self, stop: Event) -> Generator[Stored | None]:
         """Store what comes until ``stop`` is set; tells of each commit, and None when nothing came for a moment."""
-        self._warehouse.ensure(self._writer.target.table)
+        table = self._writer.target.table
+        self._warehouse.ensure(table)
+        views.bring_up_to_date(self._store, self._stream, table)
         position = self._begun()
         with closing(self._source.batches(self._lane.name, position)) as batches:
             for batch in batches:
@@ -96,6 +94,8 @@ class StreamLane:
         partition after that is read whole."""
         with self._store.organization(self._lane.organization_id) as connection:
             begun = checkpoints.of_integration(connection, self._lane.organization_id, self._lane.integration_id)
+            lately = stream_metrics.latest(connection, self._lane.organization_id, self._lane.integration_id, LOOKED_AT)
+        self._lately.add(*lately)
         self._identity = self._source.identity()
         self._checkpoint = begun.get(self._lane.name)
         if self._checkpoint is not None:
@@ -121,14 +121,14 @@ class StreamLane:
             with self._warehouse.transaction(self._lane.organization_id) as transaction:
                 moved = self._advance(transaction, batch)
             self._checkpoint = moved
-            counts, _ = self._writer.commit(prepared, batch.messages, lambda transaction: None)
+            counts, _ = self._writer.commit(prepared, batch.messages, self._keep)
         else:
             counts, self._checkpoint = self._writer.commit(
                 prepared, batch.messages, lambda transaction: self._advance(transaction, batch)
             )
         counts.read = len(batch.messages)
         size = sum(len(each.value) for each in batch.messages if each.value is not None)
-        return Stored(counts, size, time.perf_counter() - began, batch.buffered, len(batch.lost))
+        return Stored(counts, size, time.perf_counter() - began, batch.buffered)
 
     def _advance(self, transaction: WarehouseTransaction, batch: MessageBatch) -> Checkpoint:
         if self._checkpoint is None:
@@ -141,16 +141,15 @@ class StreamLane:
         own = self._lane.organization_id, self._lane.integration_id
         STREAMS.hold(transaction.connection, *own, self._revision)
 
+    def _keep(self, transaction: WarehouseTransaction) -> None:
+        STREAMS.keep(transaction.connection, self._lane.organization_id, self._lane.integration_id)
+
     def _judge(self, counts: Counts) -> None:
-        self._lately.append((counts.read, counts.rejected))
-        messages, rejected = map(sum, zip(*self._lately, strict=True))
-        while messages - self._lately[0][0] >= LOOKED_AT:
-            gone = self._lately.popleft()
-            messages, rejected = messages - gone[0], rejected - gone[1]
-        if rejected > self._stream.most_rejected * max(messages, LEAST_LOOKED_AT):
-            self._lately.clear()
+        lately = self._lately
+        lately.add(counts.read, counts.rejected)
+        if counts.rejected and lately.exceed(self._stream.most_rejected):
             raise TooManyRejected(
-                f"{rejected} of the last {messages} messages of {self._lane.name} were rejected.",
+                f"{lately.rejected:,} of the last {lately.messages:,} messages were rejected.",
                 integration_id=self._lane.integration_id,
                 remedy=f"`churnguard rejected list {self._lane.integration_id}` shows why; mend it, replay them and "
                 "resume the stream, or raise most_rejected.",

@@ -11,7 +11,7 @@ remove    with its checkpoints, rejected records and views; its rows by ``purge`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from threading import Event
@@ -24,10 +24,9 @@ from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
 from churnguard_pipelines.foreign_text import on_one_line
 from churnguard_pipelines.model import ConfiguredBy, Organization, StreamConfiguration
-from churnguard_pipelines.records import Lane, Position
+from churnguard_pipelines.records import Lane, Position, Table
 from churnguard_pipelines.store.control.configurations import Configured
 from churnguard_pipelines.store.control.forgetting import purge_rows
-from churnguard_pipelines.store.control.organizations import add_organization
 from churnguard_pipelines.store.control.streams import STREAMS, StreamState
 from churnguard_pipelines.store.ingest import checkpoints
 from churnguard_pipelines.store.ingest.objects import known_objects
@@ -66,8 +65,6 @@ def create(
             error.remedy = "Correct topics or connection_config, or have it stored without asking its source."
         error.remedy += " Nothing is stored."
         raise
-    if organization is not None:
-        add_organization(store, organization, actor=actor)
 
     def begin(connection: Connection) -> None:
         positions, source = begun or ({}, "")
@@ -75,7 +72,7 @@ def create(
             lane = Lane(stream.organization_id, stream.stream_id, partition)
             checkpoints.advance(connection, lane, None, position, source)
 
-    added = STREAMS.add(store, stream, actor=actor, also=begin)
+    added = STREAMS.add(store, stream, actor=actor, organization=organization, also=begin)
     _prepare(store, stream)
     return added
 
@@ -114,8 +111,29 @@ def check_configuration(stream: StreamConfiguration) -> None:
     guard = guard_of(stream)
     source_class(stream)(stream, guard, Event()).close()
     decoder_of(stream, guard)
-    target = Target(stream)
-    views.shown_of(stream, target.table)
+    table = Target(stream).table
+    views.shown_of(stream, table)
+    _check_paths(stream, table)
+
+
+def _check_paths(stream: StreamConfiguration, table: Table) -> None:
+    """A field of the document has no ``$.`` before it; what the message itself says has. Raises
+    ``InvalidConfiguration``."""
+    own = [column.source_path for column in table.columns]
+    for path in stream.field_mappings:
+        if path.startswith("$.") and not any(f"{path}.".startswith(f"{each}.") for each in own):
+            raise InvalidConfiguration(
+                f"field_mappings: a message says no “{on_one_line(path, 100)}” of itself.",
+                integration_id=stream.stream_id,
+                remedy=f"It has {', '.join(own)}; a field of its document is named without `$.` before it.",
+            )
+    for each in stream.filters:
+        if each.field.startswith("$."):
+            raise InvalidConfiguration(
+                f"filters: “{on_one_line(each.field, 100)}” is no field of the document.",
+                integration_id=stream.stream_id,
+                remedy="Filters look into the document; name its field without `$.` before it.",
+            )
 
 
 def check(stream: StreamConfiguration) -> None:
@@ -149,19 +167,19 @@ def resume(store: Store, stream_id: str, *, actor: str) -> None:
     STREAMS.set_state(store, stream_id, StreamState.ACTIVE, actor=actor)
 
 
-def place(to: str) -> Seek:
-    """Of what a person writes: ``earliest``, ``latest`` or a moment with its time zone. Raises
+def place(to: str | datetime | Mapping[str, str]) -> Seek:
+    """Of what a person says: ``earliest``, ``latest``, a moment with its time zone, or offsets by partition. Raises
     ``InvalidConfiguration``."""
-    if to in ("earliest", "latest"):
+    if to in ("earliest", "latest") or isinstance(to, Mapping):
         return Seek(to)
-    try:
-        moment = datetime.fromisoformat(to)
-    except ValueError:
-        moment = None
+    moment: datetime | None = None
+    with suppress(ValueError, TypeError):
+        moment = to if isinstance(to, datetime) else datetime.fromisoformat(to)
     if moment is None or moment.tzinfo is None:
         raise InvalidConfiguration(
-            f"{on_one_line(to, 60)!r} is no place to read on from.",
-            remedy="Say earliest, latest, a moment with its time zone (2026-11-01T00:00:00Z), or offsets by partition.",
+            f"{on_one_line(str(to), 60)!r} is no place to read on from.",
+            remedy="Say earliest, latest, a moment with its time zone (2026-11-01T00:00:00Z), or offsets by partition "
+            '({"user.events/0": "42"}).',
         )
     return Seek(moment)
 

@@ -34,10 +34,10 @@ class Meter:
             counts = stored.counts
             measured.add(counts.read, stored.bytes, counts.rejected, stored.seconds, stored.buffered)
 
-    def tell(self) -> None:
-        """Now and then."""
+    def tell(self, *, last: bool = False) -> None:
+        """Now and then; ``last``: what there is now, as nothing more comes."""
         now = time.monotonic()
-        if now - self._told < TELL_EVERY:
+        if now - self._told < TELL_EVERY and not last:
             return
         with self._lock:
             measured, self._measured = self._measured, {}

@@ -46,9 +46,10 @@ def _replay(warehouse: Warehouse, stream: StreamConfiguration, lane: Lane, items
     messages = sorted(found.values(), key=lambda each: each.version)
     prepared = writer.prepare(messages)
 
-    def resolve(transaction: WarehouseTransaction) -> list[int]:
+    def resolve(transaction: WarehouseTransaction) -> list[StoredRejected]:
+        STREAMS.keep(transaction.connection, lane.organization_id, lane.integration_id)
         again = {each.key for each in prepared.rejected}
-        fits = [item.id for item in items if item.id in found and item.key not in again]
+        fits = [item for item in items if item.id in found and item.key not in again]
         rejected.mark_resolved(transaction.connection, fits)
         return fits
 

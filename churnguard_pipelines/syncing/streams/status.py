@@ -14,7 +14,7 @@ from churnguard_pipelines.store.postgres.database import Store
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream as it is stored, its state, and how far it is behind as its source was last asked: None if nobody
-    knows."""
+    knows, as of one that is paused."""
 
     configured: Configured[StreamConfiguration]
     state: StateOfStream

@@ -118,6 +118,7 @@ class Target:
         """Returns the documents of what is stored."""
         documents: list[Mapping[str, Any]] = []
         changes, upserts, keeps = prepared.changes, self._upserts, self._keeps
+        moment, said = None, None
         for message, each in zip(messages, told, strict=True):
             document: Any = None
             text = schema_id = None
@@ -132,13 +133,15 @@ class Target:
                     prepared.filtered += 1
                     continue
             topic, partition, offset, version, key, _, produced_at, headers, _ = message
+            if produced_at != moment:  # of many in a row it is the same
+                moment, said = produced_at, None if produced_at is None else self._moment(produced_at)
             try:
                 name = self._record_key(message, document) if upserts else f"{topic}/{partition}/{offset}"
                 row = (
                     name, version, topic, partition, offset,
                     None if key is None else key_text(key),
                     values.json_text(dict(headers)) if headers else None,
-                    None if produced_at is None else self._moment(produced_at),
+                    said,
                     text,
                 )  # fmt: skip
             except TypeMismatch as mismatch:
@@ -177,9 +180,10 @@ class Target:
             told = None
         if isinstance(told, dict):
             return self._key_in(told)
-        if len(self._key) > 1 or not message.key:
+        text = key_text(message.key or b"")
+        if len(self._key) > 1 or not message.key or text.encode() != message.key:  # bytes, as in a registry's envelope
             raise TypeMismatch("it has no value, and its own key does not say which record is gone")
-        return values.key(told if type(told) in (str, int) else key_text(message.key))
+        return values.key(told if type(told) in (str, int) else text)
 
     def _moment(self, milliseconds: int) -> str | None:
         """As PostgreSQL reads it; None for one that no calendar has."""
@@ -197,12 +201,14 @@ class Target:
 
 
 def newest(changes: Sequence[Change]) -> tuple[list[Row], list[Deletion]]:
-    """Of each key the change with the highest version, of equal ones the last."""
+    """Of each key the change with the highest version; of equal ones a deletion, else the last: as the table has it
+    when they come in batches of their own."""
     latest: dict[str, Change] = {}
     versions: dict[str, int] = {}
     for change in changes:
         key, version = (change.key, change.version) if isinstance(change, Deletion) else (change[0], change[1])
-        if version >= versions.get(key, version):
+        known = versions.get(key)
+        if known is None or version > known or (version == known and not isinstance(latest[key], Deletion)):
             versions[key] = version
             latest[key] = change
     rows: list[Row] = []

@@ -11,7 +11,7 @@ from churnguard_pipelines.model import (
     SyncConfiguration,
 )
 from churnguard_pipelines.records import Lane, Table
-from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.ingest.drift import forget_drift, record_drift
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.syncing import typed_views
@@ -24,15 +24,16 @@ def shown_of(stream: StreamConfiguration, table: Table) -> Shown:
 
 
 def bring_up_to_date(store: Store, stream: StreamConfiguration, table: Table) -> None:
-    """The view shows what is configured now. Why it could not follow is drift. Cheap if nothing differs."""
+    """The view shows what is configured now. Why it could not follow is drift, and it is tried again whenever a lane
+    begins. Cheap if nothing differs."""
     integration = _integration_of(stream, table)
     known = known_objects(store, stream.stream_id).get(table.object)
     columns = typed_views.shown(integration, table, ()).columns
     drift = typed_views.bring_up_to_date(store, integration, table, known, (), columns, label=stream.name)
-    if drift:
-        lane = Lane(stream.organization_id, stream.stream_id, table.object)
-        with store.organization(stream.organization_id) as connection:
-            record_drift(connection, lane, table.object, drift)
+    lane = Lane(stream.organization_id, stream.stream_id, table.object)
+    with store.organization(stream.organization_id) as connection:
+        forget_drift(connection, stream.organization_id, stream.stream_id, "view_unchanged")
+        record_drift(connection, lane, table.object, drift)
 
 
 def _integration_of(stream: StreamConfiguration, table: Table) -> IntegrationConfiguration:

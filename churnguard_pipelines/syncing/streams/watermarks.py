@@ -107,9 +107,11 @@ class Watermarks:
     def _is_due(self, each: _Asked, now: float) -> bool:
         if each.future is None:
             return now - each.asked_at >= ASK_EVERY
-        if each.future.running() and now - each.asked_at > ANSWERS_WITHIN and not each.cancelled.is_set():
-            each.cancelled.set()
-            each.answer = Answer(each.answer.lanes if each.answer else (), _silent(each.stream))
+        if now - each.asked_at > ANSWERS_WITHIN and not each.future.done() and not each.cancelled.is_set():
+            asked = each.future.running()
+            if asked:
+                each.cancelled.set()
+            each.answer = Answer(each.answer.lanes if each.answer else (), _silent(each.stream, asked))
             each.observed = ()
         return False
 
@@ -132,12 +134,15 @@ class Watermarks:
         for each in self._asked.values():
             if each.future is None or not each.future.done():
                 continue
-            each.answer, each.future = each.future.result(), None
-            if each.answer.error is not None:  # how far it is now, nobody knows
+            answer, each.future = each.future.result(), None
+            if answer.error is not None:  # how far it is now, nobody knows
                 each.observed = ()
             if each.cancelled.is_set():  # it was too late; another source begins anew
                 _close(each)
                 each.cancelled = Event()
+                if answer.error is not None:  # as a rule that it was told to stop
+                    continue
+            each.answer = answer
 
     def _keep(self, now: float) -> None:
         """What has changed, of all of them in one statement."""
@@ -178,6 +183,12 @@ def _answer(each: _Asked, stored: Mapping[str, Checkpoint]) -> Answer:
             refuse_another_source(stream.lane(name), checkpoint, identity)
     positions: dict[str, Position] = {name: checkpoint.position for name, checkpoint in stored.items()}
     watermarks = source.watermarks(positions)
+    if not watermarks:
+        raise ProviderUnavailable(
+            "its source has nothing yet that its topics name.",
+            integration_id=stream.stream_id,
+            remedy="It is read as soon as there is something; correct `topics` if that is not to come.",
+        )
     _named(stream, watermarks)
     each.observed = tuple(_observed(stream.lane(name), mark) for name, mark in watermarks.items())
     at_its_end = stream.configuration.start == "latest"  # where a position has to be found before anything comes
@@ -213,7 +224,13 @@ def _observed(lane: Lane, mark: Watermark) -> Observed:
     return Observed(lane, end, behind, seconds)
 
 
-def _silent(stream: ActiveStream) -> ProviderUnavailable:
+def _silent(stream: ActiveStream, asked: bool) -> ProviderUnavailable:
+    if not asked:
+        return ProviderUnavailable(
+            f"its source has not been asked for {ANSWERS_WITHIN:.0f} s: too many of its organization do not answer.",
+            integration_id=stream.stream_id,
+            remedy="Pause the streams whose sources do not answer, or see why.",
+        )
     return ProviderUnavailable(
         f"its source has not answered for {ANSWERS_WITHIN:.0f} s.",
         integration_id=stream.stream_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar, cast
 
 import psycopg
@@ -12,6 +13,7 @@ from churnguard_pipelines.engine.mapping import Row
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Counts, Deletion, Lane, Rejected
 from churnguard_pipelines.store.ingest.drift import record_drift
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.raw.warehouse import Warehouse, WarehouseTransaction
 from churnguard_pipelines.stream_options import StreamTarget
 from churnguard_pipelines.streams.formats.decoder import Decoder
@@ -45,12 +47,18 @@ class Writer:
         """All of it and what ``also`` does in one transaction. ``messages``: those that were prepared; what PostgreSQL
         refuses is found among them, and ``prepared`` has it as rejected then. What is there already is not looked for
         before it is known that something is."""
+        rejected = len(prepared.rejected)
+
+        def attempt(among: Sequence[Message] | None) -> tuple[Counts, Also]:
+            del prepared.rejected[rejected:]
+            return self._commit(prepared, among, also)
+
         try:
-            return self._commit(prepared, None, also)
+            return past_deadlocks(partial(attempt, None))
         except Exception as error:
             if not is_refused(error):
                 raise
-        return self._commit(prepared, messages, also)
+        return past_deadlocks(partial(attempt, messages))
 
     def _commit(
         self, prepared: Prepared, messages: Sequence[Message] | None, also: Callable[[WarehouseTransaction], Also]

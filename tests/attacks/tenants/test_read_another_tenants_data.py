@@ -61,7 +61,7 @@ def test_no_operation_answers_for_another_s_id(store: Store, call: Call, victim:
     thief = key_of(store, "thief")
     bodies: dict[str, dict[str, Any]] = {
         "/sync": {}, "/rotate": {}, "/endpoints/": {"allowed_events": None}, "/seek": {"to": "latest"},
-        "/messages": {"message": "hello"},
+        "/messages": {"message": "hello"}, "/dismiss": {"ids": [1]},
     }  # fmt: skip
     known = victim | {"name": "customers"}
     tried = 0

@@ -17,9 +17,11 @@ from churnguard_pipelines.errors import DatabaseUnavailable
 from churnguard_pipelines.store.postgres import schema
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.postgres.embedded import EmbeddedPostgres
+from churnguard_pipelines.store.postgres.locks import take_for_set_up
 from churnguard_pipelines.store.postgres.row_security import SERVICE
+from churnguard_pipelines.store.postgres.server import DAGSTER_DATABASE
 from tests.cli.deployment.process import running
-from tests.conftest import settings_for
+from tests.conftest import on_database, settings_for
 from tests.waiting import wait_for
 
 CANARY = "s3cret-canary"
@@ -125,6 +127,21 @@ def test_two_at_once_make_one_schema(environment: dict[str, str]) -> None:
         Store.open(settings_for(Path(environment["CHURNGUARD_HOME"]), environment["CHURNGUARD_DATABASE_URL"]))
     ):
         pass
+
+
+def test_rights_in_dagsters_database_are_granted_by_one_at_a_time(environment: dict[str, str]) -> None:
+    """Of two at the same moment PostgreSQL would refuse one."""
+    owner_url = environment["CHURNGUARD_OWNER_DATABASE_URL"]
+    with psycopg.connect(owner_url, autocommit=True) as observer:
+        observer.execute(f"CREATE DATABASE {DAGSTER_DATABASE}")
+        with psycopg.connect(on_database(owner_url, DAGSTER_DATABASE)) as other:
+            take_for_set_up(other)
+            other.execute("GRANT CREATE ON SCHEMA public TO pg_monitor")
+            with running(environment, "migrate") as (process, log):
+                wait_for(lambda: observer.execute(WAITS_FOR_A_LOCK).rowcount)
+                other.commit()
+                other.close()
+                assert process.wait(60) == 0, log.read_text()
 
 
 def test_of_two_at_once_that_make_the_login_one_says_its_url(environment: dict[str, str]) -> None:

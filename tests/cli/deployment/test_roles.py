@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import httpx
+import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -21,14 +22,20 @@ from psycopg.sql import SQL, Identifier
 
 from churnguard_pipelines.cli.deployment import migrate, roles
 from churnguard_pipelines.errors import ChurnGuardError
+from churnguard_pipelines.model import Organization
 from churnguard_pipelines.orchestration.dagster_storage import DagsterStorage
 from churnguard_pipelines.orchestration.processes import dagster_schema
 from churnguard_pipelines.orchestration.processes.environment import dagster_environment
 from churnguard_pipelines.ports import free_port
+from churnguard_pipelines.store.control.integrations import add_integration
+from churnguard_pipelines.store.control.organizations import add_organization
+from churnguard_pipelines.store.control.webhook_endpoints import add_endpoint
 from churnguard_pipelines.store.postgres.database import Store
 from tests.cli.deployment.process import running
-from tests.conftest import as_administrator, on_database
+from tests.conftest import as_administrator, configuration, on_database
+from tests.telemetry.collector import collecting
 from tests.waiting import wait_for
+from tests.webhook_gateway.intake.conftest import SECRET, stripe_event, stripe_headers
 
 ALONE = pytest.mark.parametrize(
     "role", [roles.gateway, roles.dashboard, roles.code_server, roles.worker], ids=lambda role: role.__name__
@@ -36,14 +43,16 @@ ALONE = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def environment(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+def environment(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
     """That of a role; this process has it, too."""
+    heard = signal.getsignal(signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
     variables = dagster_environment(store)
     for name in ("CHURNGUARD_HOME", "CHURNGUARD_DATABASE_URL", "INTEGRATION_ENCRYPTION_KEY"):
         monkeypatch.setenv(name, variables[name])
     monkeypatch.delenv("CHURNGUARD_OWNER_DATABASE_URL", raising=False)
-    return variables
+    yield variables
+    signal.signal(signal.SIGTERM, heard)
 
 
 def refusal(role: object) -> str:
@@ -132,6 +141,45 @@ def test_the_gateway_waits_for_a_database_that_is_away_takes_deliveries_and_ends
             assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()
     assert all("is not currently accepting connections" in line for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("role", ["gateway", "dashboard", "code-server", "daemon", "worker"])
+def test_who_is_asked_to_end_while_it_begins_ends_at_once(environment: dict[str, str], role: str) -> None:
+    nowhere = f"postgresql://nobody:x@127.0.0.1:{free_port()}/churnguard"
+    with running(environment | {"CHURNGUARD_DATABASE_URL": nowhere}, role) as (process, log):
+        wait_for(lambda: "is tried again in 2 s" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_gateway_s_last_spans_are_sent_when_it_is_asked_to_end(environment: dict[str, str], store: Store) -> None:
+    add_organization(store, Organization(organization_id="acme", name="Acme"), actor="test")
+    add_integration(store, configuration(base_url="http://127.0.0.1:1"), actor="test")
+    add_endpoint(store, organization_id="acme", provider="stripe", secret=SECRET, actor="test")
+    port, body = str(free_port()), stripe_event("evt_1")
+    with collecting() as collector:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
+        with running(environment | told | {"WEBHOOK_SERVER_PORT": port}, "gateway") as (process, _):
+            wait_for(lambda: healthy(f"http://127.0.0.1:{port}/webhooks/health"))
+            url = f"http://127.0.0.1:{port}/webhooks/stripe/acme"
+            assert httpx.post(url, content=body, headers=stripe_headers(body)).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        assert collector.named("receive stripe")
+
+
+def test_a_dagster_command_that_is_cut_short_has_failed_and_leaves_no_process(environment: dict[str, str]) -> None:
+    with running(environment, "dagster", "job", "list", "-m", "churnguard_pipelines.definitions") as (process, _):
+        begun = psutil.Process(process.pid)
+        wait_for(lambda: any("grpc" in each.cmdline() for each in begun.children()))
+        children = begun.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+        _, living = psutil.wait_procs(children, timeout=30)
+        for each in living:
+            each.kill()
+        assert living == []
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import urlencode
 
 import pytest
@@ -20,6 +18,7 @@ from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.webhook_lane import InboxLane
 from tests.connectors.mailchimp.conftest import INTEGRATION, gone, live, sync
+from tests.serving import HttpServer, QuietHandler, serving
 from tests.waiting import wait_for
 from webhook_gateway.schemes import scheme
 from webhook_gateway.schemes.sdk import Delivery
@@ -54,7 +53,7 @@ def gateway(store: Store, account: MailchimpAccount) -> Iterator[Gateway]:
     """Which the account's events go to, after a sync of all members."""
     received = Gateway(store)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             received.probed += 1
             self._answer()
@@ -68,18 +67,11 @@ def gateway(store: Store, account: MailchimpAccount) -> Iterator[Gateway]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
     sync(store, "members", "campaigns")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    account.subscribe(f"http://127.0.0.1:{server.server_port}/webhooks/mailchimp/acme?secret=mcwh_1")
-    yield received
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    server = HttpServer(Handler)
+    with serving(server):
+        account.subscribe(f"{server.url}/webhooks/mailchimp/acme?secret=mcwh_1")
+        yield received
 
 
 def happens(business: Account, gateway: Gateway, account: MailchimpAccount, call: str, **arguments: object) -> object:

@@ -9,12 +9,15 @@ from typing import Any
 
 import psycopg
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.model import DataSyncMode
 from churnguard_pipelines.store.control.integrations import get_integration
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
 from churnguard_pipelines.syncing.change_lane import QUIET, ChangeLane
 from churnguard_pipelines.syncing.source import opened_database
+from tests.blocked import wait_until_blocked
+from tests.conftest import as_administrator
 from tests.connectors.conftest import statuses
 from tests.connectors.mirrors import mirrored, sync
 from tests.connectors.postgresql.conftest import Register, in_source
@@ -78,6 +81,35 @@ def test_a_new_column_is_followed(store: Store, register: Register, source: Sour
     assert ("4", "5000000000", "pro") in mirrored(store, "users", "id", "small", "plan")
     # The rows that were there already have the column's default, though no change says so.
     assert mirrored(store, "users", "id", "small", "plan") == in_source(source, "users", "id", "small", "plan")
+
+
+def test_a_lane_that_is_chosen_to_break_a_circle_of_writers_reads_on_from_its_checkpoint(
+    store: Store, register: Register, source: Source
+) -> None:
+    """A copy holds rows of the mirror and wants one that the lane has changed; the lane wants to add a column."""
+    source.execute("CREATE TABLE users (id int PRIMARY KEY, email text)")
+    source.execute("INSERT INTO users VALUES (1, 'one'), (2, 'two')")
+    follow(store, register)
+    made = get_integration(store, "acme-db")
+    with source.transaction():
+        source.execute("UPDATE users SET email = 'first' WHERE id = 1")
+        source.execute("ALTER TABLE users ADD COLUMN plan text")
+        source.execute("INSERT INTO users VALUES (3, 'three', 'pro')")
+    take = "UPDATE raw.postgresql_acme_db_users SET synced_at = now() WHERE id = %s"
+
+    def catch_up() -> None:
+        with opened_database(store, made) as connector, ChangeLane(store, Warehouse(store), made, connector) as lane:
+            list(lane.catch_up())
+
+    with psycopg.connect(as_administrator(store.database_url)) as copy:
+        copy.execute("SET deadlock_timeout = '1min'")  # it is the lane that looks for a circle first
+        copy.execute(take, [2])
+        catching_up = in_thread("changes", catch_up)
+        wait_until_blocked(store)
+        in_thread("copy", lambda: copy.execute(take, [1])).result(20)
+    catching_up.result(30)
+    rows = [("1", "first", None), ("2", "two", None), ("3", "three", "pro")]
+    assert mirrored(store, "users", "id", "email", "plan") == rows
 
 
 def test_partitions_arrive_as_their_table(store: Store, register: Register, source: Source) -> None:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.serving import HttpServer, QuietHandler, serving
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Quirky:
 
 @contextmanager
 def quirky_server() -> Iterator[Quirky]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -84,19 +85,7 @@ def quirky_server() -> Iterator[Quirky]:
             self.end_headers()
             self.wfile.write(reply.body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-    http = Server(("127.0.0.1", 0), Handler)
-    server = Quirky(f"http://127.0.0.1:{http.server_port}")
-    thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    http = HttpServer(Handler)
+    server = Quirky(http.url)
+    with serving(http):
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

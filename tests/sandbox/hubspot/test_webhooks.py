@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from churnguard_pipelines.sandbox.hubspot.handle import PortalHandle
 from churnguard_pipelines.sandbox.hubspot.webhooks import signed
 from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.receiver import WebhookReceiver
+from tests.serving import serving
 
 SECRET = "app-secret"
 
@@ -36,13 +36,9 @@ class Receiver(WebhookReceiver):
 @pytest.fixture
 def receiver(portal: PortalHandle) -> Iterator[Receiver]:
     made = Receiver("/webhooks/hubspot/acme?a=%2Fb")
-    thread = Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    portal.webhooks(made.url, SECRET)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with serving(made.server):
+        portal.webhooks(made.url, SECRET)
+        yield made
 
 
 def test_the_published_signature() -> None:

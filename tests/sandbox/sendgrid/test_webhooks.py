@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -14,6 +13,7 @@ import pytest
 from churnguard_pipelines.sandbox.sendgrid.handle import AccountHandle
 from churnguard_pipelines.sandbox.serve import Sandbox
 from tests.sandbox.receiver import WebhookReceiver
+from tests.serving import serving
 from webhook_gateway.schemes import scheme
 from webhook_gateway.schemes.sdk import Delivery, Trust
 
@@ -30,12 +30,8 @@ class Receiver(WebhookReceiver):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver("/webhooks/sendgrid/acme")
-    thread = Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with serving(made.server):
+        yield made
 
 
 def ids(account: AccountHandle) -> set[str]:

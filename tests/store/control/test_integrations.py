@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import InvalidConfiguration, NotFound
 from churnguard_pipelines.model import (
     CredentialType,
@@ -22,7 +23,7 @@ from churnguard_pipelines.model import (
     Organization,
     SyncConfiguration,
 )
-from churnguard_pipelines.records import TEXT, Column, Lane, Rejected, Table
+from churnguard_pipelines.records import TEXT, Column, Drift, Lane, Rejected, Table
 from churnguard_pipelines.store.control.integrations import (
     add_integration,
     change_integration,
@@ -36,8 +37,10 @@ from churnguard_pipelines.store.control.integrations import (
     set_status,
 )
 from churnguard_pipelines.store.control.organizations import add_organization, get_organization, list_organizations
+from churnguard_pipelines.store.ingest.drift import record_drift
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.store.raw.warehouse import Warehouse
+from tests.blocked import wait_until_blocked
 from tests.conftest import configuration
 from tests.waiting import wait_for
 
@@ -210,3 +213,24 @@ def test_removing_takes_everything_but_the_rows_unless_asked(
     assert audit(store)[-1] == ("me", "integration.remove", "acme-stripe", "acme")
     with pytest.raises(NotFound):
         remove_integration(store, "acme-stripe", "me")
+
+
+def test_one_whose_lane_stores_just_now_is_removed_after_it(
+    store: Store, integration: IntegrationConfiguration
+) -> None:
+    """Both take what is rejected before the checkpoint: neither waits for the other in a circle."""
+    lane, warehouse = Lane("acme", integration.integration_id, "things"), Warehouse(store)
+    with warehouse.transaction("acme") as transaction:
+        transaction.reject(lane, "things", [Rejected("a", "it does not fit", {})], None)
+        record_drift(transaction.connection, lane, "things", [Drift("a", "unknown_field", "")])
+        standing = transaction.advance(lane, None, {"page": 1}, "acct_1")
+    with warehouse.transaction("acme") as transaction:
+        transaction.reject(lane, "things", [Rejected("a", "it still does not fit", {})], None)
+        record_drift(transaction.connection, lane, "things", [Drift("a", "unknown_field", "")])
+        removing = in_thread("remove", lambda: remove_integration(store, integration.integration_id, "test"))
+        wait_until_blocked(store)
+        transaction.advance(lane, standing, {"page": 2}, "acct_1")
+    removing.result(20)
+    with store.operator() as connection:
+        for table in ("checkpoints", "rejected_records", "schema_drift"):
+            assert connection.scalar(sa.text(f"SELECT count(*) FROM ingest.{table}")) == 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 
 import psycopg
 import pytest
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, Organization, StreamConfiguration, StreamType
 from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream, StreamState
 from churnguard_pipelines.store.postgres.database import Store
+from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
 
 
@@ -73,6 +76,22 @@ def test_trouble_is_told_of_active_streams_only(store: Store, stream: StreamConf
     assert STREAMS.states(store, ["orders"])["orders"].reason is None
 
 
+def test_what_a_stream_did_not_get_on_for_may_be_mended_by_a_change_and_paused_it_stays(
+    store: Store, stream: StreamConfiguration
+) -> None:
+    STREAMS.note_trouble(store, {"orders": ("no answer", "Wait.")})
+    STREAMS.note_trouble(store, {"orders": ("another reason", None)}, again=True)
+    since = STREAMS.states(store, ["orders"])["orders"].since
+    assert STREAMS.states(store, ["orders"])["orders"].reason == "no answer", "what is told again is told where none is"
+    STREAMS.change(store, "orders", {"batch_size": 10}, actor="test")
+    state = STREAMS.states(store, ["orders"])["orders"]
+    assert (state.state, state.reason, state.remedy, state.since) == ("active", None, None, since)
+    STREAMS.set_state(store, "orders", StreamState.PAUSED, "too many are rejected", "Mend it.")
+    STREAMS.seek(store, "orders", {}, "b", to="earliest", actor="test", others=True)
+    state = STREAMS.states(store, ["orders"])["orders"]
+    assert (state.state, state.reason, state.remedy) == ("paused", "too many are rejected", "Mend it.")
+
+
 def test_an_upgrade_gives_streams_with_an_integrations_id_another_one(
     store: Store, stream: StreamConfiguration, integration: IntegrationConfiguration
 ) -> None:
@@ -89,3 +108,20 @@ def test_an_upgrade_gives_streams_with_an_integrations_id_another_one(
     assert kept == "orders"
     assert renamed.startswith("acme-stripe_")
     assert len(renamed) == len("acme-stripe_") + 12
+
+
+def test_sessions_tell_of_the_same_streams_in_any_order(store: Store, stream: StreamConfiguration) -> None:
+    """A broker that is away is told by each of them, of all of its streams."""
+    names = ["orders", "payments", "visits"]
+    for name in names[1:]:
+        STREAMS.add(store, stream.model_copy(update={"stream_id": name}), actor="test")
+    with psycopg.connect(as_administrator(store.database_url)) as other:
+        other.execute("SELECT FROM control.streams WHERE stream_id = 'payments' FOR UPDATE")
+        telling = [
+            in_thread("tell", partial(STREAMS.note_trouble, store, dict.fromkeys(order, (reason, None))))
+            for reason, order in (("no answer", names), ("cannot be reached", names[::-1]))
+        ]
+        wait_until_blocked(store, 2)
+    for each in telling:
+        each.result(20)
+    assert len({state.reason for state in STREAMS.states(store, names).values()}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -53,9 +54,10 @@ def test_columns_have_the_names_that_they_are_given() -> None:
     [
         pytest.param(b"1", "1 fields, there are 2 columns", id="too few"),
         pytest.param(b"1,2,3", "3 fields, there are 2 columns", id="too many"),
-        pytest.param(b"1,2\n3,4", "2 rows", id="two rows"),
+        pytest.param(b"1,2\n3,4", "more than one row", id="two rows"),
+        pytest.param(b"1,2\n\n", "more than one row", id="an empty row behind it"),
         pytest.param(b"", "empty", id="nothing"),
-        pytest.param(b"\n", "1 rows", id="an empty row"),
+        pytest.param(b"\n", "empty", id="an empty row"),
         pytest.param(b'1,"2', "cannot be read", id="a quote that does not end"),
         pytest.param(b'1,"2"3', "cannot be read", id="text after a quote"),
         pytest.param(b"1,\xff", "UTF-8", id="no UTF-8"),
@@ -65,6 +67,18 @@ def test_columns_have_the_names_that_they_are_given() -> None:
 )
 def test_what_is_no_row_is_rejected_with_a_reason(value: bytes, said: str) -> None:
     assert said in reason(decoder("csv", format_options={"columns": ["a", "b"]}), value)
+
+
+def test_millions_of_rows_are_not_made_to_be_rejected() -> None:
+    """Each was a list, a hundred times as large as its line break."""
+    rows = b"\n" * 1_000_000
+    csv_rows = decoder("csv")
+    tracemalloc.start()
+    try:
+        assert "more than one row" in reason(csv_rows, rows)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(rows)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_field_as_long_as_a_message_may_be() -> None:

@@ -152,6 +152,10 @@ def test_what_is_strange_and_can_be_stored(stored: Stored, value: bytes, expecte
         pytest.param(b"[" * 100_000, "no JSON", id="a bomb of brackets"),
         pytest.param(b"[123456789012345678901234567890" + b"[" * 100_000, "no JSON", id="a bomb beside a long number"),
         pytest.param(b"[" + b"1," * 1_000_000 + b"1]", "1,000,000 values", id="a million numbers"),
+        pytest.param(
+            b"[" + b"1e-9999," * 60_000 + b"1]", "500,000,000 digits", id="more than PostgreSQL can write out"
+        ),
+        pytest.param(b"[" + b"9E+03999," * 130_000 + b"1]", "500,000,000 digits", id="the same of great numbers"),
         pytest.param(b'\0\0\0\0\x01{"a": 1}', "schema_registry", id="in a registry's envelope"),
     ],
 )
@@ -164,6 +168,11 @@ def test_brackets_within_text_are_no_depth() -> None:
     assert document(decoder(), json.dumps({"a": text}).encode()) == {"a": text}
     deep = "[" * (DEEPEST - 1) + "1" + "]" * (DEEPEST - 1)
     assert isinstance(one(decoder(), deep.encode()), Decoded)
+
+
+@pytest.mark.parametrize("value", [["1e9999e-9999" * 100_000], [1.5e-300] * 100_000], ids=["text", "small numbers"])
+def test_a_long_message_may_have_exponents(value: list[Any]) -> None:
+    assert document(decoder(), json.dumps(value).encode()) == value
 
 
 def test_every_message_cut_at_any_byte_is_rejected() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -47,10 +48,8 @@ class Generator:
         self.written: Counter[str] = Counter()
         self._number = 0
 
-    def write(self, messages: int, ended: Callable[[], bool] = lambda: False) -> None:
+    def write(self, messages: int) -> None:
         for _ in range(0, messages, CHUNK):
-            if ended():
-                return
             kind = self._chance.choice(("plain", "plain", "committed", "aborted"))
             if kind == "plain":
                 self._chunk(self._plain, "plain")
@@ -61,6 +60,12 @@ class Generator:
             self._flush(self._transactional)
             finish = self._transactional
             self._patiently(finish.commit_transaction if kind == "committed" else finish.abort_transaction)
+
+    def write_on(self, messages: int, over: threading.Event) -> None:
+        """So many, and then some now and then until it is over: there is always something to read."""
+        self.write(messages)
+        while not over.wait(0.05):
+            self.write(CHUNK)
 
     def _chunk(self, producer: Producer, kind: str) -> None:
         chance = self._chance

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewPartitions
 
 from churnguard_pipelines.model import Organization, StreamConfiguration
 from churnguard_pipelines.store.control.streams import StreamState
@@ -67,6 +68,23 @@ def test_a_topic_becomes_a_table_and_a_quiet_one_asks_for_no_session(
     with following(store):
         wait_for(lambda: documents(store) == {"a": "1"})
         wait_for(lambda: not kind.waiting())
+
+
+def test_topics_and_partitions_that_come_later_are_followed(
+    kafka: KafkaServer, store: Store, organization: Organization, topic: str
+) -> None:
+    """A key that moved to a new partition is deleted there."""
+    known, later = kafka.create(f"{topic}.eu"), f"{topic}.us"
+    managing.create(store, stream(f"{topic}.*", servers=kafka.address, target="upsert"), actor="test")
+    kafka.produce(known, [b'{"n": 1}'], key=b"a")
+    with following(store):
+        wait_for(lambda: documents(store) == {"a": "1"})
+        kafka.admin.create_partitions([NewPartitions(known, 2)])[known].result(30)
+        kafka.create(later)
+        kafka.produce(later, [b'{"n": 2}'], key=b"b")
+        wait_for(lambda: documents(store) == {"a": "1", "b": "2"})
+        kafka.produce(known, [None], key=b"a", partition=1)
+        wait_for(lambda: documents(store) == {"b": "2"})
 
 
 def test_what_was_deleted_unread_fails_the_stream_until_somebody_decides(

@@ -168,10 +168,14 @@ def test_every_message_is_stored_once_whatever_was_killed(server: KafkaServer, s
         endured = Endured(home, server, chance)
         try:
             for number in range(ROUNDS):
-                writing = threading.Thread(target=generator.write, args=(MESSAGES // ROUNDS,))
+                over = threading.Event()
+                writing = threading.Thread(target=generator.write_on, args=(MESSAGES // ROUNDS, over))
                 writing.start()
-                endured.one_round(number)
-                writing.join()
+                try:
+                    endured.one_round(number)
+                finally:
+                    over.set()
+                    writing.join()
             endured.finish()
             wanted = truth(server, TOPIC)
             check(endured, wanted, generator)

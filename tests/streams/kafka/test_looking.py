@@ -58,6 +58,18 @@ def test_how_many_messages_wait_and_since_when(kafka: KafkaServer, topic: str, s
     assert told == Watermark("2", 1, datetime.fromtimestamp(T0 / 1000 + 5, UTC))
 
 
+def test_since_when_messages_wait_behind_a_seek(kafka: KafkaServer, topic: str, source: Sources) -> None:
+    """Not since the first that is in the topic, which was read or left out long ago."""
+    reader, partition = source(topic), f"{topic}/0"
+    for seconds in range(3):
+        kafka.produce(topic, [b"x"], timestamp=T0 + seconds * 1000)
+    latest, middle = (reader.sought(Seek(to))[partition] for to in ("latest", {partition: "1"}))
+    kafka.produce(topic, [b"x"], timestamp=T0 + 9000)
+    wait_for(lambda: reader.watermarks({partition: latest})[partition].behind == 1)
+    assert reader.watermarks({partition: latest})[partition].oldest == datetime.fromtimestamp(T0 / 1000 + 9, UTC)
+    assert reader.watermarks({partition: middle})[partition] == Watermark("4", 3, None)  # Kafka cannot be asked for it
+
+
 def test_a_partition_that_begins_at_its_end_is_opened_to_fix_where_that_is(topic: str, source: Sources) -> None:
     assert source(topic, start="latest").watermarks({})[f"{topic}/0"].behind is None
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import gc
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -29,7 +33,9 @@ from churnguard_pipelines.errors import (
 )
 from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.records import Position
-from churnguard_pipelines.streams.sdk import MessageBatch
+from churnguard_pipelines.streams import kafka as kafka_streams
+from churnguard_pipelines.streams.kafka import cluster
+from churnguard_pipelines.streams.sdk import MessageBatch, Seek
 from tests.sources.kafka import PASSWORD, USER, KafkaServer, running_kafka
 from tests.streams.kafka.conftest import Sources, opened, stream
 from tests.streams.kafka.reading import read
@@ -41,7 +47,7 @@ WRONG = "canary-wrong-password"
 
 
 @contextmanager
-def token_endpoint(status: int = 200) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def token_endpoint(status: int = 200, expires_in: object = 600) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Sells tokens that this broker takes: unsigned, which it does as long as it is told of no keys."""
     asked: list[dict[str, str]] = []
 
@@ -52,7 +58,7 @@ def token_endpoint(status: int = 200) -> Iterator[tuple[str, list[dict[str, str]
             now = int(time.time())
             parts = ({"alg": "none"}, {"sub": USER, "iat": now, "exp": now + 600})
             token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
-            body = json.dumps({"access_token": f"{token}.", "expires_in": 600}).encode()
+            body = json.dumps({"access_token": f"{token}.", "expires_in": expires_in}).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -83,9 +89,10 @@ def test_signed_in(kafka: KafkaServer, topic: str, source: Sources, protocol: st
     assert read(reader, f"{topic}/0", lambda done: done.messages).values == [b"x"]
 
 
-def test_signed_in_by_a_token(kafka: KafkaServer, topic: str, source: Sources) -> None:
+@pytest.mark.parametrize("expires_in", [600, "600", None], ids=["a number", "digits", "nobody says when"])
+def test_signed_in_by_a_token(kafka: KafkaServer, topic: str, source: Sources, expires_in: object) -> None:
     kafka.produce(topic, [b"x"])
-    with token_endpoint() as (url, asked):
+    with token_endpoint(expires_in=expires_in) as (url, asked):
         reader = source(topic, servers=kafka.servers["SASL_PLAINTEXT"], **by_token(url))
         reader.check()
         assert read(reader, f"{topic}/0", lambda done: done.messages).values == [b"x"]
@@ -152,6 +159,31 @@ def test_nobody_listens(topic: str, source: Sources) -> None:
     with pytest.raises(ProviderUnavailable, match=rf"the brokers 127.0.0.1:{port} do not answer"):
         reader.check()
     assert time.monotonic() - began < 60
+
+
+def test_a_cluster_that_hangs_costs_no_thread_for_each_question(
+    source: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python seldom looks for garbage in circles, as it does in a session with little to do."""
+    monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 0.3)
+    monkeypatch.setattr(cluster, "FAILED_FOR", 0.0)
+
+    def asked() -> int:
+        with pytest.raises(ProviderUnavailable):
+            reader.check()
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        reader = source("events", servers=f"127.0.0.1:{deaf.getsockname()[1]}")
+        gc.collect()
+        gc.disable()
+        try:
+            first = asked()
+            for _ in range(4):
+                asked()
+            wait_for(lambda: asked() <= first + 4, 20)
+        finally:
+            gc.enable()
 
 
 def test_a_host_that_there_is_not(topic: str, source: Sources) -> None:
@@ -251,6 +283,102 @@ def test_a_broker_that_is_killed_and_comes_back(mortal: KafkaServer) -> None:
         opened(stream(topic, servers=mortal.address)).check()
     said = str(raised.value)  # by us, or by the client, which may be there first
     assert "advertised.listeners" in said or "Failed to resolve" in said
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_away_is_told_later_and_holds_up_no_end(mortal: KafkaServer) -> None:
+    """What is told is how far it is stored."""
+    topic = mortal.create("events")
+    reader = opened(stream(topic, servers=mortal.address))
+    told = Consumer({"bootstrap.servers": mortal.address, "group.id": "churnguard-usage"})
+
+    def tells() -> bool:
+        next(batches)
+        (found,) = told.committed([TopicPartition(topic, 0)], timeout=10)
+        return int(found.offset) == 2
+
+    with closing(told), closing(reader.batches(f"{topic}/0", None)) as batches:
+        for number in range(2):
+            mortal.produce(topic, [b"%d" % number])
+            while not values(next(batches)):
+                pass
+        mortal.kill()
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            next(batches)
+        mortal.start()
+        wait_for(tells)
+    with closing(reader.batches(f"{topic}/0", None)) as batches:
+        while not values(next(batches)):
+            pass
+        mortal.hang()
+        until = time.monotonic() + 14
+        while time.monotonic() < until:
+            next(batches)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_a_partition_that_nobody_leads_holds_up_no_other(mortal: KafkaServer) -> None:
+    """Neither one of the same stream nor one of another stream of the cluster; who reads it says what it lacks."""
+    with running_kafka(joins=mortal) as second:
+        topics = [mortal.create("led"), mortal.create("lost", node=2)]
+        for topic in topics:
+            mortal.produce(topic, [b"x"])
+        led, lost, both = (
+            opened(stream(*each, servers=mortal.address)) for each in (["led"], ["lost"], ["led", "lost"])
+        )
+        assert {name: mark.behind for name, mark in both.watermarks({}).items()} == {"led/0": 1, "lost/0": 1}
+        with closing(lost.batches("lost/0", None)) as reading:
+            while not values(next(reading)):
+                pass
+            second.kill()
+            with pytest.raises(
+                ProviderUnavailable, match="partition 0 of lost has no leader: the brokers that have it"
+            ):
+                for _ in reading:
+                    pass
+        wait_for(lambda: both.watermarks({})["lost/0"].behind is None)
+        assert led.watermarks({})["led/0"].behind == both.watermarks({})["led/0"].behind == 1
+        assert read(led, "led/0", lambda done: done.messages).values == [b"x"]
+        with pytest.raises(ProviderUnavailable, match="eader"):
+            read(lost, "lost/0", lambda done: done.messages)
+
+
+@pytest.mark.slow
+def test_a_leader_that_hangs_says_nothing_and_holds_up_no_other(
+    mortal: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does not say is no offset: a stream would be caught up, begin nowhere, or have lost what it has read."""
+    with running_kafka(joins=mortal) as second:
+        for topic, node in (("answers", 1), ("hangs", 2)):
+            mortal.produce(mortal.create(topic, node=node), [b"x"])
+        hangs, both = (opened(stream(*each, servers=mortal.address)) for each in (["hangs"], ["answers", "hangs"]))
+        stored = read(hangs, "hangs/0", lambda done: done.messages).position
+        assert stored is not None
+        monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 2.0)
+        both.watermarks({})
+        monkeypatch.setattr(kafka_streams, "QUIET_FOR", 0.5)
+        with closing(hangs.batches("hangs/0", stored)) as reading:
+            next(reading)
+            second.hang()
+
+            def behind() -> dict[str, int | None]:
+                try:
+                    return {name: mark.behind for name, mark in both.watermarks({"hangs/0": stored}).items()}
+                except ProviderUnavailable:  # a client may ask the one that hangs what any broker knows, and is left
+                    return {}
+
+            wait_for(lambda: behind() == {"answers/0": 1, "hangs/0": None})
+            for position in (None, stored):
+                with pytest.raises(ProviderUnavailable):
+                    next(hangs.batches("hangs/0", position))
+            with pytest.raises(ProviderUnavailable):
+                hangs.sought(Seek("latest"))
+            with pytest.raises(ProviderUnavailable):
+                for _ in reading:
+                    pass
 
 
 def values(batch: MessageBatch | None) -> list[bytes | None]:

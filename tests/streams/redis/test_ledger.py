@@ -60,28 +60,37 @@ pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.xdist_group("redis
 
 
 class Producer:
-    """Writes ``entries``, goes on after the server was away, and does not know then what of the last ones is there.
-    ``answered``: the ids of those that are."""
+    """Writes ``entries``, then a few now and then until it is to :meth:`finish`, so that there is always something
+    to read. Goes on after the server was away, and does not know then what of the last ones is there. ``answered``: the
+    ids of those that are."""
 
     def __init__(self, server: RedisServer, entries: int, seed: int) -> None:
         self._server, self._left, self._chance = server, entries, random.Random(seed)
         self._number = 0
         self.answered: dict[str, list[str]] = {topic: [] for topic in TOPICS}
-        self._ended = threading.Event()
-        self.thread = threading.Thread(target=self._work)
-        self.thread.start()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Returns once all of them are written."""
+        self._stopped.set()
+        self._thread.join()
 
     def stop(self) -> None:
-        self._ended.set()
-        self.thread.join()
+        self._left = 0
+        self.finish()
 
     def _work(self) -> None:
-        while self._left > 0 and not self._ended.is_set():
+        while not self._is_over():
             with suppress(redis.RedisError), self._server.client as client:
-                while self._left > 0 and not self._ended.is_set():
-                    self._write(client, min(self._chance.choice((1, 5, 200)), self._left))
-                    self._ended.wait(0.002)
-            self._ended.wait(0.05)
+                while not self._is_over():
+                    self._write(client, self._chance.choice((1, 5, 200) if self._left > 0 else (1, 2, 5)))
+                    self._stopped.wait(0.002 if self._left > 0 else 0.05)
+            self._stopped.wait(0.05)
+
+    def _is_over(self) -> bool:
+        return self._left <= 0 and self._stopped.is_set()
 
     def _write(self, client: redis.Redis, count: int) -> None:
         topic = self._chance.choice(TOPICS)
@@ -194,7 +203,7 @@ def test_every_entry_is_stored_once_whatever_was_killed(server: RedisServer, end
     try:
         for number in range(ROUNDS):
             endured.one_round(number)
-        producer.thread.join()
+        producer.finish()
     finally:
         producer.stop()
     truth = entries_of(server)

@@ -88,6 +88,20 @@ def test_an_entry_larger_than_the_largest_is_rejected_and_the_rest_goes_on(
     assert 20_000 < len(cut.value or b"") < 10_000_000
 
 
+def test_an_entry_of_more_fields_than_can_be_read_is_rejected_and_the_rest_goes_on(
+    client: redis.Redis, topic: str, opened: Opened
+) -> None:
+    """How far the stream is behind is told, too, with such an entry at its ends."""
+    many = {f"f{number}": "1" for number in range(400_000)}
+    for fields in (many, {"value": "1"}, many):
+        client.xadd(topic, fields)  # type: ignore[arg-type]  # as texts
+    batches, position = drained(opened(), topic)
+    messages = [each for batch in batches for each in batch.messages]
+    assert ["more fields than fit" in (each.defect or "") for each in messages] == [True, False, True]
+    assert position is not None
+    assert opened().watermarks({topic: position})[topic].behind == 0
+
+
 @pytest.mark.parametrize(
     "ids",
     [

@@ -13,7 +13,7 @@ import redis
 from churnguard_pipelines.errors import SourceChanged
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.redis import Redis
-from churnguard_pipelines.streams.sdk import Loss, MessageBatch
+from churnguard_pipelines.streams.sdk import Loss, MessageBatch, Seek
 from tests.streams.redis.conftest import Opened
 
 GROUP = "churnguard-acme-events"
@@ -187,6 +187,39 @@ def test_what_was_delivered_and_deleted_before_it_was_stored_is_told(
     assert offsets(batches) == ids[:2] + ids[5:]
 
 
+def test_what_was_delivered_and_trimmed_before_it_was_stored_is_told_once(
+    client: redis.Redis, topic: str, opened: Opened
+) -> None:
+    ids = added(client, topic, 10)
+    client.xgroup_create(topic, GROUP, "0")
+    client.xreadgroup(GROUP, "churnguard-dead", {topic: ">"}, count=8)
+    client.xtrim(topic, minid="6-0", approximate=False)
+    batches, _ = drained(opened(), topic, {"id": "2-0", "added": 2})
+    (loss,) = (loss for batch in batches for loss in batch.lost)
+    assert (loss.first, loss.last) == ("2-1", "5-18446744073709551615")
+    assert loss.reason.startswith("3 of these")
+    assert offsets(batches) == ids[5:]
+
+
+def test_after_a_seek_between_entries_nobody_can_tell_whether_something_was_trimmed(
+    client: redis.Redis, topic: str, opened: Opened
+) -> None:
+    added(client, topic, 1)
+    ids = added(client, topic, 1, first=20)
+    position = opened().sought(Seek({topic: "10-0"}))[topic]
+    client.xtrim(topic, maxlen=1, approximate=False)
+    batches, _ = drained(opened(), topic, position)
+    (loss,) = (loss for batch in batches for loss in batch.lost)
+    assert not loss.certain
+    assert offsets(batches) == ids
+
+
+def test_a_stream_that_has_come_to_the_highest_id_rests(client: redis.Redis, topic: str, opened: Opened) -> None:
+    client.xadd(topic, {"value": "1"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    _, position = drained(opened(), topic)
+    assert drained(opened(), topic, position) == ([], position)
+
+
 def test_a_stream_whose_end_was_deleted_is_at_its_end(client: redis.Redis, topic: str, opened: Opened) -> None:
     """Nobody comes again and again for entries that are not there."""
     ids = added(client, topic, 10)
@@ -198,17 +231,42 @@ def test_a_stream_whose_end_was_deleted_is_at_its_end(client: redis.Redis, topic
     assert source.watermarks({topic: position})[topic].behind == 0
 
 
-@pytest.mark.parametrize("how", ["deleted", "begun anew", "begun anew with higher ids"])
+@pytest.mark.parametrize(
+    ("how", "anew"),
+    [
+        ("deleted", []),
+        ("begun anew", [(1, 50)]),
+        ("begun anew with higher ids", [(1001, 50)]),
+        ("begun anew with more entries", [(1001, 150)]),
+        ("a replica's without our last ones", [(1, 95), (101, 10)]),
+    ],
+)
 def test_a_stream_that_is_another_one_stops_and_says_the_choice(
-    client: redis.Redis, topic: str, opened: Opened, how: str
+    client: redis.Redis, topic: str, opened: Opened, how: str, anew: list[tuple[int, int]]
 ) -> None:
     added(client, topic, 100)
     _, position = drained(opened(), topic)
     client.delete(topic)
-    if how != "deleted":
-        added(client, topic, 50, first=1001 if "higher" in how else 1)
+    for first, count in anew:
+        added(client, topic, count, first)
     with pytest.raises(SourceChanged, match="churnguard streams seek acme-events --to earliest"):
         drained(opened(), topic, position)
+
+
+def test_a_key_that_a_pattern_means_may_go_and_come_again(client: redis.Redis, topic: str, opened: Opened) -> None:
+    added(client, topic, 100)
+    source = opened(topics=["events:*"])
+    _, position = drained(source, topic)
+    client.delete(topic)
+    (gone,), position = drained(source, topic, position)
+    (loss,) = gone.lost
+    assert (gone.messages, loss.first, loss.certain) == ((), "100-1", False)
+    assert "deleted or has expired" in loss.reason
+    ids = added(client, topic, 3)
+    batches, _ = drained(source, topic, position)
+    assert offsets(batches) == ids
+    assert [batch.lost for batch in batches if batch.lost] == []
+    assert min(message.version for batch in batches for message in batch.messages) > 100
 
 
 def test_an_entry_that_ends_the_process_is_given_alone_and_in_the_end_with_a_defect(

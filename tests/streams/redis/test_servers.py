@@ -268,26 +268,71 @@ def test_a_server_that_drips_does_not_hold_us(server: RedisServer, topic: str, m
             Redis(stream, guard, cancelled).watermarks({})
 
 
+def test_a_server_that_drips_within_tls_does_not_hold_us_either(
+    server: RedisServer, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something has come each time, and nothing that can be read: half a record."""
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 1.0)
+    authority, context = certificate(tmp_path, "127.0.0.1")
+
+    def talk(connection: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        while tls.version() is None or outgoing.pending:
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            if outgoing.pending:
+                connection.sendall(outgoing.read())
+            else:
+                incoming.write(connection.recv(65_536))
+        said, rest = b"$1000\r\n", b""
+        while True:
+            tls.write(said)
+            record, said = outgoing.read(), b"x"
+            connection.sendall(rest + record[:10])
+            rest = record[10:]
+            Event().wait(0.1)
+
+    with talking(talk, listens=False) as port:
+        connection: dict[str, object] = {"url": f"rediss://127.0.0.1:{port}/0", "tls_ca": authority}
+        with pytest.raises(ProviderUnavailable, match="too slowly"):
+            Redis(*parts(server, topic, connection)).watermarks({})
+
+
 def test_nobody_waits_on_for_a_server_that_drips(server: RedisServer, topic: str) -> None:
     """Whoever gave up on it would have a thread less each time, for as long as its answers are let take."""
-    drips: list[int] = []
-    stream, guard, cancelled = parts(server, topic, {})
+    drips, cancelled = list[int](), Event()
 
     def talk(connection: socket.socket) -> None:
         connection.sendall(b"$1000\r\n")
-        with suppress(OSError):
-            while True:
-                connection.sendall(b"x")
-                drips.append(1)
-                if len(drips) == 3:
-                    cancelled.set()
-                Event().wait(0.1)
+        while True:
+            connection.sendall(b"x")
+            drips.append(1)
+            if len(drips) == 3:
+                cancelled.set()
+            Event().wait(0.1)
 
     with talking(talk) as port:
-        stream = stream.model_copy(update={"connection_config": {"url": f"redis://127.0.0.1:{port}/0"}})
+        stream, guard, _ = parts(server, topic, {"url": f"redis://127.0.0.1:{port}/0"})
         with pytest.raises(Stopped):
             Redis(stream, guard, cancelled).watermarks({})
     assert len(drips) < 100
+
+
+@pytest.mark.parametrize("login", ["", f":{PASSWORD}@"], ids=["a question", "the login"])
+def test_whoever_is_told_to_stop_while_a_server_hangs_says_that_and_no_trouble(
+    server: RedisServer, topic: str, login: str
+) -> None:
+    stopped = Event()
+
+    def hang(_: socket.socket) -> None:
+        stopped.set()
+        Event().wait(3)
+
+    with talking(hang) as port:
+        stream, guard, _ = parts(server, topic, {"url": f"redis://{login}127.0.0.1:{port}/0"})
+        with pytest.raises(Stopped):
+            next(Redis(stream, guard, stopped).batches(topic, None))
 
 
 def test_nobody_looks_on_through_a_database_without_end(
@@ -318,10 +363,10 @@ def test_tenants_are_not_read_out_what_a_server_says(server: RedisServer, topic:
 
 
 class talking:  # noqa: N801 - reads as the function that it is
-    """A server that says something to whoever connects; its port."""
+    """A server that says something to whoever connects, and as a rule has asked it something; its port."""
 
-    def __init__(self, talk: Callable[[socket.socket], None]) -> None:
-        self._talk = talk
+    def __init__(self, talk: Callable[[socket.socket], None], *, listens: bool = True) -> None:
+        self._talk, self._listens = talk, listens
         self._listener = socket.create_server(("127.0.0.1", 0))
 
     def __enter__(self) -> int:
@@ -340,7 +385,8 @@ class talking:  # noqa: N801 - reads as the function that it is
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), closing(connection):
-            connection.recv(65_536)
+            if self._listens:
+                connection.recv(65_536)
             self._talk(connection)
 
 

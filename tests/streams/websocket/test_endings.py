@@ -15,6 +15,7 @@ from churnguard_pipelines.errors import (
     PermissionMissing,
     ProviderUnavailable,
 )
+from churnguard_pipelines.streams.websocket import client
 from churnguard_pipelines.streams.websocket.ending import closed
 from tests.engine.loopback import Answer, Api, Asked, as_json, serve
 from tests.sources.websocket_server import Talk, WebSocketServer, closes, says, serve_websocket
@@ -134,13 +135,12 @@ def test_a_refused_token_is_bought_again_once(server: WebSocketServer, endpoint:
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_token_is_told_anew_before_it_ends(server: WebSocketServer, endpoint: Api) -> None:
-    tokens = Tokens(lifetime=2)
-    endpoint.answers = [tokens.sell]
+def tokens_heard(server: WebSocketServer, endpoint: Api, count: int) -> list[str]:
+    """The first ones that the server is told by messages."""
     heard: list[str] = []
 
     def script(talk: Talk) -> None:
-        while len(heard) < 3:
+        while len(heard) < count:
             heard.append(json.loads(talk.hear())["token"])
         talk.say("enough")
         talk.stay()
@@ -148,7 +148,24 @@ def test_a_token_is_told_anew_before_it_ends(server: WebSocketServer, endpoint: 
     server.scripts = [script]
     with reading(with_tokens(server, endpoint, subscribe=[{"op": "auth", "token": "{token}"}])) as reader:
         reader.read(lambda it: it.stored)
-    assert heard == ["t1", "t2", "t3"]
+    return heard
+
+
+def test_a_token_is_told_anew_before_it_ends(server: WebSocketServer, endpoint: Api) -> None:
+    tokens = Tokens(lifetime=2)
+    endpoint.answers = [tokens.sell]
+    assert tokens_heard(server, endpoint, 3) == ["t1", "t2", "t3"]
+    assert server.connections == 1
+
+
+def test_a_connection_outlives_an_endpoint_of_tokens_that_is_away(
+    server: WebSocketServer, endpoint: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token that was said last still holds; it is bought again when that can be."""
+    monkeypatch.setattr(client, "ASK_AGAIN_SECONDS", 0.1)
+    tokens = Tokens(lifetime=2)
+    endpoint.answers = [tokens.sell, Answer(503), Answer(503), tokens.sell]
+    assert tokens_heard(server, endpoint, 2) == ["t1", "t2"]
     assert server.connections == 1
 
 

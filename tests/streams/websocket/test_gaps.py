@@ -11,6 +11,7 @@ import pytest
 from churnguard_pipelines.errors import InvalidConfiguration, SourceChanged
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.streams.sdk import Seek
+from churnguard_pipelines.streams.websocket import progress
 from tests.engine.loopback import Answer, Api, as_json, serve
 from tests.soak import SOAK
 from tests.sources.websocket_server import Feed, WebSocketServer, says
@@ -146,6 +147,26 @@ def test_a_sequence_can_be_sought(server: WebSocketServer, rest: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        ({"BTC": "3"}, "ETH is left out"),
+        ({"BTC": "3", "ETH": "soon"}, "ETH's is not"),
+        ({"BTC": "3", "ETH": "9" * 5000}, "ETH's is not"),
+        ({"BTC": "3", "ETH": "-1"}, "ETH's is not"),
+    ],
+)
+def test_a_place_that_would_leave_something_out_is_refused(
+    server: WebSocketServer, rest: Api, to: dict[str, str], words: str
+) -> None:
+    """All topics have one position: one that is not named would begin with whatever comes next."""
+    stream = stream_of(server.url, topics=["BTC", "ETH"], topic_path="product", sequence_path="sequence")
+    with reading(stream) as reader, pytest.raises(InvalidConfiguration, match=words):
+        reader.source.sought(Seek(to))
+    with reading(filled(server, rest)) as reader, pytest.raises(InvalidConfiguration, match="none of BTC"):
+        reader.source.sought(Seek({"BTC": "3"}))
+
+
+@pytest.mark.parametrize(
     ("answer", "words"),
     [
         (Answer(400, b"{}"), "400"),
@@ -167,16 +188,36 @@ def test_a_sequence_that_begins_anew_is_no_repetition(server: WebSocketServer) -
     def stream(**options: Any) -> StreamConfiguration:
         return stream_of(server.url, sequence_path="n", **options)
 
-    server.scripts = [says(*numbered(1, 2))]
+    server.scripts = [says(*numbered(4000, 2)), says(*numbered(1, 2))]
     far = {"version": 1, "topics": {"messages": {"sequence": 5000}}}
     with reading(stream()) as reader:
         reader.position = dict(far)
         with pytest.raises(SourceChanged, match=r"begin anew.*5000"):
             reader.read(lambda it: it.stored)
+    assert server.connections == 1, "others heard the first of them"
     with reading(stream(sequence_restarts="connection")) as reader:
         reader.position = dict(far)
         reader.read(lambda it: len(it.stored) == 2)
     assert [each.value for each in reader.stored] == [b'{"n": 1, "price": "1.5"}', b'{"n": 2, "price": "2.5"}']
+
+
+def test_a_topic_that_begins_anew_is_found_among_others_that_go_on(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "MOST_REPEATED", 3)
+    server.scripts = [says(*({"c": topic, "n": n} for n in range(1, 9) for topic, n in (("a", n), ("b", 200 + n))))]
+    with reading(stream_of(server.url, topics=[], topic_path="c", sequence_path="n")) as reader:
+        reader.position = {"version": 1, "topics": {"a": {"sequence": 100}, "b": {"sequence": 200}}}
+        with pytest.raises(SourceChanged, match=r"“a”.*: 4 came, and 100"):
+            reader.read(lambda it: len(it.stored) == 8)
+
+
+def test_a_header_of_a_back_fill_that_cannot_be_sent_stops_the_stream(server: WebSocketServer, rest: Api) -> None:
+    server.scripts = [says(*({"sequence": n, "product": "é"} for n in (1, 9)))]
+    told = filled(server, rest, headers={"X-Product": "{topic}"}, parameters={"product": "{topic}\n"})
+    stream = told.model_copy(update={"connection_config": {**told.connection_config, "topic_path": "product"}})
+    with reading(stream) as reader, pytest.raises(InvalidConfiguration, match="header of the back-fill"):
+        reader.read(lambda it: len(it.stored) == 9)
 
 
 def test_it_ends_soon_though_the_endpoint_hangs(server: WebSocketServer, rest: Api) -> None:

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.engine.retry import RetryPolicy
 from churnguard_pipelines.errors import InvalidConfiguration, TooBusy
 from churnguard_pipelines.model import Organization
 from churnguard_pipelines.monitoring.streams import judge_stream, read_stream_vitals
+from churnguard_pipelines.ports import free_port
 from churnguard_pipelines.settings import Settings
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import stream_outbox, stream_progress
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.streams.websocket import WebSocket
 from churnguard_pipelines.syncing import session as frame
 from churnguard_pipelines.syncing.session import Session
 from churnguard_pipelines.syncing.streams import managing, troubles
@@ -200,3 +203,20 @@ def test_refused_credentials_stop_the_stream_and_a_cut_does_not(
     with following(store):
         wait_for(lambda: states()[0] == "failed")
     assert "4401" in states()[1]
+
+
+def test_a_server_that_is_away_is_said_to_be_as_long_as_it_is(
+    store: Store, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again without an end here: nothing is ever raised."""
+    monkeypatch.setattr(WebSocket, "retry", RetryPolicy(attempts=10**6, backoff_base=0.01, cap=0.05))
+    monkeypatch.setattr(troubles, "AGAIN_AFTER", 0.1)
+    managing.create(store, stream_of(f"ws://127.0.0.1:{free_port()}"), actor="test", checks=False)
+
+    def told() -> bool:
+        return "cannot be reached" in str(STREAMS.states(store, ["ticks"])["ticks"].reason)
+
+    with following(store):
+        wait_for(told)
+        managing.resume(store, "ticks", actor="ann")
+        wait_for(told)

@@ -101,6 +101,32 @@ def test_ids_tell_repetitions_where_there_is_no_sequence(server: WebSocketServer
     assert again.lost == []
 
 
+def test_a_feed_of_several_topics_resumes_after_the_latest_of_all_or_of_each(server: WebSocketServer) -> None:
+    heard: list[Any] = []
+
+    def script(talk: Talk) -> None:
+        heard.append((talk.request.path, [json.loads(talk.hear()) for _ in range(3 if talk.number > 1 else 0)]))
+        for topic, at in (("bb", 5), ("a", 7), ("bb", 6)):
+            talk.say({"c": topic, "at": at + 10 * talk.number, "id": f"{topic}{at}{talk.number}"})
+        talk.stay()
+
+    server.scripts = [script]
+    stream = stream_of(
+        server.url + "?after={last_id}", topics=["a", "bb"], topic_path="c", timestamp_path="at", id_path="id",
+        resume=[{"after": "{last_timestamp}"}, {"topic": "{topic}", "after": "{last_timestamp}"}],
+    )  # fmt: skip
+    position = None
+    for _ in range(2):
+        with reading(stream) as reader:
+            reader.position = position
+            position = json.loads(json.dumps(reader.read(lambda it: len(it.stored) == 3).position, sort_keys=True))
+        assert reader.lost == []
+    assert heard == [
+        ("/feed", []),
+        ("/feed?after=bb61", [{"after": 16}, {"topic": "a", "after": 17}, {"topic": "bb", "after": 16}]),
+    ]
+
+
 def test_a_feed_that_nothing_tells_gaps_of_says_when_nobody_listened(server: WebSocketServer) -> None:
     def script(talk: Talk) -> None:
         talk.say({"n": talk.number})
@@ -130,6 +156,15 @@ def test_several_records_of_a_message_have_its_sequence(server: WebSocketServer)
     assert reader.offsets == ["1.0", "1.1", "4"]
     assert reader.values == [b'{"a":1.1}', b'{"a":12345678901234567890}', b'{"a":3}']
     assert reader.lost == [], "a heartbeat and an empty message count"
+
+
+def test_a_record_that_is_nested_too_deeply_is_no_json_and_has_its_place(server: WebSocketServer) -> None:
+    deep = "[" * 1000 + "]" * 1000
+    server.scripts = [says('{"n": 1, "events": [1]}', f'{{"n": 2, "events": [1, {deep}], "c": {deep}}}')]
+    with reading(stream_of(server.url, sequence_path="n", records_path="events", id_path="c")) as reader:
+        reader.read(lambda it: len(it.stored) == 3)
+    assert reader.offsets == ["1", "2.0", "2.1"]
+    assert reader.values == [b"1", b"1", b"nested too deeply to be written"]
 
 
 def test_each_topic_has_a_sequence_of_its_own(server: WebSocketServer) -> None:
@@ -177,6 +212,27 @@ def test_sequences_are_acknowledged_by_their_latest(server: WebSocketServer) -> 
         reader.read(lambda it: heard and heard[-1]["upto"] == 3)
     assert len(heard) <= 3
     assert reader.offsets == ["1", "2", "3"]
+
+
+def test_what_waits_for_its_turn_is_not_acknowledged_though_it_comes_twice(server: WebSocketServer) -> None:
+    """A session that is killed now would never hear of 4 and 5 again."""
+    heard: list[int] = []
+
+    def script(talk: Talk) -> None:
+        for each in (*numbered(3, 5, 5), None, *numbered(3), None, *numbered(4), None):
+            if each is None:
+                heard.append(json.loads(talk.hear())["upto"])
+            else:
+                talk.say(each)
+        talk.stay()
+
+    server.scripts = [script]
+    stream = stream_of(server.url, sequence_path="n", acknowledge={"upto": "{sequence}"}, reorder_seconds=60)
+    with reading(stream) as reader:
+        reader.position = {"version": 1, "topics": {"messages": {"sequence": 2}}}
+        reader.read(lambda it: len(heard) == 3)
+    assert heard == [3, 3, 5]
+    assert reader.offsets == ["3", "4", "5"]
 
 
 def test_a_heartbeat_is_sent_and_a_silent_server_is_left(server: WebSocketServer) -> None:

@@ -61,6 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(frame, name, seconds)
     monkeypatch.setattr(watermarks, "ASK_EVERY", 0.05)
     monkeypatch.setattr(troubles, "SURE_AFTER", 0.2)
+    monkeypatch.setattr(troubles, "AGAIN_AFTER", 0.05)
 
 
 @pytest.fixture
@@ -143,3 +144,9 @@ def active(store: Store, stream: StreamConfiguration) -> ActiveStream:
 def state_of(store: Store, stream_id: str = "orders") -> tuple[str, str | None]:
     found = STREAMS.states(store, [stream_id])[stream_id]
     return found.state.value, found.reason
+
+
+def at_work(store: Store) -> set[str]:
+    """The streams whose lanes are leased."""
+    with store.operator() as connection:
+        return set(connection.scalars(sa.text("SELECT integration_id FROM ingest.leases")))

@@ -12,7 +12,14 @@ from threading import Event
 from typing import Any
 
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.errors import AuthenticationFailed, InvalidConfiguration, ProviderUnavailable, SourceChanged
+from churnguard_pipelines.errors import (
+    AuthenticationFailed,
+    ChurnGuardError,
+    InvalidConfiguration,
+    ProviderUnavailable,
+    SourceChanged,
+    Stopped,
+)
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Position
 from churnguard_pipelines.streams.sdk import Loss, Message, MessageBatch, Seek, StreamSource, Watermark
@@ -64,6 +71,18 @@ class Log:
         """The first lines are gone before anybody has read them."""
         (self.folder / f"{topic.replace('/', '-')}.trimmed").write_text(str(lines))
 
+    def hang(self) -> None:
+        """It answers nobody from now on, as long as they wait."""
+        (self.folder / "hangs").touch()
+
+    def answer(self) -> None:
+        (self.folder / "hangs").unlink()
+
+    @property
+    def stops(self) -> int:
+        """How many were told to stop while they waited."""
+        return len((self.folder / "hangs").read_text().splitlines())
+
     def fail(self, error: str | None) -> None:
         """Everything raises this error, one of :data:`ERRORS`; None: nothing does any more."""
         path = self.folder / "error"
@@ -74,7 +93,8 @@ class Log:
 
 
 class LogSource(StreamSource):
-    """``connection_config``: ``folder``; ``hangs``: it never answers; ``pushes``."""
+    """``connection_config``: ``folder``; ``hangs``: it never answers; ``pushes``; ``tries_again``: what goes wrong is
+    tried again by itself; ``slow``: how often nothing came before its first batch."""
 
     provider = "log"
 
@@ -111,7 +131,13 @@ class LogSource(StreamSource):
     def batches(self, partition: str, position: Position | None) -> Generator[MessageBatch | None]:
         at = int((position or {"line": 0})["line"])
         trimmed = self._folder / f"{partition.replace('/', '-')}.trimmed"
+        for _ in range(int(str(self.stream.connection_config.get("slow", 0)))):
+            yield None
         while True:
+            if self.stream.connection_config.get("tries_again") and self._in_trouble():
+                self.cancelled.wait(0.02)
+                yield None
+                continue
             self._answer()
             first = int(trimmed.read_text()) if trimmed.exists() else 0
             lost = [Loss("orders", "0", str(at), str(first - 1), "trimmed")] if at < first else []
@@ -140,9 +166,23 @@ class LogSource(StreamSource):
         times = [json.loads(line)["produced_at"] or 0 for line in lines]
         return next((place for place, each in enumerate(times) if each >= to.timestamp() * 1000), len(times))
 
+    def _in_trouble(self) -> bool:
+        try:
+            self._answer()
+        except ChurnGuardError as error:
+            self.trouble = error
+        else:
+            self.trouble = None
+        return self.trouble is not None
+
     def _answer(self) -> None:
         if self.stream.connection_config.get("hangs"):
             released.wait()  # deaf: it does not look whether it is cancelled
+        if (hanging := self._folder / "hangs").exists():
+            self.cancelled.wait()
+            with hanging.open("a") as stops:
+                stops.write("stopped\n")
+            raise Stopped("nobody waits any more.", integration_id=self.stream.stream_id)
         error = self._folder / "error"
         if error.exists():
             raise ERRORS[error.read_text()](

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ import sqlalchemy as sa
 import yaml
 
 from churnguard_pipelines import streams
+from churnguard_pipelines.engine.addresses import AddressGuard
 from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
-from churnguard_pipelines.model import Organization, StreamConfiguration
+from churnguard_pipelines.model import Organization, StreamConfiguration, StreamType
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
+from churnguard_pipelines.streams.tail import Tail
 from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.status import status_of
 from tests.syncing.streams.conftest import Configure, Following, Rows, fresh_registry, state_of
@@ -119,6 +122,34 @@ def test_a_file_that_was_replaced_stops_the_stream_until_somebody_decides(
     tailed()
     with following():
         wait_for(lambda: [row["extra"]["n"] for row in rows()] == [9])
+
+
+def test_a_file_that_was_replaced_by_a_longer_one_is_another_one(
+    tailed: Any, following: Following, folder: Path, rows: Rows, store: Store
+) -> None:
+    """While nobody followed it: nobody knows what the first one had in the end, and the second one is not begun in its
+    middle. One that is shorter is noticed at once, not when it has grown."""
+    tailed()
+    with following():
+        wait_for(lambda: len(rows()) == 2)
+    for content in ('{"n": 9}\n' * 10, '{"n": 9}\n'):
+        (folder / "next.log").write_text(content)
+        (folder / "next.log").rename(folder / "usage.log")
+        with following():
+            wait_for(lambda: state_of(store)[0] == "failed")
+            managing.resume(store, "orders", actor="test")
+    assert [row["extra"]["n"] for row in rows()] == [1, 2]
+
+
+def test_long_lines_are_not_read_all_at_once(folder: Path) -> None:
+    (folder / "usage.log").write_bytes((b"x" * 999_999 + b"\n") * 20)
+    stream = StreamConfiguration(
+        stream_id="orders", organization_id="acme", name="Orders", stream_type=StreamType.CUSTOM,
+        topics=["usage.log"], connection_config={"source": "tail", "folder": str(folder)},
+    )  # fmt: skip
+    batch = next(Tail(stream, AddressGuard("orders", False), Event()).batches("usage.log", None))
+    assert batch is not None
+    assert 5 < len(batch.messages) < 15
 
 
 @pytest.mark.parametrize(

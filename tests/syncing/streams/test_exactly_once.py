@@ -12,11 +12,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import LaneTakenOver
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.records import Lane
@@ -29,6 +31,8 @@ from churnguard_pipelines.syncing.streams import managing
 from churnguard_pipelines.syncing.streams.lane import StreamLane
 from churnguard_pipelines.syncing.streams.managing import opened_source
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from tests.blocked import wait_until_blocked
+from tests.conftest import as_administrator
 from tests.connectors.trouble import Trouble, trouble
 from tests.soak import SOAK
 from tests.syncing.streams.conftest import Configure, Following, Rows, active
@@ -161,6 +165,52 @@ def test_a_refused_version_leaves_the_one_before_it(store: Store, configure: Con
     log.append({"n": 2}, "a", version=2**70)
     drain(store, Warehouse(store), stream)
     assert [row["extra"] for row in rows("records")] == [{"n": 1}]
+
+
+@pytest.mark.parametrize("versions", [(3, 3, 3), (3, 3, 2), (1, 2, 2)])
+@pytest.mark.parametrize("values", [(None, 1, 2), (1, None, 2), (1, 2, None)])
+def test_what_is_stored_of_equal_versions_does_not_depend_on_batches(
+    store: Store, configure: Configure, log: Log, rows: Rows, versions: tuple[int, ...], values: tuple[int | None, ...]
+) -> None:
+    """A deletion, else the last. Two topics may have a key's changes of one moment."""
+    for value, version in zip(values, versions, strict=True):
+        log.append(None if value is None else {"n": value}, "a", version=version)
+    found = []
+    for size in (1, 2, 3):
+        stream = configure(f"by-{size}", target="upsert", batch_size=size)
+        drain(store, Warehouse(store), stream)
+        found.append([row["extra"] for row in rows("records", stream.stream_id)])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("mode", ["exactly_once", "at_most_once"])
+@pytest.mark.parametrize("refused", [False, True], ids=["all fits", "one is refused"])
+def test_who_is_chosen_to_break_a_circle_of_writers_writes_once_more(
+    store: Store, configure: Configure, log: Log, rows: Rows, mode: str, *, refused: bool
+) -> None:
+    """Two partitions may have the same keys: one that stores and deletes holds some while it wants others."""
+    stream = configure(target="upsert", processing_mode=mode, most_rejected=1)
+    log.extend([({"n": 0}, key) for key in "abc"])
+    drain(store, Warehouse(store), stream)
+    log.append({"n": 1}, "a")
+    if refused:
+        log.append({"n": 2}, "d", version=2**70)
+    log.extend([(None, "b"), (None, "c")])
+    take = "UPDATE raw.custom_records SET synced_at = now() WHERE record_key = %s"
+    administrator = as_administrator(store.database_url)
+    with psycopg.connect(administrator) as first, psycopg.connect(administrator) as second:
+        second.execute("SET deadlock_timeout = '1min'")  # it is the stream that looks for a circle first
+        first.execute(take, ["b"])
+        second.execute(take, ["c"])
+        draining = in_thread("drain", lambda: drain(store, Warehouse(store), stream))
+        wait_until_blocked(store)
+        taking = in_thread("second", lambda: second.execute(take, ["a"]))
+        wait_until_blocked(store, 2)
+        first.commit()
+        taking.result(20)
+    draining.result(20)
+    assert [(row["record_key"], row["extra"]) for row in rows("records")] == [("a", {"n": 1})]
+    assert [each.key for each in list_rejected(store, "orders")] == (["orders/0/4"] if refused else [])
 
 
 def test_of_two_readers_of_a_partition_the_later_one_gives_way(

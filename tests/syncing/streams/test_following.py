@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
+from churnguard_pipelines.monitoring.stream_numbers import measured
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import stream_metrics, stream_progress
-from churnguard_pipelines.store.ingest.drift import list_drift
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
-from churnguard_pipelines.syncing.streams import metrics
+from churnguard_pipelines.syncing.streams import managing, metrics
 from churnguard_pipelines.syncing.streams.replay import replay_messages
+from tests.conftest import as_administrator
 from tests.streams.formats.schema_registry import enveloped
 from tests.streams.formats.schema_registry import running as registry
 from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
@@ -64,19 +67,6 @@ def test_a_row_per_key_has_its_newest_version_and_a_message_without_value_delete
     assert {row["record_key"]: row["extra"]["n"] for row in rows("records")} == {"a": 3, "c": 5, "d": 6}
 
 
-def test_of_equal_versions_of_a_key_in_a_batch_the_last_counts(
-    configure: Configure, following: Following, log: Log, rows: Rows
-) -> None:
-    configure(target="upsert")
-    for value in ({"n": 1}, None, {"n": 2}):
-        log.append(value, "a", version=5)
-    log.append({"n": 3}, "b", version=5)
-    log.append(None, "b", version=5)
-    with following():
-        wait_for(lambda: rows("records"))
-    assert [(row["record_key"], row["extra"]) for row in rows("records")] == [("a", {"n": 2})]
-
-
 def test_fields_of_the_document_can_be_its_key(
     configure: Configure, following: Following, log: Log, rows: Rows, store: Store
 ) -> None:
@@ -94,6 +84,20 @@ def test_fields_of_the_document_can_be_its_key(
         "it has no value, and its own key does not say which record is gone",
         "customer.id, which is part of its key: missing",
     ]
+
+
+def test_a_message_without_value_deletes_what_its_own_key_names(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
+) -> None:
+    """One whose key is in an envelope would leave its record there, and a mark of a record that never was."""
+    configure(target="upsert", key=["id"], most_rejected=1)
+    log.extend([({"id": name}, None) for name in (7, "eight", "1.50", 10)])
+    log.extend([(None, key) for key in ("7", '"eight"', "1.50", "\0\0\0\0\x01\x14")])
+    with following():
+        wait_for(lambda: list_rejected(store, "orders"))
+    assert [row["record_key"] for row in rows("records")] == ["10"]
+    (rejected,) = list_rejected(store, "orders")
+    assert rejected.reason == "it has no value, and its own key does not say which record is gone"
 
 
 def test_filters_leave_messages_out(configure: Configure, following: Following, log: Log, rows: Rows) -> None:
@@ -166,6 +170,29 @@ def test_rejected_messages_are_replayed_after_a_fix(
     assert replay_messages(store, "orders").read == 1, "what was stored waits no more"
 
 
+def test_who_replays_while_others_do_and_newer_ones_come_loses_and_undoes_nothing(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
+) -> None:
+    configure(target="upsert", most_rejected=1)
+    log.extend([({"id": number % 40, "n": number}, None) for number in range(400)] + [(b"never", None)] * 3)
+    with following():
+        wait_for(lambda: len(list_rejected(store, "orders")) == 403)
+    managing.change(store, "orders", {"key": ["id"]}, actor="test")
+    log.extend([({"id": number, "n": "newest"}, None) for number in range(20)])
+    with following():
+        with ThreadPoolExecutor() as threads:
+            replays = [threads.submit(replay_messages, store, "orders") for _ in range(4)]
+            counts = [each.result() for each in replays]
+        wait_for(lambda: [row["extra"]["n"] for row in rows("records")].count("newest") == 20)
+    assert {row["record_key"]: row["extra"]["n"] for row in rows("records")} == {
+        str(number): "newest" if number < 20 else 360 + number for number in range(40)
+    }
+    assert sorted(str(each.key) for each in list_rejected(store, "orders")) == [
+        f"orders/0/{n}" for n in (400, 401, 402)
+    ]
+    assert max(each.read for each in counts) == 403
+
+
 def test_an_oversized_message_is_no_deletion_when_it_is_replayed(
     configure: Configure, following: Following, log: Log, rows: Rows, store: Store
 ) -> None:
@@ -184,12 +211,29 @@ def test_a_stream_pauses_itself_when_too_much_is_rejected(
     log.extend([({"n": number}, None) for number in range(90)] + [(b"broken", None)] * 30)
     with following():
         wait_for(lambda: state_of(store)[0] == "paused")
-    assert state_of(store)[1] == "20 of the last 110 messages of orders/0 were rejected."
+    assert state_of(store)[1] == "20 of the last 110 messages were rejected."
     told = STREAMS.states(store, ["orders"])["orders"].remedy
     assert told is not None
     assert "`churnguard rejected list orders` shows why" in told
     assert len(list_rejected(store, "orders")) == 20, "what came after is read once it is resumed"
     assert len(rows()) == 90
+
+
+def test_a_stream_that_brings_little_pauses_itself_as_well(
+    configure: Configure, following: Following, log: Log, store: Store
+) -> None:
+    """No session sees much of it: what those before have seen counts, until somebody has resumed the stream."""
+    configure()
+    for number in (1, 2, 3):
+        log.extend([(b"broken", None)] * 4)
+        with following(f"session-{number}"):
+            wait_for(lambda number=number: len(list_rejected(store, "orders")) == 4 * number)  # type: ignore[misc]
+    assert state_of(store) == ("paused", "12 of the last 12 messages were rejected.")
+    managing.resume(store, "orders", actor="ann")
+    log.extend([(b"broken", None)] * 4)
+    with following("session-4"):
+        wait_for(lambda: len(list_rejected(store, "orders")) == 16)
+    assert state_of(store)[0] == "active"
 
 
 def test_the_view_shows_mapped_fields_in_their_types_and_misfits_are_drift(
@@ -206,7 +250,29 @@ def test_the_view_shows_mapped_fields_in_their_types_and_misfits_are_drift(
         shown = connection.execute(sa.text(f"SELECT * FROM views.{view} ORDER BY source_version")).mappings().all()
     assert [(row["user_id"], row["topic"], row["trace"]) for row in shown] == [(7, "churn", "t"), (None, "1", None)]
     assert shown[0]["at"].isoformat() == "2026-01-31T10:00:00+00:00"
-    assert [each.column for each in list_drift(store, "orders")["events"]] == ["user_id"]
+    assert [each.column for each in measured(store, "orders").drift] == ["user_id"]
+    managing.change(store, "orders", {"field_mappings": mappings | {"user.id": "user_id"}}, actor="ann")
+    assert measured(store, "orders").drift == [], "what was seen under other mappings"
+
+
+def test_a_view_that_could_not_follow_its_mappings_says_so_and_follows_when_it_can(
+    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
+) -> None:
+    """Somebody's own view stands on it, whose columns must not change."""
+    stream = configure(field_mappings={"n": "n:bigint"})
+    name = managing.view_of(store, stream)
+    with psycopg.connect(as_administrator(store.database_url), autocommit=True) as administrator:
+        administrator.execute(f"CREATE VIEW public.somebodys AS SELECT * FROM {name}")
+        changed = managing.change(store, "orders", {"field_mappings": {"n": "n:text"}}, actor="ann").configuration
+        (told,) = measured(store, "orders").drift
+        assert (told.kind, "views of somebody else's stand on it" in told.detail) == ("view_unchanged", True)
+        administrator.execute("DROP VIEW public.somebodys")
+    log.append({"n": "seven"})
+    with following():
+        wait_for(lambda: len(rows()) == 1)
+    with store.organization("acme") as connection:
+        found = connection.scalar(sa.text(f"SELECT n FROM {managing.view_of(store, changed)}"))
+    assert (found, measured(store, "orders").drift) == ("seven", [])
 
 
 def test_messages_that_the_source_no_longer_has_are_reported(

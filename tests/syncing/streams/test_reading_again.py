@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from churnguard_pipelines.errors import InvalidConfiguration
+from churnguard_pipelines.errors import InvalidConfiguration, NotFound, ProviderUnavailable
 from churnguard_pipelines.records import Counts
 from churnguard_pipelines.store.control.streams import STREAMS
 from churnguard_pipelines.store.ingest import stream_metrics
+from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.ingest.stream_metrics import Measured
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.syncing.streams import managing, reading_again
 from churnguard_pipelines.syncing.streams.reading_again import read_again
 from tests.syncing.streams.conftest import Configure, Following, Rows
 from tests.syncing.streams.logs import Log
@@ -62,6 +64,52 @@ def test_what_has_been_mended_is_read_anew(
     assert len(rows()) == 4
 
 
+def test_what_was_rejected_and_is_stored_now_waits_no_longer(
+    store: Store, configure: Configure, following: Following, log: Log, rows: Rows
+) -> None:
+    """What is larger than it may be is not even kept, and comes in no other way."""
+    configure(largest_message=1024, most_rejected=1)
+    at = int(NOON.replace(hour=8).timestamp() * 1000)
+    log.extend([({"long": "x" * 2000}, None), (b"broken", None), ({"n": 1}, None)], produced_at=at)
+    with following():
+        wait_for(lambda: len(rows()) == 1)
+    STREAMS.change(store, "orders", {"largest_message": 4096}, actor="test")
+    counts = read_again(store, "orders", NOON.replace(hour=0), NOON)
+    assert (counts.read, counts.written, counts.rejected, len(rows())) == (3, 1, 1, 2)
+    assert [each.key for each in list_rejected(store, "orders")] == ["orders/0/1"]
+
+
+def test_nothing_is_stored_any_more_of_a_stream_that_is_removed_meanwhile(
+    store: Store, configure: Configure, log: Log, rows: Rows
+) -> None:
+    configure(batch_size=5, target="upsert", most_rejected=1)
+    hours(log, 12)
+    log.append(b"broken")
+    with pytest.raises(NotFound, match="there is no stream 'orders'"):
+        read_again(
+            store, "orders", NOON.replace(hour=0), NOON,
+            on_stored=lambda counts: managing.remove(store, "orders", actor="ann", purge=True),
+        )  # fmt: skip
+    assert rows("records") == []
+    configure()
+    assert list_rejected(store, "orders") == []
+
+
+@pytest.mark.parametrize("often", [3, 10**9])
+def test_a_source_that_takes_its_time_is_waited_for(
+    store: Store, configure: Configure, log: Log, monkeypatch: pytest.MonkeyPatch, often: int
+) -> None:
+    """A broker far away has not answered within a moment."""
+    configure(connection_config={"source": "log", "folder": str(log.folder), "slow": often})
+    hours(log, 12)
+    if often == 3:
+        assert read_again(store, "orders", NOON.replace(hour=0), NOON).read == 12
+        return
+    monkeypatch.setattr(reading_again, "SILENT_FOR", 0.1)
+    with pytest.raises(ProviderUnavailable, match="has more of orders/0, and has given nothing"):
+        read_again(store, "orders", NOON.replace(hour=0), NOON)
+
+
 def test_a_range_that_ends_before_it_begins_is_refused(store: Store, configure: Configure) -> None:
     configure()
     with pytest.raises(InvalidConfiguration, match="ends before it begins"):
@@ -86,7 +134,9 @@ def test_measurements_become_rows_of_a_minute_after_an_hour(store: Store, config
     stream_metrics.record(store, "a", [measured])
     stream_metrics.roll(store)
     stream_metrics.roll(store)
-    first, second = stream_metrics.history(store, "orders", seconds=4 * 3600, points=240)
+    told = stream_metrics.history(store, "orders", seconds=4 * 3600, points=240)
+    first, second = (each for each in told if each.messages)
+    assert len(told) == 240
     assert (first.messages, first.bytes, first.rejected, first.buffered) == (200, 2000, 4, 0.5)
     assert sum(first.histogram) == 200
     assert second.messages == 100

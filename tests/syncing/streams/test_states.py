@@ -1,8 +1,6 @@
-"""How streams are paused, changed, moved and mended, and what one that is in trouble means to the others."""
+"""How streams are made, paused, changed, moved and removed, and shared out among sessions."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,18 +12,12 @@ from churnguard_pipelines.store.ingest import stream_outbox, stream_progress
 from churnguard_pipelines.store.ingest.rejected import list_rejected
 from churnguard_pipelines.store.postgres.database import Store
 from churnguard_pipelines.streams.sdk import Seek
-from churnguard_pipelines.syncing.streams import managing, troubles, watermarks
+from churnguard_pipelines.syncing.streams import managing, watermarks
 from churnguard_pipelines.syncing.streams.kind import CustomStreams
-from tests.conftest import configuration, settings_for
-from tests.syncing.streams.conftest import Configure, Following, Rows, state_of
+from tests.conftest import configuration
+from tests.syncing.streams.conftest import Configure, Following, Rows, at_work, state_of
 from tests.syncing.streams.logs import Log, LogSource, released
 from tests.waiting import wait_for
-
-
-def at_work(store: Store) -> set[str]:
-    """The streams whose lanes are leased."""
-    with store.operator() as connection:
-        return set(connection.scalars(sa.text("SELECT integration_id FROM ingest.leases")))
 
 
 def test_a_paused_stream_is_let_go_and_reads_on_when_it_is_resumed(
@@ -61,61 +53,6 @@ def test_what_is_changed_counts_from_then_on(
         managing.change(store, "orders", {"filters": filters}, actor="test")
         log.extend([({"country": "US"}, None), ({"country": "DE"}, None)])
         wait_for(lambda: any(row["extra"]["country"] == "DE" for row in rows()))
-
-
-@pytest.mark.parametrize("error", ["AuthenticationFailed", "SourceChanged", "InvalidConfiguration"])
-@pytest.mark.parametrize("while_at_work", [True, False], ids=["at work", "at rest"])
-def test_what_needs_somebody_fails_the_stream_with_reason_and_remedy(
-    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, error: str, while_at_work: bool
-) -> None:
-    configure()
-    log.append({"n": 1})
-    if not while_at_work:
-        log.fail(error)
-    with following():
-        if while_at_work:
-            wait_for(lambda: len(rows()) == 1)
-            log.fail(error)
-        wait_for(lambda: state_of(store) == ("failed", "the log said so."))
-        assert STREAMS.states(store, ["orders"])["orders"].remedy == "Ask the log."
-        wait_for(lambda: not at_work(store))
-        log.fail(None)
-        log.append({"n": 2})
-        managing.resume(store, "orders", actor="test")
-        wait_for(lambda: len(rows()) == 2)
-
-
-@pytest.mark.parametrize("error", ["AuthenticationFailed", "InvalidConfiguration"])
-def test_a_source_that_refuses_for_a_moment_fails_no_stream(
-    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch,
-    error: str,
-) -> None:  # fmt: skip
-    """As one does that is being restarted."""
-    monkeypatch.setattr(troubles, "SURE_AFTER", 600.0)
-    configure()
-    with following():
-        log.append({"n": 1})
-        wait_for(lambda: len(rows()) == 1)
-        log.fail(error)
-        wait_for(lambda: state_of(store) == ("active", "the log said so."))
-        log.fail(None)
-        log.append({"n": 2})
-        wait_for(lambda: len(rows()) == 2 and state_of(store) == ("active", None))
-
-
-def test_a_source_that_is_away_is_tried_again_and_that_is_said(
-    configure: Configure, following: Following, log: Log, rows: Rows, store: Store
-) -> None:
-    configure()
-    log.append({"n": 1})
-    with following():
-        wait_for(lambda: len(rows()) == 1)
-        log.fail("ProviderUnavailable")
-        wait_for(lambda: state_of(store) == ("active", "the log said so."))
-        log.append({"n": 2})
-        log.fail(None)
-        wait_for(lambda: len(rows()) == 2)
-        wait_for(lambda: state_of(store) == ("active", None))
 
 
 def test_another_source_at_the_same_address_is_not_read_on_from_the_old_position(
@@ -182,23 +119,6 @@ def test_a_stream_that_begins_at_its_end_misses_nothing_that_comes_after_it_was_
     assert {row["extra"]["n"] for row in rows()} == {"after", "of a partition that came later"}
 
 
-def test_a_source_that_hangs_does_not_slow_the_others(
-    configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watermarks, "ANSWERS_WITHIN", 0.2)
-    for number in range(12):
-        configure(f"deaf-{number}", organization_id="deaf", hangs=True, checks=False)
-    configure()
-    configure("mine", checks=True)
-    with following():
-        log.append({"n": 1})
-        wait_for(lambda: len(rows()) == len(rows(stream_id="mine")) == 1)
-        wait_for(lambda: "has not answered" in str(state_of(store, "deaf-0")[1]))
-        log.append({"n": 2})
-        wait_for(lambda: len(rows()) == len(rows(stream_id="mine")) == 2)
-        released.set()
-
-
 def test_sources_that_only_push_are_followed_all_the_time(
     configure: Configure, following: Following, log: Log, rows: Rows, store: Store
 ) -> None:
@@ -263,22 +183,6 @@ def test_a_partition_that_is_gone_is_behind_no_more(
     wait_for(lambda: not kind.waiting() and stream_progress.lag_of_all(store) == {"orders": (0, 0.0)})
 
 
-def test_a_source_that_is_away_is_not_said_to_have_been_looked_at(
-    configure: Configure, log: Log, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watermarks, "KEEP_EVERY", 0.0)
-    configure()
-    kind = CustomStreams(store)
-    wait_for(lambda: not kind.waiting() and stream_progress.lags(store, "orders"))
-    log.fail("ProviderUnavailable")
-    wait_for(lambda: not kind.waiting() and state_of(store)[1] is not None)
-    (before,) = stream_progress.lags(store, "orders")
-    kind.waiting()
-    assert stream_progress.lags(store, "orders") == [before]
-    log.fail(None)
-    wait_for(lambda: not kind.waiting() and stream_progress.lags(store, "orders") != [before])
-
-
 def test_a_message_that_its_source_cannot_send_keeps_nobody_from_reading(
     configure: Configure, following: Following, log: Log, rows: Rows, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,20 +196,6 @@ def test_a_message_that_its_source_cannot_send_keeps_nobody_from_reading(
     assert state_of(store) == ("active", None)
     with pytest.raises(InvalidConfiguration, match="cannot be sent to"):
         managing.send(store, "orders", "hello")
-
-
-def test_a_process_without_the_key_says_so_and_fails_no_stream(
-    configure: Configure, store: Store, tmp_path: Path
-) -> None:
-    configure(connection_config={"source": "log", "folder": str(tmp_path), "password": "canary"}, checks=False)
-    other = Store.open(settings_for(tmp_path / "other", store.database_url))
-    try:
-        assert CustomStreams(other).waiting() == []
-    finally:
-        other.close()
-    state, reason = state_of(store)
-    assert state == "active"
-    assert "key" in str(reason)
 
 
 def test_ids_are_shared_with_integrations(configure: Configure, store: Store) -> None:
@@ -325,6 +215,9 @@ def test_what_cannot_be_is_said_when_it_is_made(configure: Configure, log: Log, 
         ({"field_mappings": {"a": "message_id"}}, "cannot be a column"),
         ({"key": ["id"]}, "`key` has no use where `target` is append"),
         ({"field_mappings": {"$.produced_at": "at:bigint"}}, "cannot be bigint"),
+        ({"field_mappings": {"$.user.id": "user_id"}}, r"without `\$\.` before it"),
+        ({"field_mappings": {"$.message_headersX": "x"}}, "a message says no “"),
+        ({"filters": [{"field": "$.kind", "value": "click"}]}, "is no field of the document"),
     ):
         with pytest.raises(InvalidConfiguration, match=reason):
             configure(**wrong)

@@ -11,6 +11,7 @@ from churnguard_pipelines.connectors import providers
 from churnguard_pipelines.sandbox.serve import Sandbox, serve
 from churnguard_pipelines.store.control.api_keys import Role
 from churnguard_pipelines.store.control.integrations import get_integration
+from churnguard_pipelines.store.control.organizations import list_organizations
 from churnguard_pipelines.store.control.webhook_endpoints import get_endpoint
 from churnguard_pipelines.store.postgres.database import Store
 from tests.webhook_gateway.api.conftest import Call, integration, key_of
@@ -37,6 +38,16 @@ def test_an_integration_is_created_shown_changed_and_removed_without_its_secrets
 
     assert call("DELETE", f"/integrations/{name}").status_code == 204
     assert call("GET", f"/integrations/{name}").status_code == 404
+
+
+def test_what_is_refused_leaves_no_organization_behind(store: Store, call: Call) -> None:
+    """Whatever refuses it last: here the store, as the id is taken."""
+    rule = {"organization_id": "acme", "rule_id": "r", "name": "R", "endpoint_url": "https://api.example.com/list"}
+    for path, new in (("/integrations", integration("acme", integration_id="i")), ("/ingestion/rules", rule)):
+        assert call("POST", path, json=new).status_code == 201
+        refused = call("POST", path, json=new | {"organization_id": "globex"})
+        assert (refused.status_code, "another organization's" in refused.json()["title"]) == (422, True)
+    assert [each.organization_id for each in list_organizations(store)] == ["acme"]
 
 
 def test_a_body_that_is_no_json_is_said_to_be_none(call: Call) -> None:

@@ -119,7 +119,7 @@ def test_a_stream_that_never_ran_has_no_numbers(call: Call) -> None:
         "stream_id": name, "status": "not_running", "messages_per_second": None, "bytes_per_second": None,
         "avg_processing_time_ms": None, "processing_time_p50_ms": None, "processing_time_p99_ms": None,
         "error_rate": None, "buffer_utilization": None, "lag_messages": None, "lag_seconds": None,
-        "rejected_waiting": 0, "partitions": [], "losses": [],
+        "rejected_waiting": 0, "partitions": [], "losses": [], "drift": [],
     }  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_a_key_reaches_no_stream_of_another_organization(store: Store, call: Cal
         ("GET", "", None), ("PATCH", "", {"name": "mine"}), ("DELETE", "", None), ("GET", "/metrics", None),
         ("POST", "/pause", None), ("POST", "/resume", None), ("POST", "/seek", {"to": "latest"}),
         ("POST", "/test", None), ("GET", "/rejected", None), ("POST", "/rejected/replay", None),
-        ("POST", "/messages", {"message": "x"}),
+        ("POST", "/rejected/dismiss", {"ids": [1]}), ("POST", "/messages", {"message": "x"}),
     ):  # fmt: skip
         refused = call(method, f"/streaming/streams/{name}{path}", ours, json=body)
         unknown = call(method, f"/streaming/streams/nobody{path}", ours, json=body)
@@ -240,6 +240,7 @@ def test_a_viewer_reads_streams_and_changes_none(store: Store, call: Call) -> No
         ("POST", f"/{name}/seek", {"to": "latest"}),
         ("POST", f"/{name}/test", None),
         ("POST", f"/{name}/rejected/replay", None),
+        ("POST", f"/{name}/rejected/dismiss", {"ids": [1]}),
         ("POST", f"/{name}/messages", {"message": "x"}),
     ):
         assert call(method, f"/streaming/streams{path}", viewer, json=body).status_code == 403, method

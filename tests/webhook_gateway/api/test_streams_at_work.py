@@ -177,9 +177,20 @@ def test_rejected_messages_are_listed_and_taken_in_after_a_fix(store: Store, cal
     assert "no key" in waiting["reason"]
     again = call("POST", f"{CLICKS}/rejected/replay").json()
     assert (again["read"], again["rejected"], again["written"]) == (1, 1, 0)
+    assert call("POST", f"{CLICKS}/rejected/dismiss", json={"ids": [waiting["id"] + 1]}).json() == {"dismissed": 0}
     call("PATCH", CLICKS, json={"key": ["page"]})
     mended = call("POST", f"{CLICKS}/rejected/replay", json={"ids": [waiting["id"]]}).json()
     assert (mended["read"], mended["written"]) == (1, 1)
+    assert call("GET", f"{CLICKS}/rejected").json() == []
+
+
+def test_rejected_messages_that_nobody_wants_are_dismissed(store: Store, call: Call, clicks: str) -> None:
+    put("no json")
+    put('{"page": "a"}')
+    read_all(store)
+    [waiting] = call("GET", f"{CLICKS}/rejected").json()
+    assert call("POST", f"{CLICKS}/rejected/dismiss").status_code == 422, "which ones has to be said"
+    assert call("POST", f"{CLICKS}/rejected/dismiss", json={"ids": [waiting["id"]]}).json() == {"dismissed": 1}
     assert call("GET", f"{CLICKS}/rejected").json() == []
 
 

@@ -155,6 +155,18 @@ def test_a_rejected_record_is_shown_and_replayed(pages: Pages) -> None:
     assert pages.post("/integrations/acme/rejected/replay", "acme", id="one").status_code == 422
 
 
+def test_a_rejected_record_that_nobody_wants_is_dismissed(pages: Pages) -> None:
+    """Never more than those that are chosen."""
+    reject(pages.store, "acme", "cus_junk", "created: no moment", {"id": "cus_junk"})
+    waiting = list_rejected(pages.store, "acme")
+    assert "Dismissed 0." in pages.said("/integrations/acme/rejected/dismiss", "acme")
+    chosen = next(each for each in waiting if each.key == "cus_junk")
+    assert "Dismissed 1." in pages.said("/integrations/acme/rejected/dismiss", "acme", id=str(chosen.id))
+    assert list_rejected(pages.store, "acme") == [each for each in waiting if each != chosen]
+    for wrong in ("-1", str(2**63), "9" * 5000, "0" * 20 + "9" * 5000):
+        assert pages.post("/integrations/acme/rejected/dismiss", "acme", id=wrong).status_code == 422
+
+
 def test_a_webhook_is_shown_with_its_outcome_and_worked_off_once_more(pages: Pages) -> None:
     deliver(pages.store, "acme", "evt_again", '{"id": "evt_again", "amount": 1.10}')
     page = pages.get("/integrations/acme/webhooks", "acme").text
