@@ -6,6 +6,8 @@ UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 # Python keeps what it compiled at a module's first import; without that the start of each process costs twice as much.
 unexport PYTHONDONTWRITEBYTECODE
+# A test that does not end when its own time is up says where it hangs, and its worker is replaced.
+HANGS := -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
 # The programs in .venv name the folder that they were made in.
 MOVED := $(shell test ! -s .venv/.uv -o -L .venv || test "$$(cat .venv/.uv)" = "$(CURDIR)" || { rm -rf .venv && echo yes; })
 $(if $(MOVED),$(info This folder was moved or copied: .venv is made anew.))
@@ -24,7 +26,7 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
 
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(PYTEST)
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(HANGS) $(PYTEST)
 
 test-deploy: .venv/.dev servers ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
 	@.ci/deploy_tools.sh

@@ -39,6 +39,20 @@ worker.current_store = opened
 worker.main()
 worker.leave(0)
 """
+ASKED_AS_IT_BEGINS_TO_WAIT = """
+import signal, sys, threading, time
+from churnguard_pipelines.orchestration.roles import worker
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code.co_name == "wait" and frame.f_back.f_back.f_code is worker.Worker.run.__code__
+def ask():
+    while not waits():
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # the main thread is not woken
+threading.Thread(target=ask, daemon=True).start()
+worker.main()
+worker.leave(0)
+"""
 
 
 @pytest.fixture
@@ -77,11 +91,14 @@ def test_what_is_due_is_synced_and_dagster_told_without_a_run(
     sandbox.clear_faults()
 
 
-def test_whoever_asks_it_to_end_is_heard_also_where_python_lets_no_exception_out(
-    instance: dg.DagsterInstance, store: Store
-) -> None:
-    program = [sys.executable, "-c", ASKED_WHILE_IT_BEGINS]
-    assert subprocess.run(program, env=dagster_environment(store), timeout=PATIENCE_SECONDS).returncode == 0
+@pytest.mark.parametrize(
+    "program",
+    [ASKED_WHILE_IT_BEGINS, ASKED_AS_IT_BEGINS_TO_WAIT],
+    ids=["where Python lets no exception out", "as it begins to wait"],
+)
+def test_whoever_asks_it_to_end_is_heard(instance: dg.DagsterInstance, store: Store, program: str) -> None:
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=dagster_environment(store), timeout=PATIENCE_SECONDS).returncode == 0
 
 
 def test_its_process_ends_when_it_is_asked_to_though_a_provider_hangs(

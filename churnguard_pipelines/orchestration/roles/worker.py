@@ -85,7 +85,8 @@ class Worker:
     def run(self) -> None:
         """Returns after it was told to stop, when what was at work has committed its batch, or within ten seconds."""
         ended = [in_thread(f"work-{number}", partial(self._go_on, each)) for number, each in enumerate(works())]
-        self._stop.wait()
+        while not self._stop.wait(1.0):
+            pass  # Python acts on a signal that comes just as a wait begins when that wait is over
         deadline = time.monotonic() + END_WITHIN
         while (left := self._living()) and time.monotonic() < deadline:
             for session in left:
