@@ -1,6 +1,6 @@
 """Lines that a program appends to files: the worked example of a source. A topic is a file of the folder, its only
-partition has its name; a position is how many bytes were read, and the file's number, which another one of its name
-does not have.
+partition has its name; a position is how many bytes were read, the file's number, and a digest of the last of those
+bytes: a file system gives the number of one that was deleted to the next one.
 
 Only an operator may name files. A file that was replaced or became shorter is another one, and nobody can know what the
 first one held beyond that.
@@ -8,6 +8,7 @@ first one held beyond that.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from churnguard_pipelines.streams.sdk import Message, MessageBatch, Seek, Stream
 
 LOOK_EVERY = 0.2  # seconds
 LONGEST_LINE = 1_000_000  # bytes; of a longer one each so many are a message
+LOOKED_BACK = 1000  # bytes
 BATCH_BYTES = 8 * 2**20
 """After which a batch is full, however few its lines are: it is held in memory."""
 
@@ -81,20 +83,20 @@ class Tail(StreamSource):
         messages: list[Message] = []
         with self._opened(name) as file:
             found = os.fstat(file.fileno())
-            if found.st_size < at or not _is_same(found, position):
+            read = _digest(file, at)
+            if found.st_size < at or not _is_same(found, position) or position.get("read", read) != read:
                 raise SourceChanged(
                     f"the file {name} is another one than the one of which {at} bytes were read: it was replaced.",
                     integration_id=self.stream.stream_id,
                     remedy=f"`churnguard streams seek {self.stream.stream_id} --to earliest` reads it anew.",
                 )
-            file.seek(at)
             while len(messages) < self.stream.batch_size and at - begun < BATCH_BYTES:
                 line = file.readline(LONGEST_LINE)
                 if not line or (not line.endswith(b"\n") and len(line) < LONGEST_LINE):  # it is being written
                     break
                 messages.append(Message(name, "0", str(at), at, None, line.rstrip(b"\r\n"), None, {}))
                 at += len(line)
-        return messages, {"byte": at, "file": found.st_ino}
+            return messages, {"byte": at, "file": found.st_ino, "read": _digest(file, at)}
 
     def _byte(self, name: str, offset: str) -> int:
         if name not in self.stream.topics:
@@ -140,6 +142,12 @@ _START: Position = {"byte": 0}
 def _is_same(found: os.stat_result, read: Position) -> bool:
     """Whether it is the file that was read, if one was."""
     return bool(read.get("file", found.st_ino) == found.st_ino)
+
+
+def _digest(file: BinaryIO, at: int) -> str:
+    """Of the bytes before ``at``, where it then stands."""
+    file.seek(max(at - LOOKED_BACK, 0))
+    return hashlib.sha256(file.read(min(at, LOOKED_BACK))).hexdigest()[:16]
 
 
 def _some(there_are: bool) -> int | None:

@@ -21,6 +21,7 @@ from churnguard_pipelines.store.control.masking import MASK, Document, Path, Sec
 from churnguard_pipelines.store.control.organizations import add_to, no_organization
 from churnguard_pipelines.store.control.ownership import Kind, claim
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.secrets import Vault, readable
 from churnguard_pipelines.wrong_fields import problem
 
@@ -176,11 +177,15 @@ class Configurations(Generic[Model]):
 
     def remove(self, store: Store, id_: str, *, actor: str) -> None:
         """Raises ``NotFound``."""
-        with store.operator() as connection:
-            row = self._locked(connection, id_)
-            connection.execute(sa.delete(self._table).where(self._key == id_))
-            self._removed(connection, id_, row.organization_id)
-            self._note(connection, actor, "remove", id_, row.organization_id)
+
+        def forget() -> None:
+            with store.operator() as connection:
+                row = self._locked(connection, id_)
+                connection.execute(sa.delete(self._table).where(self._key == id_))
+                self._removed(connection, id_, row.organization_id)
+                self._note(connection, actor, "remove", id_, row.organization_id)
+
+        past_deadlocks(forget)
 
     def _locked(self, connection: Connection, id_: str) -> Row[Any]:
         """Nobody else changes it until the transaction ends."""

@@ -34,6 +34,7 @@ from churnguard_pipelines.store.control.tables import integrations, streams
 from churnguard_pipelines.store.ingest.due import RESTING
 from churnguard_pipelines.store.ingest.tables import breakers
 from churnguard_pipelines.store.postgres.database import Store
+from churnguard_pipelines.store.postgres.deadlocks import past_deadlocks
 from churnguard_pipelines.store.secrets import Vault
 
 _AS_USUAL = {IntegrationStatus.ACTIVE, IntegrationStatus.SYNCING}
@@ -279,14 +280,19 @@ def remove_integration(store: Store, integration_id: str, actor: str, *, purge: 
 
     Its views go with it, its rows by ``purge`` only. Raises ``NotFound``, ``TableInUse`` if somebody holds a view.
     """
-    with store.operator() as connection:
-        row = _find(connection, integration_id, lock=True)
-        if row is None:
-            raise _unknown(integration_id)
-        forget(connection, row.organization_id, integration_id)
-        _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
+
+    def remove() -> str:
+        with store.operator() as connection:
+            row = _find(connection, integration_id, lock=True)
+            if row is None:
+                raise _unknown(integration_id)
+            forget(connection, row.organization_id, integration_id)
+            _note(connection, actor, "integration.remove", integration_id, row.organization_id, {"purge": purge})
+        return str(row.organization_id)
+
+    organization_id = past_deadlocks(remove)
     if purge:
-        purge_rows(store, row.organization_id, integration_id)
+        purge_rows(store, organization_id, integration_id)
 
 
 def row_of(store: Store, integration: IntegrationConfiguration, actor: str) -> dict[str, Any]:

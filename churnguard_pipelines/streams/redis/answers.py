@@ -31,8 +31,9 @@ _WEIGHS = 64
 """Bytes in our memory of an element, besides its text."""
 _FEW = 64
 """Elements of a list that are kept in any case: an entry's id and fields, what is told of a stream."""
-_MOST_ELEMENTS = 4_000_000
-"""Of one answer, kept or not: reading them costs time of ours, which waits for nobody."""
+_MOST_ELEMENTS = 8_000_000
+"""Of one answer, kept or not: reading them costs time of ours, which waits for nobody. An entry may be in it three
+times: as itself, and as the first and the last that there is."""
 _DEEPEST = 10
 _LOOK_EVERY = 0.5
 

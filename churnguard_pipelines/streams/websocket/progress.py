@@ -47,6 +47,7 @@ class Progress:
         self._seen = dict.fromkeys(self._recent)
         self._orders: dict[str, Ordering] = {}
         self._begun: set[str] = set()  # topics that this connection has brought something of
+        self._heard: dict[str, int] = {}  # the highest sequence that it brought, or that was there before it
         self._repeated: Counter[str] = Counter()
         self._ready: deque[Item] = deque()
         if options.counts_on:
@@ -71,6 +72,7 @@ class Progress:
         """A new connection begins. Where sequences begin with it, what still waited has lost what it waited for."""
         self._begun.clear()
         self._repeated.clear()
+        self._heard = {topic: order.last for topic, order in self._orders.items() if order.last is not None}
         lost: list[Loss] = []
         if not self._options.counts_on:
             for topic, order in self._orders.items():
@@ -114,13 +116,15 @@ class Progress:
                     remedy="Set topic_path to a field that has few values, or leave it out.",
                 )
             order = self._orders[item.counter] = self._ordering(None)
-        if live and item.counter not in self._begun:
-            self._begun.add(item.counter)
-            if (order.last or 0) - item.sequence >= WINDOW:
+        heard = self._heard.get(item.counter, -1)  # what only the back-fill brought is no repetition
+        if live:
+            self._heard[item.counter] = max(heard, item.sequence)
+            if item.counter not in self._begun and heard - item.sequence >= WINDOW:
                 self._suspect_restart(item.counter, item.sequence, order.last)
+            self._begun.add(item.counter)
         released = order.take(item, item.sequence, now)
         if released is None:
-            self._repeated[item.counter] += int(live)
+            self._repeated[item.counter] += int(live and item.sequence <= heard)
             if self._repeated[item.counter] > MOST_REPEATED:
                 self._suspect_restart(item.counter, item.sequence, order.last)
             return False

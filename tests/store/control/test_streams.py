@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.errors import NotFound
 from churnguard_pipelines.model import IntegrationConfiguration, Organization, StreamConfiguration, StreamType
+from churnguard_pipelines.records import Lane, Rejected
 from churnguard_pipelines.store.control.streams import STREAMS, ActiveStream, StreamState
+from churnguard_pipelines.store.ingest import rejected
 from churnguard_pipelines.store.postgres.database import Store
 from tests.blocked import wait_until_blocked
 from tests.conftest import as_administrator
@@ -125,3 +129,18 @@ def test_sessions_tell_of_the_same_streams_in_any_order(store: Store, stream: St
     for each in telling:
         each.result(20)
     assert len({state.reason for state in STREAMS.states(store, names).values()}) == 1
+
+
+def test_a_removal_outlasts_a_circle_with_who_rejects_its_messages(store: Store, stream: StreamConfiguration) -> None:
+    """Who replays them holds what is rejected again, and then has the stream kept."""
+    lane, message = Lane("acme", "orders", "orders/0"), Rejected("orders/0/1", "bad", {})
+    with store.organization("acme") as connection:
+        rejected.add(connection, lane, "messages", [message], None)
+    with store.organization("acme") as connection:
+        rejected.add(connection, lane, "messages", [message], None)
+        removing = in_thread("removes", partial(STREAMS.remove, store, "orders", actor="test"))
+        wait_until_blocked(store)
+        with suppress(sa.exc.OperationalError):  # who noticed it first
+            STREAMS.keep(connection, "acme", "orders")
+    removing.result(20)
+    assert rejected.list_rejected(store, "orders") == []

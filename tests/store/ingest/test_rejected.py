@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from churnguard_pipelines.engine.fair_threads import in_thread
 from churnguard_pipelines.records import Drift, Lane, Rejected
+from churnguard_pipelines.store.control.integrations import remove_integration
 from churnguard_pipelines.store.ingest import rejected
 from churnguard_pipelines.store.ingest.drift import list_drift, record_drift
 from churnguard_pipelines.store.ingest.rejected import list_rejected, mark_resolved
@@ -84,6 +85,18 @@ def test_a_dismissal_outlasts_a_circle_with_somebody_who_writes(store: Store) ->
         with suppress(psycopg.errors.DeadlockDetected):  # who noticed it first
             other.execute(lock, [first.id])
     assert dismissing.result(20) == 2
+
+
+def test_the_integrations_removal_does_so_too(store: Store) -> None:
+    reject(store, Rejected("a", "bad", {}), Rejected("b", "bad", {}))
+    with store.organization("acme") as connection:
+        rejected.add(connection, LANE, "customers", [Rejected("b", "bad", {})], "run-2")
+        removing = in_thread("removes", partial(remove_integration, store, "acme-stripe", actor="test"))
+        wait_until_blocked(store)
+        with suppress(sa.exc.OperationalError):
+            rejected.add(connection, LANE, "customers", [Rejected("a", "bad", {})], "run-2")
+    removing.result(20)
+    assert list_rejected(store, "acme-stripe") == []
 
 
 def note_drift(store: Store, names: str) -> None:

@@ -92,7 +92,7 @@ def test_an_entry_of_more_fields_than_can_be_read_is_rejected_and_the_rest_goes_
     client: redis.Redis, topic: str, opened: Opened
 ) -> None:
     """How far the stream is behind is told, too, with such an entry at its ends."""
-    many = {f"f{number}": "1" for number in range(400_000)}
+    many = {f"f{number}": "1" for number in range(700_000)}
     for fields in (many, {"value": "1"}, many):
         client.xadd(topic, fields)  # type: ignore[arg-type]  # as texts
     batches, position = drained(opened(), topic)

@@ -12,6 +12,7 @@ from churnguard_pipelines.errors import InvalidConfiguration, SourceChanged
 from churnguard_pipelines.model import StreamConfiguration
 from churnguard_pipelines.streams.sdk import Seek
 from churnguard_pipelines.streams.websocket import progress
+from churnguard_pipelines.streams.websocket.ordering import WINDOW
 from tests.engine.loopback import Answer, Api, as_json, serve
 from tests.soak import SOAK
 from tests.sources.websocket_server import Feed, WebSocketServer, says
@@ -133,6 +134,19 @@ def test_an_endpoint_without_an_end_is_asked_at_every_connect(server: WebSocketS
         reader.position = position
         reader.read(lambda it: len(it.stored) == 2)
     assert reader.offsets == ["3", "4"]
+
+
+def test_what_the_endpoint_had_first_is_no_sequence_that_begins_anew(
+    server: WebSocketServer, rest: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The feed brings it, too: from where it was resumed, or as it waited meanwhile."""
+    monkeypatch.setattr(progress, "MOST_REPEATED", 3)
+    server.scripts = [says(*feed_of(*range(3, 2 * WINDOW + 4)))]
+    rest.answers = [as_json({"data": feed_of(*range(3, 2 * WINDOW + 3)), "next": None})]
+    with reading(filled(server, rest, to=None)) as reader:
+        reader.position = {"version": 1, "topics": {"messages": {"sequence": 2}}}
+        reader.read(lambda it: len(it.stored) > 2 * WINDOW)
+    assert reader.offsets == [str(each) for each in range(3, 2 * WINDOW + 4)]
 
 
 def test_a_sequence_can_be_sought(server: WebSocketServer, rest: Api) -> None:

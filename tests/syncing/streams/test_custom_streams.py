@@ -17,7 +17,7 @@ import yaml
 
 from churnguard_pipelines import streams
 from churnguard_pipelines.engine.addresses import AddressGuard
-from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable
+from churnguard_pipelines.errors import InvalidConfiguration, ProviderUnavailable, SourceChanged
 from churnguard_pipelines.model import Organization, StreamConfiguration, StreamType
 from churnguard_pipelines.store.ingest.objects import known_objects
 from churnguard_pipelines.store.postgres.database import Store
@@ -141,13 +141,35 @@ def test_a_file_that_was_replaced_by_a_longer_one_is_another_one(
     assert [row["extra"]["n"] for row in rows()] == [1, 2]
 
 
-def test_long_lines_are_not_read_all_at_once(folder: Path) -> None:
-    (folder / "usage.log").write_bytes((b"x" * 999_999 + b"\n") * 20)
+def tail_of(folder: Path) -> Tail:
     stream = StreamConfiguration(
         stream_id="orders", organization_id="acme", name="Orders", stream_type=StreamType.CUSTOM,
         topics=["usage.log"], connection_config={"source": "tail", "folder": str(folder)},
     )  # fmt: skip
-    batch = next(Tail(stream, AddressGuard("orders", False), Event()).batches("usage.log", None))
+    return Tail(stream, AddressGuard("orders", False), Event())
+
+
+def test_a_file_that_took_a_deleted_ones_number_is_another_one(folder: Path) -> None:
+    """File systems give it to the next file that is made."""
+    path, source = folder / "usage.log", tail_of(folder)
+    batch = next(source.batches("usage.log", None))
+    assert batch is not None
+    content = '{"n": 8}\n' * 10
+    path.write_text(content)  # the number is the same on any file system
+    with pytest.raises(SourceChanged, match="it was replaced"):
+        next(source.batches("usage.log", batch.position))
+    begun = next(source.batches("usage.log", source.sought(Seek("earliest"))["usage.log"]))
+    assert begun is not None
+    assert len(begun.messages) == 10
+    path.write_text(content + '{"n": 9}\n')
+    more = next(source.batches("usage.log", begun.position))
+    assert more is not None
+    assert [each.value for each in more.messages] == [b'{"n": 9}']
+
+
+def test_long_lines_are_not_read_all_at_once(folder: Path) -> None:
+    (folder / "usage.log").write_bytes((b"x" * 999_999 + b"\n") * 20)
+    batch = next(tail_of(folder).batches("usage.log", None))
     assert batch is not None
     assert 5 < len(batch.messages) < 15
 
