@@ -128,7 +128,7 @@ def test_a_tick_costs_as_many_statements_for_five_hundred_streams_as_for_one(
             SELECT 'clicks-' || n, organization_id, config, secrets_sealed, configured_by
               FROM control.streams, generate_series(2, 500) AS n""")
         )
-    assert statements() <= one + 2
+    assert statements() < one + 10, "what sources have answered meanwhile takes some, for all of them"
     assert one > 0
 
 
