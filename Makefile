@@ -26,7 +26,7 @@ demo: .venv/.runtime ## the whole product on simulated data; ONCE=1: one sync, a
 	@$(BIN)/churnguard demo $(if $(ONCE),--once)
 
 test: .venv/.dev servers ## every test; PYTEST='-k pump -x' narrows it
-	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(HANGS) $(PYTEST)
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --ignore tests/deploy $(HANGS) $(PYTEST)
 
 test-deploy: .venv/.dev servers ## the image, compose and the Helm chart, on a real Docker Engine and a real kube-apiserver
 	@.ci/deploy_tools.sh

@@ -46,7 +46,7 @@ def test_a_sync_that_is_stopped_is_over_in_dagster_and_in_the_ledger(
     register()
     sandbox.fault("hang", "/v1/prices")
     sync = SyncProcess(store, SyncRequest("acme"))
-    while sync.running and not _reading(sync, "prices"):
+    while sync.running and not (_is(sync, "prices", "running") and _is(sync, "products", "succeeded")):
         time.sleep(0.05)
     sync.stop()
 
@@ -61,7 +61,7 @@ def test_a_sync_that_was_killed_is_ended_in_dagster_once_it_gives_no_sign_of_lif
     register()
     sandbox.fault("hang", "/v1/prices")
     sync = SyncProcess(store, SyncRequest("acme"))
-    while sync.running and not _reading(sync, "prices"):
+    while sync.running and not _is(sync, "prices", "running"):
         time.sleep(0.05)
     alive = (each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE)
     (process,) = (each for each in alive if sync.request.sync_id in " ".join(each.cmdline()))
@@ -83,9 +83,9 @@ def _status(instance: dg.DagsterInstance, sync: SyncProcess) -> dg.DagsterRunSta
     return found.status
 
 
-def _reading(sync: SyncProcess, name: str) -> bool:
+def _is(sync: SyncProcess, name: str, status: str) -> bool:
     report = sync.progress()
-    return report is not None and report.objects[name].status == "running"
+    return report is not None and report.objects[name].status == status
 
 
 def test_dagster_s_home_holds_this_version_s_configuration_and_is_not_written_without_need(store: Store) -> None:
