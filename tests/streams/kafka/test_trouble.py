@@ -303,18 +303,14 @@ def test_a_broker_that_is_away_is_told_later_and_holds_up_no_end(mortal: KafkaSe
             while not values(next(batches)):
                 pass
         mortal.kill()
-        until = time.monotonic() + 4
-        while time.monotonic() < until:
-            next(batches)
+        go_on_for(4, batches)
         mortal.start()
         wait_for(tells)
     with closing(reader.batches(f"{topic}/0", None)) as batches:
         while not values(next(batches)):
             pass
         mortal.hang()
-        until = time.monotonic() + 14
-        while time.monotonic() < until:
-            next(batches)
+        go_on_for(14, batches)
         begun = time.monotonic()
     assert time.monotonic() - begun < 20
 
@@ -379,6 +375,12 @@ def test_a_leader_that_hangs_says_nothing_and_holds_up_no_other(
             with pytest.raises(ProviderUnavailable):
                 for _ in reading:
                     pass
+
+
+def go_on_for(seconds: float, batches: Iterator[MessageBatch | None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        next(batches)
 
 
 def values(batch: MessageBatch | None) -> list[bytes | None]:
